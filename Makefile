@@ -1,0 +1,61 @@
+# Everything needs nothing but Python 3.11 or newer: the first call makes .venv and installs the pinned requirements.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-full check format generate requirements capture stack stack-down clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
+
+demo: $(READY) ## Grow a small network on handwritten digits and look at its telemetry
+	@$(BIN)/nissa demo
+
+test: $(READY) ## Run the tests; those against real servers build them once, where there is Go or Docker
+	@$(BIN)/python -m scripts.stack --optional build
+	$(BIN)/pytest -n 2 -m "not full" $(ARGS)
+
+test-full: $(READY) ## Run all tests, those that take minutes too
+	@$(BIN)/python -m scripts.stack --optional build
+	$(BIN)/pytest -n 2 $(ARGS)
+
+check: $(READY) ## Format, lint, types, import contract, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m scripts.generate --check
+	$(BIN)/python -m scripts.stack validate
+
+format: $(READY) ## Format, and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(READY) ## Write the generated files
+	$(BIN)/python -m scripts.generate
+
+stack: $(READY) ## Start collector, Prometheus and Jaeger (and Grafana, with Docker), and print where they are
+	@$(BIN)/python -m scripts.stack up
+
+stack-down: $(READY) ## End them
+	@$(BIN)/python -m scripts.stack down
+
+capture: $(READY) ## Run the demo and keep a picture of it for the README
+	$(BIN)/python -m scripts.capture docs/images/demo.svg
+
+requirements: $(READY) ## Pin the newest versions that fit
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --upgrade --group dev pyproject.toml --extra demo -o requirements/dev.txt
+
+clean: ## Remove the virtual environment and what runs left behind
+	rm -rf $(VENV) nissa-runs .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Nissa needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Call make PYTHON=python3.12, for example.") if sys.version_info < (3, 11) else None'
+	@echo "Setting up $(VENV) (once; torch is large) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@

@@ -1,0 +1,43 @@
+"""What every test gets, and the tests that documents and docstrings are."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+from sybil.parsers.rest import DocTestParser
+
+import nissa
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take settings of the caller's shell away, and work in a folder of the test's own."""
+    for name in os.environ:
+        if name.startswith(("NISSA_", "OTEL_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_contained_fault(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail for a fault that was contained, unless the test provokes it on purpose."""
+    hub = nissa.reset_hub()
+    yield
+    faults = dict(hub.containment.faults)
+    nissa.reset_hub()
+    if request.node.get_closest_marker("faults") is None:
+        assert not faults, f"contained faults: {faults}; see the log above"
+
+
+_FIXTURES = ["clean_environment", "no_contained_fault"]
+_documents = Sybil(
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "CONTRIBUTING.md", "docs/**/*.md", "docs/*.md"],
+    fixtures=_FIXTURES,
+)
+_docstrings = Sybil(parsers=[DocTestParser()], patterns=["src/nissa/*.py", "src/nissa/**/*.py"], fixtures=_FIXTURES)
+
+pytest_collect_file = (_documents + _docstrings).pytest()

@@ -1,0 +1,147 @@
+"""Watch a network grow while it trains: OpenTelemetry for PyTorch.
+
+Importing this package is light: torch, the OpenTelemetry SDK and pydantic are loaded by what uses them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nissa.errors import (
+    ConfigurationError,
+    NissaError,
+    RunActiveError,
+    TransitionError,
+    UnknownNameError,
+    WatchError,
+)
+from nissa.events import EventType, GateResult, Severity, Stage, TelemetryEvent
+from nissa.hub.hub import NissaHub
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from nissa.backends.console import ConsoleBackend
+    from nissa.backends.file import FileBackend
+    from nissa.backends.memory import MemoryBackend
+    from nissa.diagnostics.snapshot import EpochSnapshot
+    from nissa.environment import Environment
+    from nissa.gradients.collector import GradientStatistics, PendingGradients, collect_gradients
+    from nissa.hub.backend import Backend
+    from nissa.profiles import TelemetryConfig
+    from nissa.run import Run
+    from nissa.seeds.seed import Seed
+
+__all__ = [
+    "Backend",
+    "ConfigurationError",
+    "ConsoleBackend",
+    "Environment",
+    "EpochSnapshot",
+    "EventType",
+    "FileBackend",
+    "GateResult",
+    "GradientStatistics",
+    "MemoryBackend",
+    "NissaError",
+    "NissaHub",
+    "PendingGradients",
+    "Run",
+    "RunActiveError",
+    "Seed",
+    "Severity",
+    "Stage",
+    "TelemetryConfig",
+    "TelemetryEvent",
+    "TransitionError",
+    "UnknownNameError",
+    "WatchError",
+    "collect_gradients",
+    "get_hub",
+    "reset_hub",
+    "start",
+]
+
+_LAZY = {
+    "Backend": "nissa.hub.backend",
+    "ConsoleBackend": "nissa.backends.console",
+    "Environment": "nissa.environment",
+    "EpochSnapshot": "nissa.diagnostics.snapshot",
+    "FileBackend": "nissa.backends.file",
+    "GradientStatistics": "nissa.gradients.collector",
+    "MemoryBackend": "nissa.backends.memory",
+    "PendingGradients": "nissa.gradients.collector",
+    "Run": "nissa.run",
+    "Seed": "nissa.seeds.seed",
+    "TelemetryConfig": "nissa.profiles",
+    "collect_gradients": "nissa.gradients.collector",
+}
+
+_hub: NissaHub | None = None
+
+
+def get_hub() -> NissaHub:
+    """Return the hub of this process, which a run listens on; made at the first call."""
+    global _hub  # noqa: PLW0603 - the one convenience default; everything else is owned by somebody
+    if _hub is None:
+        _hub = NissaHub()
+    return _hub
+
+
+def reset_hub() -> NissaHub:
+    """End the active run, close the hub and its backends, and return a new one."""
+    global _hub  # noqa: PLW0603 - see get_hub
+    if _hub is not None:
+        _hub.close()
+    _hub = NissaHub()
+    return _hub
+
+
+def start(
+    profile: str | None = None,
+    *,
+    service_name: str | None = None,
+    config: "TelemetryConfig | str | os.PathLike[str] | None" = None,
+    run_id: str | None = None,
+    backends: "Iterable[Backend]" = (),
+    **overrides: Any,
+) -> "Run":
+    """Start a run.
+
+    Providers that the application has set are kept. Otherwise ``OTEL_*`` variables say where telemetry goes; where they
+    name no exporter, it is written as OTLP JSON lines to ``nissa-runs/<run id>/``.
+
+    Args:
+        profile: ``minimal``, ``standard`` (default), ``diagnostic`` or ``research``.
+        service_name: ``service.name`` of the telemetry; else ``OTEL_SERVICE_NAME``, else ``nissa``.
+        config: A YAML file with settings, or a finished `TelemetryConfig`, which is then used as it is.
+        run_id: Identity of the run; else ``NISSA_RUN_ID``, else the launcher's, else a new one.
+        backends: Backends of yours that live as long as the run.
+        **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
+
+    Raises:
+        ConfigurationError: Something cannot be used; the message says what to do.
+        RunActiveError: A run is active already.
+    """
+    run = import_module("nissa.run")
+    started: Run = run.start(
+        profile,
+        hub=get_hub(),
+        service_name=service_name,
+        config=config,
+        run_id=run_id,
+        backends=backends,
+        **overrides,
+    )
+    return started
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'nissa' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

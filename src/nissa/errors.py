@@ -1,0 +1,67 @@
+"""What can go wrong at start, and what each error means.
+
+::
+
+    NissaError
+    ├── ConfigurationError (ValueError)     a setting, file, name or argument that cannot be used
+    │   ├── UnknownNameError                a profile, stage, exporter or key that does not exist; names near misses
+    │   └── WatchError                      a model and optimizer that cannot be watched together
+    ├── TransitionError                     a stage change that the table does not allow (only under ``strict=True``)
+    └── RunActiveError (RuntimeError)       a second run on a hub that already has one
+
+Faults while training is under way are none of these: they are contained, logged once and counted, and never raised.
+"""
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class NissaError(Exception):
+    """Base of every error that Nissa raises on purpose."""
+
+
+class ConfigurationError(NissaError, ValueError):
+    """A setting, file or argument cannot be used; the message says what to do."""
+
+
+class UnknownNameError(ConfigurationError):
+    """A name does not exist; the message lists near misses and what there is.
+
+    Args:
+        kind: What was looked for, for example ``"profile"``.
+        name: The name that was given.
+        available: The names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, available: "Iterable[str]") -> None:
+        self.kind = kind
+        self.name = name
+        self.available = tuple(sorted(available))
+        close = near_misses(name, self.available)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        super().__init__(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(self.available)}.")
+
+    def __reduce__(self) -> "tuple[type[UnknownNameError], tuple[str, str, tuple[str, ...]]]":
+        """Pickle by the arguments, so that the error survives a process boundary."""
+        return type(self), (self.kind, self.name, self.available)
+
+
+class WatchError(ConfigurationError):
+    """A model and an optimizer cannot be watched together."""
+
+
+class TransitionError(NissaError):
+    """A seed was asked to make a stage change that the table does not allow."""
+
+
+class RunActiveError(NissaError, RuntimeError):
+    """The hub already has an active run."""
+
+
+def near_misses(name: str, available: "Iterable[str]", *, most: int = 3) -> list[str]:
+    """Return up to ``most`` available names that look like ``name``, best first."""
+    folded = {candidate.lower(): candidate for candidate in available}
+    return [folded[match] for match in get_close_matches(name.lower(), folded, n=most, cutoff=0.6)]

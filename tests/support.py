@@ -1,0 +1,160 @@
+"""Reading what a run wrote, and running scripts as users do."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def _value(value: Mapping[str, Any]) -> Any:
+    ((kind, content),) = value.items()
+    if kind == "arrayValue":
+        return [_value(each) for each in content.get("values", [])]
+    return int(content) if kind == "intValue" else content
+
+
+def attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
+    """Return OTLP JSON attributes as a dictionary."""
+    return {each["key"]: _value(each["value"]) for each in holder.get("attributes", [])}
+
+
+def lines(path: Path) -> list[Any]:
+    """Return the JSON lines of a file; every one must parse."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as it was exported."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    start: int
+    end: int
+    attributes: dict[str, Any]
+    events: list[tuple[str, int, dict[str, Any]]]
+    links: list[tuple[str, str]]
+    error: bool
+
+
+def spans(folder: Path, name: str = "traces.jsonl") -> list[Span]:
+    """Return the spans in a run's folder."""
+    return [_span(span) for scope in _scopes(folder / name, "resourceSpans", "scopeSpans") for span in scope["spans"]]
+
+
+def _scopes(path: Path, resources: str, scopes: str) -> Iterator[Any]:
+    for line in lines(path):
+        for resource in line[resources]:
+            yield from resource[scopes]
+
+
+def _span(span: Mapping[str, Any]) -> Span:
+    return Span(
+        name=span["name"],
+        trace_id=span["traceId"],
+        span_id=span["spanId"],
+        parent_id=span.get("parentSpanId") or None,
+        start=int(span["startTimeUnixNano"]),
+        end=int(span["endTimeUnixNano"]),
+        attributes=attributes(span),
+        events=[(each["name"], int(each["timeUnixNano"]), attributes(each)) for each in span.get("events", [])],
+        links=[(each["traceId"], each["spanId"]) for each in span.get("links", [])],
+        error=span.get("status", {}).get("code") == 2,
+    )
+
+
+def records(folder: Path, name: str = "logs.jsonl") -> list[dict[str, Any]]:
+    """Return the log records in a run's folder."""
+    return [record for scope in _scopes(folder / name, "resourceLogs", "scopeLogs") for record in scope["logRecords"]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A data point as it was exported."""
+
+    metric: str
+    unit: str
+    kind: str
+    attributes: dict[str, Any]
+    time: int
+    start: int | None
+    value: Any
+    raw: dict[str, Any]
+
+
+_KINDS = ("gauge", "sum", "histogram", "exponentialHistogram")
+
+
+def points(folder: Path, metric: str | None = None, name: str = "metrics.jsonl") -> list[Point]:
+    """Return the data points in a run's folder, oldest export first."""
+    found = [
+        _point(each, kind, point)
+        for scope in _scopes(folder / name, "resourceMetrics", "scopeMetrics")
+        for each in scope["metrics"]
+        for kind in _KINDS
+        if kind in each
+        for point in each[kind].get("dataPoints", [])
+    ]
+    return [point for point in found if metric in (None, point.metric)]
+
+
+def _point(metric: Mapping[str, Any], kind: str, point: dict[str, Any]) -> Point:
+    value = int(point["asInt"]) if "asInt" in point else float(point.get("asDouble", "nan"))
+    start = point.get("startTimeUnixNano")
+    return Point(
+        metric=metric["name"],
+        unit=metric.get("unit", ""),
+        kind=kind,
+        attributes=attributes(point),
+        time=int(point["timeUnixNano"]),
+        start=None if start is None else int(start),
+        value=value,
+        raw=point,
+    )
+
+
+def script(body: str, *, folder: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a Python script in a folder, in a process of its own."""
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(body))
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        cwd=folder,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 90) -> tuple[int, str, str]:
+    """Wait for a script and return its exit status, output and errors."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def only_run(folder: Path) -> Path:
+    """Return the folder of the one run that was made below a folder."""
+    (run,) = (folder / "nissa-runs").iterdir()
+    return run
+
+
+def until(look: Callable[[], T | None], what: str, timeout: float = 30) -> T:
+    """Look again and again until something is there."""
+    deadline = monotonic() + timeout
+    while monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        sleep(0.02)
+    raise AssertionError(f"gave up waiting for {what} after {timeout} s")
