@@ -1,0 +1,62 @@
+"""The configuration of a run: preset < YAML file < environment < argument."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from nissa.profiles.building import build
+from nissa.profiles.environment import CONFIG_VARIABLE, PROFILE_VARIABLE, read_environment
+from nissa.profiles.files import File, preset, read_file
+from nissa.profiles.merging import Layer, expand
+from nissa.profiles.models import TelemetryConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_PROFILE = "standard"
+"""What a run starts from when nothing names a profile."""
+
+
+def load(
+    profile: str | None = None,
+    config: "str | os.PathLike[str] | None" = None,
+    overrides: "Mapping[str, Any] | None" = None,
+    environ: "Mapping[str, str] | None" = None,
+) -> TelemetryConfig:
+    """Load the configuration of a run.
+
+    Args:
+        profile: The preset; else ``NISSA_PROFILE``, else what the file names, else ``standard``.
+        config: A YAML file; else ``NISSA_CONFIG``, else none.
+        overrides: Settings that win over all else, nested or with flat keys (see ``expand``).
+        environ: The environment variables; those of the process where none are given.
+
+    Raises:
+        ConfigurationError: A profile, file, variable or setting cannot be used; the message says what to do.
+    """
+    environ = os.environ if environ is None else environ
+    file = _file(config, environ)
+    given = [file.layer] if file else []
+    return build(
+        TelemetryConfig,
+        _base(profile, environ, file),
+        *given,
+        read_environment(environ),
+        Layer("overrides", expand(overrides or {})),
+    )
+
+
+def _file(config: "str | os.PathLike[str] | None", environ: "Mapping[str, str]") -> File | None:
+    if config is not None:
+        return read_file(config)
+    path = environ.get(CONFIG_VARIABLE)
+    return read_file(path, named_by=CONFIG_VARIABLE) if path else None
+
+
+def _base(profile: str | None, environ: "Mapping[str, str]", file: File | None) -> Layer:
+    if profile is not None:
+        return preset(profile)
+    if named := environ.get(PROFILE_VARIABLE):
+        return preset(named, named_by=PROFILE_VARIABLE)
+    if file and file.profile is not None:
+        return preset(file.profile, named_by=file.layer.source)
+    return preset(DEFAULT_PROFILE)
