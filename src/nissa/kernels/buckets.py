@@ -1,0 +1,123 @@
+"""Buckets of magnitudes as OTLP's exponential histogram defines them, with exact boundaries.
+
+At ``scale`` s, bucket ``i`` covers ``(2**(i / 2**s), 2**((i + 1) / 2**s)]``, its upper bound included
+(https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram). Most bounds are irrational.
+Each is kept as the largest float64 that does not exceed it: for a float64 ``x``, ``x <= kept`` exactly where
+``x <= bound``, and float32, float16 and bfloat16 are subsets of float64, so no element is ever put beside its bucket.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nissa.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_SCALES = range(-4, 9)  # what Prometheus native histograms can hold
+_EXPONENTS = range(-1022, 1024)  # of normal float64
+_FRACTION_BITS = 52
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRange:
+    """The buckets that cover ``(2**min_exponent, 2**max_exponent]``; the default has 512.
+
+    Args:
+        scale: Each octave has ``2**scale`` buckets; below 0, each bucket has ``2**-scale`` octaves.
+        min_exponent: Where the first bucket begins.
+        max_exponent: Where the last bucket ends.
+
+    Raises:
+        ConfigurationError: The scale is not supported, or whole buckets do not fill the range.
+    """
+
+    scale: int = 3
+    min_exponent: int = -48
+    max_exponent: int = 16
+
+    def __post_init__(self) -> None:
+        if self.scale not in _SCALES:
+            raise ConfigurationError(f"The bucket scale must lie within -4 and 8, not {self.scale}.")
+        if not _EXPONENTS[0] <= self.min_exponent < self.max_exponent <= _EXPONENTS[-1]:
+            raise ConfigurationError(
+                f"Bucket exponents must ascend within {_EXPONENTS[0]} and {_EXPONENTS[-1]}, "
+                f"not from {self.min_exponent} to {self.max_exponent}."
+            )
+        octaves = 1 << max(-self.scale, 0)
+        if self.min_exponent % octaves or self.max_exponent % octaves:
+            raise ConfigurationError(f"At bucket scale {self.scale}, exponents must be multiples of {octaves}.")
+
+    @property
+    def offset(self) -> int:
+        """OTLP index of the first bucket."""
+        return _buckets_below(self.min_exponent, self.scale)
+
+    @property
+    def size(self) -> int:
+        """How many buckets there are."""
+        return _buckets_below(self.max_exponent, self.scale) - self.offset
+
+    def boundaries(self) -> "NDArray[np.float64]":
+        """Return the ``size + 1`` bounds, ascending and read-only: bucket ``i`` is ``(bounds[i], bounds[i + 1]]``.
+
+        Each is the largest float64 that does not exceed the true bound.
+        """
+        return _boundaries(self)
+
+    def representatives(self, slots: "NDArray[np.intp]", abs_max: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Return, for each row, the value that stands for a slot with the least worst relative error.
+
+        For a bucket ``(lower, upper]`` it is ``2 * lower * upper / (lower + upper)``. No element is above ``abs_max``,
+        which therefore bounds the last slots. The underflow has no lower bound; its upper bound stands for it.
+
+        Args:
+            slots: Shape ``(P,)``: 0 for zeros, 1 for the underflow, then the buckets, then the overflow.
+            abs_max: Shape ``(P,)``: the largest magnitude of the row.
+        """
+        bounds = self.boundaries()
+        lower = np.concatenate(([0.0, 0.0], bounds))[np.minimum(slots, self.size + 2)]
+        upper = np.concatenate(([0.0], bounds, [np.inf]))[np.minimum(slots, self.size + 2)]
+        upper = np.minimum(upper, abs_max)
+        # Written so that a huge upper bound cannot overflow.
+        balanced = np.divide(2 * lower, 1 + lower / np.where(lower > 0, upper, 1.0))
+        return np.where(lower > 0, balanced, upper)
+
+
+def _buckets_below(exponent: int, scale: int) -> int:
+    """Return how many buckets lie between 1 and ``2**exponent``, negative below 1."""
+    return exponent << scale if scale >= 0 else exponent >> -scale
+
+
+@lru_cache(maxsize=32)
+def _boundaries(span: BucketRange) -> "NDArray[np.float64]":
+    indices = range(span.offset, span.offset + span.size + 1)
+    if span.scale >= 0:
+        fractions = _fractions(span.scale)
+        steps = len(fractions)
+        bounds = [np.ldexp(float(fractions[i % steps]), i // steps - _FRACTION_BITS) for i in indices]
+    else:
+        bounds = [np.ldexp(1.0, i << -span.scale) for i in indices]
+    array = np.array(bounds, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def _fractions(scale: int) -> list[int]:
+    """Return ``floor(2**(j / 2**scale) * 2**52)`` for each bucket ``j`` of an octave, in integer arithmetic.
+
+    The floor is the root of order ``2**scale`` of ``2**(j + 52 * 2**scale)``, taken as ``scale`` square roots:
+    the floor of a square root depends only on the floor of its argument.
+    """
+    steps = 1 << scale
+    roots = []
+    for j in range(steps):
+        root = 1 << (j + _FRACTION_BITS * steps)
+        for _ in range(scale):
+            root = isqrt(root)
+        roots.append(root)
+    return roots

@@ -1,0 +1,231 @@
+"""The specification of every kernel, in plain torch.
+
+For a tensor with elements ``x`` (of a complex tensor: its real and imaginary parts; of a sparse one: with its implicit
+zeros), in float64 throughout:
+
+- ``total = sum(x)``, ``abs_total = sum(|x|)``, ``sum_of_squares = sum(x * x)``, ``minimum = min(x)``, ``maximum = max(x)`` over finite ``x``;
+- every count is a number of elements whose ``|x|`` lies in an interval, ``lower < |x| <= upper``, found as
+  ``torch.bucketize(|x|, edges)`` and a histogram of the result (see :mod:`nissa.kernels.edges`).
+
+Columns are listed in :mod:`nissa.kernels.moments`. How it is computed:
+
+1. Each tensor is cut into blocks of ``_BLOCK`` elements, its last block filled up with NaN, which belongs to no sum
+   and to no interval. Blocks of many small tensors stand in one chunk, so that they share the cost of each operation.
+2. Per chunk: the five reductions of each block, and one histogram whose rows are tensors.
+3. Reductions of blocks become those of tensors; differences of cumulated histograms become counts.
+
+Temporary memory is a few chunks and five numbers per block. Nothing waits for the device, except that a sparse tensor
+must be coalesced there. Inputs are only read.
+"""
+
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from nissa.kernels.edges import Edges
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from nissa.kernels.moments import Layout, Thresholds
+
+# How the sum, that of magnitudes, that of squares, the minimum and the maximum of blocks become those of a tensor; over no
+# block that is 0, 0, 0, infinity and -infinity.
+_REDUCED = ("sum", "sum", "sum", "min", "max")
+_BLOCK = 256
+# On a CPU a chunk and its temporaries stay in the cache, and below torch's threshold for waking other threads, which the
+# training loop needs more. Elsewhere fewer launches matter more.
+_CPU_BLOCKS = 2**15 // _BLOCK - 1
+_OTHER_BLOCKS = 2**20 // _BLOCK
+
+
+def measure(tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Thresholds") -> "Tensor":
+    """Return the packed statistics of tensors, on their device.
+
+    Args:
+        tensors: Real or complex floating-point tensors on one device, dense or sparse, of any shape, strides and size.
+        layout: Which columns to fill.
+        thresholds: What counts as vanishing and exploding.
+
+    Returns:
+        int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
+    """
+    if not tensors:
+        return torch.empty((0, layout.width), dtype=torch.int64, device="cpu")
+    device = tensors[0].device
+    sizes, implicit, pieces = _prepare(tensors, most=_capacity(device) * _BLOCK)
+    blocks = [sum(map(_blocks, of_row)) for of_row in pieces]
+    size_of, implicit_of, blocks_of = _put([sizes, implicit, blocks], device)
+    slots = _slots(layout, thresholds, device)
+    histogram = torch.zeros((len(tensors), slots.number), dtype=torch.int64, device=device)
+    histogram[:, 0] += implicit_of
+    row_of = torch.repeat_interleave(blocks_of, output_size=sum(blocks))
+    reduced = _scan(list(chain.from_iterable(pieces)), row_of, histogram, slots)
+    return _pack(size_of, histogram, _over_rows(reduced, blocks_of), slots)
+
+
+def _prepare(tensors: "Sequence[Tensor]", most: int) -> tuple[list[int], list[int], "list[list[Tensor]]"]:
+    """Return for each tensor its size, the zeros that are only to be counted, and the pieces to be read."""
+    sizes, implicit, pieces = [], [], []
+    for tensor in tensors:
+        stored = _stored(tensor)
+        sizes.append(tensor.numel() * (2 if tensor.is_complex() else 1))
+        pieces.append(list(_pieces(stored, most)))
+        implicit.append(sizes[-1] - stored.numel())
+        if implicit[-1]:  # one of them is read, for the sake of minimum and maximum
+            pieces[-1].append(stored.new_zeros(1))
+            implicit[-1] -= 1
+    return sizes, implicit, pieces
+
+
+class _Slots(NamedTuple):
+    """The edges of a layout, on a device."""
+
+    edges: "Tensor"
+    intervals: "Tensor"
+    first: "Tensor"
+    shift: int
+    most_per_cell: int
+
+    @property
+    def number(self) -> int:
+        """One per edge, and the one of infinities and NaN."""
+        return len(self.edges)
+
+    def of(self, magnitudes: "Tensor") -> "Tensor":
+        """Return ``torch.bucketize(magnitudes, edges)``, which is how many edges lie below each magnitude.
+
+        A table lookup by exponent and leading fraction bits, and a comparison or two, are some ten times as fast.
+        """
+        slot = self.first.index_select(0, magnitudes.view(torch.int64) >> self.shift)
+        for _ in range(self.most_per_cell):
+            slot += magnitudes > self.edges.index_select(0, slot)
+        return slot
+
+
+@lru_cache(maxsize=8)
+def _slots(layout: "Layout", thresholds: "Thresholds", device: "torch.device") -> _Slots:
+    edges = Edges(layout, thresholds)
+    # Infinity closes the table, so that the slot after the last edge can be looked up like any other.
+    closed = torch.tensor([*edges.values, torch.inf], dtype=torch.float64, device=device)
+    intervals = torch.from_numpy(edges.intervals).to(device)
+    first = torch.from_numpy(edges.first_slots).to(device)
+    return _Slots(closed, intervals, first, edges.shift, edges.most_per_cell)
+
+
+def _scan(pieces: "list[Tensor]", row_of: "Tensor", histogram: "Tensor", slots: _Slots) -> "Tensor":
+    """Count every element in the histogram of its row; return the reductions of each block, shape ``(5, blocks)``."""
+    device = row_of.device
+    filling = torch.full((_BLOCK,), torch.nan, dtype=torch.float64, device=device)
+    one = torch.ones((), dtype=torch.int64, device=device)
+    reduced = torch.empty((len(_REDUCED), len(row_of)), dtype=torch.float64, device=device)
+    start = 0
+    for group in _groups(pieces, _capacity(device)):
+        chunk = _chunk(group, filling)
+        stop = start + len(chunk)
+        reduced[:, start:stop] = _reduce(chunk)
+        keys = slots.of(chunk.abs().view(-1)).view(chunk.shape) + row_of[start:stop, None] * slots.number
+        # Not `bincount`, which waits for the largest key.
+        histogram.view(-1).scatter_add_(0, keys.view(-1), one.expand(keys.numel()))
+        start = stop
+    return reduced
+
+
+def _reduce(chunk: "Tensor") -> "Tensor":
+    """Return the reductions of the finite elements of each block, shape ``(5, blocks)``."""
+    inf = torch.inf
+    finite = chunk.nan_to_num(0.0, 0.0, 0.0)
+    smallest = chunk.nan_to_num(inf, inf, inf).amin(1)
+    largest = chunk.nan_to_num(-inf, -inf, -inf).amax(1)
+    return torch.stack((finite.sum(1), finite.abs().sum(1), finite.square().sum(1), smallest, largest))
+
+
+def _over_rows(reduced: "Tensor", blocks_of: "Tensor") -> "Tensor":
+    """Return the reductions of each tensor, shape ``(P, 5)``."""
+    rows = [
+        torch.segment_reduce(of_blocks, how, lengths=blocks_of, unsafe=True)
+        for of_blocks, how in zip(reduced, _REDUCED, strict=True)
+    ]
+    return torch.stack(rows, dim=1)
+
+
+def _pack(size_of: "Tensor", histogram: "Tensor", reduced: "Tensor", slots: _Slots) -> "Tensor":
+    """Assemble the columns."""
+    none_below = histogram.new_zeros((len(histogram), 1))
+    up_to = torch.cat((none_below, histogram[:, :-1].cumsum(1)), dim=1)
+    above, to = slots.intervals
+    counts = up_to.index_select(1, to) - up_to.index_select(1, above)
+    finite = up_to[:, -1:]
+    sizes = size_of[:, None]
+    sums, extremes = reduced[:, :3], torch.where(finite > 0, reduced[:, 3:], torch.nan)
+    abs_max = torch.maximum(extremes[:, 1:], -extremes[:, :1])
+    floats = torch.cat((sums, extremes, abs_max), dim=1).view(torch.int64)
+    return torch.cat((sizes, sizes - finite, counts[:, :5], floats, counts[:, 5:]), dim=1)
+
+
+def _stored(tensor: "Tensor") -> "Tensor":
+    """Return the real numbers that a tensor stores, as a dense tensor; duplicates of a sparse one are added up first."""
+    tensor = tensor.detach()
+    if tensor.layout is torch.sparse_coo:
+        tensor = tensor.coalesce()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.values()
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _pieces(tensor: "Tensor", most: int) -> "Iterator[Tensor]":
+    """Cut a tensor into views of up to ``most`` elements; flattening one never copies more than that."""
+    if tensor.numel() <= most:
+        yield from [tensor] if tensor.numel() else []
+    elif tensor.dim() == 1 or tensor.is_contiguous():
+        yield from torch.split(tensor if tensor.dim() == 1 else tensor.view(-1), most)
+    else:
+        tensor = tensor.movedim(_outermost(tensor), 0)
+        rows = most * len(tensor) // tensor.numel()
+        for part in torch.split(tensor, rows) if rows else tensor.unbind():
+            yield from _pieces(part, most)
+
+
+def _outermost(tensor: "Tensor") -> int:
+    """Return the dimension with the largest stride: order does not matter, and cutting there keeps pieces dense."""
+    return max(range(tensor.dim()), key=tensor.stride)
+
+
+def _groups(pieces: "list[Tensor]", capacity: int) -> "Iterator[list[Tensor]]":
+    """Yield the pieces of each chunk, in order."""
+    group: list[Tensor] = []
+    room = capacity
+    for piece in pieces:
+        if _blocks(piece) > room:
+            yield group
+            group, room = [], capacity
+        group.append(piece)
+        room -= _blocks(piece)
+    if group:
+        yield group
+
+
+def _chunk(pieces: "list[Tensor]", filling: "Tensor") -> "Tensor":
+    """Return the blocks of pieces, float64 of shape ``(blocks, _BLOCK)``."""
+    parts: list[Tensor] = []
+    for piece in pieces:
+        parts += piece.reshape(-1), filling[: -piece.numel() % _BLOCK]
+    return torch.cat(parts).to(torch.float64).view(-1, _BLOCK)
+
+
+def _capacity(device: "torch.device") -> int:
+    return _CPU_BLOCKS if device.type == "cpu" else _OTHER_BLOCKS
+
+
+def _blocks(piece: "Tensor") -> int:
+    return -(-piece.numel() // _BLOCK)
+
+
+def _put(rows: list[list[int]], device: "torch.device") -> "Tensor":
+    """Return host numbers as int64 on a device, without waiting for it."""
+    pinned = device.type == "cuda"
+    return torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=pinned).to(device, non_blocking=True)

@@ -1,0 +1,129 @@
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nissa.errors import ConfigurationError
+from nissa.kernels.moments import BucketRange, Layout, Thresholds, decode
+from nissa.kernels.reference import measure
+
+SCALES = range(-2, 9)
+
+
+def exact_index(value: float, scale: int) -> int:
+    """The OTLP bucket of a positive number, in integer arithmetic: the i with 2**i < value**(2**scale) <= 2**(i+1)."""
+    power = Fraction(value) ** (1 << max(scale, 0))
+    octave = (power.numerator - 1).bit_length() - 1 - (power.denominator.bit_length() - 1)
+    return octave >> max(-scale, 0)
+
+
+def slot_of(values: torch.Tensor, span: BucketRange) -> list[str | int]:
+    """Where the kernel puts each element on its own: an OTLP bucket index, or the name of another count."""
+    moments = decode(measure(list(values.reshape(-1)), Layout(span), Thresholds()).numpy(), Layout(span))
+    assert moments.buckets is not None
+    found: list[str | int] = []
+    for row in range(len(moments)):
+        names = ("zeros", "nonfinite", "underflow", "overflow")
+        hits: list[str | int] = [name for name in names if getattr(moments, name)[row]]
+        hits += [span.offset + int(i) for i in moments.buckets[row].nonzero()[0]]
+        assert len(hits) == 1
+        found += hits
+    return found
+
+
+def expected_slot(value: float, span: BucketRange) -> str | int:
+    magnitude = abs(value)
+    if not math.isfinite(magnitude):
+        return "nonfinite"
+    if magnitude == 0:
+        return "zeros"
+    if magnitude <= 2.0**span.min_exponent:
+        return "underflow"
+    return "overflow" if magnitude > 2.0**span.max_exponent else exact_index(magnitude, span.scale)
+
+
+def neighbours(values: NDArray[Any]) -> list[float]:
+    return [*np.nextafter(values, -np.inf).tolist(), *values.tolist(), *np.nextafter(values, np.inf).tolist()]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_boundaries_are_the_largest_float64_that_does_not_exceed_the_true_bound(scale: int) -> None:
+    span = BucketRange(scale, min_exponent=-4, max_exponent=4)
+    bounds = span.boundaries()
+    root = 1 << max(scale, 0)
+    for index, bound in zip(range(span.offset, span.offset + span.size + 1), bounds.tolist(), strict=True):
+        true_power = Fraction(2) ** (index << max(-scale, 0))
+        assert Fraction(bound) ** root <= true_power < Fraction(math.nextafter(bound, math.inf)) ** root
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_elements_at_and_beside_boundaries_fall_into_their_exact_bucket(scale: int) -> None:
+    span = BucketRange(scale, min_exponent=-8, max_exponent=8)
+    bounds = span.boundaries()
+    picked = bounds[:: max(1, len(bounds) // 60)]
+    values = neighbours(picked) + neighbours(2.0 ** np.arange(-9, 10)) + [-value for value in neighbours(picked)]
+    assert slot_of(torch.tensor(values, dtype=torch.float64), span) == [expected_slot(value, span) for value in values]
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True), st.sampled_from(SCALES))
+def test_any_float64_falls_into_its_exact_bucket(value: float, scale: int) -> None:
+    span = BucketRange(scale)
+    assert slot_of(torch.tensor([value], dtype=torch.float64), span) == [expected_slot(value, span)]
+
+
+@given(st.floats(min_value=2.0**-48, max_value=2.0**16, width=32), st.sampled_from(SCALES))
+def test_any_covered_float32_falls_into_its_exact_bucket(value: float, scale: int) -> None:
+    span = BucketRange(scale)
+    assert slot_of(torch.tensor([value], dtype=torch.float32), span) == [expected_slot(value, span)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_falls_into_its_exact_bucket(dtype: torch.dtype) -> None:
+    values = torch.arange(-(2**15), 2**15, 37, dtype=torch.int16).view(dtype)
+    span = BucketRange(min_exponent=-140, max_exponent=15)
+    assert slot_of(values, span) == [expected_slot(value, span) for value in values.tolist()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_subnormals_underflow_and_are_never_zeros(dtype: torch.dtype) -> None:
+    # Made from bits: the smallest subnormal of each sign, and a signed zero.
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    sign = torch.iinfo(integers).min
+    values = torch.tensor([1, sign + 1, sign], dtype=integers).view(dtype)
+    assert slot_of(values, BucketRange(min_exponent=-20)) == ["underflow", "underflow", "zeros"]
+
+
+def test_float32_subnormals_can_be_bucketed() -> None:
+    value = torch.tensor([3], dtype=torch.int32).view(torch.float32)
+    assert slot_of(value, BucketRange(min_exponent=-150)) == [exact_index(3 * 2.0**-149, 3)]
+
+
+def test_the_default_range_has_512_buckets_from_its_otlp_offset() -> None:
+    span = BucketRange()
+    assert (span.size, span.offset) == (512, -384)
+    assert span.boundaries()[[0, -1]].tolist() == [2.0**-48, 2.0**16]
+
+
+def test_negative_scales_merge_octaves() -> None:
+    span = BucketRange(scale=-2, min_exponent=-8, max_exponent=8)
+    assert (span.size, span.offset, span.boundaries().tolist()) == (4, -2, [2.0**-8, 2.0**-4, 1.0, 2.0**4, 2.0**8])
+
+
+def test_boundaries_cannot_be_changed_by_whoever_reads_them() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        BucketRange().boundaries()[0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("scale", "lowest", "highest"),
+    [(9, -48, 16), (-5, -48, 16), (3, 16, 16), (3, 4, -4), (3, -1023, 0), (3, 0, 1024), (-2, -6, 8), (-2, -8, 6)],
+)
+def test_a_range_that_buckets_cannot_fill_is_refused(scale: int, lowest: int, highest: int) -> None:
+    with pytest.raises(ConfigurationError, match="must"):
+        BucketRange(scale, lowest, highest)
