@@ -1,0 +1,1 @@
+"""The hub: events in, a carbon copy to each backend out."""

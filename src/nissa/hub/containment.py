@@ -1,0 +1,62 @@
+"""The one place where a fault of ours is caught: logged once per place, counted, never raised into training."""
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from nissa.errors import NissaError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_logger = logging.getLogger("nissa")
+
+
+class Containment:
+    """Counts faults by the place where they were caught.
+
+    Attributes:
+        faults: How often each place failed.
+    """
+
+    def __init__(self) -> None:
+        self.faults: Counter[str] = Counter()
+
+    def guard(self, where: str) -> "Guard":
+        """Return a context manager that keeps an exception of ours from leaving the block.
+
+        `NissaError` passes, because it is raised on purpose and says what to do; so do KeyboardInterrupt and SystemExit.
+        """
+        return Guard(self, where)
+
+    def fault(self, where: str, error: BaseException) -> None:
+        """Count a fault, and log the first of its place with the traceback."""
+        self.faults[where] += 1
+        if self.faults[where] == 1:
+            _logger.error(
+                "Telemetry failed in %s; training goes on. Further faults there are only counted.",
+                where,
+                exc_info=error,
+            )
+
+
+class Guard:
+    """See `Containment.guard`."""
+
+    __slots__ = ("_containment", "_where")
+
+    def __init__(self, containment: Containment, where: str) -> None:
+        self._containment = containment
+        self._where = where
+
+    def __enter__(self) -> None:
+        """Begin the guarded block."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
+    ) -> bool:
+        """Swallow and count what is ours to swallow."""
+        if error is None or not isinstance(error, Exception) or isinstance(error, NissaError):
+            return False
+        self._containment.fault(self._where, error)
+        return True

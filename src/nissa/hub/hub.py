@@ -1,0 +1,267 @@
+"""Routes carbon copies of events to every backend; no backend can hold up training or another backend."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from nissa.errors import ConfigurationError
+from nissa.hub.backend import Backend
+from nissa.hub.containment import Containment
+from nissa.hub.normalise import ForeignEvent, Rejected, emitter, normalise
+from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker
+
+if TYPE_CHECKING:
+    from nissa.events import TelemetryEvent
+    from nissa.hub.measurements import Measurement
+
+_logger = logging.getLogger("nissa")
+
+QUEUE_SIZE = 10_000
+LIFECYCLE_QUEUE_SIZE = 100_000
+
+
+class Listener(Protocol):
+    """What a run is to the hub."""
+
+    def admit(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
+        """Return the events that backends are to see for one; called in order, and must not wait."""
+
+    def settle(self, events: "Sequence[TelemetryEvent]") -> None:
+        """Look at what was delivered; may raise a `NissaError` into the caller of `NissaHub.emit`."""
+
+    def close(self) -> None:
+        """End, because the hub does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How many items of a kind had an outcome at a backend.
+
+    Args:
+        backend: The backend's name; empty for events rejected before any backend.
+        kind: Event type, or the measurement's class name.
+        outcome: ``delivered``, ``dropped``, ``failed`` or ``rejected``.
+    """
+
+    backend: str
+    kind: str
+    outcome: str
+    count: int
+
+
+class NissaHub:
+    """The place that every event passes.
+
+    Args:
+        queue_size: Droppable items that wait per backend at most; beyond it the oldest give way and are counted.
+        lifecycle_queue_size: Lifecycle events that wait per backend at most. They are a kilobyte each and few, so that
+            only a backend that hangs for days gets there; the loss is then counted and logged as an error.
+
+    Example:
+        >>> from nissa import NissaHub, TelemetryEvent
+        >>> class Names:
+        ...     seen = []
+        ...     def emit(self, event):
+        ...         self.seen.append(event.event_type)
+        >>> hub = NissaHub()
+        >>> hub.add_backend(Names())
+        'names'
+        >>> hub.emit(TelemetryEvent("MY_EVENT"))
+        >>> hub.close()
+        True
+        >>> Names.seen
+        ['MY_EVENT']
+    """
+
+    def __init__(self, *, queue_size: int = QUEUE_SIZE, lifecycle_queue_size: int = LIFECYCLE_QUEUE_SIZE) -> None:
+        self.containment = Containment()
+        self.rejections: Counter[str] = Counter()
+        self.closed = False
+        self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
+        self._workers: dict[str, BackendWorker] = {}
+        self._leaving: list[BackendWorker] = []
+        self._retired: Counter[tuple[str, str, str]] = Counter()
+        self._listener: Listener | None = None
+        # Reentrant, because a signal handler may emit on a thread that is already inside.
+        self._order = threading.RLock()
+
+    def add_backend(self, backend: Backend, name: str | None = None) -> str:
+        """Start delivering to a backend and return its name.
+
+        Raises:
+            ConfigurationError: It has no ``emit``, its name is taken, or the hub is closed.
+        """
+        if not callable(getattr(backend, "emit", None)):
+            raise ConfigurationError(f"{backend!r} is no backend: give it a method emit(event).")
+        chosen = name or str(getattr(backend, "name", "") or type(backend).__name__.lower())
+        with self._order:
+            if self.closed:
+                raise ConfigurationError("The hub is closed; take a new one from nissa.reset_hub().")
+            if chosen in self._workers:
+                raise ConfigurationError(f"There is a backend {chosen!r} already; pass another one as name=.")
+            self._workers[chosen] = BackendWorker(chosen, backend, containment=self.containment, **self._sizes)
+        return chosen
+
+    def remove_backend(self, name: str, timeout: float = 5.0) -> bool:
+        """Deliver what is queued, close the backend and forget it; whether that ended in time.
+
+        Raises:
+            ConfigurationError: There is no such backend.
+        """
+        with self._order:
+            worker = self._workers.pop(name, None)
+            if worker is not None:
+                self._leaving.append(worker)
+        if worker is None:
+            raise ConfigurationError(f"There is no backend {name!r}; there are: {', '.join(self._workers) or 'none'}.")
+        ended = self._end([worker], timeout)
+        if ended:  # else it is still counting
+            with self._order:
+                self._leaving.remove(worker)
+                self._retired.update({(name, *key): count for key, count in worker.counts.items()})
+        return ended
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The names of the backends, in the order in which they were added."""
+        return tuple(self._workers)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Let a run see each event before the backends do, and say which events they get; None ends it."""
+        self._listener = listener
+
+    def resize(self, *, queue_size: int, lifecycle_queue_size: int) -> None:
+        """Set how much may wait at the backends that are added from now on."""
+        self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
+
+    @property
+    def has_listener(self) -> bool:
+        """Whether a run listens."""
+        return self._listener is not None
+
+    def emit(self, event: object) -> None:
+        """Take a `TelemetryEvent`, or any object or mapping with an event's attributes; never waits, never fails.
+
+        What cannot be understood is counted under its reason in `rejections`, and logged once per reason.
+        """
+        with self.containment.guard("hub"):
+            try:
+                known = event.normalise() if isinstance(event, ForeignEvent) else normalise(event)
+            except Rejected as rejection:
+                self._reject(rejection.reason, str(rejection))
+            else:
+                self.deliver(known)
+
+    def deliver(self, event: "TelemetryEvent") -> list["TelemetryEvent"]:
+        """Pass a normalised event through the listener to every backend; return what they were given."""
+        if self._too_late():  # asked before the lock too, which a forked child may find taken forever
+            return []
+        listener = self._listener
+        with self._order:
+            if self._too_late():
+                return []
+            events = [event] if listener is None else self._admitted(listener, event)
+            for worker in self._workers.values():
+                for each in events:
+                    worker.put(each)
+        if listener is not None:
+            listener.settle(events)
+        return events
+
+    def _admitted(self, listener: Listener, event: "TelemetryEvent") -> list["TelemetryEvent"]:
+        with self.containment.guard("listener"):
+            return list(listener.admit(event))
+        return [event]  # a fault in there must not lose the event
+
+    def emitter(self, *, percent: bool = False, env_id: str | int | None = None) -> Callable[[object], None]:
+        """Return a callback for a foreign producer, saying what its events leave unsaid.
+
+        Args:
+            percent: Its accuracies and improvements are in percent.
+            env_id: Its environment, for events that name none.
+
+        Example:
+            ``slot.on_telemetry = hub.emitter(percent=True, env_id=0)``
+        """
+        return emitter(self.emit, percent=percent, env_id=env_id)
+
+    def record(self, measurement: "Measurement") -> None:
+        """Pass a measurement to the backends that want them; never waits."""
+        if self._too_late():
+            return
+        with self._order:
+            if self._too_late():
+                return
+            for worker in self._workers.values():
+                if worker.wants_measurements:
+                    worker.put(measurement)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until every backend has handed on what was emitted so far; False if one had not by then."""
+        deadline = monotonic() + timeout
+        with self._order:
+            workers = list(self._workers.values())
+            # Closing hands everything on, and nothing comes after it.
+            waits: list[Callable[[float], bool]] = [
+                worker.join if self.closed else worker.flush(timeout) for worker in workers
+            ]
+        return all(wait(max(0.0, deadline - monotonic())) for wait in waits)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """End the run that listens, deliver what is queued, close every backend and refuse further events.
+
+        Returns whether all of that ended in time. A second call does nothing but wait.
+        """
+        deadline = monotonic() + timeout
+        try:
+            if self._listener is not None:
+                with self.containment.guard("end of the run"):
+                    self._listener.close()
+        finally:
+            with self._order:
+                self._listener = None
+                self.closed = True
+                workers = list(self._workers.values())
+            ended = self._end(workers, max(0.0, deadline - monotonic()))
+        return ended
+
+    def deliveries(self) -> list[Delivery]:
+        """Return how every kind of item fared at every backend so far."""
+        with self._order:  # while one leaves, it is counted neither twice nor not at all
+            counts, workers = Counter(self._retired), [*self._leaving, *self._workers.values()]
+        for worker in workers:
+            for (kind, outcome), count in list(worker.counts.items()):
+                counts[worker.name, kind, outcome] += count
+        for reason, count in list(self.rejections.items()):
+            counts["", reason, REJECTED] += count
+        return [Delivery(*key, count) for key, count in sorted(counts.items())]
+
+    def queue_sizes(self) -> dict[str, int]:
+        """Return how many items wait at each backend."""
+        return {worker.name: worker.queue_size for worker in [*self._leaving, *self._workers.values()]}
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing was lost, rejected or failed so far."""
+        return not any(delivery.outcome in {DROPPED, FAILED, REJECTED} for delivery in self.deliveries())
+
+    def _too_late(self) -> bool:
+        if self.closed:
+            self._reject("closed", "it came after the hub was closed")
+        return self.closed
+
+    def _reject(self, reason: str, detail: str) -> None:
+        self.rejections[reason] += 1
+        if self.rejections[reason] == 1:
+            _logger.warning("Rejected telemetry (%s). Further ones of this kind are only counted.", detail)
+
+    @staticmethod
+    def _end(workers: list[BackendWorker], timeout: float) -> bool:
+        deadline = monotonic() + timeout
+        for worker in workers:
+            worker.close(timeout)
+        return all(worker.join(max(0.0, deadline - monotonic())) for worker in workers)

@@ -1,0 +1,95 @@
+"""A bounded queue between training and a reader thread that a signal handler may use too.
+
+No lock is taken on the way in: a SIGTERM handler runs on the main thread between any two bytecodes, possibly inside a
+`put` of that same thread, and a lock held there would never be released. Appending to a deque is atomic and
+`SimpleQueue` is reentrant by its documentation; nothing else is used.
+"""
+
+import itertools
+import queue
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Mailbox(Generic[T]):
+    """Three lanes, one order: items that must be kept, items of which the oldest give way, and requests.
+
+    What one thread puts is taken in the order in which it put it, whatever the lanes.
+
+    Args:
+        capacity: How many droppable items wait at most.
+        reserve: How many items that must be kept wait at most.
+    """
+
+    def __init__(self, *, capacity: int, reserve: int) -> None:
+        self._limits = {False: capacity, True: reserve}
+        self._lanes: dict[bool, deque[tuple[int, T]]] = {False: deque(), True: deque()}
+        self._requests: deque[tuple[int, T]] = deque()
+        self._all = (*self._lanes.values(), self._requests)
+        self._order = itertools.count()
+        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def __len__(self) -> int:
+        """Return how many items wait, requests apart."""
+        return sum(map(len, self._lanes.values()))
+
+    def put(self, item: T, *, keep: bool) -> T | None:
+        """Add an item without ever waiting; return the one that had to give way, if any."""
+        lane = self._lanes[keep]
+        dropped = None
+        if len(lane) >= self._limits[keep]:
+            try:
+                dropped = lane.popleft()[1]
+            except IndexError:  # the reader took it first
+                dropped = None
+        self._append(lane, item)
+        return dropped
+
+    def request(self, item: T) -> None:
+        """Add an item that never gives way, and for which none does; for the few that steer the reader."""
+        self._append(self._requests, item)
+
+    def get(self, timeout: float | None = None) -> T:
+        """Take the oldest item, waiting for one.
+
+        Raises:
+            queue.Empty: None came within ``timeout`` seconds.
+        """
+        while True:
+            item = self._take()
+            if item is not None:
+                return item[1]
+            self._wakeups.get(timeout=timeout)
+
+    def _append(self, lane: deque[tuple[int, T]], item: T) -> None:
+        lane.append((next(self._order), item))
+        # A wakeup that is still there is taken after the item came, and so finds it.
+        if self._wakeups.empty():
+            self._wakeups.put(None)
+
+    def _take(self) -> tuple[int, T] | None:
+        while (lane := self._first()) is not None:
+            try:
+                taken = lane.popleft()
+            except IndexError:  # a full lane dropped its only item while we looked
+                continue
+            # Something earlier may have come to a lane that we had found empty before we looked at this one.
+            now_first = self._first()
+            if now_first is None or now_first is lane or (_number(now_first) or 0) > taken[0]:
+                return taken
+            lane.appendleft(taken)
+        return None
+
+    def _first(self) -> deque[tuple[int, T]] | None:
+        """Return the lane whose first item is the oldest; None where all are empty."""
+        numbers = [(number, index) for index, lane in enumerate(self._all) if (number := _number(lane)) is not None]
+        return self._all[min(numbers)[1]] if numbers else None
+
+
+def _number(lane: deque[tuple[int, T]]) -> int | None:
+    try:
+        return lane[0][0]
+    except IndexError:
+        return None

@@ -1,0 +1,103 @@
+"""Per-step numbers on their way to the backends: frozen, host-side, and carrying their own time.
+
+They are no events: there are many of them, the oldest give way when a queue is full, and backends opt in.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nissa.events import SpanIds
+    from nissa.kernels.moments import Moments
+
+
+@dataclass(frozen=True, slots=True)
+class GradientHealth:
+    """How healthy one step's gradients were.
+
+    ``score = 1 - 0.5 * vanishing_layers/layers - 0.8 * exploding_layers/layers``, at least 0, and 0 when any element is
+    not finite. A layer counts as vanishing when more than half of its elements are below the vanishing threshold, and
+    as exploding when more than one in a hundred is above the exploding threshold.
+
+    Args:
+        score: 0 (broken) to 1 (healthy); None when no layer had a gradient.
+        global_norm: L2 norm over all finite elements of all layers; None when no layer had a gradient.
+    """
+
+    score: float | None
+    global_norm: float | None
+    layers: int
+    vanishing: tuple[str, ...] = ()
+    exploding: tuple[str, ...] = ()
+    nonfinite: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepMeasured:
+    """One optimizer step that happened.
+
+    Args:
+        step: Count of this environment's steps, from 0.
+        time_unix_nano: When ``optimizer.step()`` returned.
+        duration: Seconds since the previous step returned, within the epoch; None for an epoch's first step.
+        loss: Value given to ``log_loss`` for this step; None where none was. May be NaN or infinite.
+        learning_rate: Of the first parameter group; None where it lives on a device.
+        sampled: Whether its gradients were measured.
+        epoch_ids: Identity of the epoch span the step belongs to.
+    """
+
+    env_id: str | None
+    step: int
+    time_unix_nano: int
+    duration: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    sampled: bool = False
+    epoch_ids: "SpanIds | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GradientsMeasured:
+    """The gradients of one sampled step.
+
+    Args:
+        names: A stream name per row of ``moments``: a parameter, or the block that its parameters were folded into.
+        moments: Statistics per row.
+        lag: Seconds from the step to its statistics being on the host.
+    """
+
+    env_id: str | None
+    model_name: str | None
+    step: int
+    time_unix_nano: int
+    names: tuple[str, ...]
+    moments: "Moments"
+    health: GradientHealth
+    lag: float
+    epoch_ids: "SpanIds | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationMeasured:
+    """What one ``validate()`` was told and concluded, for backends that show it.
+
+    Args:
+        started: When the work before it (usually the last step) ended, nanoseconds.
+        red_flags: Each known flag with whether it is raised now.
+    """
+
+    env_id: str | None
+    epoch: int | None
+    started: int
+    time_unix_nano: int
+    loss: float | None
+    accuracy: float | None
+    train_loss: float | None
+    train_accuracy: float | None
+    narrative: str
+    per_class_accuracy: dict[str, float] = field(default_factory=dict)
+    red_flags: dict[str, bool] = field(default_factory=dict)
+    epoch_ids: "SpanIds | None" = None
+
+
+Measurement = StepMeasured | GradientsMeasured | ValidationMeasured
