@@ -1,0 +1,164 @@
+"""The handle that users hold for one seed; every call becomes an event, and events drive the state table."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
+from nissa.hub.plain import plain
+from nissa.seeds.lifecycle import state_dict
+from nissa.seeds.slots import SeedKey, SeedRecord, Slots
+
+
+class Seed:
+    """One seed's life, as far as this process knows it.
+
+    Obtained from ``run.germinate`` or ``run.resume_seed``. All methods return at once; where a call asks for a stage
+    change that the table does not allow, it is refused, logged and counted, and raises `TransitionError` only under
+    ``strict=True``.
+    """
+
+    def __init__(
+        self, record: SeedRecord, slots: Slots, send: Callable[[TelemetryEvent], object], *, clock: Callable[[], int]
+    ) -> None:
+        self._key: SeedKey = record.key
+        self._life = record
+        self._slots = slots
+        self._send = send
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Seed {self.seed_id!r} {self.blueprint or '?'} at {self.slot or '?'}: {self.stage.label}>"
+
+    @property
+    def seed_id(self) -> str:
+        """The seed's id, unique among the live seeds of its environment."""
+        return self._life.seed_id
+
+    @property
+    def blueprint(self) -> str | None:
+        """What the seed was built from."""
+        return self._life.blueprint_id
+
+    @property
+    def slot(self) -> str | None:
+        """Where in the host it is grafted."""
+        return self._life.slot_id
+
+    @property
+    def parameters(self) -> int | None:
+        """How many parameters it has, None where nobody said."""
+        return self._life.parameters
+
+    @property
+    def stage(self) -> Stage:
+        """Where it is in its life."""
+        return self._life.stage
+
+    @property
+    def alpha(self) -> float | None:
+        """How far it is blended in, 0 to 1."""
+        return self._life.alpha
+
+    @property
+    def improvement(self) -> float | None:
+        """Change of validation accuracy as a fraction, None where nobody measured it."""
+        return self._life.improvement
+
+    @property
+    def ids(self) -> SpanIds:
+        """Identity of the seed's trace and of its root span in this process."""
+        return self._life.ids
+
+    @property
+    def trace_id(self) -> str:
+        """The seed's trace as trace viewers show it, 32 hex digits."""
+        return self._life.ids.trace_hex
+
+    @property
+    def history(self) -> tuple[tuple[str, int], ...]:
+        """The stages entered so far, each with its time in nanoseconds since the epoch."""
+        return tuple(self._life.history)
+
+    def advance(self, stage: Stage | str, *, alpha: float | None = None) -> None:
+        """Move the seed to a stage.
+
+        Args:
+            stage: A `Stage` or its name.
+            alpha: How far the seed is blended in now, 0 to 1.
+
+        Raises:
+            UnknownNameError: No stage is called that.
+            TransitionError: The table does not allow it, and the run is strict.
+        """
+        target = Stage.parse(stage)
+        if target is Stage.FOSSILIZED:
+            self._emit(EventType.SEED_FOSSILIZED, {"parameters": self.parameters, "alpha": alpha})
+        elif target is Stage.CULLED:
+            self._emit(EventType.SEED_CULLED, {"alpha": alpha})
+        else:
+            self._emit(EventType.SEED_STAGE_CHANGED, {"from": self.stage.label, "to": target.label, "alpha": alpha})
+
+    def gate(self, result: GateResult) -> None:
+        """Record what a gate decided about the seed."""
+        data = {
+            "gate": result.gate,
+            "passed": result.passed,
+            "score": result.score,
+            "checks_passed": list(result.checks_passed),
+            "checks_failed": list(result.checks_failed),
+        }
+        self._emit(EventType.SEED_GATE_EVALUATED, data, message=result.message)
+
+    def set_alpha(self, alpha: float) -> None:
+        """Note how far the seed is blended in, 0 to 1; it shows at the next event and epoch."""
+        if self._slots.get(self._key) is self._life:
+            self._life.alpha = float(alpha)
+
+    def isolation_violation(self, message: str = "") -> None:
+        """Record that training the seed touched the host, or the other way round."""
+        self._emit(EventType.ISOLATION_VIOLATION, {}, message=message, severity=Severity.WARNING)
+
+    def fossilize(self, *, improvement: float | None = None) -> None:
+        """Make the seed a permanent part of the host.
+
+        Args:
+            improvement: Change of validation accuracy that it brought, as a fraction (0.025 is 2.5 points).
+
+        Raises:
+            TransitionError: The table does not allow it, and the run is strict.
+        """
+        self._emit(EventType.SEED_FOSSILIZED, {"improvement": improvement, "parameters": self.parameters})
+
+    def cull(self, *, reason: str | None, improvement: float | None = None) -> None:
+        """Remove the seed.
+
+        Args:
+            reason: Why, in words that can be searched for: few different ones, without numbers.
+            improvement: Change of validation accuracy that it brought, as a fraction.
+
+        Raises:
+            TransitionError: The table does not allow it, and the run is strict.
+        """
+        self._emit(EventType.SEED_CULLED, {"reason": reason, "improvement": improvement})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seed's state for a checkpoint; ``run.resume_seed`` continues the same trace from it."""
+        return state_dict(self._life)
+
+    def _emit(
+        self, kind: EventType, data: dict[str, Any], *, message: str = "", severity: Severity = Severity.INFO
+    ) -> None:
+        event = TelemetryEvent(
+            kind,
+            seed_id=self.seed_id,
+            slot_id=self.slot,
+            env_id=self._life.env_id,
+            data={key: plain(value) for key, value in data.items() if value is not None},
+            message=message,
+            severity=severity,
+            time_unix_nano=self._clock(),
+        )
+        if self._slots.get(self._key) is not self._life:
+            event = replace(event, refused=f"Seed {self.seed_id!r} has a later life of the same name; use its handle.")
+        self._send(event)
