@@ -1,0 +1,106 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nissa.gradients.folding import fold_names
+
+parts = st.sampled_from(["a", "b", "layers", "0", "1", "weight", "bias"])
+names = st.lists(st.lists(parts, min_size=1, max_size=5).map(".".join), unique=True, max_size=30).map(tuple)
+most = st.integers(1, 40)
+
+
+def streams(given_names: tuple[str, ...], at_most: int) -> dict[str, str]:
+    """The stream of each parameter."""
+    found, groups = fold_names(given_names, at_most)
+    return {name: found[group] for name, group in zip(given_names, groups, strict=True)}
+
+
+@given(names=names, most=most)
+def test_there_are_never_more_streams_than_allowed_and_each_has_a_name_of_its_own(
+    names: tuple[str, ...], most: int
+) -> None:
+    found, _ = fold_names(names, most)
+    assert len(found) <= most
+    assert len(set(found)) == len(found)
+
+
+@given(names=names, most=most)
+def test_every_parameter_is_in_exactly_one_stream_and_no_stream_is_empty(names: tuple[str, ...], most: int) -> None:
+    found, groups = fold_names(names, most)
+    assert len(groups) == len(names)
+    assert set(groups.tolist()) == set(range(len(found)))
+
+
+@given(names=names, most=most)
+def test_a_stream_is_a_parameter_or_a_block_that_contains_it(names: tuple[str, ...], most: int) -> None:
+    for name, stream in streams(names, most).items():
+        assert stream in (name, "*") or (stream.endswith(".*") and name.startswith(stream[:-1]))
+
+
+@given(names=names, most=most)
+def test_under_the_bound_nothing_is_folded(names: tuple[str, ...], most: int) -> None:
+    found, groups = fold_names(names, max(most, len(names), 1))
+    assert found == names
+    assert groups.tolist() == list(range(len(names)))
+
+
+@given(names=names, most=most, seed=st.integers())
+def test_what_is_folded_follows_from_the_names_and_not_from_their_order(
+    names: tuple[str, ...], most: int, seed: int
+) -> None:
+    shuffled = random.Random(seed).sample(names, len(names))  # noqa: S311 - no secret
+    assert streams(tuple(shuffled), most) == streams(names, most)
+
+
+@given(names=names)
+def test_one_stream_takes_all(names: tuple[str, ...]) -> None:
+    found, groups = fold_names(names, 1)
+    assert len(found) == min(len(names), 1)
+    assert set(groups.tolist()) <= {0}
+
+
+@pytest.mark.parametrize(
+    ("names", "most", "expected"),
+    [
+        (("a.0", "a.1", "a.2", "b.w", "b.b"), 3, ("a.*", "b.w", "b.b")),
+        (("a.0", "a.1", "a.2", "b.w", "b.b"), 2, ("a.*", "b.*")),
+        (("x", "y", "a.0", "a.1", "a.2"), 3, ("x", "y", "a.*")),
+        (("x", "y", "z", "a.0", "a.1"), 3, ("*", "a.0", "a.1")),
+        (("x", "y"), 1, ("*",)),
+        (("a.x.w", "b.x.w"), 1, ("*",)),
+        (("a.b.w", "a.b.v", "a.c.w", "a.c.v", "z"), 3, ("a.b.*", "a.c.*", "z")),
+        (("a.b.w", "a.b.v", "a.c.w", "a.c.v", "z"), 2, ("a.*", "z")),
+    ],
+    ids=[
+        "big first",
+        "then the next",
+        "top level kept",
+        "top level folded",
+        "only top level",
+        "lone",
+        "deep",
+        "deeper",
+    ],
+)
+def test_big_blocks_are_folded_first(names: tuple[str, ...], most: int, expected: tuple[str, ...]) -> None:
+    found, _ = fold_names(names, most)
+    assert sorted(found) == sorted(expected)
+
+
+def test_of_blocks_of_the_same_size_the_deepest_and_then_the_last_by_name_is_folded() -> None:
+    blocks = ("a", "b", "c", "d.x", "e.x", "f")
+    names = tuple(f"{block}.{index}" for block in blocks for index in range(2))
+    assert {streams(names, 11)[f"{block}.0"] for block in blocks} == {"a.0", "b.0", "c.0", "d.x.0", "e.x.*", "f.0"}
+    assert {streams(names, 9)[f"{block}.0"] for block in blocks} == {"a.0", "b.0", "c.0", "d.x.*", "e.x.*", "f.*"}
+
+
+def test_a_transformer_folds_into_its_blocks_and_keeps_the_small_ones() -> None:
+    kinds = ("q.weight", "q.bias", "k.weight", "k.bias", "mlp.weight", "mlp.bias")
+    network = ("embed.weight", *(f"h.{layer}.{kind}" for layer in range(48) for kind in kinds), "head.weight")
+    found, groups = fold_names(network, 200)
+    assert len(network) == 290
+    assert len(found) <= 200
+    assert {"embed.weight", "head.weight"} <= set(found)
+    assert len(groups) == 290

@@ -1,0 +1,102 @@
+"""Training is bit for bit what it is without us: weights, gradients, losses and every random number."""
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nissa.profiles.files import PROFILES
+
+if TYPE_CHECKING:
+    from nissa.environment import Environment
+    from tests.unit.gradients.conftest import Lab
+
+STEPS = 30
+EPOCHS = 3
+
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "AdamW": torch.optim.AdamW,
+    "LBFGS": lambda p: torch.optim.LBFGS(p, max_iter=2),
+}
+
+
+def train(env: "Environment | None", make: Callable[[Any], torch.optim.Optimizer]) -> list[Any]:
+    """Train with dropout, noisy data and a learning rate drawn by chance; return all that there is to compare."""
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(7)
+    network = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    network[0].bias.requires_grad = False
+    optimizer = make([parameter for parameter in network.parameters() if parameter.requires_grad])
+    trace: list[Any] = []
+    watch = env.watch(network, optimizer) if env else None
+    for epoch in range(EPOCHS):
+        context = env.epoch(epoch) if env else None
+        if context:
+            context.__enter__()
+        for _ in range(STEPS // EPOCHS):
+            inputs = torch.randn(16, 4) + float(np.random.normal()) * random.random()  # noqa: NPY002, S311 - global state is the point
+
+            def closure(inputs: torch.Tensor = inputs) -> torch.Tensor:
+                optimizer.zero_grad()
+                loss: torch.Tensor = network(inputs).square().mean()
+                loss.backward()  # type: ignore[no-untyped-call]
+                if env:
+                    env.log_loss(loss)
+                return loss
+
+            loss: Any = optimizer.step(closure)  # type: ignore[arg-type]
+            trace.append(loss.detach().clone())
+        if env and context:
+            env.validate(loss=0.5, accuracy=0.5, per_class_accuracy={"a": 0.1, "b": 0.9})
+            context.__exit__(None, None, None)
+    trace += [parameter.detach().clone() for parameter in network.parameters()]
+    trace += [parameter.grad for parameter in network.parameters()]
+    trace += [(module.training, [each.requires_grad for each in module.parameters()]) for module in network.modules()]
+    if watch:
+        assert watch.steps == STEPS
+        watch.close()
+    return [*trace, torch.get_rng_state(), repr(np.random.get_state()), random.getstate()]  # noqa: NPY002 - as above
+
+
+def same(bare: Any, watched: Any) -> bool:
+    if isinstance(bare, torch.Tensor):
+        return torch.equal(bare, watched)
+    return bool(bare == watched)
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
+@pytest.mark.parametrize("profile", PROFILES)
+def test_training_is_the_same_with_and_without_a_watch(
+    make_lab: "Callable[..., Lab]", profile: str, make: Callable[[Any], torch.optim.Optimizer]
+) -> None:
+    bare = train(None, make)
+    lab = make_lab(profile)
+    watched = train(lab.env, make)
+    assert len(lab.steps) == STEPS
+    assert len(bare) == len(watched)
+    assert all(same(one, other) for one, other in zip(bare, watched, strict=True))
+
+
+def test_the_comparison_can_fail() -> None:
+    one, other = train(None, OPTIMIZERS["SGD"]), train(None, OPTIMIZERS["AdamW"])
+    assert not all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_gradients_are_only_read(lab: "Lab") -> None:
+    network = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    lab.env.watch(network, optimizer)
+    network(torch.randn(3, 4)).sum().backward()
+    before = [
+        (parameter.grad, parameter.grad._version) for parameter in network.parameters() if parameter.grad is not None
+    ]
+    optimizer.step()
+    after = [
+        (parameter.grad, parameter.grad._version) for parameter in network.parameters() if parameter.grad is not None
+    ]
+    assert all(one[0] is other[0] and one[1] == other[1] for one, other in zip(before, after, strict=True))

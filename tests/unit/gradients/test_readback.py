@@ -1,0 +1,215 @@
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nissa.gradients import readback
+from nissa.gradients.readback import Reader, Transfer, number
+from nissa.hub.containment import Containment
+
+
+class Busy:
+    """An event of a device that has not come to it."""
+
+    def query(self) -> bool:
+        return False
+
+
+class Later(Busy):
+    """Is done when it is asked the third time."""
+
+    asked = 0
+
+    def query(self) -> bool:
+        self.asked += 1
+        return self.asked > 2
+
+
+def transfer(value: float) -> Transfer:
+    return Transfer([torch.tensor([value])])
+
+
+@pytest.fixture
+def read() -> Iterator[Callable[..., Reader[Any]]]:
+    readers: list[Reader[Any]] = []
+
+    def make(deliver: Callable[[Any, Any], None], capacity: int = 8) -> Reader[Any]:
+        readers.append(Reader(deliver, capacity=capacity, containment=Containment()))
+        return readers[-1]
+
+    yield make
+    for reader in readers:
+        reader.close(5)
+
+
+class Gate:
+    """A delivery that is held up."""
+
+    def __init__(self) -> None:
+        self.open, self.entered = threading.Event(), threading.Event()
+        self.notes: list[int] = []
+
+    def __call__(self, note: int, _: Any) -> None:
+        self.entered.set()
+        self.open.wait(10)
+        self.notes.append(note)
+
+
+def test_a_transfer_on_the_host_is_ready_at_once_and_copies_nothing() -> None:
+    tensor = torch.arange(6).reshape(2, 3)
+    moved = Transfer([tensor, torch.tensor([0.5])])
+    assert moved.ready()
+    first, second = moved.arrays(timeout=0)
+    assert first.ctypes.data == tensor.data_ptr()
+    assert first.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert second.tolist() == [0.5]
+
+
+def test_a_transfer_of_nothing_is_ready() -> None:
+    assert Transfer([]).ready()
+    assert Transfer([]).arrays() == []
+
+
+def test_arrays_wait_for_the_device() -> None:
+    moved, event = transfer(1.0), Later()
+    moved._events.append(event)
+    assert not moved.ready()
+    assert moved.arrays(timeout=5)[0].tolist() == [1.0]
+    assert event.asked == 3
+
+
+def test_arrays_give_up_after_the_timeout() -> None:
+    moved = transfer(1.0)
+    moved._events.append(Busy())
+    with pytest.raises(TimeoutError, match="has not finished"):
+        moved.arrays(timeout=0.01)
+
+
+def test_transfers_are_handed_on_in_order_with_their_notes(read: Callable[..., Reader[Any]]) -> None:
+    found: list[tuple[int, float]] = []
+    reader = read(lambda note, arrays: found.append((note, float(arrays[0][0]))), capacity=100)
+    for index in range(50):
+        reader.submit(transfer(index / 2), index)
+    assert reader.flush(5)
+    assert found == [(index, index / 2) for index in range(50)]
+    assert reader.dropped == 0
+
+
+def test_when_the_queue_is_full_the_oldest_give_way_and_are_counted(read: Callable[..., Reader[Any]]) -> None:
+    gate = Gate()
+    reader = read(gate, capacity=3)
+    reader.submit(transfer(0), 0)
+    assert gate.entered.wait(5)
+    for index in range(1, 8):
+        reader.submit(transfer(index), index)
+    assert reader.dropped == 4
+    gate.open.set()
+    assert reader.flush(5)
+    assert gate.notes == [0, 5, 6, 7]
+
+
+def test_submitting_does_not_wait_for_a_delivery_that_is_stuck(read: Callable[..., Reader[Any]]) -> None:
+    gate = Gate()
+    reader = read(gate, capacity=1)
+    for index in range(1000):
+        reader.submit(transfer(index), index)
+    assert gate.notes == []
+    gate.open.set()
+
+
+def test_flush_is_false_while_a_delivery_is_stuck_and_true_afterwards(read: Callable[..., Reader[Any]]) -> None:
+    gate = Gate()
+    reader = read(gate)
+    reader.submit(transfer(0), 0)
+    assert not reader.flush(0.02)
+    gate.open.set()
+    assert reader.flush(5)
+    assert gate.notes == [0]
+
+
+def test_close_hands_on_what_was_submitted_and_ends_the_thread(read: Callable[..., Reader[Any]]) -> None:
+    found: list[int] = []
+    reader = read(lambda note, _: found.append(note))
+    for index in range(5):
+        reader.submit(transfer(index), index)
+    assert reader.close(5)
+    assert found == [0, 1, 2, 3, 4]
+    assert reader.close(5)
+    assert not reader.flush(0.01)
+
+
+def test_close_is_false_while_a_delivery_is_stuck(read: Callable[..., Reader[Any]]) -> None:
+    gate = Gate()
+    reader = read(gate)
+    reader.submit(transfer(0), 0)
+    assert not reader.close(0.02)
+    gate.open.set()
+    assert reader.close(5)
+
+
+def test_a_delivery_that_fails_is_contained_and_the_next_ones_arrive() -> None:
+    found: list[int] = []
+    containment = Containment()
+
+    def deliver(note: int, _: Any) -> None:
+        if note == 1:
+            raise ValueError("ours")
+        found.append(note)
+
+    reader = Reader(deliver, capacity=8, containment=containment)
+    for index in range(3):
+        reader.submit(transfer(index), index)
+    assert reader.flush(5)
+    assert reader.close(5)
+    assert found == [0, 2]
+    assert containment.faults == {"gradient readback": 1}
+
+
+def test_the_thread_does_not_keep_the_process_alive(read: Callable[..., Reader[Any]]) -> None:
+    assert read(lambda *_: None)._thread.daemon
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (0, 0.0),
+        (0.0, 0.0),
+        (0.5, 0.5),
+        (np.float32(0.5), 0.5),
+        (torch.tensor(0.0), 0.0),
+        (torch.tensor([0.5]), 0.5),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (torch.tensor(3), 3.0),
+        (torch.tensor(0.5, requires_grad=True), 0.5),
+    ],
+    ids=repr,
+)
+def test_a_number_is_what_the_caller_gave(value: object, expected: float | None) -> None:
+    found = number(value, timeout=1)
+    assert found == expected
+    assert found is None or type(found) is float
+
+
+def test_a_number_may_be_nan() -> None:
+    assert np.isnan(number(torch.tensor(float("nan")), timeout=1) or 0.0)
+    assert np.isnan(number(float("nan"), timeout=1) or 0.0)
+
+
+def test_what_is_no_number_is_the_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="could not convert"):
+        number("low", timeout=1)
+
+
+@pytest.mark.parametrize("several", [torch.tensor([1.0, 2.0]), torch.empty(0)], ids=["two", "none"])
+def test_of_several_numbers_none_is_picked(several: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="one number"):
+        number(several, timeout=1)
+
+
+def test_a_number_that_does_not_come_in_time_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readback.Transfer, "ready", lambda _: False)
+    assert number(torch.tensor(1.0), timeout=0.01) is None
