@@ -1,0 +1,121 @@
+"""One line per epoch, and one per thing that happened to a seed."""
+
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from nissa.backends.terminal import Console, Text
+from nissa.events import EventType, Severity, Stage
+
+if TYPE_CHECKING:
+    from nissa.events import TelemetryEvent
+
+STAGE_STYLES: Final = {
+    Stage.DORMANT: "dim",
+    Stage.GERMINATED: "bright_blue",
+    Stage.TRAINING: "cyan",
+    Stage.BLENDING: "yellow",
+    Stage.SHADOWING: "bright_magenta",
+    Stage.PROBATIONARY: "magenta",
+    Stage.FOSSILIZED: "green",
+    Stage.CULLED: "red",
+    Stage.EMBARGOED: "bright_red",
+    Stage.RESETTING: "dim",
+}
+ABSENT: Final = "—"
+_SEVERITY_STYLES: Final = {Severity.WARNING: "yellow", Severity.ERROR: "red", Severity.CRITICAL: "bold red"}
+
+
+class ConsoleBackend:
+    """Prints epochs and seed events.
+
+    Args:
+        stream: Where to; standard output where None.
+        color: Whether to colour; where None, when the stream is a terminal.
+    """
+
+    name = "console"
+
+    def __init__(self, stream: IO[str] | None = None, *, color: bool | None = None) -> None:
+        self._console = Console(
+            file=stream, force_terminal=color, no_color=color is False, highlight=False, soft_wrap=True
+        )
+        self._lines: dict[str, Any] = {
+            EventType.EPOCH_COMPLETED: epoch_line,
+            EventType.SEED_GERMINATED: _germinated,
+            EventType.SEED_FOSSILIZED: _fossilized,
+            EventType.SEED_CULLED: _culled,
+            EventType.PLATEAU_DETECTED: _finding,
+            EventType.PERFORMANCE_DEGRADATION: _finding,
+            EventType.GRADIENT_ANOMALY: _finding,
+        }
+
+    def emit(self, event: "TelemetryEvent") -> None:
+        """Print an event where it is worth a line."""
+        if event.refused is not None:
+            line: Text | None = Text(f"{_where(event)}refused: {event.refused}", style="yellow")
+        else:
+            make = self._lines.get(event.event_type)
+            line = make(event) if make else None
+        if line is not None:
+            self._console.print(line)
+
+
+def epoch_line(event: "TelemetryEvent") -> Text:
+    """Return an epoch as one line; what was not measured is a dash."""
+    data = event.data
+    parts = [
+        f"{_where(event)}epoch {ABSENT if event.epoch is None else event.epoch}",
+        f"loss {_number(data.get('train_loss'))} -> {_number(data.get('validation_loss'))}",
+        f"accuracy {_percent(data.get('validation_accuracy'))}",
+    ]
+    seeds = data.get("seeds") or {}
+    if seeds:
+        parts.append("seeds " + ", ".join(f"{count} {stage}" for stage, count in seeds.items()))
+    if data.get("narrative"):
+        parts.append(str(data["narrative"]))
+    if data.get("error"):
+        parts.append(f"ended by {data['error']}")
+    return Text(" · ".join(parts))
+
+
+def _germinated(event: "TelemetryEvent") -> Text:
+    parameters = event.seed.parameters if event.seed else None
+    size = "" if parameters is None else f", {parameters:,} parameters"
+    return _seed_line(event, "germinated", size)
+
+
+def _fossilized(event: "TelemetryEvent") -> Text:
+    return _seed_line(event, "fossilized", _points(event))
+
+
+def _culled(event: "TelemetryEvent") -> Text:
+    reason = event.data.get("reason")
+    return _seed_line(event, "culled", _points(event) + (f": {reason}" if reason else ""))
+
+
+def _seed_line(event: "TelemetryEvent", what: str, rest: str) -> Text:
+    blueprint = event.seed.blueprint_id if event.seed else None
+    line = Text(f"{_where(event)}seed {event.seed_id} ({blueprint or ABSENT}) ")
+    line.append(what, style=STAGE_STYLES.get(event.seed.stage, "") if event.seed else "")
+    return line.append(rest)
+
+
+def _finding(event: "TelemetryEvent") -> Text:
+    what = event.message or event.event_type.replace("_", " ").lower()
+    return Text(f"{_where(event)}{what}", style=_SEVERITY_STYLES.get(event.severity, ""))
+
+
+def _where(event: "TelemetryEvent") -> str:
+    return "" if event.env_id is None else f"[env {event.env_id}] "
+
+
+def _points(event: "TelemetryEvent") -> str:
+    improvement = event.seed.improvement if event.seed else None
+    return "" if improvement is None else f", {improvement * 100:+.2f} points"
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else ABSENT
+
+
+def _percent(value: object) -> str:
+    return f"{value:.1%}" if isinstance(value, int | float) else ABSENT

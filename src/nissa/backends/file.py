@@ -1,0 +1,54 @@
+"""Writes events as JSON lines; each line is on disk before the next event is taken."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nissa.backends.lines import LineFile
+from nissa.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import os
+
+    from nissa.events import TelemetryEvent
+
+
+class FileBackend:
+    """Appends events to a file, one JSON object per line; NaN and infinity are written as text.
+
+    Args:
+        path: The file; its folder is made where it does not exist.
+
+    Raises:
+        ConfigurationError: The file cannot be written.
+    """
+
+    name = "file"
+
+    def __init__(self, path: "str | os.PathLike[str]") -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = LineFile(self.path)
+        except OSError as error:
+            raise ConfigurationError(f"Cannot write events to {path}: {error.strerror}.") from error
+
+    def emit(self, event: "TelemetryEvent") -> None:
+        """Append an event."""
+        line = json.dumps(_strict(event.to_dict()), separators=(",", ":"), allow_nan=False, default=str)
+        self._file.write(line + "\n")
+
+    def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing is held back, so nothing takes time
+        """Close the file."""
+        self._file.close()
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _strict(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return value

@@ -1,0 +1,34 @@
+"""Keeps what it gets, for tests and notebooks."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nissa.events import TelemetryEvent
+    from nissa.hub.measurements import Measurement
+
+
+class MemoryBackend:
+    """Keeps events and measurements in lists.
+
+    Attributes:
+        events: Every event, in order.
+        measurements: Every measurement, in order.
+    """
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.events: list[TelemetryEvent] = []
+        self.measurements: list[Measurement] = []
+
+    def emit(self, event: "TelemetryEvent") -> None:
+        """Keep an event."""
+        self.events.append(event)
+
+    def record(self, measurement: "Measurement") -> None:
+        """Keep a measurement."""
+        self.measurements.append(measurement)
+
+    def of_type(self, event_type: str) -> "list[TelemetryEvent]":
+        """Return the events of one type."""
+        return [event for event in self.events if event.event_type == event_type]

@@ -1,0 +1,1 @@
+"""OpenTelemetry: the only part of Nissa that knows it."""

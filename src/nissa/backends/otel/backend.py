@@ -1,0 +1,192 @@
+"""The OpenTelemetry backend: what passes the hub becomes spans, metrics and Events."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import _logs, trace
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from nissa.backends.otel.epoch_spans import EpochSpans
+from nissa.backends.otel.gauges import GaugeLog
+from nissa.backends.otel.logs import EventLog
+from nissa.backends.otel.producer import MetricProducer
+from nissa.backends.otel.recorder import MetricRecorder
+from nissa.backends.otel.seed_spans import SeedSpans, gate_attributes
+from nissa.backends.otel.spans import SpanFactory
+from nissa.backends.otel.store import MetricStore
+from nissa.events import EventType, TelemetryEvent
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, ValidationMeasured
+from nissa.semconv import attributes as attr
+from nissa.semconv import spans as names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nissa.backends.otel.providers import Providers
+    from nissa.hub.containment import Containment
+    from nissa.profiles import TelemetryConfig
+
+SCOPE: Final = "nissa"
+
+_SEED_EVENTS: Final = frozenset(
+    {
+        EventType.SEED_GERMINATED,
+        EventType.SEED_STAGE_CHANGED,
+        EventType.SEED_GATE_EVALUATED,
+        EventType.SEED_FOSSILIZED,
+        EventType.SEED_CULLED,
+        EventType.ISOLATION_VIOLATION,
+        EventType.CHECKPOINT_LOADED,
+    }
+)
+_SPANS_ONLY: Final = frozenset({EventType.EPOCH_STARTED, EventType.EPOCH_COMPLETED})
+_EVENT_NAMES: Final[dict[str, str]] = {
+    EventType.SEED_STAGE_CHANGED: names.EVENT_STAGE,
+    EventType.SEED_GATE_EVALUATED: names.EVENT_GATE,
+    EventType.ISOLATION_VIOLATION: names.EVENT_ISOLATION,
+}
+
+
+class OpenTelemetryBackend:
+    """Translates events and measurements; runs on its own worker's thread.
+
+    Args:
+        providers: Where telemetry goes.
+        config: What is exported.
+        run_id: Identity of the run.
+        start: When the run began, nanoseconds.
+        containment: Keeps faults in metric collection from the application's own metrics.
+        version: Ours.
+
+    Attributes:
+        refused: Why our metrics could not join the provider, None where they could.
+    """
+
+    name = "opentelemetry"
+
+    def __init__(
+        self,
+        providers: "Providers",
+        config: "TelemetryConfig",
+        *,
+        run_id: str,
+        start: int,
+        containment: "Containment",
+        version: str,
+    ) -> None:
+        self.store = MetricStore(start, GaugeLog(config.limits.gauge_points_per_export))
+        self._providers = providers
+        self._ended = False
+        common = {attr.RUN_ID: run_id}
+        factory = SpanFactory(_tracer(providers, version), announce=config.spans.started)
+        self._log = EventLog(_event_logger(providers, version))
+        self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
+        self._seeds = SeedSpans(factory, self._log, self.store, common, self._epochs.context)
+        self._recorder = MetricRecorder(self.store, config)
+        self._common = common
+        self._producer = MetricProducer(
+            self.store,
+            _scope(version),
+            most_buckets=config.limits.histogram_buckets,
+            containment=containment,
+            owns_provider=providers.owned,
+        )
+        self.refused = self._producer.install(providers.meter) if providers.meter is not None else "telemetry is off"
+        self._handlers: dict[str, Callable[[TelemetryEvent], None]] = {
+            EventType.EPOCH_STARTED: self._epochs.begin,
+            EventType.EPOCH_COMPLETED: self._epochs.end,
+            EventType.TRAINING_ENDED: self._end,
+            EventType.CHECKPOINT_SAVED: self._epochs.checkpoint,
+        }
+
+    def emit(self, event: TelemetryEvent) -> None:
+        """Take an event."""
+        self._recorder.event(event)
+        noted = event.event_type in _SPANS_ONLY
+        if event.event_type in _SEED_EVENTS:
+            noted = self._seeds.emit(event)
+        elif event.event_type in self._handlers:
+            self._handlers[event.event_type](event)
+        if not noted:
+            self._note(event)
+
+    def record(self, measurement: Measurement) -> None:
+        """Take a measurement."""
+        if isinstance(measurement, StepMeasured):
+            self._recorder.step(measurement)
+            self._epochs.step(measurement)
+        elif isinstance(measurement, GradientsMeasured):
+            self._recorder.gradients(measurement)
+        elif isinstance(measurement, ValidationMeasured):
+            self._recorder.validation(measurement)
+            self._epochs.validation(measurement)
+
+    def flush(self, timeout: float) -> bool:
+        """Export what is held."""
+        return self._providers.flush(timeout)
+
+    def close(self, timeout: float) -> None:
+        """Export what is held and leave the provider as it was found."""
+        self._providers.close(timeout)
+        self._producer.uninstall()
+
+    def _end(self, event: TelemetryEvent) -> None:
+        reason = event.data.get("error")
+        self._seeds.interrupt(event.time_unix_nano, reason)
+        self._epochs.interrupt(event.time_unix_nano, reason)
+
+    def _note(self, event: TelemetryEvent) -> None:
+        """Tell an event as a log-based Event, in the trace of the seed or epoch it belongs to."""
+        known = _EVENT_NAMES.get(event.event_type)
+        name = known or names.EVENT_PREFIX + event.event_type.lower()
+        seed = event.seed
+        attributes: dict[str, Any] = {
+            **self._common,
+            attr.EVENT_TYPE: str(event.event_type),
+            attr.ENV_ID: event.env_id,
+            attr.EPOCH: event.epoch,
+            attr.SEED_ID: event.seed_id,
+            attr.SEED_SLOT: event.slot_id,
+            attr.SEED_STAGE: seed.stage.label if seed else None,
+            attr.BLUEPRINT_ID: seed.blueprint_id if seed else None,
+            attr.SEED_FROM: event.data.get("from"),
+            attr.SEED_TO: event.data.get("to"),
+            attr.TRANSITION_REFUSED: event.refused,
+        }
+        if event.event_type == EventType.SEED_GATE_EVALUATED:
+            attributes |= gate_attributes(event)
+        self._log.emit(
+            names.EVENT_REFUSED if event.refused else name,
+            event.time_unix_nano,
+            _details(event) | attributes,
+            span=self._seeds.context_of(event) or self._epochs.context(event.env_id),
+            severity=event.severity,
+            body=event.message or event.refused,
+        )
+
+
+_TOLD: Final = frozenset({"from", "to", "trace_id", "span_id", "blueprint_id"})
+
+
+def _details(event: TelemetryEvent) -> dict[str, Any]:
+    """Return what else an event's data says, under its own names below ours."""
+    return {
+        f"{names.EVENT_PREFIX}{key}": value
+        for key, value in event.data.items()
+        if key not in _TOLD and isinstance(value, str | bool | int | float)
+    }
+
+
+def _scope(version: str) -> InstrumentationScope:
+    return InstrumentationScope(SCOPE, version)
+
+
+def _tracer(providers: "Providers", version: str) -> trace.Tracer:
+    tracer: trace.Tracer = (
+        trace.NoOpTracer() if providers.tracer is None else providers.tracer.get_tracer(SCOPE, version)
+    )
+    return tracer
+
+
+def _event_logger(providers: "Providers", version: str) -> Any:
+    provider = providers.logger if providers.logger is not None else _logs.NoOpLoggerProvider()
+    return provider.get_logger(SCOPE, version)

@@ -1,0 +1,126 @@
+"""One trace per epoch: ``epoch``, with ``validation``, ``checkpoint`` and sampled ``step`` spans below it."""
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Span, SpanContext, Status, StatusCode
+
+from nissa.backends.otel.spans import remote
+from nissa.events import SpanIds, TelemetryEvent
+from nissa.semconv import attributes as attr
+from nissa.semconv import spans as names
+
+if TYPE_CHECKING:
+    from nissa.backends.otel.logs import EventLog
+    from nissa.backends.otel.spans import SpanFactory
+    from nissa.hub.measurements import StepMeasured, ValidationMeasured
+
+
+class EpochSpans:
+    """Opens and closes the spans of epochs.
+
+    Args:
+        factory: Starts spans.
+        log: Takes the narrative.
+        common: Attributes of every span.
+        steps: Whether sampled steps get spans.
+    """
+
+    def __init__(self, factory: "SpanFactory", log: "EventLog", common: dict[str, Any], *, steps: bool) -> None:
+        self._factory = factory
+        self._log = log
+        self._common = common
+        self._steps = steps
+        self._open: dict[str | None, Span] = {}
+        self._recent: dict[str | None, deque[SpanContext]] = {}
+
+    def context(self, env_id: str | None) -> SpanContext | None:
+        """Return the context of an environment's open epoch."""
+        span = self._open.get(env_id)
+        return span.get_span_context() if span is not None else None
+
+    def begin(self, event: TelemetryEvent) -> None:
+        """Open an epoch; one that was left open ends."""
+        self._close(event.env_id, event.time_unix_nano)
+        at = event.time_unix_nano
+        attributes = {**self._common, attr.ENV_ID: event.env_id, attr.EPOCH: event.epoch}
+        span = self._factory.start(names.EPOCH, at, attributes, ids=ids_of(event))
+        self._factory.announce(span, names.EPOCH, at, attributes)
+        self._open[event.env_id] = span
+        self._recent.setdefault(event.env_id, deque(maxlen=2)).append(span.get_span_context())
+
+    def end(self, event: TelemetryEvent) -> None:
+        """Close an epoch."""
+        self._close(event.env_id, event.time_unix_nano, event.data.get("error"))
+
+    def interrupt(self, at: int, reason: str | None) -> None:
+        """Close the epochs that are still open."""
+        for env_id in list(self._open):
+            self._close(env_id, at, reason or "the run ended within the epoch")
+
+    def step(self, step: "StepMeasured") -> None:
+        """Show a sampled step."""
+        if not (self._steps and step.sampled and step.duration is not None and step.epoch_ids is not None):
+            return
+        attributes = {**self._common, attr.ENV_ID: step.env_id, attr.STEP: step.step, attr.LOSS: step.loss}
+        start = step.time_unix_nano - round(step.duration * 1e9)
+        parent = self._parent(step.env_id, step.epoch_ids)
+        self._factory.start(names.STEP, start, attributes, parent=parent).end(step.time_unix_nano)
+
+    def validation(self, seen: "ValidationMeasured") -> None:
+        """Show a validation, with its narrative on the span and as an Event."""
+        attributes = {
+            **self._common,
+            attr.ENV_ID: seen.env_id,
+            attr.EPOCH: seen.epoch,
+            attr.LOSS: seen.loss,
+            attr.ACCURACY: seen.accuracy,
+            attr.NARRATIVE: seen.narrative,
+        }
+        parent = self._parent(seen.env_id, seen.epoch_ids)
+        span = self._factory.start(names.VALIDATION, seen.started, attributes, parent=parent)
+        span.end(seen.time_unix_nano)
+        flags = [name for name, raised in seen.red_flags.items() if raised]
+        self._log.emit(
+            names.EVENT_NARRATIVE,
+            seen.time_unix_nano,
+            {**attributes, attr.RED_FLAG_NAME: flags or None},
+            span=span.get_span_context(),
+            body=seen.narrative,
+        )
+
+    def checkpoint(self, event: TelemetryEvent) -> None:
+        """Show a checkpoint that was saved."""
+        attributes = {
+            **self._common,
+            attr.ENV_ID: event.env_id,
+            attr.EPOCH: event.epoch,
+            attr.CHECKPOINT_PATH: event.data.get("path"),
+        }
+        parent = self._parent(event.env_id, ids_of(event))
+        start = event.data.get("started", event.time_unix_nano)
+        span = self._factory.start(names.CHECKPOINT, start, attributes, parent=parent)
+        if event.data.get("error"):
+            span.set_status(Status(StatusCode.ERROR, str(event.data["error"])))
+        span.end(event.time_unix_nano)
+
+    def _parent(self, env_id: str | None, epoch: SpanIds | None) -> SpanContext | None:
+        """Return the context of an epoch, which has ended perhaps; it says whether the sampler took it."""
+        if epoch is None:
+            return None
+        recent = self._recent.get(env_id, ())
+        return next((context for context in recent if context.span_id == epoch.span_id), remote(epoch))
+
+    def _close(self, env_id: str | None, at: int, error: str | None = None) -> None:
+        span = self._open.pop(env_id, None)
+        if span is None:
+            return
+        if error:
+            span.set_status(Status(StatusCode.ERROR, error))
+        span.end(at)
+
+
+def ids_of(event: TelemetryEvent) -> SpanIds | None:
+    """Return the identity that an event gives the epoch it belongs to."""
+    trace_id, span_id = event.data.get("trace_id"), event.data.get("span_id")
+    return SpanIds(int(trace_id, 16), int(span_id, 16)) if trace_id and span_id else None

@@ -1,0 +1,44 @@
+"""What a metric reader of the SDK wants: totals or differences, a history or only the present."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from opentelemetry.sdk.metrics import Counter, Histogram, UpDownCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality
+
+from nissa.semconv.metrics import Kind
+
+_INSTRUMENTS: Final = {Kind.COUNTER: Counter, Kind.UP_DOWN_COUNTER: UpDownCounter, Kind.HISTOGRAM: Histogram}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a reader wants.
+
+    Args:
+        deltas: Kinds of metric that it wants as differences.
+        pull: It shows only the present and knows no exponential histograms (the Prometheus exporter).
+    """
+
+    deltas: frozenset[Kind] = frozenset()
+    pull: bool = False
+
+    def temporality(self, kind: Kind) -> AggregationTemporality:
+        """Return the temporality in which a kind of metric is exported."""
+        return AggregationTemporality.DELTA if kind in self.deltas else AggregationTemporality.CUMULATIVE
+
+
+def form_of(reader: Any) -> Form:
+    """Return what a reader of the SDK wants."""
+    temporality: Mapping[type, AggregationTemporality] = getattr(reader, "_instrument_class_temporality", {})
+    deltas = {kind for kind, instrument in _INSTRUMENTS.items() if _wants_deltas(temporality, instrument)}
+    if Kind.HISTOGRAM in deltas:
+        deltas.add(Kind.EXPONENTIAL_HISTOGRAM)
+    return Form(frozenset(deltas), pull=type(reader).__module__.startswith("opentelemetry.exporter.prometheus"))
+
+
+def _wants_deltas(wanted: Mapping[type, AggregationTemporality], instrument: type) -> bool:
+    # The SDK keys the mapping by its own subclasses of the public instrument classes.
+    found = next((value for kind, value in wanted.items() if issubclass(kind, instrument)), None)
+    return found == AggregationTemporality.DELTA

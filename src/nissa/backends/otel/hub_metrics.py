@@ -1,0 +1,59 @@
+"""How telemetry itself fares: what the hub delivered, dropped, failed at or rejected, and what waits."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from nissa.backends.otel.labels import Labels
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+
+if TYPE_CHECKING:
+    from nissa.backends.otel.store import MetricStore
+    from nissa.hub.hub import NissaHub
+
+_Key = tuple[str, str, str]
+
+
+class HubMetrics:
+    """Brings the counts that the hub and the readback keep into the store, before each collection.
+
+    Args:
+        store: Where metrics are kept.
+        hub: May have served earlier runs; what it counted then is not counted again.
+        dropped: Returns how many sampled steps gave way in the readback.
+        now: Wall clock, nanoseconds since the Unix epoch.
+        most_types: Types of event that get a stream of their own.
+    """
+
+    def __init__(
+        self,
+        store: "MetricStore",
+        hub: "NissaHub",
+        *,
+        dropped: Callable[[], int],
+        now: Callable[[], int],
+        most_types: int,
+    ) -> None:
+        self._store = store
+        self._hub = hub
+        self._dropped = dropped
+        self._now = now
+        self._types = Labels(most_types)
+        self._before = self._counts()
+
+    def refresh(self) -> None:
+        """Bring the store up to date."""
+        totals: Counter[_Key] = Counter()
+        for (backend, kind, outcome), count in (self._counts() - self._before).items():
+            totals[backend, self._types.of(kind), outcome] += count
+        for (backend, kind, outcome), count in totals.items():
+            name = {attr.BACKEND_NAME: backend} if backend else {}
+            labels = {**name, attr.EVENT_TYPE: kind, attr.EVENT_OUTCOME: outcome}
+            self._store.set_total(metric.HUB_EVENTS, labels, count)
+        for backend, size in self._hub.queue_sizes().items():
+            self._store.gauge(metric.HUB_QUEUE_SIZE, {attr.BACKEND_NAME: backend}, self._now(), size)
+        self._store.set_total(metric.READBACK_DROPPED, {}, self._dropped())
+
+    def _counts(self) -> Counter[_Key]:
+        return Counter({(each.backend, each.kind, each.outcome): each.count for each in self._hub.deliveries()})

@@ -1,0 +1,48 @@
+"""Log-based Events; the only user of the SDK's unstable logs API."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from opentelemetry._logs import SeverityNumber
+from opentelemetry.trace import SpanContext
+
+from nissa.backends.otel.spans import present, within
+from nissa.events import Severity
+
+_SEVERITIES: Final = {
+    Severity.DEBUG: SeverityNumber.DEBUG,
+    Severity.INFO: SeverityNumber.INFO,
+    Severity.WARNING: SeverityNumber.WARN,
+    Severity.ERROR: SeverityNumber.ERROR,
+    Severity.CRITICAL: SeverityNumber.FATAL,
+}
+
+
+class EventLog:
+    """Emits Events through a logger of OpenTelemetry."""
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def emit(
+        self,
+        name: str,
+        at: int,
+        attributes: Mapping[str, Any],
+        *,
+        span: SpanContext | None = None,
+        severity: Severity = Severity.INFO,
+        body: str | None = None,
+    ) -> None:
+        """Emit one Event at a time in nanoseconds since the Unix epoch, in a span where it belongs to one."""
+        number = _SEVERITIES[severity]
+        self._logger.emit(
+            timestamp=at,
+            observed_timestamp=at,
+            context=within(span),
+            severity_number=number,
+            severity_text=number.name,
+            body=body,
+            attributes=present(attributes),
+            event_name=name,
+        )

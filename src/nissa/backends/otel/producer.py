@@ -1,0 +1,119 @@
+"""Our metric producer, in the sense of the OpenTelemetry specification: pre-aggregated data joins what readers collect.
+
+The Python SDK has no such interface (open-telemetry/opentelemetry-python#4768), so the provider's collect callback is
+wrapped: one hook for all its readers, present and future, each with its own temporality, and it runs in the final
+collection at shutdown too. What is used of the SDK's private surface is named in `install` and nowhere else.
+"""
+
+import os
+from dataclasses import replace
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from nissa.backends.otel.builder import PointBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.metrics.export import Metric
+    from opentelemetry.sdk.resources import Resource
+
+    from nissa.backends.otel.store import MetricStore
+    from nissa.hub.containment import Containment
+
+
+class MetricProducer:
+    """Adds a run's metrics to what the readers of a meter provider collect.
+
+    Args:
+        store: The run's metrics.
+        scope: Name and version that they are exported under.
+        most_buckets: Buckets of an exponential histogram point.
+        containment: Keeps a fault of ours from costing the application its own metrics.
+        owns_provider: The provider is ours alone, so that a forked child may be silenced altogether.
+    """
+
+    def __init__(
+        self,
+        store: "MetricStore",
+        scope: InstrumentationScope,
+        *,
+        most_buckets: int,
+        containment: "Containment",
+        owns_provider: bool,
+    ) -> None:
+        self._builder = PointBuilder(store, most_buckets)
+        self._scope = scope
+        self._containment = containment
+        self._owns_provider = owns_provider
+        self._pid = os.getpid()
+        self._uninstall: Callable[[], None] | None = None
+
+    def install(self, provider: Any) -> str | None:
+        """Join a meter provider; return why that was not possible, None where it was."""
+        consumer = getattr(provider, "_measurement_consumer", None)
+        original = getattr(consumer, "collect", None)
+        readers = getattr(consumer, "_reader_storages", None)
+        resource = getattr(getattr(provider, "_sdk_config", None), "resource", None)
+        if consumer is None or original is None or readers is None or resource is None:
+            return (
+                f"{type(provider).__module__}.{type(provider).__name__} is not the OpenTelemetry SDK's meter provider"
+            )
+
+        def collect(metric_reader: Any, timeout_millis: float = 10_000) -> MetricsData | None:
+            if self._owns_provider and self._forked:  # before the SDK takes a lock that was perhaps held at the fork
+                return None
+            data: MetricsData | None = original(metric_reader, timeout_millis)
+            return self.merge(data, metric_reader, provider._sdk_config.resource)  # noqa: SLF001 - it changes after fork
+
+        def uninstall() -> None:
+            if consumer.collect is collect:  # else somebody has wrapped it since, and our part has become inert
+                consumer.collect = original
+            for reader in list(consumer._reader_storages):  # noqa: SLF001 - see the module docstring
+                if reader._collect is collect:  # noqa: SLF001
+                    reader._set_collect_callback(original)  # noqa: SLF001
+
+        for reader in list(readers):
+            self._builder.attach(reader)
+            reader._set_collect_callback(collect)  # noqa: SLF001
+        consumer.collect = collect
+        self._uninstall = uninstall
+        return None
+
+    def uninstall(self) -> None:
+        """Leave the provider as it was found."""
+        undo, self._uninstall = self._uninstall, None
+        if undo is not None:
+            undo()
+
+    def merge(self, data: MetricsData | None, reader: object, resource: "Resource") -> MetricsData | None:
+        """Return what a reader collected, with our metrics added."""
+        if self._forked or self._uninstall is None:
+            return data
+        metrics: list[Metric] = []
+        with self._containment.guard("metric collection"):
+            metrics = self._builder.metrics(reader, time_ns())
+        return _merged(data, metrics, self._scope, resource) if metrics else data
+
+    @property
+    def _forked(self) -> bool:
+        """Whether this is a child, such as a data loader's worker, that would report its parent's metrics again."""
+        return os.getpid() != self._pid
+
+
+def _merged(
+    data: MetricsData | None, metrics: "list[Metric]", scope: InstrumentationScope, resource: "Resource"
+) -> MetricsData:
+    """Put metrics under their resource and scope; the encoder silently keeps only the last of two equal ones."""
+    resources = list(data.resource_metrics) if data is not None else []
+    ours = next((each for each in resources if each.resource == resource), None)
+    if ours is None:
+        scopes = [ScopeMetrics(scope, metrics, scope.schema_url or "")]
+        return MetricsData([*resources, ResourceMetrics(resource, scopes, resource.schema_url)])
+    scopes = [each for each in ours.scope_metrics if each.scope != scope]
+    same = [metric for each in ours.scope_metrics if each.scope == scope for metric in each.metrics]
+    merged = replace(ours, scope_metrics=[*scopes, ScopeMetrics(scope, [*same, *metrics], scope.schema_url or "")])
+    return MetricsData([merged if each is ours else each for each in resources])

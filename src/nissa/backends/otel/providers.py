@@ -1,0 +1,219 @@
+"""Where telemetry goes: the application's own providers, those the environment describes, or files.
+
+Decided per run, at start:
+
+1. providers that the application has set are kept;
+2. otherwise, where ``OTEL_*`` names exporters or endpoints, the SDK's own configurator builds them, globally;
+3. otherwise the run gets providers of its own that write OTLP JSON lines.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._configuration import _OTelSDKConfigurator
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+
+from nissa.backends.otel import files, randomness
+from nissa.backends.otel.ending import BoundedEnd
+from nissa.errors import ConfigurationError, UnknownNameError
+from nissa.semconv import attributes as attr
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from nissa.backends.lines import LineFile
+    from nissa.distributed.rank import Rank
+
+_SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
+_ENDPOINTS: Final = (
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in _SIGNALS),
+)
+_OTLP_METRIC_EXPORTERS: Final = (
+    "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+)
+MOST_POINTS: Final = 8_000
+"""Data points of one OTLP request."""
+_ALIASES: Final = frozenset({"otlp", "none"})
+
+
+@dataclass(frozen=True, slots=True)
+class Providers:
+    """The providers of a run.
+
+    Args:
+        owned: They are the run's alone and end with it; otherwise they are only flushed.
+        folder: Where files are written, None where none are.
+        origin: In words, where telemetry goes.
+        files: What is closed with providers of the run's own.
+        exit_seconds: How long their end at interpreter exit may take.
+    """
+
+    tracer: Any
+    meter: Any
+    logger: Any
+    owned: bool
+    folder: "Path | None"
+    origin: str
+    files: "tuple[LineFile, ...]" = ()
+    exit_seconds: float = 5.0
+    end: BoundedEnd = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the end."""
+        object.__setattr__(self, "end", BoundedEnd((self.tracer, self.logger, self.meter), self.exit_seconds))
+
+    def flush(self, timeout: float) -> bool:
+        """Export what is held, at most so many seconds; whether that ended in time."""
+        return self.end.flush(timeout)
+
+    def close(self, timeout: float) -> bool:
+        """Export what is held, and end the providers where they are ours; whether that ended in time."""
+        if not self.owned:
+            return self.flush(timeout)
+        ended = self.end.shutdown(timeout)
+        for file in self.files if ended else ():
+            file.close()
+        return ended
+
+
+def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
+    *,
+    service_name: str | None,
+    run_id: str,
+    profile: str,
+    rank: "Rank",
+    folder: "Path",
+    export_interval_seconds: float,
+    exit_seconds: float = 5.0,
+    environ: Mapping[str, str] = os.environ,
+) -> Providers:
+    """Return the providers for a run; see the module's description.
+
+    Raises:
+        UnknownNameError: The environment names an exporter that is not installed.
+        ConfigurationError: The folder for files cannot be written.
+    """
+    randomness.isolate()
+    attributes = _resource_attributes(service_name, run_id, profile, rank, environ)
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return Providers(None, None, None, owned=False, folder=None, origin="nowhere (OTEL_SDK_DISABLED)")
+    present = _application_providers()
+    if present is not None:
+        return present
+    if _configured(environ):
+        return _from_environment(attributes, environ, exit_seconds)
+    built = files.build(folder, rank.suffix, Resource.create(attributes), export_interval_seconds)
+    return Providers(
+        built.tracer, built.meter, built.logger, owned=True, folder=folder, origin=str(folder), files=built.files
+    )
+
+
+def _resource_attributes(
+    service_name: str | None, run_id: str, profile: str, rank: "Rank", environ: Mapping[str, str]
+) -> dict[str, Any]:
+    keys = [entry.partition("=")[0].strip() for entry in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")]
+    named = environ.get("OTEL_SERVICE_NAME") or "service.name" in keys
+    found = {
+        "service.name": service_name or (None if named else "nissa"),
+        attr.RUN_ID: run_id,
+        attr.PROFILE: profile,
+        attr.RANK: rank.rank,
+        attr.LOCAL_RANK: rank.local_rank,
+        attr.WORLD_SIZE: rank.world_size,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _application_providers() -> Providers | None:
+    """Return the global providers where the application has set any, with no-ops where it has not."""
+    tracer, meter, logger = trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()
+    if not any(
+        isinstance(provider, kind)
+        for provider, kind in ((tracer, TracerProvider), (meter, MeterProvider), (logger, LoggerProvider))
+    ):
+        return None
+    return Providers(
+        tracer, meter, logger, owned=False, folder=None, origin="the application's OpenTelemetry providers"
+    )
+
+
+def _configured(environ: Mapping[str, str]) -> bool:
+    if environ.get("OTEL_CONFIG_FILE") or any(environ.get(name) for name in _ENDPOINTS):
+        return True
+    return any(environ.get(f"OTEL_{signal}_EXPORTER", "").strip() for signal in _SIGNALS)
+
+
+def _from_environment(attributes: dict[str, Any], environ: Mapping[str, str], exit_seconds: float) -> Providers:
+    _check_exporters(environ)
+    with _default_exporters(environ):
+        # Declarative configuration describes its own resource and refuses ours with a warning.
+        kwargs = {} if environ.get("OTEL_CONFIG_FILE") else _settings(attributes)
+        configurator: Any = _OTelSDKConfigurator  # the SDK leaves it unannotated
+        try:
+            configurator().configure(**kwargs)
+        except Exception as error:
+            raise ConfigurationError(f"OpenTelemetry cannot be set up as OTEL_* describes it: {error}") from error
+    providers = _application_providers()
+    assert providers is not None  # noqa: S101 - the configurator has just set them
+    built = replace(providers, origin=_describe(environ), exit_seconds=exit_seconds)
+    built.end.at_exit()
+    return built
+
+
+def _settings(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return what the configurator is told besides the environment."""
+    # A collector refuses messages above 4 MiB by default; so many of our points stay well below.
+    batch = {"max_export_batch_size": MOST_POINTS}
+    return {"resource_attributes": attributes, "exporter_args_map": dict.fromkeys(_exporters(), batch)}
+
+
+def _exporters() -> "Iterator[type]":
+    for module in _OTLP_METRIC_EXPORTERS:
+        with suppress(ImportError):
+            yield import_module(module).OTLPMetricExporter
+
+
+def _check_exporters(environ: Mapping[str, str]) -> None:
+    if environ.get("OTEL_CONFIG_FILE"):  # the SDK then reads no other variable
+        return
+    for signal in _SIGNALS:
+        available = {point.name for point in entry_points(group=f"opentelemetry_{signal.lower()}_exporter")} | _ALIASES
+        for name in environ.get(f"OTEL_{signal}_EXPORTER", "").split(","):
+            if name.strip() and name.strip() not in available:
+                raise UnknownNameError(f"exporter in OTEL_{signal}_EXPORTER", name.strip(), available)
+
+
+@contextmanager
+def _default_exporters(environ: Mapping[str, str]) -> "Iterator[None]":
+    """Where only endpoints are given, export to them: the bare SDK's default is not to export at all."""
+    names = [f"OTEL_{signal}_EXPORTER" for signal in _SIGNALS]
+    missing = [name for name in names if not environ.get(name)] if any(map(environ.get, _ENDPOINTS)) else []
+    before = {name: os.environ.get(name) for name in missing}
+    os.environ.update(dict.fromkeys(missing, "otlp"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _describe(environ: Mapping[str, str]) -> str:
+    if environ.get("OTEL_CONFIG_FILE"):
+        return f"what {environ['OTEL_CONFIG_FILE']} describes"
+    endpoint = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
+    return f"OTLP at {endpoint}" if endpoint else "the exporters named in OTEL_*_EXPORTER"

@@ -1,0 +1,199 @@
+"""From events and measurements to metrics."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from nissa.backends.otel.labels import Labels, check_name
+from nissa.backends.otel.store import MagnitudeStream, Sample
+from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nissa.backends.otel.store import MetricStore
+    from nissa.hub.measurements import GradientsMeasured, StepMeasured, ValidationMeasured
+    from nissa.profiles import TelemetryConfig
+
+_ENDS: Final = (Stage.FOSSILIZED, Stage.CULLED)
+_Model = tuple[str | None, str | None]
+"""Environment and model name."""
+
+
+class MetricRecorder:
+    """Keeps the metric store up to date.
+
+    Args:
+        store: Where metrics are kept.
+        config: Which statistics are exported.
+    """
+
+    def __init__(self, store: "MetricStore", config: "TelemetryConfig") -> None:
+        self._store = store
+        self._gradients = config.gradients
+        self._quantiles = config.gradients.quantiles
+        self._blueprints = Labels(config.limits.max_blueprints)
+        self._gates = Labels(config.limits.max_gate_checks)
+        self._checks = Labels(config.limits.max_gate_checks)
+        self._rows: dict[tuple[Any, ...], Sequence[dict[str, Any]]] = {}
+        self._names: dict[_Model, tuple[str, ...]] = {}
+        self._last_sample: dict[_Model, int] = {}
+        self._counted: dict[SpanIds, Stage] = {}
+        self._ending: dict[SpanIds, TelemetryEvent] = {}
+
+    def event(self, event: TelemetryEvent) -> None:
+        """Take an event."""
+        env = _env(event.env_id)
+        if event.refused is not None:
+            self._store.add(metric.SEED_REFUSED, env | self._blueprint(event))
+            return
+        if event.event_type in {EventType.SEED_GERMINATED, EventType.CHECKPOINT_LOADED} and event.seed is not None:
+            self._count(event, env)
+        elif event.event_type == EventType.SEED_STAGE_CHANGED and event.seed is not None:
+            self._transition(event, env)
+        elif event.event_type in {EventType.SEED_FOSSILIZED, EventType.SEED_CULLED} and event.seed is not None:
+            self._lived(event.seed.ids, event)
+        elif event.event_type == EventType.SEED_GATE_EVALUATED:
+            self._gate(event, env)
+        elif event.event_type == EventType.EPOCH_STARTED and event.epoch is not None:
+            self._store.gauge(metric.EPOCH, env, event.time_unix_nano, event.epoch)
+        elif event.event_type == EventType.TRAINING_ENDED:
+            for ids in list(self._ending):
+                self._lived(ids)
+        self._alpha(event, env)
+
+    def step(self, step: "StepMeasured") -> None:
+        """Take one step."""
+        env, at = _env(step.env_id), step.time_unix_nano
+        self._store.gauge(metric.STEP, env, at, step.step)
+        self._store.gauge(metric.LOSS, env | {attr.PHASE: "train"}, at, step.loss)
+        self._store.gauge(metric.LEARNING_RATE, env, at, step.learning_rate)
+        if step.duration is not None:
+            sample = Sample(step.duration, at, step.epoch_ids) if step.epoch_ids else None
+            self._store.observe(metric.STEP_DURATION, env, step.duration, sample=sample)
+
+    def validation(self, seen: "ValidationMeasured") -> None:
+        """Take one validation."""
+        env, at = _env(seen.env_id), seen.time_unix_nano
+        self._store.gauge(metric.LOSS, env | {attr.PHASE: "validation"}, at, seen.loss)
+        self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "validation"}, at, seen.accuracy)
+        self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "train"}, at, seen.train_accuracy)
+        for name, accuracy in seen.per_class_accuracy.items():
+            self._store.gauge(metric.CLASS_ACCURACY, env | {attr.CLASS_NAME: name}, at, accuracy)
+        for name, raised in seen.red_flags.items():
+            self._store.gauge(metric.RED_FLAG, env | {attr.RED_FLAG_NAME: name}, at, int(raised))
+
+    def gradients(self, sample: "GradientsMeasured") -> None:
+        """Take the gradients of one sampled step."""
+        base = _env(sample.env_id) | ({attr.MODEL_NAME: sample.model_name} if sample.model_name else {})
+        key, at = (sample.env_id, sample.model_name), sample.time_unix_nano
+        start = self._last_sample.get(key, self._store.start)
+        self._last_sample[key] = at
+        rows = self._attributes(key, base, sample)
+        group = (key, sample.names)
+        for statistic in self._gradients.statistics:
+            values = getattr(sample.moments, statistic)
+            self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], rows, at, values, group=group)
+        self._store.gauge(metric.GRADIENT_GLOBAL_NORM, base, at, sample.health.global_norm)
+        self._store.gauge(metric.GRADIENT_HEALTH, base, at, sample.health.score)
+        self._store.gauge(metric.READBACK_LAG, base, at, sample.lag)
+        self._record_quantiles(key, rows, sample)
+        for row, count in zip(rows, sample.moments.nonfinite.tolist(), strict=True):
+            self._store.add(metric.GRADIENT_NONFINITE, row, count, start=start)
+        self._magnitudes(rows, sample, start)
+
+    def _attributes(self, key: _Model, base: dict[str, Any], sample: "GradientsMeasured") -> "Sequence[dict[str, Any]]":
+        """Return an attribute dictionary per parameter, the same objects as long as the network is the same."""
+        names, before = sample.names, self._names.get(key, ())
+        if before != names:
+            for gone in set(before) - set(names):
+                for spec in (metric.GRADIENT_MAGNITUDE, metric.GRADIENT_NONFINITE):
+                    self._store.end(spec, base | {attr.PARAMETER_NAME: gone}, sample.time_unix_nano)
+            self._store.end_gauges((key, before))
+            self._names[key] = names
+            self._rows[key] = [base | {attr.PARAMETER_NAME: name} for name in names]
+            self._rows.pop((*key, "quantiles"), None)
+        return self._rows[key]
+
+    def _record_quantiles(self, key: _Model, rows: "Sequence[dict[str, Any]]", sample: "GradientsMeasured") -> None:
+        if not self._quantiles or sample.moments.buckets is None:
+            return
+        cached = self._rows.setdefault(
+            (*key, "quantiles"),
+            [row | {attr.QUANTILE: f"{q:.12g}"} for q in self._quantiles for row in rows],
+        )
+        values = np.concatenate([sample.moments.quantile(q) for q in self._quantiles])
+        self._store.gauge_row(
+            metric.GRADIENT_QUANTILE, cached, sample.time_unix_nano, values, group=(key, sample.names)
+        )
+
+    def _magnitudes(self, rows: "Sequence[dict[str, Any]]", sample: "GradientsMeasured", start: int) -> None:
+        moments = sample.moments
+        if moments.buckets is None or moments.bucket_range is None:
+            return
+        bucket_range = moments.bucket_range
+        counts = np.column_stack((moments.underflow, moments.buckets, moments.overflow))
+        with self._store.lock:
+            for index, row in enumerate(rows):
+
+                def make(row: dict[str, Any] = row) -> MagnitudeStream:
+                    return MagnitudeStream(row, start, bucket_range, np.zeros(bucket_range.size + 2, dtype=np.int64))
+
+                stream = self._store.magnitude(metric.GRADIENT_MAGNITUDE, row, make)
+                stream.counts += counts[index]
+                stream.zeros += int(moments.zeros[index])
+                stream.total += float(moments.abs_total[index])
+                largest = float(moments.abs_max[index])
+                if np.isfinite(largest):
+                    stream.maximum = largest if stream.maximum is None else max(stream.maximum, largest)
+                    if sample.epoch_ids is not None:
+                        stream.sample = Sample(largest, sample.time_unix_nano, sample.epoch_ids)
+
+    def _count(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
+        """Count a seed in its stage, in place of where it was counted before."""
+        assert event.seed is not None  # noqa: S101 - the caller looked
+        before = self._counted.get(event.seed.ids)
+        if before is not None:
+            self._store.add(metric.SEED_COUNT, env | {attr.SEED_STAGE: before.label}, -1)
+        self._counted[event.seed.ids] = event.seed.stage
+        self._store.add(metric.SEED_COUNT, env | {attr.SEED_STAGE: event.seed.stage.label})
+
+    def _transition(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
+        assert event.seed is not None  # noqa: S101 - the caller looked
+        change = {attr.SEED_FROM: event.data["from"], attr.SEED_TO: event.data["to"]}
+        self._store.add(metric.SEED_TRANSITIONS, env | change | self._blueprint(event))
+        self._count(event, env)
+        if event.seed.stage in _ENDS:
+            self._ending[event.seed.ids] = event
+        else:
+            self._lived(event.seed.ids)
+
+    def _lived(self, ids: SpanIds, end: TelemetryEvent | None = None) -> None:
+        """Note how long a life was, once; its end may be told by a stage change alone."""
+        change = self._ending.pop(ids, None)
+        told = end or change
+        if change is not None and told is not None and told.seed is not None:
+            outcome = {attr.SEED_OUTCOME: told.seed.stage.label}
+            attributes = _env(told.env_id) | outcome | self._blueprint(told)
+            self._store.observe(metric.SEED_LIFESPAN, attributes, told.seed.epochs_total)
+
+    def _blueprint(self, event: TelemetryEvent) -> dict[str, Any]:
+        return {attr.BLUEPRINT_ID: self._blueprints.of(event.seed.blueprint_id if event.seed else None)}
+
+    def _gate(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
+        gate = env | {attr.GATE_NAME: self._gates.of(event.data.get("gate"))}
+        self._store.add(metric.GATE_EVALUATIONS, gate | {attr.GATE_PASSED: bool(event.data.get("passed"))})
+        for check in event.data.get("checks_failed") or ():
+            failed = {attr.GATE_CHECK: self._checks.of(check_name(str(check)))}
+            self._store.add(metric.GATE_FAILED_CHECKS, gate | failed | self._blueprint(event))
+
+    def _alpha(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
+        if event.seed is not None and event.seed.slot_id is not None:
+            slot = {attr.SEED_SLOT: event.seed.slot_id}
+            self._store.gauge(metric.SEED_ALPHA, env | slot, event.time_unix_nano, event.seed.alpha)
+
+
+def _env(env_id: str | None) -> dict[str, Any]:
+    return {} if env_id is None else {attr.ENV_ID: env_id}

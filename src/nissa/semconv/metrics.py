@@ -1,0 +1,169 @@
+"""The metrics: name, kind, unit and attributes.
+
+Units are UCUM. A gauge has no unit ``1``: the translation to Prometheus would call it a ratio.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from nissa.semconv import attributes as attr
+
+
+class Kind(StrEnum):
+    """How a metric is aggregated."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    UP_DOWN_COUNTER = "up-down counter"
+    HISTOGRAM = "histogram"
+    EXPONENTIAL_HISTOGRAM = "exponential histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric.
+
+    Args:
+        name: OpenTelemetry name.
+        kind: Aggregation.
+        unit: UCUM unit, empty for a dimensionless gauge.
+        description: What it says, in one line.
+        attributes: Keys that a point may carry, besides those that every stream carries.
+        bounds: Explicit bucket bounds of a histogram, in ``unit``.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+EVERY_STREAM: Final = (attr.ENV_ID, attr.MODEL_NAME)
+"""Attributes of every stream, each where there is more than one."""
+
+_G, _C, _U, _H, _E = (
+    Kind.GAUGE,
+    Kind.COUNTER,
+    Kind.UP_DOWN_COUNTER,
+    Kind.HISTOGRAM,
+    Kind.EXPONENTIAL_HISTOGRAM,
+)
+_PARAMETER: Final = (attr.PARAMETER_NAME,)
+
+STEP: Final = MetricSpec("nissa.step", _G, "{step}", "Optimizer steps that happened, at the time of each")
+EPOCH: Final = MetricSpec("nissa.epoch", _G, "{epoch}", "Number of the epoch under way")
+STEP_DURATION: Final = MetricSpec(
+    "nissa.step.duration",
+    _H,
+    "s",
+    "Host wall time from one optimizer step to the next, within an epoch",
+    (),
+    (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+)
+LOSS: Final = MetricSpec("nissa.loss", _G, "", "Loss; may be NaN or infinite, which is a finding", (attr.PHASE,))
+ACCURACY: Final = MetricSpec("nissa.accuracy", _G, "", "Accuracy as a fraction", (attr.PHASE,))
+CLASS_ACCURACY: Final = MetricSpec(
+    "nissa.class.accuracy", _G, "", "Validation accuracy of one class as a fraction", (attr.CLASS_NAME,)
+)
+LEARNING_RATE: Final = MetricSpec("nissa.learning_rate", _G, "", "Learning rate of the first parameter group")
+
+GRADIENT_NORM: Final = MetricSpec("nissa.gradient.norm", _G, "", "L2 norm over finite elements", _PARAMETER)
+GRADIENT_MEAN: Final = MetricSpec("nissa.gradient.mean", _G, "", "Mean over finite elements", _PARAMETER)
+GRADIENT_STD: Final = MetricSpec(
+    "nissa.gradient.std", _G, "", "Unbiased standard deviation over finite elements", _PARAMETER
+)
+GRADIENT_ABS_MAX: Final = MetricSpec("nissa.gradient.abs_max", _G, "", "Largest finite absolute value", _PARAMETER)
+GRADIENT_ZERO_FRACTION: Final = MetricSpec("nissa.gradient.zero_fraction", _G, "", "Share of exact zeros", _PARAMETER)
+GRADIENT_VANISHING_FRACTION: Final = MetricSpec(
+    "nissa.gradient.vanishing_fraction", _G, "", "Share of elements below the vanishing threshold", _PARAMETER
+)
+GRADIENT_EXPLODING_FRACTION: Final = MetricSpec(
+    "nissa.gradient.exploding_fraction", _G, "", "Share of elements above the exploding threshold", _PARAMETER
+)
+GRADIENT_QUANTILE: Final = MetricSpec(
+    "nissa.gradient.quantile", _G, "", "Quantile of the absolute values", (attr.PARAMETER_NAME, attr.QUANTILE)
+)
+GRADIENT_MAGNITUDE: Final = MetricSpec(
+    "nissa.gradient.magnitude",
+    _E,
+    "",
+    "Absolute values of sampled gradients; those in (0, 2^-48] share the bucket below 2^-48, those above 2^16 the one above",
+    _PARAMETER,
+)
+GRADIENT_NONFINITE: Final = MetricSpec(
+    "nissa.gradient.nonfinite", _C, "{element}", "NaN and infinite elements seen in sampled gradients", _PARAMETER
+)
+GRADIENT_GLOBAL_NORM: Final = MetricSpec(
+    "nissa.gradient.global_norm", _G, "", "L2 norm over all finite elements of all parameters"
+)
+GRADIENT_HEALTH: Final = MetricSpec("nissa.gradient.health", _G, "", "0 (broken) to 1 (healthy)")
+
+SEED_COUNT: Final = MetricSpec("nissa.seed.count", _U, "{seed}", "Seeds by stage", (attr.SEED_STAGE,))
+SEED_TRANSITIONS: Final = MetricSpec(
+    "nissa.seed.transitions", _C, "{transition}", "Stage changes", (attr.SEED_FROM, attr.SEED_TO, attr.BLUEPRINT_ID)
+)
+SEED_REFUSED: Final = MetricSpec(
+    "nissa.seed.refused_transitions",
+    _C,
+    "{transition}",
+    "Stage changes that the table does not allow",
+    (attr.BLUEPRINT_ID,),
+)
+SEED_UNSAMPLED: Final = MetricSpec("nissa.seed.unsampled", _C, "{seed}", "Seeds whose trace the sampler dropped")
+GATE_EVALUATIONS: Final = MetricSpec(
+    "nissa.seed.gate.evaluations", _C, "{evaluation}", "Gate decisions", (attr.GATE_NAME, attr.GATE_PASSED)
+)
+GATE_FAILED_CHECKS: Final = MetricSpec(
+    "nissa.seed.gate.failed_checks",
+    _C,
+    "{check}",
+    "Checks on which gates failed",
+    (attr.GATE_NAME, attr.GATE_CHECK, attr.BLUEPRINT_ID),
+)
+SEED_LIFESPAN: Final = MetricSpec(
+    "nissa.seed.lifespan",
+    _H,
+    "{epoch}",
+    "Epochs from germination to the end of a seed's life",
+    (attr.SEED_OUTCOME, attr.BLUEPRINT_ID),
+    (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200),
+)
+SEED_ALPHA: Final = MetricSpec(
+    "nissa.seed.alpha", _G, "", "How far the seed in a slot is blended in", (attr.SEED_SLOT,)
+)
+RED_FLAG: Final = MetricSpec("nissa.red_flag", _G, "", "1 while a finding holds, else 0", (attr.RED_FLAG_NAME,))
+
+HUB_EVENTS: Final = MetricSpec(
+    "nissa.hub.events",
+    _C,
+    "{event}",
+    "Events and measurements by what became of them",
+    (attr.BACKEND_NAME, attr.EVENT_TYPE, attr.EVENT_OUTCOME),
+)
+HUB_QUEUE_SIZE: Final = MetricSpec(
+    "nissa.hub.queue.size", _G, "{event}", "Items that wait for a backend", (attr.BACKEND_NAME,)
+)
+READBACK_LAG: Final = MetricSpec("nissa.readback.lag", _G, "s", "Time from a step to its statistics being on the host")
+READBACK_DROPPED: Final = MetricSpec(
+    "nissa.readback.dropped", _C, "{step}", "Sampled steps that gave way because the reader fell behind"
+)
+
+ALL: Final[tuple[MetricSpec, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
+BY_NAME: Final[dict[str, MetricSpec]] = {spec.name: spec for spec in ALL}
+
+GRADIENT_STATISTICS: Final[dict[str, MetricSpec]] = {
+    spec.name.rpartition(".")[2]: spec
+    for spec in (
+        GRADIENT_NORM,
+        GRADIENT_MEAN,
+        GRADIENT_STD,
+        GRADIENT_ABS_MAX,
+        GRADIENT_ZERO_FRACTION,
+        GRADIENT_VANISHING_FRACTION,
+        GRADIENT_EXPLODING_FRACTION,
+    )
+}
+"""The per-parameter gauges by the name that the configuration calls them."""

@@ -1,0 +1,264 @@
+"""Which metrics events and measurements become, to the name, unit, key and type."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from nissa.backends.otel.gauges import GaugeLog
+from nissa.backends.otel.recorder import MetricRecorder
+from nissa.backends.otel.store import MetricStore
+from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
+from nissa.hub.measurements import GradientsMeasured, StepMeasured, ValidationMeasured
+from nissa.profiles import TelemetryConfig
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+from nissa.semconv.metrics import EVERY_STREAM, Kind
+
+if TYPE_CHECKING:
+    from tests.unit.backends.otel.conftest import Kit, Life
+
+Measured = Callable[..., GradientsMeasured]
+
+START = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+IDS = SpanIds(0xE1, 0xF1)
+KEPT_BY_THE_HUB = {metric.HUB_EVENTS, metric.HUB_QUEUE_SIZE, metric.READBACK_DROPPED}
+BY_A_SAMPLER = {metric.SEED_UNSAMPLED}
+TYPES: dict[Kind, str] = {
+    Kind.GAUGE: "Gauge",
+    Kind.COUNTER: "Sum",
+    Kind.UP_DOWN_COUNTER: "Sum",
+    Kind.HISTOGRAM: "Histogram",
+    Kind.EXPONENTIAL_HISTOGRAM: "ExponentialHistogram",
+}
+
+
+def step(**fields: Any) -> StepMeasured:
+    told: dict[str, Any] = {"env_id": None, "step": 4, "duration": 0.5, "loss": 0.25, "learning_rate": 0.1} | fields
+    return StepMeasured(time_unix_nano=START + SECOND, epoch_ids=IDS, **told)
+
+
+def validation(**fields: Any) -> ValidationMeasured:
+    told: dict[str, Any] = {"loss": 0.5, "accuracy": 0.75, "train_loss": 0.4, "train_accuracy": 0.8} | fields
+    return ValidationMeasured(
+        env_id=told.pop("env_id", None),
+        epoch=3,
+        started=START,
+        time_unix_nano=START + 2 * SECOND,
+        narrative="Training normally",
+        per_class_accuracy={"cat": 0.5},
+        red_flags={"plateau": True, "overfitting": False},
+        **told,
+    )
+
+
+@pytest.fixture
+def everything(kit: "Kit", make_life: Callable[..., "Life"], make_measured: Measured, epoch_event: Any) -> "Kit":
+    """Everything that can happen, in two environments."""
+    for env in (None, "7"):
+        life = make_life(env_id=env)
+        kit.emit(epoch_event(EventType.EPOCH_STARTED, 0, IDS, env_id=env), life.germinate(1), life.refuse(2))
+        kit.emit(life.gate(3, passed=False, failed=["gain_0.10%"]), life.advance(Stage.TRAINING, 4))
+        kit.emit(life.advance(Stage.BLENDING, 5, alpha=0.5), life.fossilize(6, epochs_total=9, improvement=0.02))
+        kit.backend.record(step(env_id=env))
+        kit.backend.record(validation(env_id=env))
+        kit.backend.record(make_measured(["w", "b"], [0.5, -1.0, 0.0], [math.nan, 2.0], env_id=env, epoch_ids=IDS))
+    return kit
+
+
+def test_every_metric_is_emitted_as_it_is_declared(everything: "Kit") -> None:
+    found = everything.metrics()
+    assert set(found) == {spec.name for spec in set(metric.ALL) - KEPT_BY_THE_HUB - BY_A_SAMPLER}
+    for name, exported in found.items():
+        spec = metric.BY_NAME[name]
+        assert (exported.unit, exported.description) == (spec.unit, spec.description)
+        assert type(exported.data).__name__ == TYPES[spec.kind]
+        if spec.kind in {Kind.COUNTER, Kind.UP_DOWN_COUNTER}:
+            assert exported.data.is_monotonic is (spec.kind is Kind.COUNTER)
+
+
+def test_every_point_carries_exactly_the_declared_attributes(everything: "Kit") -> None:
+    for name, exported in everything.metrics().items():
+        spec = metric.BY_NAME[name]
+        for point in exported.data.data_points:
+            assert set(point.attributes) - {attr.ENV_ID} == set(spec.attributes), name
+        assert {point.attributes.get(attr.ENV_ID) for point in exported.data.data_points} == {None, "7"}, name
+        assert attr.ENV_ID in EVERY_STREAM
+
+
+def test_each_attribute_has_one_type(everything: "Kit") -> None:
+    types: dict[str, set[type]] = defaultdict(set)
+    for exported in everything.metrics().values():
+        for point in exported.data.data_points:
+            for key, value in point.attributes.items():
+                types[key].add(type(value))
+    assert types.pop(attr.GATE_PASSED) == {bool}
+    assert set(map(frozenset, types.values())) == {frozenset({str})}
+
+
+def test_values_are_python_numbers_of_the_kind_s_type(everything: "Kit") -> None:
+    for name, exported in everything.metrics().items():
+        kind = metric.BY_NAME[name].kind
+        for point in exported.data.data_points:
+            if kind is Kind.GAUGE:
+                assert type(point.value) is float
+            elif kind in {Kind.COUNTER, Kind.UP_DOWN_COUNTER}:
+                assert type(point.value) is int
+            else:
+                assert (type(point.count), type(point.sum)) == (int, float)
+
+
+def test_no_metric_names_a_seed_or_a_run(everything: "Kit") -> None:
+    for exported in everything.metrics().values():
+        for point in exported.data.data_points:
+            assert not {attr.SEED_ID, attr.RUN_ID} & set(point.attributes)
+            assert "s1" not in point.attributes.values()
+
+
+def values(kit: "Kit", name: str) -> dict[tuple[Any, ...], float]:
+    return {tuple(sorted(point.attributes.items())): point.value for point in kit.points(name)}
+
+
+def test_seeds_are_counted_in_one_stage_each(kit: "Kit", make_life: Callable[..., "Life"]) -> None:
+    first, second = make_life("s1"), make_life("s2")
+    second.seed = replace(second.seed, ids=SpanIds(1, 2))
+    kit.emit(first.germinate(0), second.germinate(0), first.advance(Stage.TRAINING, 1), second.cull(2))
+    counts = values(kit, "nissa.seed.count")
+    assert {dict(key)[attr.SEED_STAGE]: count for key, count in counts.items()} == {
+        "germinated": 0,
+        "training": 1,
+        "culled": 1,
+    }
+
+
+def test_a_resumed_seed_is_counted_where_it_is(kit: "Kit", life: "Life") -> None:
+    life.seed = replace(life.seed, stage=Stage.BLENDING)
+    kit.emit(life.resume(0))
+    assert values(kit, "nissa.seed.count") == {((attr.SEED_STAGE, "blending"),): 1}
+
+
+def test_transitions_say_from_where_to_where(kit: "Kit", life: "Life") -> None:
+    kit.emit(life.germinate(0), life.advance(Stage.TRAINING, 1), life.refuse(2))
+    (point,) = kit.points("nissa.seed.transitions")
+    assert dict(point.attributes) == {
+        attr.SEED_FROM: "germinated",
+        attr.SEED_TO: "training",
+        attr.BLUEPRINT_ID: "conv",
+    }
+    (refused,) = kit.points("nissa.seed.refused_transitions")
+    assert (refused.value, dict(refused.attributes)) == (1, {attr.BLUEPRINT_ID: "conv"})
+
+
+def test_failed_checks_are_counted_by_name_without_value(kit: "Kit", life: "Life") -> None:
+    kit.emit(life.germinate(0))
+    for gain in (0.1, 0.2, 0.3):
+        kit.emit(life.gate(1, passed=False, failed=[f"gain_{gain:.2f}%", "not_ready"]))
+    kit.emit(life.gate(2, passed=True))
+    checks = {dict(key)[attr.GATE_CHECK]: count for key, count in values(kit, "nissa.seed.gate.failed_checks").items()}
+    assert checks == {"gain": 3, "not_ready": 3}
+    decided = {dict(key)[attr.GATE_PASSED]: count for key, count in values(kit, "nissa.seed.gate.evaluations").items()}
+    assert decided == {False: 3, True: 1}
+
+
+def test_a_gate_that_says_nothing_is_unknown(kit: "Kit") -> None:
+    kit.emit(TelemetryEvent(EventType.SEED_GATE_EVALUATED, seed_id="s1", data={"checks_failed": ["x"]}))
+    ((key, _),) = values(kit, "nissa.seed.gate.failed_checks").items()
+    assert dict(key) == {attr.GATE_NAME: "unknown", attr.GATE_CHECK: "x", attr.BLUEPRINT_ID: "unknown"}
+
+
+def lifespans(kit: "Kit") -> list[tuple[str, int, float]]:
+    points = kit.points("nissa.seed.lifespan")
+    return sorted((point.attributes[attr.SEED_OUTCOME], point.count, point.sum) for point in points)
+
+
+def test_each_life_has_one_length_however_its_end_was_told(kit: "Kit", make_life: Callable[..., "Life"]) -> None:
+    lives = []
+    for number in range(4):
+        life = make_life(f"s{number}")
+        life.seed = replace(life.seed, ids=SpanIds(number + 1, 1))
+        kit.emit(life.germinate(0))
+        lives.append(life)
+    kit.emit(lives[0].cull(1, epochs_total=4), lives[0].event(EventType.SEED_CULLED, 2))  # told twice
+    kit.emit(lives[1].advance(Stage.CULLED, 1, epochs_total=6), lives[1].advance(Stage.EMBARGOED, 2))
+    kit.emit(lives[2].advance(Stage.FOSSILIZED, 1, epochs_total=5))  # its end is never told
+    kit.emit(lives[3].advance(Stage.CULLED, 1, epochs_total=0))
+    lives[3].seed = replace(lives[3].seed, epochs_total=8)  # the end knows better
+    kit.emit(lives[3].event(EventType.SEED_CULLED, 1))
+    assert lifespans(kit) == [("culled", 3, 18.0)]
+    kit.emit(TelemetryEvent(EventType.TRAINING_ENDED))
+    assert lifespans(kit) == [("culled", 3, 18.0), ("fossilized", 1, 5.0)]
+
+
+def test_a_life_that_goes_on_has_no_length(kit: "Kit", life: "Life") -> None:
+    kit.emit(life.germinate(0), TelemetryEvent(EventType.TRAINING_ENDED))
+    assert lifespans(kit) == []
+
+
+def test_blueprints_are_bounded(life: "Life") -> None:
+    store = MetricStore(START, GaugeLog(100))
+    recorder = MetricRecorder(store, TelemetryConfig.from_profile("standard", {"limits": {"max_blueprints": 3}}))
+    for number in range(10):
+        life.seed = replace(life.seed, blueprint_id=f"b{number}", ids=SpanIds(number + 1, 1))
+        recorder.event(life.refuse(0))
+        for event in life.cull(1):
+            recorder.event(event)
+        recorder.event(life.gate(2, passed=False, failed=["x"]))
+    for streams in (
+        store.sums[metric.SEED_TRANSITIONS],
+        store.sums[metric.SEED_REFUSED],
+        store.sums[metric.GATE_FAILED_CHECKS],
+        store.histograms[metric.SEED_LIFESPAN],
+    ):
+        assert {stream.attributes[attr.BLUEPRINT_ID] for stream in streams.values()} == {"b0", "b1", "b2", "other"}
+
+
+def test_a_hundred_blueprints_and_checks_get_labels_by_default(kit: "Kit", life: "Life") -> None:
+    for number in range(120):
+        life.seed = replace(life.seed, blueprint_id=f"b{number}")
+        kit.emit(life.gate(2, passed=False, failed=[f"check_{chr(97 + number // 26)}{chr(97 + number % 26)}"]))
+    points = kit.points("nissa.seed.gate.failed_checks")
+    assert len({point.attributes[attr.BLUEPRINT_ID] for point in points}) == 101
+    assert len({point.attributes[attr.GATE_CHECK] for point in points}) == 101
+
+
+def test_a_loss_that_is_not_finite_is_kept(kit: "Kit") -> None:
+    kit.backend.record(step(loss=math.nan))
+    kit.backend.record(step(loss=math.inf))
+    kit.backend.record(step(loss=None))
+    first, second = (point.value for point in kit.points("nissa.loss"))
+    assert math.isnan(first)
+    assert second == math.inf
+
+
+def test_the_first_step_of_an_epoch_has_no_duration(kit: "Kit") -> None:
+    kit.backend.record(step(duration=None, learning_rate=None, loss=None))
+    assert list(kit.metrics()) == ["nissa.step"]
+
+
+def test_a_step_s_duration_shows_the_epoch_it_belongs_to(kit: "Kit") -> None:
+    kit.backend.record(step())
+    (point,) = kit.points("nissa.step.duration")
+    (exemplar,) = point.exemplars
+    assert (exemplar.value, exemplar.trace_id, exemplar.span_id) == (0.5, IDS.trace_id, IDS.span_id)
+
+
+def test_what_a_validation_was_not_told_is_absent(kit: "Kit") -> None:
+    kit.backend.record(validation(loss=None, accuracy=None, train_accuracy=None))
+    assert sorted(kit.metrics()) == ["nissa.class.accuracy", "nissa.red_flag"]
+
+
+def test_red_flags_are_one_while_they_hold_and_else_zero(kit: "Kit") -> None:
+    kit.backend.record(validation())
+    flags = {dict(key)[attr.RED_FLAG_NAME]: value for key, value in values(kit, "nissa.red_flag").items()}
+    assert flags == {"plateau": 1.0, "overfitting": 0.0}
+
+
+def test_alpha_is_shown_by_slot(kit: "Kit", life: "Life") -> None:
+    kit.emit(life.germinate(0), life.advance(Stage.BLENDING, 1, alpha=0.25), life.advance(Stage.PROBATIONARY, 2))
+    assert [(point.value, dict(point.attributes)) for point in kit.points("nissa.seed.alpha")] == [
+        (0.25, {attr.SEED_SLOT: "r0c1"})
+    ] * 2
