@@ -1,0 +1,226 @@
+"""A run: what users hold from start to end."""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from time import monotonic, strftime, time_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
+
+from nissa.backends.console import ConsoleBackend
+from nissa.backends.otel.backend import OpenTelemetryBackend
+from nissa.backends.otel.hub_metrics import HubMetrics
+from nissa.backends.otel.providers import Providers, obtain
+from nissa.distributed.rank import Rank
+from nissa.environment import Environment, open_states
+from nissa.errors import NissaError, RunActiveError
+from nissa.events import EventType
+from nissa.exits import ExitGuard
+from nissa.hub.hub import NissaHub
+from nissa.profiles import TelemetryConfig, load
+from nissa.session import Session
+from nissa.version import VERSION
+
+if TYPE_CHECKING:
+    from nissa.hub.backend import Backend
+
+
+_logger = logging.getLogger("nissa")
+
+
+def start(
+    profile: str | None = None,
+    *,
+    hub: NissaHub,
+    service_name: str | None = None,
+    config: "TelemetryConfig | str | os.PathLike[str] | None" = None,
+    run_id: str | None = None,
+    backends: "Iterable[Backend]" = (),
+    clock: Callable[[], int] = time_ns,
+    **overrides: Any,
+) -> "Run":
+    """Start a run; see `nissa.start`."""
+    if hub.has_listener:
+        raise RunActiveError(
+            "A run is active on this hub; close() it, or leave its with block, before starting another."
+        )
+    settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
+    identity = run_id or _run_id(os.environ)
+    rank = Rank.from_environment(os.environ)
+    providers = obtain(
+        service_name=service_name,
+        run_id=identity,
+        profile=settings.profile_name,
+        rank=rank,
+        folder=Path(settings.files.directory) / identity,
+        export_interval_seconds=settings.files.export_interval_seconds,
+        exit_seconds=settings.limits.exit_timeout_seconds,
+    )
+    return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+
+
+class Run(Environment):
+    """A training run and its telemetry; obtained from `nissa.start`, and best used in a ``with`` statement.
+
+    It is its own first environment, so that ``run.watch``, ``run.epoch``, ``run.log_loss``, ``run.validate`` and
+    ``run.germinate`` are all that a run with one model needs.
+
+    Attributes:
+        run_id: Identity of the run, on its resource and spans.
+        config: What it measures.
+        directory: Where its files are, None where it exports elsewhere.
+        destination: In words, where its telemetry goes.
+    """
+
+    def __init__(
+        self,
+        config: TelemetryConfig,
+        hub: NissaHub,
+        providers: Providers,
+        *,
+        run_id: str,
+        rank: Rank,
+        backends: "Iterable[Backend]",
+        clock: Callable[[], int],
+    ) -> None:
+        self.run_id = run_id
+        self.config = config
+        self.directory = providers.folder
+        self.destination = providers.origin
+        self._hub = hub
+        self._closed = False
+        self._pid = os.getpid()
+        self._environments: dict[str, Environment] = {}
+        super().__init__(Session(config, hub, now=clock, on_hub_closed=self.close), None)
+        hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
+        self._otel = OpenTelemetryBackend(
+            providers, config, run_id=run_id, start=clock(), containment=hub.containment, version=VERSION
+        )
+        self._health = HubMetrics(
+            self._otel.store,
+            hub,
+            dropped=lambda: self._session.reader.dropped,
+            now=clock,
+            most_types=config.limits.max_event_types,
+        )
+        self._otel.store.refreshers.append(self._health.refresh)
+        if self._otel.refused is not None and providers.meter is not None:
+            _logger.warning("Metrics of this run are not exported: %s.", self._otel.refused)
+        self._added: list[str] = []
+        self._add(backends, providers)
+        hub.listen(self._session)
+        self._guard = ExitGuard(self._end)
+        _abandon_in_children(self)
+        data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
+        self._send(EventType.TRAINING_STARTED, data=data)
+
+    def __enter__(self) -> Self:
+        """Return the run."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run; an exception passes through, and the seeds that it interrupts say so."""
+        self._end(None if error is None else type(error).__name__)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended."""
+        return self._closed
+
+    @property
+    def hub(self) -> NissaHub:
+        """Where the run's events pass."""
+        return self._hub
+
+    def environment(self, env_id: int | str) -> Environment:
+        """Return one of several parallel environments, which share the run and nothing else."""
+        key = str(env_id)
+        if key not in self._environments:
+            self._environments[key] = Environment(self._session, key)
+        return self._environments[key]
+
+    @property
+    def environments(self) -> Mapping[str, Environment]:
+        """The environments asked for so far, by id."""
+        return dict(self._environments)
+
+    def seed_states(self) -> list[dict[str, Any]]:
+        """Return the state of every seed whose fate is open, of all environments, for a checkpoint."""
+        return open_states(self._session)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Export everything measured so far; whether that ended in time."""
+        deadline = monotonic() + timeout
+        read = self._session.reader.flush(timeout)
+        return self._hub.flush(max(0.0, deadline - monotonic())) and read
+
+    def close(self) -> None:
+        """End the run: export everything, leave no hook and no backend behind. Takes at most the exit timeout."""
+        self._end(None)
+
+    def _end(self, reason: str | None) -> None:
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        limit = self.config.limits.exit_timeout_seconds
+        deadline = monotonic() + limit
+        at = self._session.now()
+        with self._hub.containment.guard("end of the run"):
+            self._session.stop_watching()
+            self._session.reader.close(limit / 2)
+            self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
+            self._session.closed = True
+            for name in self._added:
+                self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
+            self._hub.flush(max(0.0, deadline - monotonic()))
+        self._hub.listen(None)
+        self._guard.release()
+
+    def _backends(self, given: "Iterable[Backend]") -> "Iterable[Backend]":
+        if self.config.console.enabled:
+            yield ConsoleBackend(color=self.config.console.color)
+        yield from given
+        yield self._otel
+
+    def _add(self, given: "Iterable[Backend]", providers: Providers) -> None:
+        """Add the run's backends, or none of them."""
+        try:
+            for backend in self._backends(given):
+                self._added.append(self._hub.add_backend(backend))
+        except NissaError:
+            for name in self._added:
+                self._hub.remove_backend(name)
+            self._session.reader.close(1.0)
+            providers.close(1.0)
+            raise
+
+    def _abandon(self) -> None:
+        """Become inert in a forked child: threads did not come along, and the parent tells the story."""
+        self._closed = True
+        self._session.closed = True
+        self._hub.closed = True
+        self._session.stop_watching()
+
+
+def _abandon_in_children(run: Run) -> None:
+    # A weak reference: the hook stays registered for as long as the process lives.
+    known = ref(run)
+
+    def in_child() -> None:
+        run = known()
+        if run is not None and not run.closed:
+            run._abandon()  # noqa: SLF001 - our own class
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
+
+
+def _run_id(environ: Mapping[str, str]) -> str:
+    elastic = environ.get("TORCHELASTIC_RUN_ID")
+    named = environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
+    return named or f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"

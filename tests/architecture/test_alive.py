@@ -1,0 +1,119 @@
+"""Every declared thing is alive."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import nissa
+from nissa import GateResult
+from nissa.hub.hub import NissaHub
+from nissa.semconv import attributes, metrics
+from nissa.semconv import spans as span_names
+from nissa.semconv.metrics import Kind
+from scripts import generate
+from tests.integration.conftest import Toy
+from tests.support import points, records, spans
+
+_KINDS = {
+    Kind.GAUGE: "gauge",
+    Kind.COUNTER: "sum",
+    Kind.UP_DOWN_COUNTER: "sum",
+    Kind.HISTOGRAM: "histogram",
+    Kind.EXPONENTIAL_HISTOGRAM: "exponentialHistogram",
+}
+
+
+@pytest.fixture
+def folder() -> Path:
+    """Return the folder of a run in which everything happens that can."""
+    toy = Toy()
+    with nissa.start("research", run_id="r", strict=False, console__enabled=False) as run:
+        env = run.environment(0)
+        env.watch(toy.model, toy.optimizer, name="toy")
+        kept = env.germinate("kept", blueprint="conv", slot="r0c0", module=torch.nn.Linear(2, 2))
+        for number in range(3):
+            with env.epoch(number):
+                for _ in range(3):
+                    toy.step(env)
+                env.validate(loss=1.0, accuracy=0.5, train_accuracy=0.6, per_class_accuracy={"a": 0.1, "b": 0.9})
+                with env.checkpoint("model.pt"):
+                    pass
+        kept.advance("blending")
+        kept.gate(GateResult("G2", passed=False, score=0.1, checks_failed=("gain_0.10%",)))
+        kept.advance("training")
+        kept.isolation_violation()
+        kept.advance("blending", alpha=0.5)
+        kept.fossilize(improvement=0.01)
+        nissa.get_hub().emit({"event_type": "ANYTHING", "data": {"detail": 1}})
+        nissa.get_hub().emit("no event")
+    return Path("nissa-runs/r")
+
+
+def test_every_metric_is_emitted_as_it_is_declared(folder: Path) -> None:
+    found = {point.metric: point for point in points(folder)}
+    unsampled = metrics.SEED_UNSAMPLED.name  # needs a sampler that drops: shown with the seeds' spans
+    assert set(found) == {spec.name for spec in metrics.ALL} - {unsampled}
+    for spec in metrics.ALL:
+        if spec.name != unsampled:
+            assert (found[spec.name].kind, found[spec.name].unit) == (_KINDS[spec.kind], spec.unit)
+
+
+def test_no_metric_carries_an_attribute_that_it_does_not_declare(folder: Path) -> None:
+    for point in points(folder):
+        declared = {*metrics.BY_NAME[point.metric].attributes, *metrics.EVERY_STREAM}
+        assert set(point.attributes) <= declared, point.metric
+
+
+def test_every_declared_attribute_of_a_metric_is_used(folder: Path) -> None:
+    used: dict[str, set[str]] = {}
+    for point in points(folder):
+        used.setdefault(point.metric, set()).update(point.attributes)
+    for name, keys in used.items():
+        assert set(metrics.BY_NAME[name].attributes) <= keys, name
+
+
+def test_every_span_and_event_name_is_used(folder: Path) -> None:
+    names = {span.name for span in spans(folder)}
+    expected = {span_names.SEED, span_names.EPOCH, span_names.VALIDATION, span_names.STEP, span_names.CHECKPOINT}
+    assert expected <= names
+    assert {name + span_names.STARTED_SUFFIX for name in (span_names.SEED, span_names.EPOCH)} <= names
+    told = {record.get("eventName") for record in records(folder)}
+    declared = {value for name, value in vars(span_names).items() if name.startswith("EVENT_")}
+    assert declared - {span_names.EVENT_PREFIX} <= told
+    assert span_names.EVENT_PREFIX + "anything" in told
+
+
+def test_no_other_module_spells_a_telemetry_name() -> None:
+    source = Path(nissa.__file__).parent
+    names = {spec.name for spec in metrics.ALL} | {value for _, value, _ in generate._documented(attributes)}
+    for path in source.rglob("*.py"):
+        if path.parent.name == "semconv":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert node.value not in names, f"{path.relative_to(source)}:{node.lineno} spells {node.value!r}"
+
+
+def test_the_reference_is_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.generate", "--check"],
+        cwd=generate.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_attribute_is_documented() -> None:
+    documented = {name for name, _, _ in generate._documented(attributes)}
+    assert documented == {name for name in vars(attributes) if name.isupper()}
+
+
+def test_the_hub_can_be_had_alone() -> None:
+    hub = NissaHub()
+    assert hub.close()

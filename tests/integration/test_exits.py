@@ -1,0 +1,215 @@
+"""However a process ends, its telemetry is told, and the way it ends is not changed."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import finish, lines, only_run, points, script, spans, until
+
+_TRAIN = """
+    import os, signal, sys, time
+    import torch, nissa
+    from nissa import Stage
+
+    torch.set_num_threads(1)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(run):
+        loss = model(torch.randn(4, 8)).square().mean()
+        optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
+"""
+
+
+def _run(body: str, folder: Path, environ: dict[str, str] | None = None) -> tuple[int, str, str]:
+    return finish(script(_TRAIN + body, folder=folder, environ=environ))
+
+
+def _outcomes(folder: Path) -> dict[str, str]:
+    return {
+        span.attributes["nissa.seed.id"]: span.attributes["nissa.seed.outcome"]
+        for span in spans(only_run(folder))
+        if span.name == "seed"
+    }
+
+
+def test_a_run_without_with_or_close_is_ended_at_exit(tmp_path: Path) -> None:
+    body = """
+    run = nissa.start("diagnostic")
+    run.watch(model, optimizer)
+    run.germinate("seed-1", blueprint="conv").advance(Stage.TRAINING)
+    step(run)
+    """
+    status, _, err = _run(body, tmp_path)
+    assert status == 0, err
+    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    assert points(only_run(tmp_path), "nissa.gradient.norm")
+
+
+def test_an_exception_keeps_its_traceback_and_status_and_interrupts_the_seeds(tmp_path: Path) -> None:
+    body = """
+    with nissa.start("standard") as run:
+        seed = run.germinate("seed-1", blueprint="conv")
+        done = run.germinate("seed-2", blueprint="norm")
+        done.cull(reason="no improvement")
+        with run.epoch(0):
+            raise ValueError("the user's own")
+    """
+    status, _, err = _run(body, tmp_path)
+    assert status == 1
+    assert "ValueError: the user's own" in err
+    assert _outcomes(tmp_path) == {"seed-1": "interrupted", "seed-2": "culled"}
+    epoch = next(span for span in spans(only_run(tmp_path)) if span.name == "epoch")
+    assert epoch.error
+
+
+def test_the_exit_status_of_sys_exit_is_kept(tmp_path: Path) -> None:
+    status, _, err = _run("    run = nissa.start()\n    sys.exit(7)\n", tmp_path)
+    assert status == 7, err
+    assert only_run(tmp_path).is_dir()
+
+
+def test_sigterm_tells_every_span_and_the_process_still_dies_of_it(tmp_path: Path) -> None:
+    body = """
+    run = nissa.start("diagnostic")
+    run.watch(model, optimizer)
+    run.germinate("seed-1", blueprint="conv").advance(Stage.TRAINING)
+    with run.epoch(0):
+        while True:
+            step(run)
+            print("stepped", flush=True)
+    """
+    process = script(_TRAIN + body, folder=tmp_path)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stepped"):
+            break
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    assert status == -signal.SIGTERM, err
+    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    names = [span.name for span in spans(only_run(tmp_path))]
+    assert {"seed", "seed.training", "epoch", "seed.started", "epoch.started"} <= set(names)
+    assert points(only_run(tmp_path), "nissa.gradient.norm")
+
+
+def test_a_handler_of_the_application_for_sigterm_is_left_alone(tmp_path: Path) -> None:
+    body = """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    with nissa.start() as run:
+        run.germinate("seed-1")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    """
+    status, _, err = _run(body, tmp_path)
+    assert status == 3, err
+    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+
+
+def test_after_close_sigterm_is_as_it_was_before(tmp_path: Path) -> None:
+    body = """
+    before = signal.getsignal(signal.SIGTERM)
+    with nissa.start() as run:
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+    """
+    status, _, err = _run(body, tmp_path)
+    assert status == 0, err
+
+
+@pytest.mark.parametrize("after", [1, 40, 200])
+def test_the_files_of_a_killed_run_still_parse_and_hold_what_had_ended(tmp_path: Path, after: int) -> None:
+    body = """
+    run = nissa.start("research", files={"export_interval_seconds": 0.1})
+    run.watch(model, optimizer)
+    run.germinate("seed-1", blueprint="conv").advance(Stage.TRAINING)
+    run.flush()
+    print("ready", flush=True)
+    with run.epoch(0):
+        while True:
+            step(run)
+    """
+    process = script(_TRAIN + body, folder=tmp_path)
+    assert process.stdout is not None
+    until(lambda: "ready" in process.stdout.readline() if process.stdout else None, "the script")
+    metrics = only_run(tmp_path) / "metrics.jsonl"
+    until(lambda: metrics.stat().st_size > after * 1000, "metrics")
+    process.kill()
+    status, _, _ = finish(process)
+    assert status == -signal.SIGKILL
+    for name in ("traces.jsonl", "metrics.jsonl", "logs.jsonl"):
+        assert lines(only_run(tmp_path) / name)
+    names = {span.name for span in spans(only_run(tmp_path))}
+    assert {"seed.started", "seed.germinated", "seed.training.started", "epoch.started"} <= names
+
+
+def test_forked_workers_export_nothing_and_training_goes_on(tmp_path: Path) -> None:
+    body = """
+    from torch.utils.data import DataLoader, TensorDataset
+
+    with nissa.start("diagnostic", run_id="forked", files={"export_interval_seconds": 0.2}) as run:
+        run.watch(model, optimizer)
+        loader = DataLoader(TensorDataset(torch.randn(64, 8)), batch_size=8, num_workers=2)
+        with run.epoch(0):
+            for (batch,) in loader:
+                loss = model(batch).square().mean()
+                optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
+                time.sleep(0.1)
+        pid = os.fork()
+        if pid == 0:
+            run.germinate  # the child holds the run, and must stay silent at its own exit
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+    """
+    status, _, err = _run(body, tmp_path)
+    assert status == 0, err
+    steps = points(only_run(tmp_path), "nissa.step")
+    assert sorted(point.value for point in steps) == list(range(8))
+    assert [span.name for span in spans(only_run(tmp_path))].count("epoch") == 1
+
+
+def test_a_second_process_continues_a_seed_in_the_same_trace(tmp_path: Path) -> None:
+    first = """
+    import json
+    with nissa.start("standard", run_id="first") as run:
+        seed = run.germinate("seed-1", blueprint="conv", slot="r0c0", parameters=10)
+        seed.advance(Stage.TRAINING)
+        json.dump(seed.state_dict(), open("seed.json", "w"))
+    """
+    second = """
+    import json
+    with nissa.start("standard", run_id="second") as run:
+        seed = run.resume_seed(json.load(open("seed.json")))
+        seed.advance(Stage.BLENDING, alpha=0.2)
+        seed.fossilize(improvement=0.01)
+    """
+    for body in (first, second):
+        status, _, err = _run(body, tmp_path, {"PYTHONHASHSEED": "0"})
+        assert status == 0, err
+    before, after = (spans(tmp_path / "nissa-runs" / name) for name in ("first", "second"))
+    root = next(span for span in before if span.name == "seed")
+    resumed = next(span for span in after if span.name == "seed")
+    assert resumed.trace_id == root.trace_id
+    assert resumed.parent_id == root.span_id
+    assert resumed.span_id != root.span_id
+    assert (root.attributes["nissa.seed.attempt"], resumed.attributes["nissa.seed.attempt"]) == (0, 1)
+    assert resumed.attributes["nissa.seed.outcome"] == "fossilized"
+    stages = [span.name for span in after if span.name.startswith("seed.") and not span.name.endswith(".started")]
+    assert stages == ["seed.training", "seed.blending", "seed.probationary", "seed.fossilized"]
+
+
+def test_ids_differ_between_runs_that_seed_the_global_generator_alike(tmp_path: Path) -> None:
+    body = """
+    import random
+    random.seed(42)
+    with nissa.start("standard", run_id=os.environ["WHICH"]) as run:
+        run.germinate("seed-1")
+        with run.epoch(0):
+            pass
+    """
+    for which in ("a", "b"):
+        status, _, err = _run(body, tmp_path, {"WHICH": which})
+        assert status == 0, err
+    ids = [span.span_id for which in ("a", "b") for span in spans(tmp_path / "nissa-runs" / which)]
+    assert len(ids) == len(set(ids)) > 4
