@@ -1,0 +1,66 @@
+"""What the demo says when it is over: the outcome, where the telemetry is, and what is worth a look."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nissa.backends.console import ABSENT
+from nissa.demo.report import INTERRUPTED
+
+if TYPE_CHECKING:
+    from nissa.demo.report import DemoReport, EnvironmentReport, SeedReport
+
+FILES = ("traces.jsonl", "metrics.jsonl", "logs.jsonl")
+"""What a run directory holds."""
+
+
+def closing(report: "DemoReport") -> list[str]:
+    """Return the last lines of a demo."""
+    return [
+        "",
+        *(_environment(environment) for environment in report.environments),
+        _seeds(report),
+        "",
+        *_where(report),
+        "",
+        "Three things to look at:",
+        *(f"  {number}. {line}" for number, line in enumerate(_worth_a_look(report), 1)),
+    ]
+
+
+def _environment(environment: "EnvironmentReport") -> str:
+    before = environment.baseline_accuracy
+    grew = ABSENT if before is None else f"{before:.1%} by itself -> {environment.final_accuracy:.1%} with its seeds"
+    return f"environment {environment.env_id}: accuracy {grew}"
+
+
+def _seeds(report: "DemoReport") -> str:
+    counts = {outcome: len(report.with_outcome(outcome)) for outcome in ("fossilized", "culled", INTERRUPTED)}
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return f"{len(report.seeds)} seeds in {report.seconds:.0f} s: {told or 'none germinated'}"
+
+
+def _where(report: "DemoReport") -> list[str]:
+    if report.directory is None:
+        return [f"The telemetry of run {report.run_id} went to: {report.destination}"]
+    return [f"The telemetry of run {report.run_id} is in:", *(f"  {Path(report.directory) / name}" for name in FILES)]
+
+
+def _worth_a_look(report: "DemoReport") -> list[str]:
+    kept, refused = report.with_outcome("fossilized"), report.with_outcome("culled")
+    return [
+        f"A seed that helped: {_life(kept[0])}" if kept else "No seed was kept: compare their gates.",
+        f"One that did not: {_life(refused[-1])}, {refused[-1].reason}" if refused else "No seed was culled.",
+        _onward(report.directory),
+    ]
+
+
+def _life(seed: "SeedReport") -> str:
+    change = ABSENT if seed.improvement is None else f"{seed.improvement * 100:+.2f} points"
+    return f"{seed.seed_id} ({seed.blueprint} in {seed.slot}, {change}), trace {seed.trace_id}"
+
+
+def _onward(directory: str | None) -> str:
+    if directory is None:
+        return "What the gradients did when a seed joined: nissa.gradient.norm and .magnitude, by nissa.parameter.name."
+    logs = Path(directory) / "logs.jsonl"
+    return f"What training looked like, epoch by epoch: grep -o '\"nissa.narrative\",[^}}]*' {logs}"
