@@ -1,0 +1,51 @@
+"""Lets each server check its own configuration, and says by name what was not checked."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from rich.console import Console
+
+from scripts.stack_build import binary
+from scripts.stack_docker import FILE, why_not
+from scripts.stack_settings import CONFIG
+
+CHECKS: Final = {
+    "otel-collector.yaml": ("collector", ("validate", f"--config={CONFIG / 'otel-collector.yaml'}")),
+    "jaeger.yaml": ("jaeger", ("validate", f"--config={CONFIG / 'jaeger.yaml'}")),
+    "prometheus.yaml": ("promtool", ("check", "config", str(CONFIG / "prometheus.yaml"))),
+}
+
+
+def validate(_: object, console: Console) -> int:
+    """Check what can be checked here; return 1 where a server refuses its file."""
+    results = [_validate(file, console) for file in (*CHECKS, FILE.name)]
+    return 1 if False in results else 0
+
+
+def _validate(file: str, console: Console) -> bool | None:
+    command = _command(file)
+    if isinstance(command, str):
+        console.print(f"skipped  {file}: {command}", markup=False, highlight=False)
+        return None
+    with TemporaryDirectory() as folder:
+        done = subprocess.run(  # noqa: S603 - the command is ours
+            command, capture_output=True, text=True, check=False, env={"COLLECTOR_STORAGE": folder, "HOME": folder}
+        )
+    good = done.returncode == 0
+    console.print(f"{'valid' if good else 'INVALID':8} {file}", markup=False, highlight=False)
+    if not good:
+        console.print(done.stdout + done.stderr, markup=False, highlight=False)
+    return good
+
+
+def _command(file: str) -> Sequence[str | Path] | str:
+    """Return what checks a file, or why nothing does."""
+    if file == FILE.name:
+        return why_not() or [shutil.which("docker") or "docker", "compose", "--file", str(FILE), "config", "--quiet"]
+    name, arguments = CHECKS[file]
+    path = binary(name)
+    return [path, *arguments] if path.exists() else f"{path.name} has not been built"
