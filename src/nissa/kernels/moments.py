@@ -22,9 +22,7 @@ column name               type    meaning
 ====== ================== ======= ==========================================================================
 
 A float64 travels as its own bits. With buckets, and for every row,
-``count == nonfinite + zeros + underflow + sum(buckets) + overflow``.
-
-Buckets are those of the OTLP exponential histogram
+``count == nonfinite + zeros + underflow + sum(buckets) + overflow``. Buckets are those of the OTLP exponential histogram
 (https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram).
 """
 

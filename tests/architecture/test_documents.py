@@ -1,0 +1,37 @@
+"""What the documents tell people to type exists; Python blocks are run as they stand, by the conftest above."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.generate import ROOT
+
+_DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_every_make_target_in_a_document_exists(name: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / name).read_text(), flags=re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("name", _DOCUMENTS)
+def test_every_file_that_a_document_links_to_exists(name: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)", (ROOT / name).read_text())
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_readme_and_the_guide_fit_on_a_screen_or_so() -> None:
+    for name in _DOCUMENTS:
+        assert len((ROOT / name).read_text().splitlines()) <= 80, name
+
+
+def test_nothing_committed_speaks_of_a_machine() -> None:
+    pattern = re.compile("/" + "(?:work|root)/|/tmp/" + "[a-z]+/")
+    for path in ROOT.rglob("*.md"):
+        if ".venv" not in path.parts and "nissa-runs" not in path.parts:
+            assert not pattern.search(path.read_text()), Path(path).relative_to(ROOT)
