@@ -102,15 +102,13 @@ def test_the_gradients_of_seeds_appear_and_vanish_with_them(demo: tuple[Path, Re
     assert len(lives) > len(host)
 
 
-def test_steps_have_their_points_but_for_even_thinning(demo: tuple[Path, Report]) -> None:
+def test_every_step_has_its_point_however_many_parameters_have_theirs(demo: tuple[Path, Report]) -> None:
     folder, report = demo
     steps = points(folder / report["directory"], "nissa.step")
     for environment in ("0", "1"):
         values = [point.value for point in steps if point.attributes["nissa.env.id"] == environment]
-        assert values == sorted(values)
-        # An export holds 20,000 points; the streams of parameters give way long before the step's own.
-        assert len(values) > 0.5 * (values[-1] + 1)
-        assert max(after - before for before, after in pairwise(values)) <= 8
+        # An export holds 20,000 points; the streams of parameters give way before the step's own.
+        assert values == list(range(len(values)))
 
 
 def test_no_telemetry_was_lost(demo: tuple[Path, Report]) -> None:

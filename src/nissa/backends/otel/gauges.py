@@ -88,16 +88,19 @@ class _Pending:
     points: int = 0
 
     def shrink(self) -> bool:
-        """Thin the groups with the most points, or drop the oldest one that has ended; whether there was any.
+        """Thin the groups that weigh most, or drop the oldest one that has ended; whether there was any.
 
-        Points, not rows: a loss per step is cheap to keep whole beside a hundred parameters' quantiles.
+        A group weighs its points times its streams: thinning a hundred parameters' quantiles once makes as much room
+        as thinning a hundred losses, and the loss of each step is worth more than another row of those.
         """
-        sizes = {key: group.size() for key, group in self.groups.items() if len(group.rows) > 1}
-        heaviest = max(sizes.values(), default=0)
-        for key, size in sizes.items():
-            if 2 * size > heaviest:
+        weights = {
+            key: group.size() ** 2 / len(group.rows) for key, group in self.groups.items() if len(group.rows) > 1
+        }
+        heaviest = max(weights.values(), default=0)
+        for key, weight in weights.items():
+            if 2 * weight > heaviest:
                 self.groups[key].thin()
-        if sizes:
+        if weights:
             return True
         ended = next((key for key, group in self.groups.items() if group.ended), None)
         if ended is not None:
@@ -109,7 +112,7 @@ class GaugeLog:
     """The points that each reader has not collected yet.
 
     Args:
-        most: How many points are kept per reader; beyond it groups are thinned evenly, those with the most points
+        most: How many points are kept per reader; beyond it groups are thinned evenly, those of many streams
             first, down to their first and their newest row.
     """
 

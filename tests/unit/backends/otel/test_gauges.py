@@ -194,3 +194,17 @@ def test_points_are_bounded_and_each_group_keeps_its_newest(most: int, adds: lis
     assert {group: rows[-1].time for (_, group), rows in taken.items()} == newest
     for rows in taken.values():
         assert times(rows) == sorted(set(times(rows)))
+
+
+def test_rows_of_many_streams_give_way_before_a_lone_stream_loses_a_point() -> None:
+    log = GaugeLog(200)
+    reader = attached(log)
+    wide = [{"nissa.parameter.name": str(number)} for number in range(20)]
+    for time in range(100):
+        lone(log, time)
+        log.add(metric.GRADIENT_NORM, "w", wide, time, np.ones(20))
+    taken = log.take(reader)
+    assert times(taken[metric.LOSS, "g"]) == list(range(100))
+    kept = times(taken[metric.GRADIENT_NORM, "w"])
+    assert (kept[0], kept[-1]) == (0, 99)
+    assert 3 <= len(kept) <= 5
