@@ -119,7 +119,7 @@ class Processes:
                 f"--storage.tsdb.path={data}",
                 f"--web.listen-address={LOOPBACK}:{self.ports.prometheus}",
                 "--web.enable-otlp-receiver",
-                "--enable-feature=exemplar-storage",
+                "--enable-feature=exemplar-storage,otlp-deltatocumulative",
             ],
         }
         return [str(binary(name)), *flags[name]]

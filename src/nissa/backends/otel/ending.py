@@ -6,14 +6,20 @@ nobody answering that takes 12 to 16 seconds.
 
 import atexit
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final
+
+from nissa.backends.otel.keeping import Channel, channels, waiting
 
 _logger = logging.getLogger("nissa")
 
 _LEAST_SECONDS: Final = 0.2
+_LAST_WORD_SECONDS: Final = 0.1
+"""How much of a timeout is left to say that it was one, before whoever set it ends the process."""
 
 
 class BoundedEnd:
@@ -28,6 +34,8 @@ class BoundedEnd:
         self._providers = [provider for provider in providers if provider is not None]
         self._limit = limit
         self._spent = 0.0
+        self._told = False
+        self._pid = os.getpid()
 
     def flush(self, timeout: float) -> bool:
         """Export what is held, at most so many seconds; whether that ended in time."""
@@ -40,23 +48,46 @@ class BoundedEnd:
     def at_exit(self) -> None:
         """End the providers at interpreter exit, in place of the SDK's own handlers."""
         for provider in self._providers:
-            # Each would wait for its own retries. The SDK keeps the handler under this name in all three signals.
-            handler = getattr(provider, "_atexit_handler", None)
-            if handler is not None:
-                atexit.unregister(handler)
+            # Each would wait for its own retries. The three signals keep it under names that differ, but it is always this.
+            atexit.unregister(getattr(provider, "shutdown", self._exit))
         atexit.register(self._exit)
 
     def _exit(self) -> None:
+        if os.getpid() != self._pid:  # a forked child has neither the threads nor anything to tell
+            return
         self.shutdown(max(self._limit - self._spent, _LEAST_SECONDS))
+        found = self._channels()
+        for reach in {channel.reach for channel in found}:
+            reach.end(waiting(found))
+
+    def _channels(self) -> list[Channel]:
+        return [channel for provider in self._providers for channel in channels(provider)]
 
     def _all(self, method: str, timeout: float) -> bool:
-        calls: list[Callable[[], Any]] = [getattr(provider, method, lambda: True) for provider in self._providers]
+        began = monotonic()
         self._spent = timeout  # until it is known: the exit may begin while this waits
-        ended = _bounded(calls, timeout)
-        self._spent = 0.0 if ended else timeout
+        calls: list[Callable[[], Any]] = [partial(_export, provider, method) for provider in self._providers]
+        ended = _bounded(calls, timeout - min(_LAST_WORD_SECONDS, timeout / 4))
+        delivered = ended and not any(channel.behind for channel in self._channels())
+        self._spent = 0.0 if delivered else monotonic() - began
         if not ended:
-            _logger.warning("Not all telemetry could be exported within %.1f s; is the collector there?", timeout)
-        return ended
+            self._late(timeout)
+        return delivered
+
+    def _late(self, seconds: float) -> None:
+        found = [channel for channel in self._channels() if channel.waiting]
+        if found:
+            reason = next((channel.attempt.reason for channel in found if channel.attempt.reason), "")
+            found[0].reach.late(found[0].endpoint, seconds, reason, waiting(found))
+        elif not self._told:
+            self._told = True
+            _logger.warning("Not all telemetry could be exported within %.1f s; is the collector there?", seconds)
+
+
+def _export(provider: Any, method: str) -> None:
+    for channel in channels(provider):
+        channel.retry()
+    getattr(provider, method, lambda: True)()
 
 
 def _bounded(calls: Sequence[Callable[[], Any]], timeout: float) -> bool:

@@ -2,18 +2,21 @@
 
 The Python SDK has no such interface (open-telemetry/opentelemetry-python#4768), so the provider's collect callback is
 wrapped: one hook for all its readers, present and future, each with its own temporality, and it runs in the final
-collection at shutdown too. What is used of the SDK's private surface is named in `install` and nowhere else.
+collection at shutdown too. What is used of the SDK's private surface is named in `_join` and what it calls, and nowhere
+else. A provider that is not the SDK's is offered observable instruments instead.
 """
 
 import os
 from dataclasses import replace
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter
 from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.backends.otel.builder import PointBuilder
+from nissa.backends.otel.observed import ObservedStreams, is_real
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
     from nissa.backends.otel.store import MetricStore
     from nissa.hub.containment import Containment
+
+
+MOST_POINTS: Final = 3_000
+"""Data points of one OTLP request: distributions of 160 buckets under long names stay below 4 MiB then."""
 
 
 class MetricProducer:
@@ -46,14 +53,24 @@ class MetricProducer:
         owns_provider: bool,
     ) -> None:
         self._builder = PointBuilder(store, most_buckets)
+        self._observed = ObservedStreams(store, scope, containment)
         self._scope = scope
         self._containment = containment
         self._owns_provider = owns_provider
         self._pid = os.getpid()
+        self._exemplars = True
+        self._bounded: list[Any] = []
         self._uninstall: Callable[[], None] | None = None
 
     def install(self, provider: Any) -> str | None:
-        """Join a meter provider; return why that was not possible, None where it was."""
+        """Join a meter provider, or offer it observable instruments; return why neither was possible, else None."""
+        refused = self._join(provider)
+        if refused is None or not is_real(provider):
+            return refused
+        self._observed.install(provider)
+        return None
+
+    def _join(self, provider: Any) -> str | None:
         consumer = getattr(provider, "_measurement_consumer", None)
         original = getattr(consumer, "collect", None)
         readers = getattr(consumer, "_reader_storages", None)
@@ -66,6 +83,7 @@ class MetricProducer:
         def collect(metric_reader: Any, timeout_millis: float = 10_000) -> MetricsData | None:
             if self._owns_provider and self._forked:  # before the SDK takes a lock that was perhaps held at the fork
                 return None
+            self._bound(metric_reader)
             data: MetricsData | None = original(metric_reader, timeout_millis)
             return self.merge(data, metric_reader, provider._sdk_config.resource)  # noqa: SLF001 - it changes after fork
 
@@ -75,7 +93,11 @@ class MetricProducer:
             for reader in list(consumer._reader_storages):  # noqa: SLF001 - see the module docstring
                 if reader._collect is collect:  # noqa: SLF001
                     reader._set_collect_callback(original)  # noqa: SLF001
+            while self._bounded:
+                self._bounded.pop()._max_export_batch_size = None  # noqa: SLF001
 
+        exemplar_filter = getattr(provider._sdk_config, "exemplar_filter", None)  # noqa: SLF001
+        self._exemplars = not isinstance(exemplar_filter, AlwaysOffExemplarFilter)
         for reader in list(readers):
             self._builder.attach(reader)
             reader._set_collect_callback(collect)  # noqa: SLF001
@@ -85,6 +107,7 @@ class MetricProducer:
 
     def uninstall(self) -> None:
         """Leave the provider as it was found."""
+        self._observed.uninstall()
         undo, self._uninstall = self._uninstall, None
         if undo is not None:
             undo()
@@ -96,12 +119,31 @@ class MetricProducer:
         metrics: list[Metric] = []
         with self._containment.guard("metric collection"):
             metrics = self._builder.metrics(reader, time_ns())
+            metrics = metrics if self._exemplars else [_without_exemplars(each) for each in metrics]
         return _merged(data, metrics, self._scope, resource) if metrics else data
+
+    def _bound(self, reader: Any) -> None:
+        """Have an OTLP exporter split what it sends, where nobody has told it how: we may add a great deal.
+
+        A collector would refuse all of a message above 4 MiB, the application's metrics with ours.
+        """
+        exporter = getattr(reader, "_exporter", None)
+        if getattr(exporter, "_max_export_batch_size", MOST_POINTS) is None:
+            exporter._max_export_batch_size = MOST_POINTS  # type: ignore[union-attr]  # noqa: SLF001 - see above
+            self._bounded.append(exporter)
 
     @property
     def _forked(self) -> bool:
         """Whether this is a child, such as a data loader's worker, that would report its parent's metrics again."""
         return os.getpid() != self._pid
+
+
+def _without_exemplars(metric: "Metric") -> "Metric":
+    data: Any = metric.data
+    points = [
+        replace(point, exemplars=[]) if getattr(point, "exemplars", None) else point for point in data.data_points
+    ]
+    return replace(metric, data=replace(data, data_points=points))
 
 
 def _merged(

@@ -2,9 +2,10 @@
 
 Decided per run, at start:
 
-1. providers that the application has set are kept;
+1. providers that the application has set are kept, whoever made them;
 2. otherwise, where ``OTEL_*`` names exporters or endpoints, the SDK's own configurator builds them, globally;
-3. otherwise the run gets providers of its own that write OTLP JSON lines.
+3. otherwise those are kept that ``OTEL_PYTHON_*_PROVIDER`` selects;
+4. otherwise the run gets providers of its own that write OTLP JSON lines.
 """
 
 import os
@@ -17,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
-from opentelemetry.sdk._logs import LoggerProvider
-from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 
-from nissa.backends.otel import files, randomness
+from nissa.backends.otel import files, keeping, portions, randomness
 from nissa.backends.otel.ending import BoundedEnd
+from nissa.backends.otel.observed import is_real
+from nissa.backends.otel.producer import MOST_POINTS
 from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.semconv import attributes as attr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from nissa.backends.lines import LineFile
@@ -43,8 +44,7 @@ _OTLP_METRIC_EXPORTERS: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
 )
-MOST_POINTS: Final = 8_000
-"""Data points of one OTLP request."""
+_SELECTED: Final = tuple(f"OTEL_PYTHON_{kind}_PROVIDER" for kind in ("TRACER", "METER", "LOGGER"))
 _ALIASES: Final = frozenset({"otlp", "none"})
 
 
@@ -109,7 +109,7 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     attributes = _resource_attributes(service_name, run_id, profile, rank, environ)
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Providers(None, None, None, owned=False, folder=None, origin="nowhere (OTEL_SDK_DISABLED)")
-    present = _application_providers()
+    present = _present(environ)
     if present is not None:
         return present
     if _configured(environ):
@@ -136,13 +136,26 @@ def _resource_attributes(
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _present(environ: Mapping[str, str]) -> Providers | None:
+    """Return the providers that are there already, set in code or, where no exporter is named, selected by variable."""
+    # To ask for a provider that a variable selects is to load it, and the SDK's own would then have no exporter.
+    with _changed(dict.fromkeys(_SELECTED)):
+        present = _application_providers()
+    if present is None and _configured(environ):
+        return None
+    try:
+        return _application_providers()
+    except Exception as error:
+        raise ConfigurationError(
+            f"A provider that {', '.join(filter(environ.get, _SELECTED))} selects cannot be loaded: {error!r}. "
+            "Name an installed entry point, or leave the variable unset."
+        ) from error
+
+
 def _application_providers() -> Providers | None:
     """Return the global providers where the application has set any, with no-ops where it has not."""
     tracer, meter, logger = trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()
-    if not any(
-        isinstance(provider, kind)
-        for provider, kind in ((tracer, TracerProvider), (meter, MeterProvider), (logger, LoggerProvider))
-    ):
+    if not any(map(is_real, (tracer, meter, logger))):
         return None
     return Providers(
         tracer, meter, logger, owned=False, folder=None, origin="the application's OpenTelemetry providers"
@@ -157,26 +170,39 @@ def _configured(environ: Mapping[str, str]) -> bool:
 
 def _from_environment(attributes: dict[str, Any], environ: Mapping[str, str], exit_seconds: float) -> Providers:
     _check_exporters(environ)
-    with _default_exporters(environ):
+    with _default_exporters(environ), keeping.long_queues(environ), _changed(dict.fromkeys(_SELECTED)):
         # Declarative configuration describes its own resource and refuses ours with a warning.
         kwargs = {} if environ.get("OTEL_CONFIG_FILE") else _settings(attributes)
         configurator: Any = _OTelSDKConfigurator  # the SDK leaves it unannotated
         try:
             configurator().configure(**kwargs)
         except Exception as error:
-            raise ConfigurationError(f"OpenTelemetry cannot be set up as OTEL_* describes it: {error}") from error
+            message = f"OpenTelemetry cannot be set up as OTEL_* describes it: {error}{_hint(error, environ)}"
+            raise ConfigurationError(message) from error
     providers = _application_providers()
     assert providers is not None  # noqa: S101 - the configurator has just set them
+    keeping.keep(providers.tracer, providers.meter, providers.logger)
     built = replace(providers, origin=_describe(environ), exit_seconds=exit_seconds)
     built.end.at_exit()
     return built
 
 
+def _hint(error: Exception, environ: Mapping[str, str]) -> str:
+    if isinstance(error, OSError) and "prometheus" in environ.get("OTEL_METRICS_EXPORTER", ""):
+        return ". Give each process, such as each rank on a host, an OTEL_EXPORTER_PROMETHEUS_PORT of its own."
+    return ""
+
+
 def _settings(attributes: dict[str, Any]) -> dict[str, Any]:
     """Return what the configurator is told besides the environment."""
-    # A collector refuses messages above 4 MiB by default; so many of our points stay well below.
+    # A collector refuses messages above 4 MiB by default.
     batch = {"max_export_batch_size": MOST_POINTS}
-    return {"resource_attributes": attributes, "exporter_args_map": dict.fromkeys(_exporters(), batch)}
+    return {
+        "resource_attributes": attributes,
+        "exporter_args_map": dict.fromkeys(_exporters(), batch),
+        "export_span_processor": portions.span_processor,
+        "export_log_record_processor": portions.log_processor,
+    }
 
 
 def _exporters() -> "Iterator[type]":
@@ -195,21 +221,30 @@ def _check_exporters(environ: Mapping[str, str]) -> None:
                 raise UnknownNameError(f"exporter in OTEL_{signal}_EXPORTER", name.strip(), available)
 
 
-@contextmanager
-def _default_exporters(environ: Mapping[str, str]) -> "Iterator[None]":
+def _default_exporters(environ: Mapping[str, str]) -> "AbstractContextManager[None]":
     """Where only endpoints are given, export to them: the bare SDK's default is not to export at all."""
     names = [f"OTEL_{signal}_EXPORTER" for signal in _SIGNALS]
     missing = [name for name in names if not environ.get(name)] if any(map(environ.get, _ENDPOINTS)) else []
-    before = {name: os.environ.get(name) for name in missing}
-    os.environ.update(dict.fromkeys(missing, "otlp"))
+    return _changed(dict.fromkeys(missing, "otlp"))
+
+
+@contextmanager
+def _changed(variables: Mapping[str, str | None]) -> "Iterator[None]":
+    """Set variables of the environment for a while, or remove those that are None."""
+    before = {name: os.environ.get(name) for name in variables}
+    _set(variables)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def _describe(environ: Mapping[str, str]) -> str:

@@ -159,11 +159,13 @@ class SeedSpans:
         if previous is not None:
             previous[0].end(event.time_unix_nano)
         name = names.SEED_STAGE_PREFIX + seed.stage.label
-        span = self._factory.start(name, event.time_unix_nano, self._seed(seed), parent=self._root(seed.ids))
+        at, attributes = event.time_unix_nano, self._seed(seed)
+        span = self._factory.start(name, at, attributes, parent=self._root(seed.ids))
         if seed.stage is Stage.DORMANT:
-            span.end(event.time_unix_nano)
-        else:
-            self._cooling[seed.ids] = (span, seed)
+            span.end(at)
+            return
+        self._factory.announce(span, name, at, attributes)
+        self._cooling[seed.ids] = (span, seed)
 
     def _root(self, ids: SpanIds) -> SpanContext:
         """Return the context of a root span that has ended, or that another process wrote."""

@@ -174,7 +174,11 @@ def test_a_second_run_on_the_same_provider_starts_afresh(make_produced: Make) ->
     assert here.collect()["nissa.seed.unsampled"].data.data_points[0].value == 2
 
 
-@pytest.mark.parametrize("provider", [api.NoOpMeterProvider(), object(), None])
+@pytest.mark.parametrize(
+    "provider",
+    [api.NoOpMeterProvider(), api.get_meter_provider(), object(), None],
+    ids=["no-op", "proxy", "object", "none"],
+)
 def test_a_provider_that_is_not_the_sdk_s_is_refused_with_the_reason(make_produced: Make, provider: object) -> None:
     here = make_produced()
     reason = here.producer.install(provider)

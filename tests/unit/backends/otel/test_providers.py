@@ -147,6 +147,32 @@ def test_providers_that_the_application_has_set_are_kept(
     assert "application" in found.origin
 
 
+def test_a_provider_that_is_not_the_sdk_s_is_the_application_s_too(
+    get: Obtain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Foreign(metrics.MeterProvider):
+        def get_meter(self, name: str, *_: Any, **__: Any) -> metrics.Meter:
+            return metrics.NoOpMeter(name)
+
+    own = Foreign()
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: own)
+    found = get({ENDPOINT: "http://localhost:1"})
+    assert found.meter is own
+    assert not found.owned
+
+
+def test_no_ops_that_somebody_has_set_are_nobody_s(get: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "get_meter_provider", metrics.NoOpMeterProvider)
+    assert get().owned
+
+
+def test_a_variable_that_selects_a_provider_is_put_back(get: Obtain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "of_nobody")
+    with pytest.raises(ConfigurationError, match="OTEL_PYTHON_TRACER_PROVIDER selects cannot be loaded"):
+        get({"OTEL_PYTHON_TRACER_PROVIDER": "of_nobody"})
+    assert os.environ["OTEL_PYTHON_TRACER_PROVIDER"] == "of_nobody"
+
+
 @pytest.mark.parametrize("value", ["true", " TRUE "])
 def test_a_disabled_sdk_gets_nothing_even_from_providers_that_are_there(
     get: Obtain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str

@@ -57,14 +57,27 @@ def test_a_collector_that_is_not_there_holds_up_neither_start_nor_end(tmp_path: 
 @pytest.mark.parametrize(
     ("environ", "hint"),
     [
-        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/json"),
-        ({"OTEL_CONFIG_FILE": "otel.yaml"}, "opentelemetry-configuration"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/json"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}, '"none"'),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, "'10s'"),
+        ({"OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES": "PERHAPS"}, "PERHAPS"),
+        ({"OTEL_PYTHON_METER_PROVIDER": "of_nobody", "OTEL_TRACES_EXPORTER": ""}, "OTEL_PYTHON_METER_PROVIDER"),
+        ({"OTEL_CONFIG_FILE": "otel.yaml"}, "otel.yaml"),
     ],
+    ids=["protocol", "compression", "timeout", "codes", "provider", "file"],
 )
 def test_what_the_sdk_cannot_set_up_fails_at_start_with_the_fix(
     tmp_path: Path, environ: dict[str, str], hint: str
 ) -> None:
-    done = run(tmp_path, SCRIPT, **environ)
+    done = run(tmp_path, SCRIPT, **{"OTEL_TRACES_EXPORTER": "otlp", **environ})
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("nissa.errors.ConfigurationError")
     assert hint in last
+
+
+def test_a_configuration_file_without_the_package_that_reads_it_says_what_to_install(tmp_path: Path) -> None:
+    absent = "import sys; sys.modules['opentelemetry.configuration'] = None"
+    done = run(tmp_path, f"{absent}\n{SCRIPT}", OTEL_CONFIG_FILE="otel.yaml")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("nissa.errors.ConfigurationError")
+    assert "pip install opentelemetry-configuration" in last

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.recorder import MetricRecorder
 from nissa.backends.otel.store import MetricStore
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, StepMeasured, ValidationMeasured
+from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
 from nissa.profiles import TelemetryConfig
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
@@ -39,6 +40,7 @@ TYPES: dict[Kind, str] = {
 
 def step(**fields: Any) -> StepMeasured:
     told: dict[str, Any] = {"env_id": None, "step": 4, "duration": 0.5, "loss": 0.25, "learning_rate": 0.1} | fields
+    told = {"clip_norm": 4.0, "clip_factor": 0.25} | told
     return StepMeasured(time_unix_nano=START + SECOND, epoch_ids=IDS, **told)
 
 
@@ -57,8 +59,11 @@ def validation(**fields: Any) -> ValidationMeasured:
 
 
 @pytest.fixture
-def everything(kit: "Kit", make_life: Callable[..., "Life"], make_measured: Measured, epoch_event: Any) -> "Kit":
+def everything(
+    make_kit: Callable[..., "Kit"], make_life: Callable[..., "Life"], make_measured: Measured, epoch_event: Any
+) -> "Kit":
     """Everything that can happen, in two environments."""
+    kit = make_kit(settings={"gradients": {"weight_norms": True, "update_ratios": True}})
     for env in (None, "7"):
         life = make_life(env_id=env)
         kit.emit(epoch_event(EventType.EPOCH_STARTED, 0, IDS, env_id=env), life.germinate(1), life.refuse(2))
@@ -66,7 +71,19 @@ def everything(kit: "Kit", make_life: Callable[..., "Life"], make_measured: Meas
         kit.emit(life.advance(Stage.BLENDING, 5, alpha=0.5), life.fossilize(6, epochs_total=9, improvement=0.02))
         kit.backend.record(step(env_id=env))
         kit.backend.record(validation(env_id=env))
-        kit.backend.record(make_measured(["w", "b"], [0.5, -1.0, 0.0], [math.nan, 2.0], env_id=env, epoch_ids=IDS))
+        kit.backend.record(StepSkipped(env_id=env, model_name=None, time_unix_nano=START))
+        kit.backend.record(
+            make_measured(
+                ["w", "b"],
+                [0.5, -1.0, 0.0],
+                [math.nan, 2.0],
+                env_id=env,
+                epoch_ids=IDS,
+                weight_norms=np.array([1.0, 2.0]),
+                update_ratios=np.array([0.1, 0.2]),
+                seed_ratios={"r0c0": 0.1},
+            )
+        )
     return kit
 
 
@@ -235,7 +252,7 @@ def test_a_loss_that_is_not_finite_is_kept(kit: "Kit") -> None:
 
 
 def test_the_first_step_of_an_epoch_has_no_duration(kit: "Kit") -> None:
-    kit.backend.record(step(duration=None, learning_rate=None, loss=None))
+    kit.backend.record(step(duration=None, learning_rate=None, loss=None, clip_norm=None, clip_factor=None))
     assert list(kit.metrics()) == ["nissa.step"]
 
 

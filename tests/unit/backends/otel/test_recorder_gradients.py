@@ -169,3 +169,41 @@ def test_nothing_grows_with_a_network_that_grows_and_shrinks(kit: "Kit", make_me
     assert len(store.magnitudes[metric.GRADIENT_MAGNITUDE]) == 1
     assert len({group for _, group in store.gauges.newest() if isinstance(group, tuple)}) <= 3
     assert not store.ended
+
+
+def test_of_the_largest_alone_the_others_have_no_point_and_are_not_counted(kit: "Kit", make_measured: Measured) -> None:
+    nan = math.nan
+    kit.backend.record(make_measured(["w", "b"], [1.0, nan], [3.0], at=1, shown=np.array([0])))
+    kit.backend.record(make_measured(["w", "b"], [1.0, 2.0], [3.0, 4.0], at=2, shown=np.array([1])))
+    found = kit.metrics()
+    norms = [
+        (point.attributes[attr.PARAMETER_NAME], point.time_unix_nano, point.value)
+        for point in found["nissa.gradient.norm"].data.data_points
+    ]
+    assert norms == [("w", START + SECOND, 1.0), ("b", START + 2 * SECOND, 5.0)]
+    counts = {name: point.count for name, point in by_parameter(kit, "nissa.gradient.magnitude").items()}
+    assert counts == {"w": 1, "b": 2}
+    assert by_parameter(kit, "nissa.gradient.nonfinite")["w"].value == 1
+
+
+def test_a_broken_weight_has_a_broken_norm_and_a_weight_of_zeros_no_ratio(
+    make_kit: Callable[..., "Kit"], make_measured: Measured
+) -> None:
+    kit = make_kit(settings={"gradients": {"weight_norms": True, "update_ratios": True}})
+    told = {"weight_norms": np.array([math.nan, 0.0]), "update_ratios": np.array([0.5, math.nan])}
+    kit.backend.record(make_measured(["w", "b"], [1.0], [1.0], **told))
+    found = kit.metrics()
+    norms = {p.attributes[attr.PARAMETER_NAME]: p.value for p in found["nissa.weight.norm"].data.data_points}
+    assert math.isnan(norms["w"])
+    assert norms["b"] == 0.0
+    ratios = {p.attributes[attr.PARAMETER_NAME]: p.value for p in found["nissa.update.ratio"].data.data_points}
+    assert ratios == {"w": 0.5}
+
+
+def test_what_was_not_asked_for_is_not_exported(make_kit: Callable[..., "Kit"], make_measured: Measured) -> None:
+    kit = make_kit(settings={"gradients": {"weight_norms": False, "update_ratios": True}})
+    told = {"weight_norms": np.array([1.0]), "update_ratios": np.array([0.5])}
+    kit.backend.record(make_measured(["w"], [1.0], **told))
+    exported = set(kit.metrics())
+    assert "nissa.weight.norm" not in exported
+    assert "nissa.update.ratio" in exported

@@ -65,6 +65,10 @@ def test_the_slot_s_cooldown_shows_how_long_each_stage_took(kit: "Kit", life: "L
     assert stages["seed.resetting"] == (at(7), at(8))
     assert stages["seed.dormant"] == (at(8), at(8))
     assert stages["seed"] == (at(0), at(1))
+    for name, began in (("seed.embargoed", 2), ("seed.resetting", 7)):
+        twin = kit.span(name + ".started")
+        assert (twin.start_time, twin.end_time) == (at(began), at(began))
+    assert kit.spans("seed.dormant.started") == []
     for name in ("seed.embargoed", "seed.resetting", "seed.dormant"):
         parent = kit.span(name).parent
         assert parent is not None

@@ -1,0 +1,126 @@
+"""What can be told through a meter provider that is not the SDK's: the present, by observable instruments.
+
+Pre-aggregated data cannot join such a provider, so that it asks instead: each collection is given the latest value of
+every gauge and count. What lay between two collections, the times of the points, and distributions are lost.
+"""
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+from opentelemetry.metrics import Observation
+
+from nissa.semconv import metrics as metric
+from nissa.semconv.metrics import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+    from nissa.backends.otel.store import MetricStore
+    from nissa.hub.containment import Containment
+    from nissa.semconv.metrics import MetricSpec
+
+    Source = Callable[[MetricSpec], "list[Observation]"]
+
+_logger = logging.getLogger("nissa")
+
+_PLACEHOLDERS: Final = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
+_LOST: Final = tuple(spec.name for spec in metric.ALL if spec.kind in {Kind.HISTOGRAM, Kind.EXPONENTIAL_HISTOGRAM})
+
+
+def is_real(provider: object) -> bool:
+    """Return whether somebody made a provider; the API's own classes are proxies and no-ops."""
+    kind = type(provider)
+    gets = ("get_tracer", "get_meter", "get_logger")
+    return any(hasattr(kind, name) for name in gets) and not kind.__module__.startswith(_PLACEHOLDERS)
+
+
+class ObservedStreams:
+    """Offers a run's gauges and counts to a meter provider of any make.
+
+    Args:
+        store: The run's metrics.
+        scope: Name and version that they are offered under.
+        containment: Keeps a fault of ours from costing the application its own metrics.
+    """
+
+    def __init__(self, store: "MetricStore", scope: "InstrumentationScope", containment: "Containment") -> None:
+        self._store = store
+        self._scope = scope
+        self._containment = containment
+        self._pid = os.getpid()
+        self._instruments: _Instruments | None = None
+
+    def install(self, provider: Any) -> None:
+        """Offer the metrics, and say once what cannot be."""
+        self._instruments = _instruments(provider, self._scope)
+        self._instruments.source = self._observations
+        _logger.warning(
+            "Metrics of this run are offered to %s.%s as observable instruments: the latest value of each gauge and "
+            "count. Distributions (%s) cannot be told in this way.",
+            type(provider).__module__,
+            type(provider).__name__,
+            ", ".join(_LOST),
+        )
+
+    def uninstall(self) -> None:
+        """Offer nothing any more; the instruments stay, since the API cannot remove any."""
+        # A run that has begun since has put its own source in place of ours.
+        if self._instruments is not None and self._instruments.source == self._observations:
+            self._instruments.source = None
+
+    def _observations(self, spec: "MetricSpec") -> "list[Observation]":
+        found: list[Observation] = []
+        if os.getpid() == self._pid:  # a child, such as a data loader's worker, would tell its parent's metrics again
+            with self._containment.guard("metric collection"):
+                found = [Observation(value, attributes) for value, attributes in self._present(spec)]
+        return found
+
+    def _present(self, spec: "MetricSpec") -> "Iterable[tuple[float, dict[str, Any]]]":
+        for refresh in self._store.refreshers:
+            refresh()
+        with self._store.lock:
+            if spec.kind is not Kind.GAUGE:
+                return [(each.value, dict(each.attributes)) for each in self._store.sums.get(spec, {}).values()]
+            rows = [row for (of, _), group in self._store.gauges.newest().items() if of is spec for row in group]
+            return [(value, dict(attributes)) for row in rows for attributes, _, value in row.points()]
+
+
+class _Instruments:
+    """The instruments of one provider, with the run that fills them now.
+
+    Attributes:
+        source: Returns the present observations of a metric; None between two runs.
+    """
+
+    def __init__(self, provider: Any, scope: "InstrumentationScope") -> None:
+        self.source: Source | None = None
+        meter = provider.get_meter(scope.name, scope.version)
+        makers = {
+            Kind.GAUGE: meter.create_observable_gauge,
+            Kind.COUNTER: meter.create_observable_counter,
+            Kind.UP_DOWN_COUNTER: meter.create_observable_up_down_counter,
+        }
+        for spec in metric.ALL:
+            if spec.kind in makers:
+                callback = self._callback(spec)
+                makers[spec.kind](spec.name, callbacks=[callback], unit=spec.unit, description=spec.description)
+
+    def _callback(self, spec: "MetricSpec") -> "Callable[[Any], Iterable[Observation]]":
+        def observe(_: Any) -> "Iterable[Observation]":
+            return self.source(spec) if self.source is not None else ()
+
+        return observe
+
+
+_known: "WeakKeyDictionary[Any, _Instruments]" = WeakKeyDictionary()
+
+
+def _instruments(provider: Any, scope: "InstrumentationScope") -> _Instruments:
+    """Return a provider's instruments; those of an earlier run, where there was one."""
+    if provider not in _known:
+        _known[provider] = _Instruments(provider, scope)
+    return _known[provider]

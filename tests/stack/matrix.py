@@ -1,0 +1,156 @@
+"""What must arrive where: one row for each thing that telemetry has a name for.
+
+The names are spelled out, since they are what dashboards and searches outside of this repository rely on: a name that
+changes in `nissa.semconv` alone is found by `test_arrival`, and so is one that is declared and has no row.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Place(StrEnum):
+    """Where telemetry can be seen."""
+
+    PROMETHEUS = "Prometheus"
+    JAEGER = "Jaeger"
+    LINES = "the collector's logs.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A thing that must arrive.
+
+    Args:
+        what: ``resource``, ``metric``, ``span``, ``span event`` or ``event`` (a log record with a name).
+        name: Its name as it is sent; a resource has none.
+        attributes: Keys that are seen on it, in at least one of its points, spans or records each.
+    """
+
+    what: str
+    name: str
+    attributes: str = ""
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where it must be seen."""
+        return PLACES[self.what]
+
+
+PLACES: Final = {
+    "resource": tuple(Place),
+    "metric": (Place.PROMETHEUS,),
+    "span": (Place.JAEGER,),
+    "span event": (Place.JAEGER,),
+    "event": (Place.LINES,),
+}
+
+_ENV: Final = "nissa.env.id "
+_MODEL: Final = _ENV + "nissa.model.name "
+_LAYER: Final = _MODEL + "nissa.parameter.name "
+_RUN: Final = _ENV + "nissa.run.id "
+_EPOCH: Final = _RUN + "nissa.epoch "
+_NAMED: Final = _RUN + "nissa.seed.id nissa.seed.slot nissa.seed.stage nissa.blueprint.id "
+_SEED: Final = _NAMED + "nissa.seed.attempt nissa.seed.parameters "
+_BLENDED: Final = _SEED + "nissa.seed.alpha "
+_PENDING: Final = "nissa.span.pending "
+_GATE: Final = (
+    "nissa.gate.name nissa.gate.passed nissa.gate.score nissa.gate.checks_passed nissa.gate.checks_failed "
+    "nissa.gate.message "
+)
+_TYPE: Final = "nissa.run.id nissa.event.type "
+
+ROWS: Final = (
+    Row("resource", "", "nissa.run.id nissa.profile dl.rank dl.local_rank dl.world_size"),
+    Row("metric", "nissa.step", _ENV),
+    Row("metric", "nissa.epoch", _ENV),
+    Row("metric", "nissa.step.duration", _ENV),
+    Row("metric", "nissa.step.skipped", _MODEL),
+    Row("metric", "nissa.loss", _MODEL + "nissa.phase"),
+    Row("metric", "nissa.accuracy", _ENV + "nissa.phase"),
+    Row("metric", "nissa.class.accuracy", _ENV + "nissa.class.name"),
+    Row("metric", "nissa.learning_rate", _MODEL),
+    Row("metric", "nissa.clip.norm", _MODEL),
+    Row("metric", "nissa.clip.factor", _MODEL),
+    Row("metric", "nissa.gradient.norm", _LAYER),
+    Row("metric", "nissa.gradient.mean", _LAYER),
+    Row("metric", "nissa.gradient.std", _LAYER),
+    Row("metric", "nissa.gradient.abs_max", _LAYER),
+    Row("metric", "nissa.gradient.zero_fraction", _LAYER),
+    Row("metric", "nissa.gradient.vanishing_fraction", _LAYER),
+    Row("metric", "nissa.gradient.exploding_fraction", _LAYER),
+    Row("metric", "nissa.gradient.quantile", _LAYER + "nissa.quantile"),
+    Row("metric", "nissa.gradient.magnitude", _LAYER),
+    Row("metric", "nissa.gradient.nonfinite", _LAYER),
+    Row("metric", "nissa.gradient.global_norm", _MODEL),
+    Row("metric", "nissa.gradient.health", _MODEL),
+    Row("metric", "nissa.weight.norm", _LAYER),
+    Row("metric", "nissa.update.ratio", _LAYER),
+    Row("metric", "nissa.seed.count", _ENV + "nissa.seed.stage"),
+    Row("metric", "nissa.seed.transitions", _ENV + "nissa.seed.from nissa.seed.to nissa.blueprint.id"),
+    Row("metric", "nissa.seed.refused_transitions", _ENV + "nissa.blueprint.id"),
+    Row("metric", "nissa.seed.unsampled", _ENV),
+    Row("metric", "nissa.seed.gate.evaluations", _ENV + "nissa.gate.name nissa.gate.passed"),
+    Row("metric", "nissa.seed.gate.failed_checks", _ENV + "nissa.gate.name nissa.gate.check nissa.blueprint.id"),
+    Row("metric", "nissa.seed.lifespan", _ENV + "nissa.seed.outcome nissa.blueprint.id"),
+    Row("metric", "nissa.seed.alpha", _ENV + "nissa.seed.slot"),
+    Row("metric", "nissa.seed.gradient_ratio", _ENV + "nissa.seed.slot"),
+    Row("metric", "nissa.red_flag", _ENV + "nissa.red_flag.name"),
+    Row("metric", "nissa.hub.events", "nissa.backend.name nissa.event.type nissa.event.outcome"),
+    Row("metric", "nissa.hub.queue.size", "nissa.backend.name"),
+    Row("metric", "nissa.readback.lag", _MODEL),
+    Row("metric", "nissa.readback.dropped"),
+    Row(
+        "span",
+        "seed",
+        _BLENDED + "nissa.seed.outcome nissa.seed.improvement nissa.seed.cull_reason nissa.seed.epochs "
+        "nissa.seed.adopted nissa.seed.isolation_violations",
+    ),
+    Row("span", "seed.started", _SEED + _PENDING + "nissa.seed.adopted"),
+    Row("span", "seed.germinated", _SEED),
+    Row("span", "seed.germinated.started", _SEED + _PENDING),
+    Row("span", "seed.training", _BLENDED + "nissa.seed.outcome"),
+    Row("span", "seed.training.started", _SEED + _PENDING),
+    Row("span", "seed.blending", _BLENDED),
+    Row("span", "seed.blending.started", _BLENDED + _PENDING),
+    Row("span", "seed.shadowing", _BLENDED),
+    Row("span", "seed.shadowing.started", _BLENDED + _PENDING),
+    Row("span", "seed.probationary", _BLENDED),
+    Row("span", "seed.probationary.started", _BLENDED + _PENDING),
+    Row("span", "seed.fossilized", _BLENDED),
+    Row("span", "seed.culled", _SEED),
+    Row("span", "seed.embargoed", _SEED),
+    Row("span", "seed.embargoed.started", _SEED + _PENDING),
+    Row("span", "seed.resetting", _SEED),
+    Row("span", "seed.resetting.started", _SEED + _PENDING),
+    Row("span", "seed.dormant", _SEED),
+    Row("span", "epoch", _EPOCH),
+    Row("span", "epoch.started", _EPOCH + _PENDING),
+    Row("span", "validation", _EPOCH + "nissa.loss nissa.accuracy nissa.narrative"),
+    Row("span", "checkpoint", _EPOCH + "nissa.checkpoint.path"),
+    Row("span", "step", _RUN + "nissa.step nissa.loss"),
+    Row("span event", "nissa.seed.gate", _GATE),
+    Row("span event", "nissa.seed.refused", "nissa.seed.refusal nissa.seed.to"),
+    Row("span event", "nissa.seed.isolation_violation", "nissa.seed.isolation_violations nissa.event.message"),
+    Row("event", "nissa.seed.stage", _NAMED + _TYPE + "nissa.seed.from nissa.seed.to"),
+    Row("event", "nissa.seed.gate", _BLENDED + _GATE),
+    Row("event", "nissa.seed.refused", _SEED + "nissa.seed.refusal nissa.seed.to"),
+    Row(
+        "event",
+        "nissa.seed.isolation_violation",
+        _SEED + "nissa.seed.isolation_violations nissa.event.message",
+    ),
+    Row("event", "nissa.narrative", _EPOCH + "nissa.loss nissa.accuracy nissa.narrative nissa.red_flag.name"),
+    Row("event", "nissa.event.seed_germinated", _NAMED + _TYPE + "nissa.epoch"),
+    Row("event", "nissa.event.seed_fossilized", _NAMED + _TYPE),
+    Row("event", "nissa.event.seed_culled", _NAMED + _TYPE),
+    Row("event", "nissa.event.training_started", _TYPE),
+    Row("event", "nissa.event.training_ended", _TYPE),
+    Row("event", "nissa.event.checkpoint_saved", _EPOCH + _TYPE),
+    Row("event", "nissa.event.checkpoint_loaded", _NAMED + _TYPE),
+    Row("event", "nissa.event.plateau_detected", _EPOCH + _TYPE),
+    Row("event", "nissa.event.improvement_detected", _EPOCH + _TYPE),
+    Row("event", "nissa.event.performance_degradation", _EPOCH + _TYPE),
+    Row("event", "nissa.event.gradient_anomaly", _ENV + _TYPE),
+    Row("event", "nissa.event.anything", _TYPE),
+)

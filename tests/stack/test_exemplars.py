@@ -1,0 +1,100 @@
+"""An exemplar leads from a histogram in Prometheus to the epoch in Jaeger in which its value was measured."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nissa.semconv import attributes as attr
+from nissa.semconv import spans as names
+from scripts.stack import Stack
+from tests.stack.queries import ended, exemplars, parent, tags, trace, value
+from tests.stack.trainers.gradients import EPOCHS, STEPS
+from tests.stack.training import TRANSPORTS, Transport
+from tests.stack.truth import Truth, known_run
+from tests.support import until
+
+MILLISECOND = 1e-3
+"""What Prometheus keeps of a time."""
+
+EACH_TRANSPORT = pytest.mark.parametrize("transport", TRANSPORTS, ids=str)
+EVERY_EXPORT = pytest.mark.parametrize(
+    "transport",
+    [
+        pytest.param(
+            each,
+            # Of a stream that is sent in deltas, Prometheus keeps the exemplars of the first delta only.
+            marks=pytest.mark.xfail(
+                each.temporality == "delta",
+                raises=AssertionError,
+                reason="Prometheus adds up deltas without their exemplars",
+            ),
+        )
+        for each in TRANSPORTS
+    ],
+    ids=str,
+)
+SERIES = ("nissa_step_duration_seconds_bucket", "nissa_gradient_magnitude")
+
+
+@pytest.fixture
+def truth(stack: Stack, stack_folder: Path, transport: Transport) -> Truth:
+    return known_run(stack, stack_folder, transport)
+
+
+@EACH_TRANSPORT
+def test_the_exemplar_of_a_gradient_is_the_largest_of_a_step_of_its_epoch(stack: Stack, truth: Truth) -> None:
+    for found in _exemplars(stack, truth, "nissa_gradient_magnitude"):
+        step = _step(stack, found)
+        gradients = truth.magnitudes[found["series"]["nissa_parameter_name"]]
+        assert float(found["value"]) == gradients[tags(step)[attr.STEP]].max()
+
+
+@EACH_TRANSPORT
+def test_the_exemplar_of_a_duration_is_that_of_a_step_of_its_epoch(stack: Stack, truth: Truth) -> None:
+    for found in _exemplars(stack, truth, "nissa_step_duration_seconds_bucket"):
+        step = _step(stack, found)
+        assert float(found["value"]) == pytest.approx(step["duration"] / 1e6, abs=2e-6)
+        assert float(found["value"]) <= float(found["series"]["le"])
+
+
+@EVERY_EXPORT
+@pytest.mark.parametrize("series", SERIES)
+def test_every_export_brings_an_exemplar(stack: Stack, truth: Truth, series: str) -> None:
+    epochs = {tags(_epoch(stack, each))[attr.EPOCH] for each in _exemplars(stack, truth, series)}
+    assert epochs == {*range(EPOCHS)}
+
+
+def _exemplars(stack: Stack, truth: Truth, series: str) -> list[Any]:
+    # The exemplars of an export are stored with its numbers.
+    steps = f'max(nissa_step{{job="{truth.service}"}})'
+    until(lambda: value(stack, steps) == EPOCHS * STEPS - 1, "the last export")
+    found = exemplars(stack, f'{series}{{job="{truth.service}"}}')
+    assert found
+    return found
+
+
+def _step(stack: Stack, exemplar: Any) -> Any:
+    """Return the step that an exemplar was measured in, which its time tells."""
+    epoch = _epoch(stack, exemplar)
+    steps = [
+        span
+        for span in trace(stack, exemplar["labels"]["trace_id"])
+        if span["operationName"] == names.STEP and abs(ended(span) / 1e6 - exemplar["timestamp"]) < MILLISECOND
+    ]
+    assert steps
+    assert {parent(span) for span in steps} == {epoch["spanID"]}
+    assert all(tags(span)[attr.STEP] // STEPS == tags(epoch)[attr.EPOCH] for span in steps)
+    return steps[-1]
+
+
+def _epoch(stack: Stack, exemplar: Any) -> Any:
+    """Return the span that an exemplar names."""
+
+    def look() -> list[Any]:
+        spans = trace(stack, exemplar["labels"]["trace_id"])
+        return [span for span in spans if span["spanID"] == exemplar["labels"]["span_id"]]
+
+    (epoch,) = until(look, "the exemplar's trace")
+    assert epoch["operationName"] == names.EPOCH
+    return epoch

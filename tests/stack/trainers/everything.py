@@ -1,0 +1,108 @@
+"""Trains a small network while everything happens that telemetry has a name for, and prints what it did as JSON.
+
+Argument: the file that the state of the seed goes to whose fate is still open at the end.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nissa
+from nissa import GateResult, Run, Seed, Stage, TelemetryEvent
+
+STEPS = 3
+ACCURACIES = (0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2)
+"""By epoch: they rise, and fall again."""
+
+
+def main(state: Path) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with nissa.start("research", strict=False, console__enabled=False) as run:
+        env = run.environment(0)
+        model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        scaler = torch.amp.GradScaler("cpu")
+        env.watch(model, optimizer, name="toy", scaler=scaler)
+        seeds = [env.germinate(name, blueprint=f"{name}-blueprint", slot=name, parameters=10) for name in "ab"]
+        seeds.append(env.germinate("c", blueprint="c-blueprint", slot="c", module=model[2]))
+        _skip(model, optimizer, scaler)
+        lives = [_kept(seeds[0]), _refused(seeds[1])]
+        for epoch, accuracy in enumerate(ACCURACIES):
+            with env.epoch(epoch):
+                for life in lives:
+                    next(life, None)
+                for step in range(STEPS):
+                    inputs = torch.randn(16, 8)
+                    if (epoch, step) == (len(ACCURACIES) - 1, STEPS - 1):
+                        inputs[0, 0] = torch.inf
+                    loss = model(inputs).square().mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    env.log_loss(loss)
+                    if step == 0:
+                        env.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                env.validate(
+                    loss=1.0, accuracy=accuracy, train_accuracy=0.6, per_class_accuracy={"cat": 0.1, "dog": 0.9}
+                )
+                with env.checkpoint("model.pt"):
+                    pass
+            assert run.flush()  # an export for each epoch, so that deltas have something to add up
+        _foreign(run)
+        seeds[2].advance(Stage.TRAINING)
+        state.write_text(json.dumps(seeds[2].state_dict()))
+        return {"run_id": run.run_id, "seeds": {seed.seed_id: _told(seed) for seed in seeds}}
+
+
+def _skip(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """Overflow, so that the scaler leaves the step out."""
+    scaler.scale(model(torch.randn(16, 8)).sum() * torch.inf).backward()
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _kept(seed: Seed) -> Any:
+    seed.advance(Stage.TRAINING)
+    seed.isolation_violation("the host moved")
+    yield
+    passed = {"passed": False, "score": 0.1, "checks_passed": ("age",), "checks_failed": ("gain_0.10%",)}
+    seed.gate(GateResult("G2", message="too little", **passed))  # type: ignore[arg-type]  # one dictionary for all
+    yield
+    seed.advance(Stage.GERMINATED)
+    seed.advance(Stage.BLENDING, alpha=0.5)
+    seed.gate(GateResult("G3", passed=True, score=0.9))
+    yield
+    seed.advance(Stage.SHADOWING)
+    yield
+    seed.advance(Stage.PROBATIONARY, alpha=1.0)
+    yield
+    seed.fossilize(improvement=0.01)
+
+
+def _refused(seed: Seed) -> Any:
+    yield
+    seed.cull(reason="no improvement", improvement=-0.01)
+    yield
+    for stage in (Stage.EMBARGOED, Stage.RESETTING, Stage.DORMANT):
+        seed.advance(stage)
+        yield
+
+
+def _foreign(run: Run) -> None:
+    """Tell of a seed that had germinated before anybody looked, and of something that is nobody's event."""
+    change = {"from": "germinated", "to": "training", "blueprint_id": "late-blueprint"}
+    run.hub.emit(TelemetryEvent("SEED_STAGE_CHANGED", seed_id="late", slot_id="d", env_id="0", data=change))
+    run.hub.emit({"event_type": "ANYTHING", "data": {"detail": 1}})
+    run.hub.emit("no event")
+
+
+def _told(seed: Seed) -> dict[str, Any]:
+    return {"trace_id": seed.trace_id, "span_id": f"{seed.ids.span_id:016x}", "history": seed.history}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]))))
