@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.diagnostics.tracker import Observations
+from nissa.distributed.dtensors import whole
 from nissa.errors import ConfigurationError
 from nissa.events import EventType, Severity, SpanIds
 from nissa.gradients.readback import number
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from nissa.diagnostics.tracker import Diagnosis
-    from nissa.gradients.capture import Watch
+    from nissa.gradients.watch import Watch
     from nissa.session import Session
 
 
@@ -41,7 +42,13 @@ class Environment:
         self._train_loss: float | None = None
 
     def watch(
-        self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer", *, name: str | None = None
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
     ) -> "Watch":
         """See every ``optimizer.step()`` from here on; the handle's ``close()`` ends it and leaves no hook.
 
@@ -53,11 +60,15 @@ class Environment:
             model: Names the parameters.
             optimizer: Uses the gradients.
             name: Tells several models of an environment apart.
+            scaler: What calls the optimizer; steps that it skips are then counted. Gradients are seen without the
+                loss scale either way.
+            hooks: Register hooks on the optimizer. Without them the optimizer is left alone, and each step is marked
+                with ``with handle.step():``, for a ``step()`` that is compiled as a whole or replayed from a CUDA graph.
 
         Raises:
             WatchError: They cannot be watched together, or the optimizer is watched already.
         """
-        return self._session.watch(self.env_id, model, optimizer, name)
+        return self._session.watch(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:
@@ -87,9 +98,47 @@ class Environment:
             data = {"path": None if path is None else os.fspath(path), "started": started, "error": _named(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
-    def log_loss(self, loss: "torch.Tensor | float") -> None:
-        """Give the training loss of the step that follows; a device tensor is fine and is not waited for."""
-        self._clock.log_loss(loss)
+    def log_loss(self, loss: "torch.Tensor | float", *, model: str | None = None) -> None:
+        """Give the training loss of the step that follows; a device tensor is fine and is not waited for.
+
+        Args:
+            loss: One number.
+            model: Name of the watch whose step is meant, where an environment has several; else it is its first one's.
+        """
+        self._clock.log_loss(loss, model)
+
+    def clip_grad_norm_(
+        self,
+        parameters: "torch.Tensor | Iterable[torch.Tensor]",
+        max_norm: float,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = False,
+        foreach: bool | None = None,
+        *,
+        model: str | None = None,
+    ) -> "torch.Tensor":
+        """Clip gradients as ``torch.nn.utils.clip_grad_norm_`` does, and note their norm before and the factor.
+
+        Both are exported with the step that follows, as ``nissa.clip.norm`` and ``nissa.clip.factor``; nothing waits
+        for a device.
+
+        Args:
+            parameters: As in torch.
+            max_norm: As in torch.
+            norm_type: As in torch.
+            error_if_nonfinite: As in torch.
+            foreach: As in torch.
+            model: Name of the watch whose step is meant, where an environment has several; else it is its first one's.
+
+        Returns:
+            The norm before, as torch returns it.
+        """
+        from torch.nn.utils import clip_grad_norm_  # noqa: PLC0415 - `import nissa` must not import torch
+
+        norm = clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+        with self._session.containment.guard("clip_grad_norm_"):
+            self._clock.log_clipping(whole(norm), float(max_norm), model)
+        return norm
 
     def validate(
         self,
@@ -143,7 +192,8 @@ class Environment:
             seed_id: Unique among the live seeds of the environment.
             blueprint: What the seed is built from.
             slot: Where in the host it is grafted.
-            module: The seed itself; its parameters are counted, and it is not kept.
+            module: The seed itself; its parameters are counted, and their gradients are compared with those of the
+                host. It is not kept alive.
             parameters: How many parameters it has, where there is no module.
 
         Raises:
@@ -152,10 +202,15 @@ class Environment:
         """
         data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count(module)}
         self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data)
+        self._grow(str(seed_id), module)
         return self._seed(str(seed_id))
 
-    def resume_seed(self, state: Mapping[str, Any]) -> Seed:
+    def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life that ``Seed.state_dict()`` saved, in the same trace, in this process.
+
+        Args:
+            state: What ``state_dict()`` returned.
+            module: The seed itself, whose gradients are then compared with those of the host. It is not kept alive.
 
         Raises:
             ConfigurationError: The state is not what ``state_dict()`` returned.
@@ -173,6 +228,7 @@ class Environment:
             slot_id=record.slot_id,
             data={"seed_state": dict(state)},
         )
+        self._grow(record.seed_id, module)
         return self._seed(record.seed_id)
 
     @property
@@ -184,6 +240,10 @@ class Environment:
     def history(self) -> tuple[EpochSnapshot, ...]:
         """The newest snapshots, oldest first; how many is ``history_length`` of the configuration."""
         return tuple(self._session.tracker(self.env_id).history)
+
+    def _grow(self, seed_id: str, module: "torch.nn.Module | None") -> None:
+        if module is not None:
+            self._session.modules.add(self.env_id, seed_id, module)
 
     def _seed(self, seed_id: str) -> Seed:
         session = self._session

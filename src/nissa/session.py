@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,20 +13,25 @@ from nissa.diagnostics.anomalies import AnomalyWatch
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
-from nissa.gradients.capture import Sampling, StepNote, Watch, check_watchable, parameter_names
+from nissa.gradients.capture import Measures
 from nissa.gradients.delivery import StepDelivery
+from nissa.gradients.grouping import Grouping
+from nissa.gradients.notes import Sampling, StepNote
 from nissa.gradients.readback import Reader
 from nissa.gradients.selection import Selection
 from nissa.gradients.steps import StepClock
+from nissa.gradients.watch import Watch
+from nissa.gradients.watchable import check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement
 from nissa.kernels.moments import Layout, Thresholds
+from nissa.seeds.growing import SeedModules
 from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
     import torch
 
     from nissa.hub.hub import NissaHub
-    from nissa.profiles import TelemetryConfig
+    from nissa.profiles import GradientConfig, TelemetryConfig
 
 _logger = logging.getLogger("nissa")
 
@@ -54,8 +60,11 @@ class Session:
         self.containment = hub.containment
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
+        self.modules = SeedModules(self.table.slots)
         self.strict = _strict(config)
-        self.delivery = StepDelivery(self._record, most=config.gradients.max_parameters, now=now)
+        self.delivery = StepDelivery(
+            self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
+        )
         self.reader: Reader[StepNote] = Reader(
             self.delivery, capacity=config.limits.readback_queue_size, containment=self.containment
         )
@@ -67,8 +76,7 @@ class Session:
         self.sampling = Sampling(
             every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
             selection=Selection(config.gradients.layers),
-            layout=Layout() if config.gradients.histogram else Layout(buckets=None),
-            thresholds=Thresholds(config.gradients.vanishing_threshold, config.gradients.exploding_threshold),
+            measures=_measures(config.gradients),
         )
 
     # What the hub calls.
@@ -120,7 +128,14 @@ class Session:
         return self.trackers[env_id]
 
     def watch(
-        self, env_id: str | None, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer", name: str | None
+        self,
+        env_id: str | None,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer",
+        *,
+        name: str | None,
+        scaler: "torch.amp.GradScaler | None",
+        hooks: bool,
     ) -> Watch:
         """Watch an optimizer for an environment.
 
@@ -129,7 +144,7 @@ class Session:
         """
         if self.closed:
             raise WatchError("The run has ended; start another with nissa.start() and watch from there.")
-        check_watchable(model, optimizer)
+        check_watchable(model, optimizer, scaler)
         if id(optimizer) in self._watches:
             raise WatchError(
                 f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
@@ -141,14 +156,17 @@ class Session:
                 "Several optimizers are watched here, so their streams need names that differ: "
                 f"call watch(model, optimizer, name=...) with a name other than {name!r}."
             )
-        self.sampling.selection.warn_unmatched(parameter_names(model))
+        self.sampling.selection.warn_unmatched(model, optimizer)
         watch = Watch(
             model,
             optimizer,
             name=name,
             primary=not any(watch.primary for watch in here),
+            hooks=hooks,
+            scaler=scaler,
             sampling=self.sampling,
             clock=self.clock(env_id),
+            seeds=partial(self.modules.growing, env_id),
             reader=self.reader,
             containment=self.containment,
             on_close=self._forget,
@@ -189,6 +207,17 @@ class Session:
         if isinstance(measurement, GradientsMeasured):
             for event in self._anomalies.begins(measurement):
                 self.deliver(event)
+
+
+def _measures(gradients: "GradientConfig") -> Measures:
+    return Measures(
+        layout=Layout() if gradients.histogram else Layout(buckets=None),
+        thresholds=Thresholds(gradients.vanishing_threshold, gradients.exploding_threshold),
+        weights=gradients.weight_norms or gradients.update_ratios,
+        updates=gradients.update_ratios,
+        grouping=Grouping(gradients.group_by),
+        ranks=gradients.ranks,
+    )
 
 
 def _strict(config: "TelemetryConfig") -> bool:

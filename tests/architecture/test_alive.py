@@ -33,12 +33,16 @@ def folder() -> Path:
     toy = Toy()
     with nissa.start("research", run_id="r", strict=False, console__enabled=False) as run:
         env = run.environment(0)
-        env.watch(toy.model, toy.optimizer, name="toy")
-        kept = env.germinate("kept", blueprint="conv", slot="r0c0", module=torch.nn.Linear(2, 2))
+        scaler = torch.amp.GradScaler("cpu")
+        env.watch(toy.model, toy.optimizer, name="toy", scaler=scaler)
+        kept = env.germinate("kept", blueprint="conv", slot="r0c0", module=toy.model[2])
+        scaler.scale(toy.model(torch.ones(1, 8)).sum() * torch.inf).backward()
+        scaler.step(toy.optimizer)
         for number in range(3):
             with env.epoch(number):
                 for _ in range(3):
                     toy.step(env)
+                    env.clip_grad_norm_(toy.model.parameters(), 1.0)
                 env.validate(loss=1.0, accuracy=0.5, train_accuracy=0.6, per_class_accuracy={"a": 0.1, "b": 0.9})
                 with env.checkpoint("model.pt"):
                     pass

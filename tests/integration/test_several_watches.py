@@ -7,7 +7,7 @@ from tests.integration.conftest import Toy
 
 
 def _steps(memory: MemoryBackend) -> list[int]:
-    return [each.step for each in memory.measurements if isinstance(each, StepMeasured)]
+    return [each.step for each in memory.measurements if isinstance(each, StepMeasured) and each.primary]
 
 
 def test_when_the_first_optimizer_leaves_the_next_one_counts_the_steps(toy: Toy, another_toy: Toy) -> None:

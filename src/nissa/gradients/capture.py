@@ -1,280 +1,230 @@
-"""Sees every ``optimizer.step()`` through the optimizer's own hooks, and what gradients it used.
-
-Hooks of the instance, never of the class: an optimizer whose class inherits ``step`` from another is seen once.
-"""
+"""One sampled step: its gradients where they are, as statistics of every parameter."""
 
 import logging
-import sys
-import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from nissa.errors import WatchError
-from nissa.gradients.collector import Packed, pack
-from nissa.gradients.readback import Reader, Transfer
-from nissa.gradients.selection import Selection, names_of
+from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
+from nissa.distributed.sharding import Local, locals_of, replicated
+from nissa.gradients.scaling import unscaled
+from nissa.gradients.selection import names_of
+from nissa.gradients.weights import Weights
+from nissa.kernels import kernel_for
+from nissa.kernels.moments import Layout, Moments, Thresholds, decode
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from collections.abc import Sequence
 
-    from nissa.events import SpanIds
-    from nissa.gradients.steps import StepClock
-    from nissa.hub.containment import Containment
-    from nissa.kernels.moments import Layout, Thresholds
+    from numpy.typing import NDArray
 
-Hook = TypeVar("Hook", bound=Callable[..., Any])
+    from nissa.gradients.grouping import Grouping
 
 _logger = logging.getLogger("nissa")
 
-_STEP: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
-"""Of torch's wrapper around every ``step``, which runs the hooks."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepNote:
-    """What the host knows about a step while its numbers are on their way.
+class Measures:
+    """What is measured in a sampled step.
 
     Args:
-        packed: The gradients' statistics, None where the step was not sampled.
-        loss: The loss where it was a number already.
-        loss_follows: The transfer's last array is the loss.
-        primary: Whether the optimizer is the first that its environment watches, whose steps are *the* steps.
+        layout: Which statistics of gradients.
+        thresholds: Where an element counts as vanishing or exploding.
+        weights: Also the norm of each parameter.
+        updates: Also how far each parameter moves; needs ``weights``.
+        grouping: Which parameters share a stream; none where it is None.
+        ranks: Which ranks export what: ``auto``, ``first`` or ``all``, see `nissa.profiles.GradientConfig`.
     """
 
-    env_id: str | None
-    model_name: str | None
-    step: int
-    primary: bool
-    time_unix_nano: int
-    duration: float | None
-    learning_rate: float | None
-    epoch_ids: "SpanIds | None"
-    packed: Packed | None
-    loss: float | None
-    loss_follows: bool
+    layout: Layout
+    thresholds: Thresholds
+    weights: bool = False
+    updates: bool = False
+    grouping: "Grouping | None" = None
+    ranks: str = "auto"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """Which steps are sampled, and what is measured then.
+@dataclass(frozen=True, slots=True, eq=False)
+class Statistics:
+    """Statistics of a sampled step on the host, a row per parameter.
 
     Args:
-        every_n_steps: Step numbers that it divides are sampled; 0 samples none.
+        streams: What each row is exported as, unless there are too many.
+        exported: Rows that this rank exports; all were measured.
+        squares: Squared L2 norm of each parameter before the step, and of its change; shape ``(rows, 0..2)``.
+        seeds: Rows of each seed that is being grown, by slot.
     """
 
-    every_n_steps: int
-    selection: Selection
-    layout: "Layout"
-    thresholds: "Thresholds"
-
-    def wants(self, step: int) -> bool:
-        """Whether a step is sampled: a function of its number alone, so that all ranks agree."""
-        return self.every_n_steps > 0 and step % self.every_n_steps == 0
+    names: tuple[str, ...]
+    streams: tuple[str, ...]
+    moments: Moments
+    exported: "NDArray[np.bool_]"
+    squares: "NDArray[np.float64]"
+    seeds: "dict[str, NDArray[np.intp]]"
 
 
-class Watch:
-    """A watched optimizer; returned by ``run.watch``.
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What the statistics of a sampled step are of; they travel apart from it.
 
-    Attributes:
-        steps: How many steps it made since it is watched.
-        name: The model's name, None where there is only one.
-        primary: Whether its steps are the steps of its environment.
+    Args:
+        names: A parameter per row; rows of all parts together, part by part.
+        streams: The stream of each row.
+        extra: Columns behind those of the layout.
+        slots: The slot of the seed that each row belongs to, None for the host network.
     """
 
-    def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        *,
-        name: str | None,
-        primary: bool,
-        sampling: Sampling,
-        clock: "StepClock",
-        reader: Reader[StepNote],
-        containment: "Containment",
-        on_close: "Callable[[Watch], None]",
-    ) -> None:
-        self.steps = 0
-        self.name = name
-        self.primary = primary
-        self._model = weakref.ref(model)
-        self._sampling = sampling
-        self._clock = clock
-        self._reader = reader
-        self._containment = containment
-        self._packed: Packed | None = None
-        self._inside = self._nested = self._orphaned = False
-        self._optimizer_id = id(optimizer)
-        self._gone = weakref.finalize(optimizer, on_close, self)
-        self._gone.atexit = False
-        # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
-        self._hooks = [
-            optimizer.register_step_pre_hook(_untraced(self._before)),
-            optimizer.register_step_post_hook(_untraced(self._after)),
-        ]
+    names: tuple[str, ...]
+    streams: tuple[str, ...]
+    layout: Layout
+    extra: int
+    exported: tuple[bool, ...]
+    slots: tuple[str | None, ...]
 
-    @property
-    def key(self) -> int:
-        """Identity of the watched optimizer."""
-        return self._optimizer_id
-
-    def close(self) -> None:
-        """Stop watching and leave no hook behind; harmless when called again."""
-        hooks, self._hooks = self._hooks, []
-        for hook in hooks:
-            hook.remove()
-        self._gone()
-
-    def _before(
-        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._inside and _steps_under_way(optimizer) > 1:
-            self._nested = True
-            return None
-        self._inside, self._nested, self._packed = True, False, None
-        if not self._sampling.wants(self.steps):
-            return None
-        if callable(kwargs.get("closure")):
-            return args, {**kwargs, "closure": self._capturing(kwargs["closure"], optimizer)}
-        if len(args) > 1 and callable(args[1]):
-            return (args[0], self._capturing(args[1], optimizer), *args[2:]), kwargs
-        self._capture(optimizer)
-        return None
-
-    def _capturing(self, closure: Callable[..., Any], optimizer: torch.optim.Optimizer) -> Callable[..., Any]:
-        """Gradients exist only once the closure ran; of several calls the first is at the step's starting point."""
-        calls: Iterator[int] = count()
-
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            result = closure(*args, **kwargs)
-            if next(calls) == 0:
-                self._capture(optimizer)
-            return result
-
-        return wrapped
-
-    def _capture(self, optimizer: torch.optim.Optimizer) -> None:
-        with self._containment.guard("gradient capture"), torch.no_grad():
-            model = self._model()
-            if model is None:
-                self._warn_orphaned()
-                return
-            if _capturing_graph():
-                return
-            gradients = self._sampling.selection.gradients(model, optimizer)
-            self._packed = pack(gradients, self._sampling.layout, self._sampling.thresholds)
-
-    def _warn_orphaned(self) -> None:
-        if not self._orphaned:
-            self._orphaned = True
+    def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> Statistics:
+        """Return the statistics from the parts' host copies."""
+        width = self.layout.width + self.extra
+        rows = [np.asarray(array, dtype=np.int64).reshape(-1, width) for array in arrays]
+        packed = np.concatenate(rows) if rows else np.zeros((0, width), dtype=np.int64)
+        counts = packed[:, 0]
+        if (counts == FAILED).any():
             _logger.warning(
-                "A watched model is gone while its optimizer still steps, so that its gradients are no longer measured. "
-                "Keep a reference to what watch() was given: it keeps none."
+                "Gradients of %d sharded parameters are absent from a step: a rank could not measure its part.",
+                int((counts == FAILED).sum()),
             )
-
-    def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        if self._nested and _steps_under_way(optimizer) > 1:
-            return
-        self._inside = self._nested = False
-        step, self.steps = self.steps, self.steps + 1
-        with self._containment.guard("step"):
-            at = self._clock.now()
-            packed, self._packed = self._packed, None
-            value, bits = self._loss()
-            tensors = list(packed.parts) if packed is not None else []
-            note = StepNote(
-                env_id=self._clock.env_id,
-                model_name=self.name,
-                step=step,
-                primary=self.primary,
-                time_unix_nano=at,
-                duration=self._clock.lap(at) if self.primary else None,
-                learning_rate=_learning_rate(optimizer),
-                epoch_ids=self._clock.epoch_ids,
-                packed=packed,
-                loss=value,
-                loss_follows=bits is not None,
-            )
-            self._reader.submit(Transfer(tensors if bits is None else _with_loss(tensors, bits)), note)
-
-    def _loss(self) -> tuple[float | None, torch.Tensor | None]:
-        """Return the step's loss as a number, or as bits on its device; neither where there is none, or no number."""
-        loss = self._clock.take_loss()
-        with self._containment.guard("log_loss"):
-            if isinstance(loss, torch.Tensor):
-                return None, _loss_bits(loss)
-            return None if loss is None else float(loss), None
-        return None, None
+        there = np.flatnonzero(counts >= 0)
+        squares = np.ascontiguousarray(packed[there, self.layout.width :]).view(np.float64)
+        slots = np.array([self.slots[row] or "" for row in there], dtype=object)
+        return Statistics(
+            names=tuple(self.names[row] for row in there),
+            streams=tuple(self.streams[row] for row in there),
+            moments=decode(packed[there, : self.layout.width], self.layout),
+            exported=np.array(self.exported, dtype=np.bool_)[there],
+            squares=squares,
+            seeds={slot: np.flatnonzero(slots == slot) for slot in dict.fromkeys(self.slots) if slot is not None},
+        )
 
 
-def check_watchable(model: object, optimizer: object) -> None:
-    """Refuse what cannot be watched, saying what to do.
+@dataclass(slots=True)
+class _Part:
+    """What one device holds of a step; a parameter per entry of each list."""
 
-    Raises:
-        WatchError: ``model`` is no module, ``optimizer`` no optimizer, or it has none of the model's parameters.
+    names: list[str] = field(default_factory=list)
+    parameters: list[torch.Tensor] = field(default_factory=list)
+    gradients: list[torch.Tensor] = field(default_factory=list)
+    locals: list[Local] = field(default_factory=list)
+    rows: torch.Tensor | None = None
+
+
+class Capture:
+    """Follows one sampled step from its beginning to its end.
+
+    Args:
+        measures: What to measure.
+        candidates: Name and parameter of all that the step may use, each once.
+        optimizer: Says what gradients are still scaled by.
+        model: Says whether other ranks have the same gradients.
     """
-    if not isinstance(model, torch.nn.Module):
-        raise WatchError(f"watch() needs a torch.nn.Module to watch, not a {type(model).__name__}.")
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise WatchError(
-            f"watch() needs the torch.optim.Optimizer that trains the model, not a {type(optimizer).__name__}; "
-            "call watch(model, optimizer)."
+
+    def __init__(
+        self,
+        measures: Measures,
+        candidates: "Sequence[tuple[str, torch.Tensor]]",
+        optimizer: torch.optim.Optimizer | None = None,
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        self._measures = measures
+        self._candidates = candidates
+        self._optimizer = optimizer
+        self._model = model
+        self._replicas = None if model is None else replicated(model)
+        self._parts: dict[torch.device, _Part] = {}
+        self._failed = False
+        self._weights = (
+            Weights([parameter for _, parameter in candidates], updates=measures.updates) if measures.weights else None
         )
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not trained & {id(parameter) for parameter in model.parameters()}:
-        raise WatchError(
-            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}: was it built "
-            "for another model, or before the model's parameters were replaced? Build it from model.parameters()."
+
+    def read(self) -> None:
+        """Measure the gradients, which are there now; nothing waits for a device."""
+        parameters = [parameter for _, parameter in self._candidates]
+        found = locals_of([(parameter, parameter.grad) for parameter in parameters])
+        for (name, parameter), local in zip(self._candidates, found, strict=True):
+            if local.tensor is None and not local.groups:
+                continue  # frozen or unused; a shard that is missing here may be there on another rank
+            part = self._parts.setdefault(parameter.device, _Part())
+            part.names.append(name)
+            part.parameters.append(parameter)
+            part.locals.append(local)
+        for device, part in self._parts.items():
+            self._measure(device, part)
+
+    def _measure(self, device: torch.device, part: _Part) -> None:
+        try:
+            here = [
+                torch.empty(0, device=device) if each.tensor is None else unscaled(each.tensor, self._optimizer)
+                for each in part.locals
+            ]
+            part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds)
+        except Exception:
+            if not any(local.groups for local in part.locals):
+                raise
+            # The other ranks are about to wait for this one.
+            self._failed = True
+            part.rows = identity_rows(len(part.locals), self._measures.layout, device)
+            _logger.warning("This rank could not measure its part of a step's gradients.", exc_info=True)
+
+    def finish(self, seeds: "Sequence[tuple[str, frozenset[int]]]" = ()) -> tuple[list[torch.Tensor], Sampled]:
+        """Return the statistics, merged over ranks, one int64 tensor per device, and what they are of.
+
+        Args:
+            seeds: Slot and parameter ids of each seed that is being grown.
+        """
+        parts = list(self._parts.values())
+        tensors = [self._merged(part) for part in parts]
+        owner = {key: slot for slot, keys in seeds for key in keys}
+        extra = 0 if self._weights is None else 1 + self._measures.updates
+        names = tuple(name for part in parts for name in part.names)
+        grouping = self._measures.grouping
+        sampled = Sampled(
+            names=names,
+            streams=names if grouping is None or self._model is None else grouping.streams(self._model, names),
+            layout=self._measures.layout,
+            extra=extra,
+            exported=tuple(self._exports(local) for part in parts for local in part.locals),
+            slots=tuple(owner.get(id(parameter)) for part in parts for parameter in part.parameters),
         )
+        return tensors, sampled
+
+    def _merged(self, part: _Part) -> torch.Tensor:
+        assert part.rows is not None  # noqa: S101 - read() has filled it
+        squares = None if self._weights is None else self._weights.squares(part.parameters)
+        rows, squares = merge_ranks(
+            part.rows,
+            self._measures.layout,
+            [local.groups for local in part.locals],
+            present=[local.tensor is not None for local in part.locals],
+            failed=self._failed,
+            sums=squares,
+        )
+        return rows if squares is None else torch.cat([rows, squares.view(torch.int64)], dim=1)
+
+    def _exports(self, local: Local) -> bool:
+        if self._measures.ranks == "auto":
+            alone = self._replicas is None or torch.distributed.get_rank(self._replicas) == 0
+            return local.first and alone
+        return self._measures.ranks == "all" or _global_rank() == 0
+
+
+def _global_rank() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    rank = os.environ.get("RANK", "")
+    return int(rank) if rank.isdigit() else 0
 
 
 def parameter_names(model: torch.nn.Module) -> list[str]:
     """Return the names that a model's parameters have in telemetry."""
     return [name for name, _ in names_of(model)]
-
-
-def _untraced(hook: Hook) -> Hook:
-    """Return a hook that a compiled step() leaves its graph for: traced, it would be compiled anew for each step."""
-    outside: Hook = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    return outside
-
-
-def _steps_under_way(optimizer: torch.optim.Optimizer) -> int:
-    """Return how many ``step()`` calls of an optimizer are on the stack.
-
-    There are two where a class's ``step`` calls that of its parent: torch then runs the hooks for each. Only the stack
-    tells this from a step that raised, which runs no post hook.
-    """
-    number = 0
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to the stack
-    while frame is not None:
-        number += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
-        frame = frame.f_back
-    return number
-
-
-def _capturing_graph() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-
-
-def _loss_bits(loss: torch.Tensor) -> torch.Tensor:
-    """Return a loss as the bits of a float64, shape ``(1,)``."""
-    if loss.numel() != 1:
-        raise ValueError(f"log_loss() takes one number, not a tensor of shape {tuple(loss.shape)}; give its mean.")
-    return loss.to(torch.float64, copy=True).reshape(1).view(torch.int64)
-
-
-def _with_loss(tensors: list[torch.Tensor], bits: torch.Tensor) -> list[torch.Tensor]:
-    """Append the loss to the last part, where that is on the same device, so that they share one copy."""
-    if tensors and tensors[-1].device == bits.device and bits.device.type != "cpu":
-        return [*tensors[:-1], torch.cat([tensors[-1].reshape(-1), bits])]
-    return [*tensors, bits]
-
-
-def _learning_rate(optimizer: torch.optim.Optimizer) -> float | None:
-    rate = optimizer.param_groups[0].get("lr") if optimizer.param_groups else None
-    return float(rate) if isinstance(rate, int | float) else None

@@ -1,4 +1,4 @@
-"""Packs the statistics of many gradients into one tensor per device, and unpacks them on the host."""
+"""Measures gradients when it is asked to, without hooks."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,55 +7,16 @@ import numpy as np
 import torch
 
 from nissa.errors import UnknownNameError
+from nissa.gradients.capture import Capture, Measures, Sampled
 from nissa.gradients.health import assess
 from nissa.gradients.readback import Transfer
 from nissa.gradients.selection import names_of
-from nissa.kernels import kernel_for
-from nissa.kernels.moments import Layout, Moments, Thresholds, decode
+from nissa.kernels.moments import Layout, Moments, Thresholds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from numpy.typing import NDArray
-
     from nissa.hub.measurements import GradientHealth
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Statistics on their devices.
-
-    Args:
-        names: A parameter per row; rows of all parts together, part by part.
-        parts: int64 tensors ``(rows, layout.width)``, one per device.
-    """
-
-    names: tuple[str, ...]
-    parts: tuple[torch.Tensor, ...]
-    layout: Layout
-
-    def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> Moments:
-        """Return the statistics from the parts' host copies."""
-        rows = [np.asarray(array, dtype=np.int64).reshape(-1, self.layout.width) for array in arrays]
-        packed = np.concatenate(rows) if rows else np.zeros((0, self.layout.width), dtype=np.int64)
-        return decode(packed, self.layout)
-
-
-def pack(named: "Iterable[tuple[str, torch.Tensor]]", layout: Layout, thresholds: Thresholds) -> Packed:
-    """Measure gradients where they are; nothing waits for a device here.
-
-    Args:
-        named: Name and gradient; devices and dtypes may be mixed.
-        layout: What to measure.
-        thresholds: Where an element counts as vanishing or exploding.
-    """
-    devices: dict[torch.device, tuple[list[str], list[torch.Tensor]]] = {}
-    for name, gradient in named:
-        names, tensors = devices.setdefault(gradient.device, ([], []))
-        names.append(name)
-        tensors.append(gradient)
-    parts = tuple(kernel_for(device.type)(tensors, layout, thresholds) for device, (_, tensors) in devices.items())
-    return Packed(tuple(name for names, _ in devices.values() for name in names), parts, layout)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,9 +47,9 @@ class GradientStatistics:
 class PendingGradients:
     """Gradient statistics that may still be on their way from a device; see `collect_gradients`."""
 
-    def __init__(self, packed: Packed) -> None:
-        self._packed = packed
-        self._transfer = Transfer(packed.parts)
+    def __init__(self, parts: "Sequence[torch.Tensor]", sampled: "Sampled") -> None:
+        self._sampled = sampled
+        self._transfer = Transfer(parts)
 
     def done(self) -> bool:
         """Whether `result` would return at once; never waits."""
@@ -100,8 +61,8 @@ class PendingGradients:
         Raises:
             TimeoutError: They did not come within ``timeout`` seconds.
         """
-        moments = self._packed.unpack(self._transfer.arrays(timeout))
-        return GradientStatistics(self._packed.names, moments, assess(self._packed.names, moments))
+        found = self._sampled.unpack(self._transfer.arrays(timeout))
+        return GradientStatistics(found.names, found.moments, assess(found.names, found.moments))
 
 
 def collect_gradients(
@@ -129,22 +90,26 @@ def collect_gradients(
         >>> pending.result()["weight"].norm
         array([5.])
     """
-    layout = Layout() if histogram else Layout(buckets=None)
-    thresholds = Thresholds(vanishing=vanishing_threshold, exploding=exploding_threshold)
-    return PendingGradients(pack(_named_gradients(parameters), layout, thresholds))
+    measures = Measures(
+        layout=Layout() if histogram else Layout(buckets=None),
+        thresholds=Thresholds(vanishing=vanishing_threshold, exploding=exploding_threshold),
+    )
+    capture = Capture(measures, _named(parameters))
+    with torch.no_grad():
+        capture.read()
+        return PendingGradients(*capture.finish())
 
 
-def _named_gradients(
+def _named(
     parameters: "torch.nn.Module | torch.Tensor | Iterable[torch.Tensor] | Iterable[tuple[str, torch.Tensor]]",
-) -> "Iterable[tuple[str, torch.Tensor]]":
+) -> list[tuple[str, torch.Tensor]]:
     items: Iterable[torch.Tensor | tuple[str, torch.Tensor]]
     if isinstance(parameters, torch.nn.Module):
         items = names_of(parameters)
     else:
         items = [parameters] if isinstance(parameters, torch.Tensor) else parameters
-    seen: set[int] = set()
+    named: dict[int, tuple[str, torch.Tensor]] = {}
     for position, item in enumerate(items):
         name, parameter = item if isinstance(item, tuple) else (str(position), item)
-        if parameter.grad is not None and id(parameter) not in seen:
-            seen.add(id(parameter))
-            yield name, parameter.grad
+        named.setdefault(id(parameter), (name, parameter))
+    return list(named.values())

@@ -1,24 +1,27 @@
 """From a step's numbers on the host to measurements; runs on the reader's thread."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from math import isnan
 from time import time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nissa.gradients.folding import fold_names
+from nissa.gradients.folding import StreamBound
+from nissa.gradients.grouping import largest
 from nissa.gradients.health import assess
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
+from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE
+from nissa.gradients.ratios import Energies, energies, seed_ratios
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.gradients.capture import StepNote
+    from nissa.gradients.capture import Statistics
+    from nissa.gradients.notes import StepNote
     from nissa.hub.measurements import GradientHealth
-
-_folds = lru_cache(maxsize=8)(fold_names)
 
 
 @dataclass(slots=True)
@@ -40,10 +43,14 @@ class Latest:
 
     Args:
         by_model: The newest gradients of each watched model.
+        energies: What seeds and host contribute to them, for each watched model.
+        skipped: How many calls of each optimizer's ``step()`` left its parameters alone.
         epochs: Training losses by the span id of their epoch; only the newest two are kept.
     """
 
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
+    energies: dict[str | None, Energies] = field(default_factory=dict)
+    skipped: Counter[str | None] = field(default_factory=Counter)
     epochs: dict[int, Losses] = field(default_factory=dict)
 
     def health(self) -> "GradientHealth | None":
@@ -57,13 +64,22 @@ class StepDelivery:
 
     Args:
         record: Where measurements go.
-        most: How many parameters have streams of their own per model.
+        most: How many streams a model may have.
+        top: How many of them, those of the largest norm, are exported with each sample; None exports all.
         now: The clock that steps were timed with, nanoseconds since the Unix epoch.
     """
 
-    def __init__(self, record: Callable[[Measurement], None], *, most: int, now: Callable[[], int] = time_ns) -> None:
+    def __init__(
+        self,
+        record: Callable[[Measurement], None],
+        *,
+        most: int,
+        top: int | None = None,
+        now: Callable[[], int] = time_ns,
+    ) -> None:
         self._record = record
-        self._most = most
+        self._bound = StreamBound(most)
+        self._top = top
         self._now = now
         self._latest: dict[str | None, Latest] = {}
 
@@ -73,19 +89,28 @@ class StepDelivery:
 
     def forget(self, env_id: str | None, model_name: str | None) -> None:
         """Forget the newest gradients of a model that is no longer watched."""
-        self.latest(env_id).by_model.pop(model_name, None)
+        latest = self.latest(env_id)
+        latest.by_model.pop(model_name, None)
+        latest.energies.pop(model_name, None)
+        latest.skipped.pop(model_name, None)
 
     def __call__(self, note: "StepNote", arrays: "list[NDArray[np.generic]]") -> None:
         """Take one step's numbers."""
-        arrays, loss = split_loss(note, arrays)
-        if loss is not None:
-            self._add_loss(note, loss)
-        if note.primary:
-            self._record(_step(note, loss))
-        if note.packed is not None:
-            sample = self._sample(note, arrays)
-            self.latest(note.env_id).by_model[note.model_name] = sample
-            self._record(sample)
+        rows, moved = note.parcel.unwrap(arrays)
+        numbers = {**note.known, **moved}
+        latest = self.latest(note.env_id)
+        if note.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
+            latest.skipped[note.model_name] += not note.skipped  # such a step was not even called, nor counted
+            self._record(
+                StepSkipped(env_id=note.env_id, model_name=note.model_name, time_unix_nano=note.time_unix_nano)
+            )
+            return
+        step = note.step - latest.skipped[note.model_name]
+        if note.primary and LOSS in numbers:
+            self._add_loss(note, numbers[LOSS])
+        self._record(_step(note, step, numbers))
+        if note.sampled is not None:
+            self._sample(note, step, note.sampled.unpack(rows))
 
     def _add_loss(self, note: "StepNote", loss: float) -> None:
         epochs = self.latest(note.env_id).epochs
@@ -95,46 +120,72 @@ class StepDelivery:
         while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
             del epochs[next(iter(epochs))]
 
-    def _sample(self, note: "StepNote", arrays: "list[NDArray[np.generic]]") -> GradientsMeasured:
-        assert note.packed is not None  # noqa: S101 - the caller looked
-        moments = note.packed.unpack(arrays)
-        health = assess(note.packed.names, moments)
-        names, groups = _folds(note.packed.names, self._most)
-        if len(names) < len(note.packed.names):
+    def _sample(self, note: "StepNote", step: int, found: "Statistics") -> None:
+        latest = self.latest(note.env_id)
+        mine = latest.energies[note.model_name] = energies(found.moments, found.seeds, note.epoch_ids)
+        others = [each for model, each in latest.energies.items() if model != note.model_name]
+        common: dict[str, Any] = {
+            "env_id": note.env_id,
+            "model_name": note.model_name,
+            "step": step,
+            "time_unix_nano": note.time_unix_nano,
+            "epoch_ids": note.epoch_ids,
+            "health": assess(found.names, found.moments),
+            "lag": max(0.0, (self._now() - note.time_unix_nano) / 1e9),
+            "seed_ratios": seed_ratios(mine, others),
+        }
+        everything = np.arange(len(found.names))
+        seen = latest.by_model[note.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
+        if found.exported.all():
+            self._record(seen)
+        elif found.exported.any():  # what the other rows say, another rank exports
+            self._record(GradientsMeasured(**common, **self._streams(found, np.flatnonzero(found.exported))))
+
+    def _streams(self, found: "Statistics", rows: "NDArray[np.intp]") -> dict[str, Any]:
+        """Return what is told of some rows, folded where they are many."""
+        names, groups = self._bound(tuple(found.streams[row] for row in rows))
+        moments, squares = found.moments.select(rows), found.squares[rows]
+        if len(names) < len(rows):
             moments = moments.fold(groups, len(names))
-        return GradientsMeasured(
-            env_id=note.env_id,
-            model_name=note.model_name,
-            step=note.step,
-            time_unix_nano=note.time_unix_nano,
-            names=names,
-            moments=moments,
-            health=health,
-            lag=max(0.0, (self._now() - note.time_unix_nano) / 1e9),
-            epoch_ids=note.epoch_ids,
-        )
+            folded = np.zeros((len(names), squares.shape[1]))
+            np.add.at(folded, groups, squares)
+            squares = folded
+        norms = np.sqrt(squares)
+        measured = norms.shape[1]
+        return {
+            "names": names,
+            "moments": moments,
+            "shown": None if self._top is None else largest(moments, self._top),
+            "weight_norms": norms[:, 0] if measured else None,
+            "update_ratios": _ratio(norms[:, 1], norms[:, 0]) if measured > 1 else None,
+        }
 
 
-def split_loss(
-    note: "StepNote", arrays: "list[NDArray[np.generic]]"
-) -> "tuple[list[NDArray[np.generic]], float | None]":
-    """Return the parts' arrays and the loss, which may be an array of its own or the tail of the last part."""
-    if not note.loss_follows:
-        return arrays, note.loss
-    *parts, last = arrays
-    flat = last.reshape(-1)
-    loss = float(flat[-1:].view(np.float64)[0])
-    return ([*parts, flat[:-1]] if flat.size > 1 else parts), loss
-
-
-def _step(note: "StepNote", loss: float | None) -> StepMeasured:
+def _step(note: "StepNote", step: int, numbers: dict[str, float]) -> StepMeasured:
+    norm = numbers.get(CLIP_NORM)
     return StepMeasured(
         env_id=note.env_id,
-        step=note.step,
+        model_name=note.model_name,
+        primary=note.primary,
+        step=step,
         time_unix_nano=note.time_unix_nano,
         duration=note.duration,
-        loss=loss,
-        learning_rate=note.learning_rate,
-        sampled=note.packed is not None,
+        loss=numbers.get(LOSS),
+        learning_rate=numbers.get(RATE),
+        sampled=note.sampled is not None,
         epoch_ids=note.epoch_ids,
+        clip_norm=norm,
+        clip_factor=None if norm is None or note.clip_limit is None else clip_factor(norm, note.clip_limit),
     )
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """Return what ``torch.nn.utils.clip_grad_norm_`` multiplies gradients with: ``limit / (norm + 1e-6)``, at most 1."""
+    factor = limit / (norm + 1e-6)
+    return factor if isnan(factor) else min(1.0, factor)
+
+
+def _ratio(part: "NDArray[np.float64]", whole: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    ratio = np.full(part.shape, np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio

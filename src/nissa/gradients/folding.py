@@ -1,32 +1,141 @@
 """Bounds the number of streams: what is over the bound is folded into its block, never cut."""
 
-from collections import Counter
+import heapq
+import logging
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+_logger = logging.getLogger("nissa")
 
-def fold_names(names: tuple[str, ...], most: int) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+_NETWORKS: Final = 64
+"""Lists of names whose streams are remembered: one per model, and per network that one grew through."""
+
+Folded = tuple[tuple[str, ...], NDArray[np.intp]]
+"""Stream names, and for each parameter the index of its stream."""
+
+
+def fold_names(names: tuple[str, ...], most: int) -> Folded:
     """Return at most ``most`` stream names, and for each parameter the index of its stream.
 
     Blocks with the most members are folded first, so that as many parameters as possible keep a stream of their own; a
     folded block is called ``<block>.*``. The result is a function of its arguments alone, so that ranks agree.
+
+    Args:
+        names: A parameter each, or the group that it shares a stream with.
+        most: At least 1.
     """
-    streams = list(names)
-    while len(set(streams)) > most:
-        streams = _fold_once(streams)
-    order = {stream: index for index, stream in enumerate(dict.fromkeys(streams))}
-    return tuple(order), np.array([order[stream] for stream in streams], dtype=np.intp)
+    streams = _Streams(names)
+    while len(streams.members) > most:
+        streams.fold()
+    members = sorted(streams.members.items(), key=lambda item: min(item[1]))
+    groups = np.zeros(len(names), dtype=np.intp)
+    for group, (_, indices) in enumerate(members):
+        groups[indices] = group
+    return tuple(stream for stream, _ in members), groups
 
 
-def _fold_once(streams: list[str]) -> list[str]:
-    children = Counter(_block(stream) for stream in set(streams))
-    block, members = max(children.items(), key=lambda item: (item[1], item[0].count("."), item[0]))
-    if members > 1:
-        return [block if _block(stream) == block else stream for stream in streams]
-    # Every block has one member: moving the deepest ones up a level makes them share a block sooner or later.
-    deepest = max(stream.count(".") for stream in streams)
-    return [_block(stream) if stream.count(".") == deepest else stream for stream in streams]
+class StreamBound:
+    """Folds names, the same ones once, and says once when the bound made it do so.
+
+    Args:
+        most: How many streams a model may have.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._told = False
+        self._fold = lru_cache(maxsize=_NETWORKS)(fold_names)
+
+    def __call__(self, names: tuple[str, ...]) -> Folded:
+        """Return what `fold_names` returns."""
+        folded = self._fold(names, self._most)
+        if not self._told and len(set(names)) > len(folded[0]):
+            self._told = True
+            self._tell(names, *folded)
+        return folded
+
+    def _tell(self, names: tuple[str, ...], streams: tuple[str, ...], groups: NDArray[np.intp]) -> None:
+        before = len(set(names))
+        own = len(set(names) & set(streams))
+        _logger.warning(
+            "gradients.max_parameters (%d): of %d gradient streams %d are folded into %d of their blocks, such as %s, and "
+            "%d stay as they are. To see more, raise gradients.max_parameters, choose with gradients.layers, or share by "
+            "structure with gradients.group_by.",
+            self._most,
+            before,
+            before - own,
+            len(streams) - own,
+            streams[int(np.argmax(np.bincount(groups)))],
+            own,
+        )
+
+
+class _Streams:
+    """Streams while they are folded.
+
+    Args:
+        names: A stream each, to begin with.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.members: dict[str, list[int]] = {}
+        for index, name in enumerate(names):
+            self.members.setdefault(name, []).append(index)
+        self._children: dict[str, set[str]] = {}
+        self._queue: list[tuple[int, int, str]] = []
+        self._rank = {block: -rank for rank, block in enumerate(sorted(_blocks(names), key=_depth_and_name))}
+        for name in self.members:
+            self._children.setdefault(_block(name), set()).add(name)
+        for block in self._children:
+            self._offer(block)
+
+    def fold(self) -> None:
+        """Fold the block with the most members; of equal ones the deepest, and then the last by name."""
+        while self._queue:
+            negative_size, _, block = heapq.heappop(self._queue)
+            if len(self._children[block]) == -negative_size:  # else its members were folded since
+                self._move(list(self._children[block]))
+                return
+        # Every block has one member: moving the deepest ones up a level makes them share a block sooner or later.
+        deepest = max(stream.count(".") for stream in self.members)
+        self._move([stream for stream in self.members if stream.count(".") == deepest])
+
+    def _move(self, streams: Iterable[str]) -> None:
+        """Merge each stream into its block."""
+        # All are taken out before any is put back: a stream may be the block of another that moves with it.
+        taken = [(stream, self.members.pop(stream)) for stream in streams if stream != _block(stream)]
+        for stream, _ in taken:
+            self._children[_block(stream)].discard(stream)
+        for stream, indices in taken:
+            block = _block(stream)
+            self.members.setdefault(block, []).extend(indices)
+            self._children.setdefault(_block(block), set()).add(block)
+            self._offer(_block(block))
+
+    def _offer(self, block: str) -> None:
+        """Queue a block that is worth folding; entries whose size is no longer true are passed over later."""
+        size = len(self._children[block])
+        if size > 1:
+            heapq.heappush(self._queue, (-size, self._rank[block], block))
+
+
+def _blocks(names: Iterable[str]) -> set[str]:
+    """Return every block that names are in, at every level."""
+    found = {"*"}
+    for name in names:
+        block = _block(name)
+        while block not in found:
+            found.add(block)
+            block = _block(block)
+    return found
+
+
+def _depth_and_name(block: str) -> tuple[int, str]:
+    return block.count("."), block
 
 
 def _block(stream: str) -> str:

@@ -2,10 +2,12 @@
 
 import logging
 from collections import Counter
-from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from nissa.errors import near_misses
+from nissa.gradients.selectors import matches, owner_types, type_names
+from nissa.profiles.layers import ALL, LayerSelector, parse_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,7 +19,11 @@ _logger = logging.getLogger("nissa")
 _WRAPPERS: Final = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Names that torch's own wrappers insert into parameter paths; they say nothing about the network."""
 
+_REMEMBERED: Final = 2**17
+"""Names whose treatment is remembered; those of networks that grow and shrink come and go."""
 
+
+@lru_cache(maxsize=_REMEMBERED)
 def clean_name(name: str) -> str:
     """Return a parameter's path without the parts that wrappers (compile, DDP, checkpointing) inserted."""
     parts = name.split(".")
@@ -30,62 +36,100 @@ def clean_name(name: str) -> str:
 def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]":
     """Return each parameter once with its name, cleaned where that leaves it a name of its own."""
     parameters = list(model.named_parameters())
-    owners = Counter(clean_name(name) for name, _ in parameters)
-    cleaned = ((clean_name(name), name, parameter) for name, parameter in parameters)
-    return [(short if owners[short] == 1 else name, parameter) for short, name, parameter in cleaned]
+    cleaned = [clean_name(name) for name, _ in parameters]
+    if len(set(cleaned)) == len(cleaned):
+        return [(short, parameter) for short, (_, parameter) in zip(cleaned, parameters, strict=True)]
+    owners = Counter(cleaned)
+    return [
+        (short if owners[short] == 1 else name, parameter)
+        for short, (name, parameter) in zip(cleaned, parameters, strict=True)
+    ]
 
 
 class Selection:
     """Names the parameters of a model, and keeps those that the configuration chose.
 
+    A parameter is chosen when a selector means it and no negated one does; where all are negated, when none does.
+
     Args:
-        patterns: Globs over parameter names, or ``"all"``.
+        layers: Selectors as `nissa.profiles.layers` describes them, or ``"all"``.
+
+    Raises:
+        ValueError: A selector cannot be used.
     """
 
-    def __init__(self, patterns: "Sequence[str] | str") -> None:
-        self._patterns = () if isinstance(patterns, str) else tuple(patterns)
-        self._everything = isinstance(patterns, str)
+    def __init__(self, layers: "Sequence[str] | str") -> None:
+        selectors = () if layers == ALL else tuple(map(parse_selector, [layers] if isinstance(layers, str) else layers))
+        self._selectors = selectors
+        self._wanted = tuple(each for each in selectors if not each.negated)
+        self._unwanted = tuple(each for each in selectors if each.negated)
+        self._by_type = any(each.type_name is not None for each in selectors)
+        # Name and type decide all; new ones are decided when they appear.
+        self._decided = lru_cache(maxsize=_REMEMBERED)(self._decide)
 
-    def chosen(self, name: str) -> bool:
-        """Whether a parameter is looked at."""
-        return self._everything or any(fnmatchcase(name, pattern) for pattern in self._patterns)
+    def chosen(self, name: str, owner: type | None = None) -> bool:
+        """Whether a parameter is looked at.
 
-    def warn_unmatched(self, names: "Sequence[str]") -> list[str]:
-        """Log each pattern that matches no name so far, with near misses; return those patterns."""
-        unmatched = [pattern for pattern in self._patterns if not any(fnmatchcase(name, pattern) for name in names)]
-        for pattern in unmatched:
-            close = near_misses(pattern.strip("*."), names) or list(names[:3])
-            _logger.warning(
-                "gradients.layers: %r matches none of the model's %d parameters so far; there are for example: %s.",
-                pattern,
-                len(names),
-                ", ".join(close) or "none",
-            )
-        return unmatched
-
-    def gradients(
-        self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer"
-    ) -> "Iterator[tuple[str, torch.Tensor]]":
-        """Yield name and gradient of each chosen parameter that the optimizer is about to use, each once.
-
-        The network is looked at afresh: parameters may have joined or left since the last call. Frozen and unused
-        parameters have no gradient and are absent.
+        Args:
+            name: The parameter's name.
+            owner: Type of the module that has it, None where the model has no such parameter.
         """
+        return not self._selectors or self._decided(name, owner)
+
+    def _decide(self, name: str, owner: type | None) -> bool:
+        wanted = not self._wanted or any(matches(each, name, owner) for each in self._wanted)
+        return wanted and not any(matches(each, name, owner) for each in self._unwanted)
+
+    def names(
+        self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer"
+    ) -> "list[tuple[str, torch.nn.Parameter]]":
+        """Return name and parameter of each chosen parameter that the optimizer has, once, in the order of its groups.
+
+        The network is looked at afresh: parameters may have joined or left since the last call. Nothing short of
+        walking it tells whether one was replaced.
+        """
+        return [(name, parameter) for name, parameter, owner in self._all(model, optimizer) if self.chosen(name, owner)]
+
+    def _all(
+        self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer"
+    ) -> "Iterator[tuple[str, torch.nn.Parameter, type | None]]":
         names = {id(parameter): name for name, parameter in names_of(model)}
+        owners = owner_types(model) if self._by_type else {}
         seen: set[int] = set()
         for number, group in enumerate(optimizer.param_groups):
             for index, parameter in enumerate(group["params"]):
-                if parameter.grad is None or id(parameter) in seen:
-                    continue
-                seen.add(id(parameter))
-                name = names.get(id(parameter), f"optimizer.group{number}.{index}")
-                if self.chosen(name):
-                    yield name, _unscaled(parameter.grad, optimizer)
+                key = id(parameter)
+                if key not in seen:
+                    seen.add(key)
+                    yield names.get(key) or f"optimizer.group{number}.{index}", parameter, owners.get(key)
+
+    def warn_unmatched(self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer") -> list[str]:
+        """Log each selector that means no parameter so far, with near misses; return those selectors.
+
+        Selectors that leave nothing between them are told as well.
+        """
+        known = [(name, owner) for name, _, owner in self._all(model, optimizer)]
+        unmatched = [each for each in self._selectors if not any(matches(each, *pair) for pair in known)]
+        for selector in unmatched:
+            _warn(selector, known)
+        if known and not unmatched and not any(self.chosen(*pair) for pair in known):
+            _logger.warning(
+                "gradients.layers: %s leave none of the model's %d parameters; drop one that begins with '!'.",
+                ", ".join(repr(each.text) for each in self._selectors),
+                len(known),
+            )
+        return [each.text for each in unmatched]
 
 
-def _unscaled(gradient: "torch.Tensor", optimizer: "torch.optim.Optimizer") -> "torch.Tensor":
-    """Return a gradient as the optimizer will use it: a fused one is handed the loss scale, and divides by it itself."""
-    scale: torch.Tensor | None = getattr(optimizer, "grad_scale", None)
-    if scale is None:
-        return gradient
-    return gradient / scale.to(gradient.device, non_blocking=True)
+def _warn(selector: LayerSelector, known: "Sequence[tuple[str, type | None]]") -> None:
+    by_type = selector.type_name is not None
+    there = type_names(owner for _, owner in known) if by_type else [name for name, _ in known]
+    # A dotted path misses a class by its last part, a glob by what its stars leave.
+    sought = selector.what.rpartition(".")[2] if by_type else selector.what.strip("*.")
+    close = near_misses(sought, there) or there[:3]
+    _logger.warning(
+        "gradients.layers: %r matches none of the model's %d parameters so far; there are for example: %s.",
+        selector.text,
+        len(known),
+        ", ".join(f"type:{each}" if by_type else each for each in close) or "none",
+    )

@@ -1,12 +1,33 @@
-"""The clock of one environment's steps: when the last one ended, in which epoch, and with what loss."""
+"""The clock of one environment's steps: when the last one ended, in which epoch, and what was said of the next."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
     from nissa.events import SpanIds
+
+
+@dataclass(slots=True)
+class Said:
+    """What the training loop says of the step that follows.
+
+    Args:
+        loss: Its loss.
+        clip_norm: Norm of all gradients before they were clipped.
+        clip_limit: What they were clipped to.
+    """
+
+    loss: "torch.Tensor | float | None" = None
+    clip_norm: "torch.Tensor | float | None" = None
+    clip_limit: float | None = None
+
+    def over(self, other: "Said") -> "Said":
+        """Return what is said here, and of the rest what another says."""
+        clipping = self if self.clip_limit is not None else other
+        return Said(other.loss if self.loss is None else self.loss, clipping.clip_norm, clipping.clip_limit)
 
 
 class StepClock:
@@ -23,7 +44,7 @@ class StepClock:
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None
         self._in_epoch = False
-        self._loss: torch.Tensor | float | None = None
+        self._said: dict[str | None, Said] = {}
 
     def begin_epoch(self, ids: "SpanIds") -> None:
         """Enter an epoch; time between epochs is no step's duration."""
@@ -34,17 +55,31 @@ class StepClock:
         self._in_epoch = False
         self.last = None
 
-    def log_loss(self, loss: "torch.Tensor | float") -> None:
-        """Keep the loss for the step that follows; of several the last counts."""
-        # Detached: a loss that no step follows must not keep the graph and the network behind it alive.
-        self._loss = loss.detach() if hasattr(loss, "detach") else loss
+    def log_loss(self, loss: "torch.Tensor | float", model: str | None = None) -> None:
+        """Keep the loss for the step that follows; of several the last counts.
 
-    def take_loss(self) -> "torch.Tensor | float | None":
-        """Return the loss of the step that just happened, once."""
-        loss, self._loss = self._loss, None
-        return loss
+        Args:
+            loss: One number.
+            model: Name of the watch whose step is meant; the environment's first one where it is not given.
+        """
+        # Detached: a loss that no step follows must not keep the graph and the network behind it alive.
+        self._of(model).loss = loss.detach() if hasattr(loss, "detach") else loss
+
+    def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
+        """Keep the norm before clipping for the step that follows."""
+        said = self._of(model)
+        said.clip_norm, said.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
+
+    def take(self, model: str | None, *, primary: bool) -> Said:
+        """Return what was said of the step that just happened, once."""
+        named = self._said.pop(model, None) if model is not None else None
+        unnamed = self._said.pop(None, None) if primary else None
+        return (named or Said()).over(unnamed or Said())
 
     def lap(self, at: int) -> float | None:
         """Return seconds since the previous step of this epoch; None for its first, and where the clock was set back."""
         previous, self.last = self.last, at
         return None if previous is None or not self._in_epoch or at < previous else (at - previous) / 1e9
+
+    def _of(self, model: str | None) -> Said:
+        return self._said.setdefault(model, Said())

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from nissa.events import SpanIds
     from nissa.kernels.moments import Moments
 
@@ -37,12 +40,16 @@ class StepMeasured:
     """One optimizer step that happened.
 
     Args:
-        step: Count of this environment's steps, from 0.
+        model_name: The watch it belongs to, None where there is only one.
+        primary: Whether it counts as a step of the environment.
+        step: Count of the optimizer's steps, from 0.
         time_unix_nano: When ``optimizer.step()`` returned.
         duration: Seconds since the previous step returned, within the epoch; None for an epoch's first step.
         loss: Value given to ``log_loss`` for this step; None where none was. May be NaN or infinite.
-        learning_rate: Of the first parameter group; None where it lives on a device.
+        learning_rate: Of the first parameter group.
         sampled: Whether its gradients were measured.
+        clip_norm: L2 norm of all gradients before they were clipped; None where it is not known.
+        clip_factor: What they were multiplied with, at most 1; None where it is not known.
         epoch_ids: Identity of the epoch span the step belongs to.
     """
 
@@ -54,6 +61,19 @@ class StepMeasured:
     learning_rate: float | None = None
     sampled: bool = False
     epoch_ids: "SpanIds | None" = None
+    model_name: str | None = None
+    primary: bool = True
+    clip_norm: float | None = None
+    clip_factor: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkipped:
+    """A step that was due and did not happen, since loss scaling found gradients that were not finite."""
+
+    env_id: str | None
+    model_name: str | None
+    time_unix_nano: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +84,11 @@ class GradientsMeasured:
         names: A stream name per row of ``moments``: a parameter, or the block that its parameters were folded into.
         moments: Statistics per row.
         lag: Seconds from the step to its statistics being on the host.
+        shown: Rows that are exported with this step, None for all; `moments` has all.
+        weight_norms: L2 norm per row before the step, shape ``(rows,)``; None where not measured.
+        update_ratios: L2 norm of the step's change over that norm, NaN where the norm is 0; None where not measured.
+        seed_ratios: By slot, how large the gradients of a seed are beside those of its host: the ratio of their root
+            mean squares over finite elements.
     """
 
     env_id: str | None
@@ -75,6 +100,10 @@ class GradientsMeasured:
     health: GradientHealth
     lag: float
     epoch_ids: "SpanIds | None" = None
+    shown: "NDArray[np.intp] | None" = None
+    weight_norms: "NDArray[np.float64] | None" = None
+    update_ratios: "NDArray[np.float64] | None" = None
+    seed_ratios: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,4 +129,4 @@ class ValidationMeasured:
     epoch_ids: "SpanIds | None" = None
 
 
-Measurement = StepMeasured | GradientsMeasured | ValidationMeasured
+Measurement = StepMeasured | StepSkipped | GradientsMeasured | ValidationMeasured

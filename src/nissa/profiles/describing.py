@@ -50,7 +50,7 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
             yield from describe(section, f"{prefix}{name}.")
             continue
         default = field.get_default(call_default_factory=True, validated_data={})
-        yield Setting(f"{prefix}{name}", default, _allowed(schemas[name]), field.description or "")
+        yield Setting(f"{prefix}{name}", default, _allowed(schemas[name]), " ".join((field.description or "").split()))
 
 
 def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nissa.profiles.layers import ALL, parse_selector
+
 Statistic = Literal[
     "norm", "mean", "std", "abs_max", "zero_fraction", "vanishing_fraction", "exploding_fraction"
 ]  # fmt: skip
@@ -48,7 +50,9 @@ class GradientConfig(Section):
     """Measure on every n-th step of an optimizer; 1 measures on each."""
 
     layers: Literal["all"] | tuple[str, ...] = "all"
-    """Which parameters are measured: ``all``, or globs over parameter names such as ``encoder.*.weight``."""
+    """Which parameters are measured: ``all``, or globs over their names such as ``encoder.*.weight``, regular expressions
+    such as ``re:encoder[.][0-3][.].*`` and types of their modules such as ``type:Linear``; ``!`` before one takes its
+    parameters out, and where all have it the rest is measured."""
 
     histogram: bool = True
     """Count absolute values in buckets of powers of two: the source of ``nissa.gradient.magnitude`` and of quantiles."""
@@ -68,6 +72,25 @@ class GradientConfig(Section):
     max_parameters: int = Field(default=200, ge=1, le=100_000)
     """How many parameters get streams of their own; the rest are folded into the block they belong to."""
 
+    group_by: Literal["parameter", "module", "block"] = "parameter"
+    """What shares a stream: nothing (``parameter``), the parameters of a ``module``, or those of a ``block``: an element of
+    the outermost list, dictionary or sequence of modules, else a child of the network. ``max_parameters`` then bounds."""
+
+    top_k: int | None = Field(default=None, ge=1, le=100_000)
+    """Export only so many streams of each sampled step: those with non-finite elements first, then those with the largest
+    norm. Health, findings and the global norm still cover all. Left at null, all are exported."""
+
+    ranks: Literal["auto", "first", "all"] = "auto"
+    """Which ranks export gradient streams: in ``auto`` one rank exports what all hold alike, and each rank what may differ;
+    ``first`` is rank 0 alone. All ranks measure."""
+
+    weight_norms: bool = False
+    """Export ``nissa.weight.norm``, the L2 norm of each measured parameter before a sampled step."""
+
+    update_ratios: bool = False
+    """Export ``nissa.update.ratio``, the L2 norm of a sampled step's change of each parameter over the norm that it had
+    before; costs one copy of the measured weights during such a step."""
+
     @property
     def quantiles(self) -> tuple[float, ...]:
         """The percentiles as quantiles, rounded: 99.9 / 100 lies above 0.999 and would ask for the next element."""
@@ -75,17 +98,19 @@ class GradientConfig(Section):
 
     @field_validator("layers", mode="before")
     @classmethod
-    def _accept_a_single_glob(cls, layers: Any) -> Any:
-        """Read a lone glob as a list of one, and a list of only ``all`` as ``all``."""
-        if isinstance(layers, str) and layers != "all":
+    def _accept_a_single_selector(cls, layers: Any) -> Any:
+        """Read a lone selector as a list of one, and a list of only ``all`` as ``all``."""
+        if isinstance(layers, str) and layers != ALL:
             return (layers,)
-        return "all" if layers in (["all"], ("all",)) else layers
+        return ALL if layers in ([ALL], (ALL,)) else layers
 
     @field_validator("layers")
     @classmethod
     def _select_something(cls, layers: Any) -> Any:
         if not layers:
             raise ValueError("an empty list selects no parameter; use 'all', name globs, or set enabled to false")
+        for text in () if layers == ALL else layers:
+            parse_selector(text)
         return layers
 
     @field_validator("percentiles")
@@ -104,6 +129,11 @@ class GradientConfig(Section):
             raise ValueError(
                 f"vanishing_threshold ({self.vanishing_threshold:g}) must be below "
                 f"exploding_threshold ({self.exploding_threshold:g})"
+            )
+        if self.top_k is not None and self.top_k > self.max_parameters:
+            raise ValueError(
+                f"top_k ({self.top_k}) chooses among at most max_parameters ({self.max_parameters}) streams; "
+                "lower top_k, set it to null, or raise max_parameters"
             )
         if self.percentiles and not self.histogram:
             raise ValueError("percentiles are read from the histogram; set histogram to true, or percentiles to []")

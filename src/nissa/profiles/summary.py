@@ -34,7 +34,18 @@ def _gradients(gradients: "GradientConfig") -> str:
     layers = "all layers" if gradients.layers == "all" else f"layers {', '.join(gradients.layers)}"
     ranks = ", ".join(f"{percentile:g}" for percentile in gradients.percentiles)
     percentiles = f"percentiles {ranks}" if ranks else "no percentiles"
-    return f"{often}, {layers}, {percentiles}, streams for up to {gradients.max_parameters:,} parameters"
+    return ", ".join([often, layers, percentiles, *_weights(gradients), _streams(gradients)])
+
+
+def _weights(gradients: "GradientConfig") -> list[str]:
+    said = {"weight norms": gradients.weight_norms, "update ratios": gradients.update_ratios}
+    return [name for name, on in said.items() if on]
+
+
+def _streams(gradients: "GradientConfig") -> str:
+    text = f"streams for up to {gradients.max_parameters:,} {gradients.group_by}s"
+    text += "" if gradients.top_k is None else f", of which the {gradients.top_k:,} largest a step"
+    return text + {"auto": "", "first": ", from rank 0", "all": ", from every rank"}[gradients.ranks]
 
 
 def _spans(config: "TelemetryConfig") -> str:

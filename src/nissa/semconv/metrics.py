@@ -63,12 +63,19 @@ STEP_DURATION: Final = MetricSpec(
     (),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+STEP_SKIPPED: Final = MetricSpec(
+    "nissa.step.skipped", _C, "{step}", "Steps that loss scaling left out, since gradients were not finite"
+)
 LOSS: Final = MetricSpec("nissa.loss", _G, "", "Loss; may be NaN or infinite, which is a finding", (attr.PHASE,))
 ACCURACY: Final = MetricSpec("nissa.accuracy", _G, "", "Accuracy as a fraction", (attr.PHASE,))
 CLASS_ACCURACY: Final = MetricSpec(
     "nissa.class.accuracy", _G, "", "Validation accuracy of one class as a fraction", (attr.CLASS_NAME,)
 )
 LEARNING_RATE: Final = MetricSpec("nissa.learning_rate", _G, "", "Learning rate of the first parameter group")
+CLIP_NORM: Final = MetricSpec("nissa.clip.norm", _G, "", "Norm of all gradients before they were clipped")
+CLIP_FACTOR: Final = MetricSpec(
+    "nissa.clip.factor", _G, "", "What gradients were multiplied with to clip them, at most 1"
+)
 
 GRADIENT_NORM: Final = MetricSpec("nissa.gradient.norm", _G, "", "L2 norm over finite elements", _PARAMETER)
 GRADIENT_MEAN: Final = MetricSpec("nissa.gradient.mean", _G, "", "Mean over finite elements", _PARAMETER)
@@ -100,6 +107,10 @@ GRADIENT_GLOBAL_NORM: Final = MetricSpec(
     "nissa.gradient.global_norm", _G, "", "L2 norm over all finite elements of all parameters"
 )
 GRADIENT_HEALTH: Final = MetricSpec("nissa.gradient.health", _G, "", "0 (broken) to 1 (healthy)")
+WEIGHT_NORM: Final = MetricSpec("nissa.weight.norm", _G, "", "L2 norm of a parameter before the step", _PARAMETER)
+UPDATE_RATIO: Final = MetricSpec(
+    "nissa.update.ratio", _G, "", "L2 norm of a step's change of a parameter over the norm it had before", _PARAMETER
+)
 
 SEED_COUNT: Final = MetricSpec("nissa.seed.count", _U, "{seed}", "Seeds by stage", (attr.SEED_STAGE,))
 SEED_TRANSITIONS: Final = MetricSpec(
@@ -133,6 +144,13 @@ SEED_LIFESPAN: Final = MetricSpec(
 )
 SEED_ALPHA: Final = MetricSpec(
     "nissa.seed.alpha", _G, "", "How far the seed in a slot is blended in", (attr.SEED_SLOT,)
+)
+SEED_GRADIENT_RATIO: Final = MetricSpec(
+    "nissa.seed.gradient_ratio",
+    _G,
+    "",
+    "Root mean square of a growing seed's gradients over that of its host's",
+    (attr.SEED_SLOT,),
 )
 RED_FLAG: Final = MetricSpec("nissa.red_flag", _G, "", "1 while a finding holds, else 0", (attr.RED_FLAG_NAME,))
 

@@ -121,7 +121,7 @@ def test_a_scheduler_that_wraps_step_does_not_count_it_twice(lab: "Lab", network
     assert [step.learning_rate for step in lab.steps] == [0.4, 0.2, 0.1]
 
 
-def test_a_learning_rate_on_a_device_is_absent_and_zero_is_zero(lab: "Lab", network: torch.nn.Module) -> None:
+def test_a_learning_rate_may_be_a_tensor_and_zero_is_zero(lab: "Lab", network: torch.nn.Module) -> None:
     parameters = list(network.parameters())
     on_device, frozen = Adam(parameters[:2], lr=torch.tensor(0.1), foreach=False), SGD(parameters[2:], lr=0.0)
     lab.environment("a").watch(network, on_device)
@@ -129,7 +129,7 @@ def test_a_learning_rate_on_a_device_is_absent_and_zero_is_zero(lab: "Lab", netw
     backward(network)
     on_device.step()
     frozen.step()
-    assert {step.env_id: step.learning_rate for step in lab.steps} == {"a": None, "b": 0.0}
+    assert {step.env_id: step.learning_rate for step in lab.steps} == {"a": pytest.approx(0.1), "b": 0.0}
 
 
 @pytest.mark.parametrize("by_keyword", [False, True])

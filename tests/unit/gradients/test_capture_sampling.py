@@ -10,7 +10,8 @@ from torch import nn
 from torch.optim import SGD
 
 from nissa import WatchError
-from nissa.gradients.capture import Sampling
+from nissa.gradients.capture import Measures
+from nissa.gradients.notes import Sampling
 from nissa.gradients.selection import Selection
 from nissa.kernels.moments import Layout, Thresholds
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 
 def sampling(every_n_steps: int) -> Sampling:
-    return Sampling(every_n_steps=every_n_steps, selection=Selection("all"), layout=Layout(), thresholds=Thresholds())
+    return Sampling(
+        every_n_steps=every_n_steps,
+        selection=Selection("all"),
+        measures=Measures(layout=Layout(), thresholds=Thresholds()),
+    )
 
 
 def model() -> tuple[nn.Linear, SGD]:
@@ -89,7 +94,7 @@ def test_two_optimizers_in_one_environment_are_told_apart_and_the_first_counts_t
     step(*critic)
     found = [(sample.model_name, sample.step) for sample in lab.samples]
     assert found == [("generator", 0), ("critic", 0), ("critic", 1)]
-    assert [each.step for each in lab.steps] == [0]
+    assert [(each.primary, each.step) for each in lab.steps] == [(True, 0), (False, 0), (False, 1)]
 
 
 def test_the_worst_model_of_an_environment_is_its_health(lab: "Lab") -> None:

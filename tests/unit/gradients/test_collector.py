@@ -7,8 +7,6 @@ import torch
 from torch import nn
 
 import nissa
-from nissa.gradients.collector import pack
-from nissa.kernels.moments import Layout, Thresholds
 
 if TYPE_CHECKING:
     from tests.unit.gradients.conftest import Lab
@@ -144,14 +142,3 @@ def test_a_threshold_that_cannot_be_is_refused(name: str) -> None:
 def test_names_of_a_compiled_module_are_those_of_the_network(trained: nn.Module) -> None:
     compiled: Any = torch.compile(trained, backend="eager")
     assert nissa.collect_gradients(compiled).result().names == ("0.weight", "0.bias", "2.weight", "2.bias")
-
-
-def test_packing_keeps_rows_with_their_names() -> None:
-    named = [(f"p{index}", torch.full((index + 1,), float(index))) for index in range(6)]
-    packed = pack(iter(named), Layout(), Thresholds())
-    assert packed.names == tuple(name for name, _ in named)
-    (part,) = packed.parts
-    moments = packed.unpack([part.numpy()])
-    assert moments.count.tolist() == [1, 2, 3, 4, 5, 6]
-    assert moments.abs_max.tolist() == [0, 1, 2, 3, 4, 5]
-    assert packed.unpack([part[:2].numpy(), part[2:].numpy()]).count.tolist() == [1, 2, 3, 4, 5, 6]

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -6,21 +7,40 @@ import torch
 from numpy.typing import NDArray
 
 from nissa.events import SpanIds
-from nissa.gradients.capture import StepNote, _loss_bits, _with_loss
-from nissa.gradients.collector import Packed, pack
-from nissa.gradients.delivery import Losses, StepDelivery, split_loss
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
+from nissa.gradients.capture import Capture, Measures, Sampled
+from nissa.gradients.delivery import Losses, StepDelivery, clip_factor
+from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, StepNote
+from nissa.gradients.parcel import Parcel, wrap
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
 
 Arrays = list[NDArray[np.generic]]
+MEASURES = Measures(layout=Layout(), thresholds=Thresholds())
 
 
-def packed(**gradients: list[float]) -> Packed:
-    named = [(name.replace("_", "."), torch.tensor(values)) for name, values in gradients.items()]
-    return pack(named, Layout(), Thresholds())
+@dataclass
+class Packed:
+    parts: list[torch.Tensor]
+    sampled: Sampled
 
 
-def note(**fields: Any) -> StepNote:
+def parameter(values: list[float]) -> torch.Tensor:
+    made = torch.zeros(len(values), requires_grad=True)
+    made.grad = torch.tensor(values)
+    return made
+
+
+def packed(*, slots: dict[str, str] | None = None, **gradients: list[float]) -> Packed:
+    """Statistics of gradients; ``slots`` says which of them belong to the seed in a slot."""
+    named = {name.replace("_", "."): parameter(values) for name, values in gradients.items()}
+    capture = Capture(MEASURES, list(named.items()))
+    capture.read()
+    seeds = [(slot, frozenset({id(named[name])})) for name, slot in (slots or {}).items()]
+    return Packed(*capture.finish(seeds))
+
+
+def note(rows: Packed | None = None, **fields: Any) -> StepNote:
+    loss = fields.pop("loss", None)
     defaults: dict[str, Any] = {
         "env_id": None,
         "model_name": None,
@@ -28,11 +48,10 @@ def note(**fields: Any) -> StepNote:
         "primary": True,
         "time_unix_nano": 1,
         "duration": None,
-        "learning_rate": None,
         "epoch_ids": None,
-        "packed": None,
-        "loss": None,
-        "loss_follows": False,
+        "sampled": rows.sampled if rows else None,
+        "parcel": Parcel(tails=((),) * len(rows.parts), parts=len(rows.parts)) if rows else Parcel(),
+        "known": {} if loss is None else {LOSS: loss},
     }
     return StepNote(**(defaults | fields))
 
@@ -41,74 +60,16 @@ def arrays(*tensors: torch.Tensor) -> Arrays:
     return [tensor.numpy() for tensor in tensors]
 
 
-def bits(value: float) -> torch.Tensor:
-    return _loss_bits(torch.tensor(value))
-
-
 class Out(list[Measurement]):
     """What a delivery recorded."""
 
-    def __init__(self, most: int = 200) -> None:
+    def __init__(self, most: int = 200, top: int | None = None) -> None:
         super().__init__()
-        self.deliver = StepDelivery(self.append, most=most)
+        self.deliver = StepDelivery(self.append, most=most, top=top)
 
 
 def epoch(number: int) -> SpanIds:
     return SpanIds(trace_id=1, span_id=number)
-
-
-def test_a_loss_of_its_own_leaves_the_parts_alone() -> None:
-    rows = packed(a=[1.0, 2.0], b=[3.0])
-    parts, loss = split_loss(note(packed=rows, loss_follows=True), arrays(*rows.parts, bits(0.1)))
-    assert loss == pytest.approx(0.1)
-    assert [part.tolist() for part in parts] == [part.tolist() for part in rows.parts]
-
-
-def test_a_loss_that_rides_in_the_last_part_is_cut_off_it() -> None:
-    rows = packed(a=[1.0, 2.0], b=[3.0])
-    riding = torch.cat([rows.parts[0].reshape(-1), bits(0.1)])
-    parts, loss = split_loss(note(packed=rows, loss_follows=True), arrays(riding))
-    assert loss == pytest.approx(0.1)
-    assert rows.unpack(parts).count.tolist() == [2, 1]
-
-
-@pytest.mark.parametrize("riding", [False, True])
-def test_a_loss_follows_several_parts(*, riding: bool) -> None:
-    rows, more = packed(a=[1.0, 2.0]), packed(b=[3.0])
-    last = [torch.cat([more.parts[0].reshape(-1), bits(0.1)])] if riding else [more.parts[0], bits(0.1)]
-    parts, loss = split_loss(note(packed=rows, loss_follows=True), arrays(rows.parts[0], *last))
-    assert loss == pytest.approx(0.1)
-    assert rows.unpack(parts).count.tolist() == [2, 1]
-
-
-def test_a_loss_alone_is_all_there_is() -> None:
-    assert split_loss(note(loss_follows=True), arrays(bits(0.5))) == ([], 0.5)
-
-
-def test_a_loss_that_was_a_number_already_is_in_the_note() -> None:
-    rows = packed(a=[1.0])
-    parts, loss = split_loss(note(packed=rows, loss=0.0), arrays(*rows.parts))
-    assert (len(parts), loss) == (1, 0.0)
-    assert split_loss(note(), []) == ([], None)
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, 1e-300, 1 / 3, float("inf"), float("nan")])
-def test_a_loss_crosses_bit_for_bit(value: float) -> None:
-    _, loss = split_loss(note(loss_follows=True), arrays(_loss_bits(torch.tensor(value, dtype=torch.float64))))
-    assert repr(loss) == repr(value)
-
-
-def test_on_the_host_where_nothing_is_copied_a_loss_does_not_ride() -> None:
-    rows = packed(a=[1.0])
-    tensors = _with_loss(list(rows.parts), bits(0.5))
-    assert tensors[0] is rows.parts[0]
-    assert len(tensors) == 2
-
-
-def test_on_a_device_a_loss_rides_in_the_copy_of_that_device() -> None:
-    part = torch.empty((2, 5), dtype=torch.int64, device="meta")
-    (riding,) = _with_loss([part], torch.empty(1, dtype=torch.int64, device="meta"))
-    assert riding.shape == (11,)
 
 
 def test_a_sampled_step_is_told_before_its_gradients() -> None:
@@ -117,10 +78,9 @@ def test_a_sampled_step_is_told_before_its_gradients() -> None:
         "step": 7,
         "time_unix_nano": 5,
         "duration": 0.5,
-        "learning_rate": 0.0,
         "epoch_ids": epoch(3),
     }
-    out.deliver(note(**of_step, packed=rows, loss=0.25), arrays(*rows.parts))
+    out.deliver(note(rows, **of_step, loss=0.25), arrays(*rows.parts))
     step, sample = out
     assert step == StepMeasured(env_id=None, **of_step, loss=0.25, sampled=True)
     assert isinstance(sample, GradientsMeasured)
@@ -131,21 +91,24 @@ def test_a_sampled_step_is_told_before_its_gradients() -> None:
 
 def test_a_time_that_lies_ahead_is_no_negative_lag() -> None:
     out, rows = Out(), packed(a=[3.0])
-    out.deliver(note(packed=rows, time_unix_nano=2**62), arrays(*rows.parts))
+    out.deliver(note(rows, time_unix_nano=2**62), arrays(*rows.parts))
     assert isinstance(out[1], GradientsMeasured)
     assert out[1].lag == 0.0
 
 
-def test_steps_of_an_optimizer_that_is_not_the_first_are_not_the_steps() -> None:
+def test_steps_of_an_optimizer_that_is_not_the_first_are_marked_and_their_losses_are_not_the_epochs() -> None:
     out, rows = Out(), packed(a=[3.0])
-    out.deliver(note(primary=False, packed=rows), arrays(*rows.parts))
-    assert [type(each) for each in out] == [GradientsMeasured]
+    out.deliver(note(rows, primary=False, model_name="b", epoch_ids=epoch(1), loss=2.0), arrays(*rows.parts))
+    step, _ = out
+    assert isinstance(step, StepMeasured)
+    assert (step.primary, step.model_name, step.loss) == (False, "b", 2.0)
+    assert out.deliver.latest(None).epochs == {}
 
 
 def test_streams_over_the_bound_are_folded_and_health_counts_parameters() -> None:
     out = Out(most=2)
     rows = packed(a_w=[3.0], a_b=[0.0], a_c=[float("nan")], z=[4.0])
-    out.deliver(note(packed=rows), arrays(*rows.parts))
+    out.deliver(note(rows), arrays(*rows.parts))
     sample = out[1]
     assert isinstance(sample, GradientsMeasured)
     assert sample.names == ("a.*", "z")
@@ -184,9 +147,9 @@ def test_losses_of_the_newest_two_epochs_are_kept() -> None:
 
 def test_environments_and_models_are_kept_apart() -> None:
     out, fine, bad = Out(), packed(a=[1.0]), packed(a=[float("nan")])
-    out.deliver(note(env_id="0", model_name="x", packed=fine, loss=1.0), arrays(*fine.parts))
-    out.deliver(note(env_id="0", model_name="y", packed=bad), arrays(*bad.parts))
-    out.deliver(note(env_id="1", packed=fine, loss=3.0), arrays(*fine.parts))
+    out.deliver(note(fine, env_id="0", model_name="x", loss=1.0), arrays(*fine.parts))
+    out.deliver(note(bad, env_id="0", model_name="y"), arrays(*bad.parts))
+    out.deliver(note(fine, env_id="1", loss=3.0), arrays(*fine.parts))
     assert set(out.deliver.latest("0").by_model) == {"x", "y"}
     health = [out.deliver.latest(env).health() for env in ("0", "1", "2")]
     assert [each and each.score for each in health] == [0.0, 1.0, None]
@@ -196,7 +159,106 @@ def test_environments_and_models_are_kept_apart() -> None:
 def test_the_newest_gradients_of_a_model_replace_its_older_ones() -> None:
     out, fine, bad = Out(), packed(a=[1.0]), packed(a=[float("nan")])
     for each in (bad, fine):
-        out.deliver(note(packed=each), arrays(*each.parts))
+        out.deliver(note(each), arrays(*each.parts))
     health = out.deliver.latest(None).health()
     assert health is not None
     assert health.score == 1.0
+
+
+def test_numbers_that_travelled_are_told_like_those_that_were_known() -> None:
+    out = Out()
+    tensors, parcel = wrap([], {LOSS: torch.tensor(0.5), CLIP_NORM: torch.tensor([4.0])})
+    out.deliver(note(parcel=parcel, clip_limit=1.0), arrays(*tensors))
+    (step,) = out
+    assert isinstance(step, StepMeasured)
+    assert (step.loss, step.clip_norm) == (0.5, 4.0)
+    assert step.clip_factor == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("norm", [0.0, 0.5, 1.0, 3.0, 1e30, float("inf")])
+def test_the_clip_factor_is_torchs(norm: float) -> None:
+    made = torch.zeros(1, requires_grad=True, dtype=torch.float64)
+    made.grad = torch.ones(1, dtype=torch.float64)
+    torch.nn.utils.clip_grads_with_norm_([made], 1.0, torch.tensor(norm, dtype=torch.float64))
+    assert clip_factor(norm, 1.0) == pytest.approx(float(made.grad))
+
+
+def test_without_a_norm_there_is_no_factor_and_of_nan_there_is_none_but_nan() -> None:
+    out = Out()
+    out.deliver(note(clip_limit=1.0), [])
+    (step,) = out
+    assert isinstance(step, StepMeasured)
+    assert step.clip_factor is None
+    assert np.isnan(clip_factor(float("nan"), 1.0))
+
+
+def test_a_step_that_the_optimizer_left_out_is_skipped_and_later_ones_move_up() -> None:
+    out, rows = Out(), packed(a=[float("inf")])
+    tensors, parcel = wrap(rows.parts, {OVERFLOW: torch.tensor(1.0), LOSS: torch.tensor(9.0)})
+    out.deliver(note(step=0), [])
+    out.deliver(note(step=1, sampled=rows.sampled, parcel=parcel, epoch_ids=epoch(1)), arrays(*tensors))
+    out.deliver(note(step=2), [])
+    assert [type(each) for each in out] == [StepMeasured, StepSkipped, StepMeasured]
+    assert [each.step for each in out if isinstance(each, StepMeasured)] == [0, 1]
+    assert out.deliver.latest(None).epochs == {}
+    assert out.deliver.latest(None).by_model == {}
+
+
+def test_a_step_that_was_not_even_called_is_skipped_and_has_no_number() -> None:
+    out = Out()
+    out.deliver(note(step=0), [])
+    out.deliver(note(step=1, skipped=True), [])
+    out.deliver(note(step=1), [])
+    assert [each.step for each in out if isinstance(each, StepMeasured)] == [0, 1]
+
+
+def test_a_seed_is_compared_with_its_host() -> None:
+    out = Out()
+    rows = packed(slots={"a.seed": "r0c0"}, a_seed=[3.0, 4.0], a_host=[5.0, 5.0, 5.0], b_host=[5.0, float("nan")])
+    out.deliver(note(rows), arrays(*rows.parts))
+    sample = out[1]
+    assert isinstance(sample, GradientsMeasured)
+    assert sample.seed_ratios == {"r0c0": pytest.approx((25 / 2) ** 0.5 / 5.0)}
+
+
+def test_a_seed_with_an_optimizer_of_its_own_is_compared_with_the_host_of_the_same_epoch() -> None:
+    out, host, seed = Out(), packed(h=[2.0]), packed(slots={"s": "r0c0"}, s=[1.0])
+    for number in (1, 2):
+        if number == 1:
+            out.deliver(note(host, epoch_ids=epoch(number)), arrays(*host.parts))
+        rows = arrays(*seed.parts)
+        out.deliver(note(seed, model_name="seed", primary=False, epoch_ids=epoch(number)), rows)
+    found = [each.seed_ratios for each in out if isinstance(each, GradientsMeasured)]
+    assert found == [{}, {"r0c0": 0.5}, {}]
+
+
+@pytest.mark.parametrize("host", [[0.0], [float("nan")]])
+def test_beside_a_host_without_gradients_there_is_no_ratio(host: list[float]) -> None:
+    out, rows = Out(), packed(slots={"s": "r0c0"}, s=[1.0], h=host)
+    out.deliver(note(rows), arrays(*rows.parts))
+    assert isinstance(out[1], GradientsMeasured)
+    assert out[1].seed_ratios == {}
+
+
+@pytest.mark.parametrize(("exported", "told"), [((True, False), ("a",)), ((False, False), None)])
+def test_rows_that_another_rank_exports_are_measured_and_not_told(
+    exported: tuple[bool, ...], told: tuple[str, ...] | None
+) -> None:
+    out, rows = Out(), packed(a=[3.0], b=[4.0])
+    sampled = Sampled(("a", "b"), ("a", "b"), Layout(), 0, exported, (None, None))
+    out.deliver(note(rows, sampled=sampled), arrays(*rows.parts))
+    samples = [each for each in out if isinstance(each, GradientsMeasured)]
+    assert [each.names for each in samples] == ([] if told is None else [told])
+    assert out.deliver.latest(None).by_model[None].names == ("a", "b")
+    assert [each.health.global_norm for each in samples] == ([] if told is None else [5.0])
+
+
+def test_of_the_largest_alone_the_rest_is_measured_and_not_shown() -> None:
+    out, rows = Out(top=1), packed(a=[3.0], b=[4.0])
+    out.deliver(note(rows), arrays(*rows.parts))
+    sample = out[1]
+    assert isinstance(sample, GradientsMeasured)
+    assert sample.shown is not None
+    assert [sample.names[row] for row in sample.shown] == ["b"]
+    assert sample.health.global_norm == 5.0
+    assert sample.names == ("a", "b")

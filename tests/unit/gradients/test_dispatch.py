@@ -107,7 +107,7 @@ def test_a_loss_on_a_device_costs_one_copy_and_a_few_views(
 def test_a_sampled_step_dispatches_the_kernel_and_nothing_else(
     make_lab: "Callable[..., Lab]", trained: tuple[nn.Module, Optimizer]
 ) -> None:
-    lab = make_lab()
+    lab = make_lab(gradients__weight_norms=False)
     lab.env.watch(*trained)
     with recorded() as operations:
         trained[1].step()
@@ -136,7 +136,24 @@ def test_operations_of_a_sampled_step_are_few_and_do_not_multiply_with_parameter
     assert many - few < 5 * 98
 
 
-def test_nothing_waits_for_a_device_on_the_training_thread(lab: "Lab", network: nn.Module) -> None:
+@pytest.mark.usefixtures("silent_kernel")
+@pytest.mark.parametrize(("updates", "most"), [(False, 6), (True, 13)])
+def test_norms_of_weights_take_a_few_operations(
+    make_lab: "Callable[..., Lab]", trained: tuple[nn.Module, Optimizer], *, updates: bool, most: int
+) -> None:
+    lab = make_lab(gradients__weight_norms=True, gradients__update_ratios=updates)
+    lab.env.watch(*trained)
+    with recorded() as operations:
+        trained[1].step()
+    assert operations.count("aten::_foreach_norm") == 1 + updates
+    assert len([name for name in operations if name != "aten::detach"]) <= most
+
+
+@pytest.mark.parametrize("profile", ["diagnostic", "research"])
+def test_nothing_waits_for_a_device_on_the_training_thread(
+    make_lab: "Callable[..., Lab]", network: nn.Module, profile: str
+) -> None:
+    lab = make_lab(profile)
     optimizer = SGD(network.parameters(), lr=0.1, foreach=True)
     lab.env.watch(network, optimizer)
     with recorded() as operations, lab.env.epoch(0):

@@ -1,14 +1,30 @@
+import logging
 import random
+from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nissa.gradients.folding import fold_names
+from nissa.gradients.folding import StreamBound, _block, fold_names
 
 parts = st.sampled_from(["a", "b", "layers", "0", "1", "weight", "bias"])
 names = st.lists(st.lists(parts, min_size=1, max_size=5).map(".".join), unique=True, max_size=30).map(tuple)
+groups = st.lists(parts, max_size=4).map(lambda path: ".".join([*path, "*"]))
 most = st.integers(1, 40)
+
+
+def fold_plainly(streams: list[str], at_most: int) -> list[str]:
+    """What folding means, a block at a time over all streams: too slow for thousands of them."""
+    while len(set(streams)) > at_most:
+        children = Counter(_block(stream) for stream in set(streams))
+        block, members = max(children.items(), key=lambda item: (item[1], item[0].count("."), item[0]))
+        deepest = max(stream.count(".") for stream in streams)
+        folded = {
+            stream for stream in streams if (_block(stream) == block if members > 1 else stream.count(".") == deepest)
+        }
+        streams = [_block(stream) if stream in folded else stream for stream in streams]
+    return streams
 
 
 def streams(given_names: tuple[str, ...], at_most: int) -> dict[str, str]:
@@ -104,3 +120,42 @@ def test_a_transformer_folds_into_its_blocks_and_keeps_the_small_ones() -> None:
     assert len(found) <= 200
     assert {"embed.weight", "head.weight"} <= set(found)
     assert len(groups) == 290
+
+
+@given(names=st.lists(st.one_of(st.lists(parts, min_size=1, max_size=5).map(".".join), groups), max_size=30), most=most)
+@example(names=["d.b.b", "d.a", "d.d.a", "d.d", "b", "d.d.d", "d.b.d", "a.b.b"], most=2)  # a block that refills
+@example(names=["a.1.a", "w.1.b", "a.1.*", "*", "1.1.a"], most=3)  # a group inside another that moves with it
+def test_parameters_and_groups_fold_as_they_would_one_block_at_a_time(names: list[str], most: int) -> None:
+    found, rows = fold_names(tuple(names), most)
+    assert [found[row] for row in rows] == fold_plainly(names, most)
+    assert found == tuple(dict.fromkeys(fold_plainly(names, most)))
+
+
+@pytest.mark.timeout(10)
+def test_ten_thousand_parameters_fold_in_far_less_than_ten_seconds() -> None:
+    names = tuple(f"layers.{layer}.{part}.{kind}" for layer in range(625) for part in range(8) for kind in "wb")
+    found, rows = fold_names(names, 200)
+    assert len(rows) == 10_000
+    assert 1 <= len(found) <= 200
+    assert 4_000 < len(fold_names(names, 5_000)[0]) <= 5_000
+
+
+def test_what_the_bound_folds_is_told_once_with_numbers_and_the_setting(caplog: pytest.LogCaptureFixture) -> None:
+    bound = StreamBound(3)
+    with caplog.at_level(logging.DEBUG, "nissa"):
+        assert bound(("a.0", "a.1", "b.w")) == bound(("a.0", "a.1", "b.w"))
+        assert not caplog.records
+        found, _ = bound(("a.0", "a.1", "a.2", "b.w", "b.b"))
+        bound(("a.0", "a.1", "a.2", "b.w", "b.b", "c"))
+    assert found == ("a.*", "b.w", "b.b")
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith(
+        "gradients.max_parameters (3): of 5 gradient streams 3 are folded into 1 of their blocks, such as a.*, and 2 stay"
+    )
+
+
+def test_groups_that_fit_are_no_reason_to_tell(caplog: pytest.LogCaptureFixture) -> None:
+    found, rows = StreamBound(2)(("a.*", "a.*", "a.*", "b.*"))
+    assert (found, rows.tolist()) == (("a.*", "b.*"), [0, 0, 0, 1])
+    assert not caplog.records

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from nissa.gradients.collector import pack
 from nissa.gradients.health import assess
 from nissa.hub.measurements import GradientHealth
-from nissa.kernels.moments import Layout, Thresholds
+from nissa.kernels.moments import Layout, Thresholds, decode
+from nissa.kernels.reference import measure
 
 INF, NAN = float("inf"), float("nan")
 FINE, TINY, HUGE = [1.0] * 200, [1e-9] * 200, [1e6] * 200
@@ -13,8 +13,8 @@ FINE, TINY, HUGE = [1.0] * 200, [1e-9] * 200, [1e6] * 200
 
 def health(*layers: list[float], dtype: torch.dtype = torch.float64) -> GradientHealth:
     named = [(f"l{index}", torch.tensor(values, dtype=dtype)) for index, values in enumerate(layers)]
-    packed = pack(named, Layout(), Thresholds())
-    return assess(packed.names, packed.unpack([part.numpy() for part in packed.parts]))
+    rows = measure([values for _, values in named], Layout(), Thresholds())
+    return assess(tuple(name for name, _ in named), decode(rows.numpy(), Layout()))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from nissa.gradients.capture import parameter_names
 from nissa.gradients.selection import Selection, clean_name, names_of
 
 
@@ -17,15 +16,19 @@ class Block(nn.Module):
 
 @pytest.fixture
 def network() -> nn.Module:
-    network = nn.ModuleDict({"encoder": nn.ModuleList([Block(), Block()]), "head": nn.Linear(2, 1)})
-    for parameter in network.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    return network
+    return nn.ModuleDict({"encoder": nn.ModuleList([Block(), Block()]), "head": nn.Linear(2, 1)})
 
 
-def chosen(patterns: list[str] | str, network: nn.Module) -> list[str]:
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    return [name for name, _ in Selection(patterns).gradients(network, optimizer)]
+def parameter_names(network: nn.Module) -> list[str]:
+    return [name for name, _ in names_of(network)]
+
+
+def trained(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(network.parameters(), lr=0.1)
+
+
+def chosen(layers: list[str] | str, network: nn.Module) -> list[str]:
+    return [name for name, _ in Selection(layers).names(network, trained(network))]
 
 
 @pytest.mark.parametrize(
@@ -87,36 +90,129 @@ def test_globs_select_by_name(network: nn.Module, patterns: list[str], expected:
         assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (["re:head[.].*"], ["head.weight", "head.bias"]),
+        ([r"re:encoder\.\d\.mlp\.weight"], ["encoder.0.mlp.weight", "encoder.1.mlp.weight"]),
+        (["re:head"], []),
+        (["re:(?i)HEAD.bias"], ["head.bias"]),
+        (["re:.*bias|head.*", "!re:encoder.*"], ["head.weight", "head.bias"]),
+    ],
+    ids=["prefix", "digits", "whole names", "flags", "alternatives"],
+)
+def test_expressions_select_by_whole_name(network: nn.Module, layers: list[str], expected: list[str]) -> None:
+    assert chosen(layers, network) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (["!encoder.*"], ["head.weight", "head.bias"]),
+        (["!encoder.*", "!*.bias"], ["head.weight"]),
+        (["head.*", "!*.bias"], ["head.weight"]),
+        (["!*.bias", "head.*"], ["head.weight"]),
+        (["all", "!encoder.*"], ["head.weight", "head.bias"]),
+        (["head.*", "!head.*"], []),
+    ],
+    ids=["only one negation", "only negations", "taken out", "order does not count", "of all", "nothing left"],
+)
+def test_a_negation_takes_out_of_what_the_others_select(
+    network: nn.Module, layers: list[str], expected: list[str]
+) -> None:
+    assert chosen(layers, network) == expected
+
+
+def test_a_lone_selector_may_be_given_as_text(network: nn.Module) -> None:
+    assert chosen("head.*", network) == ["head.weight", "head.bias"]
+
+
+def test_a_selector_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(ValueError, match="no regular expression"):
+        Selection(["re:("])
+
+
 def test_a_glob_selects_parameters_that_the_model_does_not_have_by_their_place(network: nn.Module) -> None:
     extra = nn.Parameter(torch.ones(1))
-    extra.grad = torch.ones(1)
     groups: list[dict[str, Any]] = [{"params": network.parameters()}, {"params": [extra]}]
     optimizer = torch.optim.SGD(groups, lr=0.1)
-    found = list(Selection(["optimizer.*"]).gradients(network, optimizer))
-    assert found == [("optimizer.group1.0", extra.grad)]
+    ((name, found),) = Selection(["optimizer.*"]).names(network, optimizer)
+    assert name == "optimizer.group1.0"
+    assert found is extra
+
+
+def test_names_are_those_that_the_optimizer_has_with_a_gradient_or_without_in_the_order_of_its_groups(
+    network: nn.Module,
+) -> None:
+    named = dict(names_of(network))
+    groups: list[dict[str, Any]] = [{"params": [named["head.bias"]]}, {"params": [named["encoder.0.mlp.weight"]]}]
+    named["head.bias"].grad = torch.ones(1)
+    found = Selection("all").names(network, torch.optim.SGD(groups, lr=0.1))
+    assert [name for name, _ in found] == ["head.bias", "encoder.0.mlp.weight"]
+    assert all(parameter is named[name] for name, parameter in found)
+
+
+def test_a_parameter_that_the_optimizer_has_twice_is_named_once(network: nn.Module) -> None:
+    optimizer = trained(network)
+    optimizer.param_groups.append({**optimizer.param_groups[0]})
+    found = Selection("all").names(network, optimizer)
+    assert [name for name, _ in found] == parameter_names(network)
+
+
+def test_parameters_that_join_leave_or_are_replaced_are_seen_at_once() -> None:
+    network = nn.ModuleDict({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)})
+    selection = Selection(["*.weight"])
+    before = selection.names(network, trained(network))
+    network["a"].weight = nn.Parameter(torch.ones(1, 1))
+    del network["b"]
+    network["c"] = nn.Linear(1, 1)
+    after = selection.names(network, trained(network))
+    assert [name for name, _ in before] == ["a.weight", "b.weight"]
+    assert [name for name, _ in after] == ["a.weight", "c.weight"]
+    assert after[0][1] is network["a"].weight
 
 
 def test_a_pattern_that_matches_nothing_is_told_with_near_misses(
     network: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
-    selection = Selection(["head.*", "heads.weight", "zzz.*"])
+    selection = Selection(["head.*", "heads.weight", "zzz.*", "!re:head.biass"])
     with caplog.at_level(logging.WARNING, "nissa"):
-        assert selection.warn_unmatched(parameter_names(network)) == ["heads.weight", "zzz.*"]
-    near, far = (record.getMessage() for record in caplog.records)
+        unmatched = selection.warn_unmatched(network, trained(network))
+    assert unmatched == ["heads.weight", "zzz.*", "!re:head.biass"]
+    near, far, negated = (record.getMessage() for record in caplog.records)
     assert near.startswith("gradients.layers: 'heads.weight' matches none of the model's 10 parameters so far;")
     assert "head.weight" in near
     assert far.endswith("for example: encoder.0.attention.weight, encoder.0.attention.bias, encoder.0.mlp.weight.")
+    assert "'!re:head.biass'" in negated
+    assert "for example: head.bias" in negated
 
 
-@pytest.mark.parametrize("patterns", ["all", ["*.weight", "head.*"]], ids=str)
-def test_patterns_that_match_are_not_told(
-    network: nn.Module, caplog: pytest.LogCaptureFixture, patterns: list[str] | str
+@pytest.mark.parametrize("layers", ["all", ["*.weight", "head.*"], ["!head.*"], ["re:head.*", "type:Linear"]], ids=str)
+def test_selectors_that_match_are_not_told(
+    network: nn.Module, caplog: pytest.LogCaptureFixture, layers: list[str] | str
 ) -> None:
     with caplog.at_level(logging.WARNING, "nissa"):
-        assert Selection(patterns).warn_unmatched(parameter_names(network)) == []
+        assert Selection(layers).warn_unmatched(network, trained(network)) == []
     assert not caplog.records
 
 
-def test_a_model_without_parameters_matches_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    assert Selection(["*.weight"]).warn_unmatched([]) == ["*.weight"]
+def test_a_selector_that_only_the_optimizers_own_parameters_match_is_not_told(
+    network: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    optimizer = torch.optim.SGD([*network.parameters(), nn.Parameter(torch.ones(1))], lr=0.1)
+    assert Selection(["optimizer.group0.*"]).warn_unmatched(network, optimizer) == []
+    assert not caplog.records
+
+
+def test_selectors_that_leave_nothing_between_them_are_told(
+    network: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert Selection(["head.*", "!*"]).warn_unmatched(network, trained(network)) == []
+    assert "'head.*', '!*' leave none of the model's 10 parameters; drop one that begins with '!'." in caplog.text
+
+
+def test_without_parameters_nothing_matches(caplog: pytest.LogCaptureFixture) -> None:
+    empty = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+    empty.param_groups.clear()
+    assert Selection(["*.weight"]).warn_unmatched(nn.Module(), empty) == ["*.weight"]
     assert "none of the model's 0 parameters so far; there are for example: none." in caplog.text

@@ -63,16 +63,16 @@ def test_a_clock_that_was_set_back_measures_nothing(clock: StepClock) -> None:
 
 
 def test_a_loss_is_taken_once_and_of_several_the_last_counts(clock: StepClock) -> None:
-    assert clock.take_loss() is None
+    assert clock.take(None, primary=True).loss is None
     clock.log_loss(1.0)
     clock.log_loss(0.0)
-    assert clock.take_loss() == 0.0
-    assert clock.take_loss() is None
+    assert clock.take(None, primary=True).loss == 0.0
+    assert clock.take(None, primary=True).loss is None
 
 
 def test_a_loss_that_is_kept_has_left_its_graph(clock: StepClock) -> None:
     clock.log_loss(torch.ones(1, requires_grad=True).sum())
-    loss = clock.take_loss()
+    loss = clock.take(None, primary=True).loss
     assert isinstance(loss, torch.Tensor)
     assert loss.grad_fn is None
 

@@ -139,7 +139,7 @@ def test_a_fault_of_the_capture_never_reaches_training(
     network, optimizer = model()
     lab.env.watch(network, optimizer)
     before = network.weight.detach().clone()
-    monkeypatch.setattr("nissa.gradients.capture.pack", fail)
+    monkeypatch.setattr("nissa.gradients.capture.kernel_for", fail)
     for _ in range(3):
         lab.env.log_loss(1.0)
         step(network, optimizer)
@@ -164,7 +164,7 @@ def test_a_fault_within_a_closure_returns_what_the_closure_returned(
     network, _ = model()
     optimizer = torch.optim.LBFGS(network.parameters(), max_iter=3)
     lab.env.watch(network, optimizer)
-    monkeypatch.setattr("nissa.gradients.capture.pack", fail)
+    monkeypatch.setattr("nissa.gradients.capture.kernel_for", fail)
 
     def closure() -> float:
         optimizer.zero_grad()

@@ -23,6 +23,9 @@ def test_every_leaf_is_described_once_in_its_declared_order() -> None:
         ("gradients.percentiles", "a list, each item a number from 0 to 100"),
         ("gradients.vanishing_threshold", "a number above 0"),
         ("diagnostics.improvement_delta", "a number above 0 and at most 1"),
+        ("gradients.top_k", "a whole number from 1 to 100,000 or null"),
+        ("gradients.group_by", "one of parameter, module, block"),
+        ("gradients.ranks", "one of auto, first, all"),
         ("files.directory", "text"),
     ],
 )
@@ -42,3 +45,8 @@ def test_a_setting_carries_default_meaning_and_variable() -> None:
 
 def test_a_default_that_depends_on_its_neighbours_is_shown_too() -> None:
     assert SETTINGS["gradients.percentiles"].default == (1.0, 50.0, 99.0)
+
+
+def test_every_meaning_fits_into_a_line_of_a_table() -> None:
+    assert [path for path, setting in SETTINGS.items() if "\n" in setting.description] == []
+    assert "regular expressions such as" in SETTINGS["gradients.layers"].description

@@ -26,6 +26,9 @@ def refusal(environ: dict[str, str]) -> ConfigurationError:
         ("NISSA_GRADIENTS__LAYERS", "all", "gradients.layers", "all"),
         ("NISSA_GRADIENTS__LAYERS", "enc.*,dec.[0-9].*", "gradients.layers", ("enc.*", "dec.[0-9].*")),
         ("NISSA_GRADIENTS__LAYERS", '["enc.*"]', "gradients.layers", ("enc.*",)),
+        ("NISSA_GRADIENTS__LAYERS", "type:Linear,!re:head.*", "gradients.layers", ("type:Linear", "!re:head.*")),
+        ("NISSA_GRADIENTS__LAYERS", '["re:a{1,2}"]', "gradients.layers", ("re:a{1,2}",)),
+        ("NISSA_GRADIENTS__TOP_K", "7", "gradients.top_k", 7),
         ("NISSA_GRADIENTS__STATISTICS", "std,norm", "gradients.statistics", ("norm", "std")),
         ("NISSA_GRADIENTS", '{"every_n_steps": 5}', "gradients.every_n_steps", 5),
         ("NISSA_PER_CLASS__ENABLED", "on", "per_class.enabled", True),
@@ -45,7 +48,7 @@ def test_every_setting_has_a_variable(setting: Any) -> None:
     default: Any = load(profile="custom", environ={})
     for part in setting.path.split("."):
         default = getattr(default, part)
-    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default if default is not None else True)
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(1 if default is None else default)
     config: Any = load(profile="custom", environ={setting.variable: text})
     for part in setting.path.split("."):
         config = getattr(config, part)

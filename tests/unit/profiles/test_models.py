@@ -35,6 +35,20 @@ def test_each_preset_has_a_constructor_and_carries_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "norms", "ratios"),
+    [
+        ("minimal", False, False),
+        ("standard", False, False),
+        ("diagnostic", True, False),
+        ("research", True, True),
+    ],
+)
+def test_only_detailed_presets_look_at_weights(name: str, norms: bool, ratios: bool) -> None:
+    gradients = TelemetryConfig.from_profile(name).gradients
+    assert (gradients.weight_norms, gradients.update_ratios) == (norms, ratios)
+
+
+@pytest.mark.parametrize(
     ("name", "history", "every", "percentiles", "classes", "steps"),
     [
         ("minimal", 5, None, (1, 50, 99), False, False),
@@ -130,7 +144,9 @@ def test_the_summary_shows_what_differs_between_profiles() -> None:
     summaries = {name: TelemetryConfig.from_profile(name).summary() for name in PROFILES}
     assert "gradients  off" in summaries["minimal"]
     assert "every 10 steps, all layers, percentiles 1, 50, 99" in summaries["standard"]
-    assert "every step, all layers, percentiles 1, 25, 50, 75, 99" in summaries["diagnostic"]
+    assert "every step, all layers, percentiles 1, 25, 50, 75, 99, weight norms, streams" in summaries["diagnostic"]
+    assert "weight norms, update ratios, streams for up to 200 parameters\n" in summaries["research"]
+    assert "weight" not in summaries["standard"]
     assert "50 epochs" in summaries["research"]
 
 
@@ -138,13 +154,14 @@ def test_the_summary_describes_choices_of_ones_own() -> None:
     text = TelemetryConfig.from_profile(
         "standard",
         {
-            "gradients": {"layers": ["enc.*"], "histogram": False},
+            "gradients": {"layers": ["enc.*"], "histogram": False, "group_by": "block", "top_k": 9, "ranks": "first"},
             "console.enabled": False,
             "strict": True,
             "spans.started": False,
         },
     ).summary()
     assert "layers enc.*, no percentiles" in text
+    assert "streams for up to 200 blocks, of which the 9 largest a step, from rank 0" in text
     assert "console    off" in text
     assert "strict     yes" in text
     assert "starts of long spans" not in text

@@ -49,7 +49,9 @@ def test_every_field_has_a_default(path: str) -> None:
     assert not FIELDS[path].is_required()
 
 
-@pytest.mark.parametrize("path", [path for path, field in FIELDS.items() if field.annotation in (int, float)])
+@pytest.mark.parametrize(
+    "path", [path for path, field in FIELDS.items() if field.annotation in (int, float, int | None)]
+)
 def test_every_number_has_a_range(path: str) -> None:
     assert bounds(FIELDS[path]) & {"ge", "gt"}
     # A threshold on a gradient may be as large as a float; all else has an upper end.
@@ -88,6 +90,11 @@ def test_the_defaults_are_those_that_are_documented() -> None:
         vanishing_threshold=1e-7,
         exploding_threshold=1e3,
         max_parameters=200,
+        group_by="parameter",
+        top_k=None,
+        ranks="auto",
+        weight_norms=False,
+        update_ratios=False,
     )
     assert config.limits == LimitsConfig(
         queue_size=10_000,
@@ -147,13 +154,68 @@ def test_no_histogram_means_no_percentiles_where_none_are_asked_for() -> None:
         ("all", "all"),
         (["all"], "all"),
         ("encoder.*", ("encoder.*",)),
+        ("!type:Linear", ("!type:Linear",)),
         (["a.*", "b"], ("a.*", "b")),
+        (["all", "!b"], ("all", "!b")),
+        (["re:a[.].*", "type:torch.nn.Linear"], ("re:a[.].*", "type:torch.nn.Linear")),
     ],
+    ids=str,
 )
-def test_layers_are_all_or_globs(given: Any, kept: object) -> None:
+def test_layers_are_all_or_selectors(given: Any, kept: object) -> None:
     assert GradientConfig.model_validate({"layers": given}).layers == kept
 
 
 def test_an_empty_list_of_layers_is_refused_with_the_way_out() -> None:
     with pytest.raises(ValidationError, match="set enabled to false"):
         GradientConfig(layers=())
+
+
+@pytest.mark.parametrize(
+    ("selector", "way_out"),
+    [
+        ("re:a(", "missing \\), unterminated subpattern at position 1; correct it, or escape the character"),
+        ("!re:*", "nothing to repeat at position 0"),
+        ("", "selects nothing; write a glob over names, re:<regular expression> or type:<class>"),
+        ("!", "selects nothing"),
+        ("re:", "selects nothing"),
+        ("!type:", "selects nothing"),
+        ("type:*Norm", "names no class; write its name, as in type:Linear"),
+        ("type:torch.nn.", "names no class"),
+    ],
+    ids=str,
+)
+def test_a_selector_that_cannot_be_used_is_refused_with_the_way_out(selector: str, way_out: str) -> None:
+    with pytest.raises(ValidationError, match=way_out) as caught:
+        GradientConfig(layers=("head.*", selector))
+    assert repr(selector) in str(caught.value)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 100_001, 1.5, "some"], ids=str)
+def test_top_k_is_a_whole_number_of_streams(top_k: Any) -> None:
+    with pytest.raises(ValidationError, match="top_k"):
+        GradientConfig.model_validate({"top_k": top_k, "max_parameters": 100_000})
+
+
+def test_top_k_beyond_the_streams_there_may_be_is_refused_with_the_way_out() -> None:
+    assert GradientConfig(top_k=5, max_parameters=5).top_k == 5
+    with pytest.raises(ValidationError, match=r"top_k \(6\) chooses among at most max_parameters \(5\) streams; lower"):
+        GradientConfig(top_k=6, max_parameters=5)
+
+
+@pytest.mark.parametrize(
+    ("field", "choices"),
+    [("group_by", ("parameter", "module", "block")), ("ranks", ("auto", "first", "all"))],
+    ids=["group_by", "ranks"],
+)
+def test_a_choice_is_one_of_those_that_are_documented(field: str, choices: tuple[str, ...]) -> None:
+    for choice in choices:
+        assert getattr(GradientConfig.model_validate({field: choice}), field) == choice
+    with pytest.raises(ValidationError, match=field):
+        GradientConfig.model_validate({field: "none"})
+
+
+@pytest.mark.parametrize("field", ["weight_norms", "update_ratios"])
+def test_what_is_measured_on_weights_is_on_or_off(field: str) -> None:
+    assert getattr(GradientConfig.model_validate({field: True}), field) is True
+    with pytest.raises(ValidationError, match=field):
+        GradientConfig.model_validate({field: "perhaps"})

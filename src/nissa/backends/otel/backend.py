@@ -14,7 +14,7 @@ from nissa.backends.otel.seed_spans import SeedSpans, gate_attributes
 from nissa.backends.otel.spans import SpanFactory
 from nissa.backends.otel.store import MetricStore
 from nissa.events import EventType, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, ValidationMeasured
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped, ValidationMeasured
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
@@ -113,7 +113,10 @@ class OpenTelemetryBackend:
         """Take a measurement."""
         if isinstance(measurement, StepMeasured):
             self._recorder.step(measurement)
-            self._epochs.step(measurement)
+            if measurement.primary:
+                self._epochs.step(measurement)
+        elif isinstance(measurement, StepSkipped):
+            self._recorder.skipped(measurement)
         elif isinstance(measurement, GradientsMeasured):
             self._recorder.gradients(measurement)
         elif isinstance(measurement, ValidationMeasured):

@@ -11,10 +11,12 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
 
     from nissa.backends.otel.store import MetricStore
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured, ValidationMeasured
+    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
     from nissa.profiles import TelemetryConfig
 
 _ENDS: Final = (Stage.FOSSILIZED, Stage.CULLED)
@@ -67,12 +69,20 @@ class MetricRecorder:
     def step(self, step: "StepMeasured") -> None:
         """Take one step."""
         env, at = _env(step.env_id), step.time_unix_nano
-        self._store.gauge(metric.STEP, env, at, step.step)
-        self._store.gauge(metric.LOSS, env | {attr.PHASE: "train"}, at, step.loss)
-        self._store.gauge(metric.LEARNING_RATE, env, at, step.learning_rate)
+        model = _model(step.env_id, step.model_name)
+        if step.primary:
+            self._store.gauge(metric.STEP, env, at, step.step)
         if step.duration is not None:
             sample = Sample(step.duration, at, step.epoch_ids) if step.epoch_ids else None
             self._store.observe(metric.STEP_DURATION, env, step.duration, sample=sample)
+        self._store.gauge(metric.LOSS, model | {attr.PHASE: "train"}, at, step.loss)
+        self._store.gauge(metric.LEARNING_RATE, model, at, step.learning_rate)
+        self._store.gauge(metric.CLIP_NORM, model, at, step.clip_norm)
+        self._store.gauge(metric.CLIP_FACTOR, model, at, step.clip_factor)
+
+    def skipped(self, step: "StepSkipped") -> None:
+        """Take a step that did not happen."""
+        self._store.add(metric.STEP_SKIPPED, _model(step.env_id, step.model_name))
 
     def validation(self, seen: "ValidationMeasured") -> None:
         """Take one validation."""
@@ -94,14 +104,22 @@ class MetricRecorder:
         rows = self._attributes(key, base, sample)
         group = (key, sample.names)
         for statistic in self._gradients.statistics:
-            values = getattr(sample.moments, statistic)
+            values = _shown(sample, getattr(sample.moments, statistic))
             self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], rows, at, values, group=group)
         self._store.gauge(metric.GRADIENT_GLOBAL_NORM, base, at, sample.health.global_norm)
         self._store.gauge(metric.GRADIENT_HEALTH, base, at, sample.health.score)
         self._store.gauge(metric.READBACK_LAG, base, at, sample.lag)
+        if self._gradients.weight_norms and sample.weight_norms is not None:
+            norms = sample.weight_norms  # of which NaN is a finding, where every row is shown
+            told = tuple(norms.tolist()) if sample.shown is None else _shown(sample, norms)
+            self._store.gauge_row(metric.WEIGHT_NORM, rows, at, told, group=group)
+        if self._gradients.update_ratios and sample.update_ratios is not None:
+            self._store.gauge_row(metric.UPDATE_RATIO, rows, at, _shown(sample, sample.update_ratios), group=group)
+        for slot, ratio in sample.seed_ratios.items():
+            self._store.gauge(metric.SEED_GRADIENT_RATIO, _env(sample.env_id) | {attr.SEED_SLOT: slot}, at, ratio)
         self._record_quantiles(key, rows, sample)
-        for row, count in zip(rows, sample.moments.nonfinite.tolist(), strict=True):
-            self._store.add(metric.GRADIENT_NONFINITE, row, count, start=start)
+        for index in _indices(sample):
+            self._store.add(metric.GRADIENT_NONFINITE, rows[index], int(sample.moments.nonfinite[index]), start=start)
         self._magnitudes(rows, sample, start)
 
     def _attributes(self, key: _Model, base: dict[str, Any], sample: "GradientsMeasured") -> "Sequence[dict[str, Any]]":
@@ -124,7 +142,7 @@ class MetricRecorder:
             (*key, "quantiles"),
             [row | {attr.QUANTILE: f"{q:.12g}"} for q in self._quantiles for row in rows],
         )
-        values = np.concatenate([sample.moments.quantile(q) for q in self._quantiles])
+        values = np.concatenate([_shown(sample, sample.moments.quantile(q)) for q in self._quantiles])
         self._store.gauge_row(
             metric.GRADIENT_QUANTILE, cached, sample.time_unix_nano, values, group=(key, sample.names)
         )
@@ -136,7 +154,8 @@ class MetricRecorder:
         bucket_range = moments.bucket_range
         counts = np.column_stack((moments.underflow, moments.buckets, moments.overflow))
         with self._store.lock:
-            for index, row in enumerate(rows):
+            for index in _indices(sample):
+                row = rows[index]
 
                 def make(row: dict[str, Any] = row) -> MagnitudeStream:
                     return MagnitudeStream(row, start, bucket_range, np.zeros(bucket_range.size + 2, dtype=np.int64))
@@ -195,5 +214,22 @@ class MetricRecorder:
             self._store.gauge(metric.SEED_ALPHA, env | slot, event.time_unix_nano, event.seed.alpha)
 
 
+def _indices(sample: "GradientsMeasured") -> "Iterable[int]":
+    return range(len(sample.names)) if sample.shown is None else map(int, sample.shown)
+
+
+def _shown(sample: "GradientsMeasured", values: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return values with those of rows that are not exported this time absent."""
+    if sample.shown is None:
+        return values
+    kept = np.full(values.shape, np.nan)
+    kept[sample.shown] = values[sample.shown]
+    return kept
+
+
 def _env(env_id: str | None) -> dict[str, Any]:
     return {} if env_id is None else {attr.ENV_ID: env_id}
+
+
+def _model(env_id: str | None, model_name: str | None) -> dict[str, Any]:
+    return _env(env_id) | ({} if model_name is None else {attr.MODEL_NAME: model_name})

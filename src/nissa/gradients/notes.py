@@ -1,0 +1,61 @@
+"""What accompanies a step's numbers on their way to the host, and what decides which steps are sampled."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nissa.events import SpanIds
+    from nissa.gradients.capture import Measures, Sampled
+    from nissa.gradients.parcel import Parcel
+    from nissa.gradients.selection import Selection
+
+LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate", "found_inf", "clip_norm"
+"""Numbers that may travel with a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepNote:
+    """What the host knows about a step while its numbers are on their way.
+
+    Args:
+        step: How many calls of ``step()`` the watch saw before.
+        primary: Whether the optimizer is the first that its environment watches, whose steps are *the* steps.
+        sampled: What the gradients' statistics are of, None where the step was not sampled.
+        parcel: How the numbers are taken apart.
+        known: Numbers that were on the host already.
+        skipped: The optimizer was not called, since gradients were not finite.
+        clip_limit: The largest norm that gradients were clipped to, None where they were not.
+    """
+
+    env_id: str | None
+    model_name: str | None
+    step: int
+    primary: bool
+    time_unix_nano: int
+    duration: float | None
+    epoch_ids: "SpanIds | None"
+    sampled: "Sampled | None"
+    parcel: "Parcel"
+    known: "Mapping[str, float]"
+    skipped: bool = False
+    clip_limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Which steps are sampled, and of which parameters.
+
+    Args:
+        every_n_steps: Step numbers that it divides are sampled; 0 samples none.
+        measures: What is measured then.
+    """
+
+    every_n_steps: int
+    selection: "Selection"
+    measures: "Measures"
+
+    def wants(self, step: int) -> bool:
+        """Whether a step is sampled: a function of its number alone, so that all ranks agree."""
+        return self.every_n_steps > 0 and step % self.every_n_steps == 0

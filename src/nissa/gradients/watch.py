@@ -1,0 +1,288 @@
+"""Sees every ``optimizer.step()`` through the optimizer's own hooks, and what gradients it used.
+
+Hooks of the instance, never of the class: an optimizer whose class inherits ``step`` from another is seen once.
+"""
+
+import logging
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import torch
+
+from nissa.distributed.dtensors import is_distributed
+from nissa.gradients.capture import Capture
+from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE, Sampling, StepNote
+from nissa.gradients.parcel import one_number, wrap
+from nissa.gradients.readback import Reader, Transfer
+from nissa.gradients.scaling import ScaledSteps, overflow
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from nissa.gradients.steps import Said, StepClock
+    from nissa.hub.containment import Containment
+
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
+"""Returns the slot and the ids of the parameters of each seed that is being grown."""
+
+_logger = logging.getLogger("nissa")
+
+_STEP: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
+"""Of torch's wrapper around every ``step``, which runs the hooks."""
+
+
+class Watch:
+    """A watched optimizer; returned by ``run.watch``.
+
+    Attributes:
+        steps: How many calls of its ``step()`` were seen.
+        name: The model's name, None where there is only one.
+        primary: Whether its steps are the steps of its environment.
+    """
+
+    def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        name: str | None,
+        primary: bool,
+        hooks: bool,
+        scaler: Any,
+        sampling: Sampling,
+        clock: "StepClock",
+        seeds: Seeds,
+        reader: Reader[StepNote],
+        containment: "Containment",
+        on_close: "Callable[[Watch], None]",
+    ) -> None:
+        self.steps = 0
+        self.name = name
+        self.primary = primary
+        self._model = weakref.ref(model)
+        self._optimizer = weakref.ref(optimizer)
+        self._sampling = sampling
+        self._clock = clock
+        self._seeds = seeds
+        self._reader = reader
+        self._containment = containment
+        self._capture: Capture | None = None
+        self._inside = self._nested = self._orphaned = self._recorded = False
+        self._optimizer_id = id(optimizer)
+        self._gone = weakref.finalize(optimizer, on_close, self)
+        self._gone.atexit = False
+        self._scaler = None if scaler is None else ScaledSteps.of(scaler)
+        if self._scaler is not None:
+            self._scaler.add(self.key, self)
+        # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
+        self._hooks = (
+            [
+                optimizer.register_step_pre_hook(_untraced(self._before)),
+                optimizer.register_step_post_hook(_untraced(self._after)),
+            ]
+            if hooks
+            else []
+        )
+        self._by_hand = not hooks
+
+    @property
+    def key(self) -> int:
+        """Identity of the watched optimizer."""
+        return self._optimizer_id
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Mark one step by hand, where ``watch(..., hooks=False)`` left the optimizer alone.
+
+        For an ``optimizer.step()`` that is compiled or replayed from a CUDA graph; the gradients are read on entry.
+        Where there are hooks this does nothing, so that no step counts twice. An exception passes through, and the
+        step does not count.
+        """
+        optimizer = self._optimizer() if self._by_hand else None
+        if optimizer is None:
+            yield
+            return
+        self._before(optimizer, (), {})
+        try:
+            yield
+        except BaseException:
+            self._inside = False
+            raise
+        self._after(optimizer, (), {})
+
+    def skip(self) -> None:
+        """Note a step that was due and did not happen, since gradients were not finite; a watched scaler does this."""
+        with self._containment.guard("skipped step"):
+            self._submit(self._optimizer(), None, skipped=True)
+
+    def close(self) -> None:
+        """Stop watching and leave no hook behind; harmless when called again."""
+        hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            hook.remove()
+        self._by_hand = False
+        scaler, self._scaler = self._scaler, None
+        if scaler is not None:
+            scaler.remove(self.key)
+        self._gone()
+
+    def _before(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._inside and _steps_under_way(optimizer) > 1:
+            self._nested = True
+            return None
+        self._inside, self._nested, self._capture = True, False, None
+        if not self._sampling.wants(self.steps) or _recording():
+            return None
+        # A closure makes the gradients, so until then any parameter may get one.
+        keyword = callable(kwargs.get("closure"))
+        closure = kwargs["closure"] if keyword else args[1] if len(args) > 1 and callable(args[1]) else None
+        self._begin(optimizer, everything=closure is not None)
+        if closure is None:
+            self._read()
+            return None
+        if keyword:
+            return args, {**kwargs, "closure": self._capturing(closure)}
+        return (args[0], self._capturing(closure), *args[2:]), kwargs
+
+    def _capturing(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        """Gradients exist only once the closure ran; of several calls the first is at the step's starting point."""
+        calls: Iterator[int] = count()
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            result = closure(*args, **kwargs)
+            if next(calls) == 0:
+                self._read()
+            return result
+
+        return wrapped
+
+    def _begin(self, optimizer: torch.optim.Optimizer, *, everything: bool) -> None:
+        with self._containment.guard("gradient capture"), torch.no_grad():
+            model = self._model()
+            if model is None:
+                self._warn_orphaned()
+                return
+            chosen = self._sampling.selection.names(model, optimizer)
+            used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
+            self._capture = Capture(self._sampling.measures, used, optimizer, model)
+
+    def _read(self) -> None:
+        capture, self._capture = self._capture, None
+        if capture is None:
+            return
+        with self._containment.guard("gradient capture"), torch.no_grad():
+            capture.read()
+            self._capture = capture
+
+    def _warn_orphaned(self) -> None:
+        if not self._orphaned:
+            self._orphaned = True
+            _logger.warning(
+                "A watched model is gone while its optimizer still steps, so that its gradients are no longer measured. "
+                "Keep a reference to what watch() was given: it keeps none."
+            )
+
+    def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        if self._nested and _steps_under_way(optimizer) > 1:
+            return
+        self._inside = self._nested = False
+        capture, self._capture = self._capture, None
+        if _recording():
+            self._warn_recorded()
+            return
+        with self._containment.guard("step"):
+            self._submit(optimizer, capture)
+        self.steps += 1
+
+    def _warn_recorded(self) -> None:
+        """Say once that a graph that is being recorded will bypass us; recording a step is no step."""
+        if not self._recorded:
+            self._recorded = True
+            _logger.warning(
+                "optimizer.step() is recorded into a CUDA graph, and replaying it calls no hook: its steps are not "
+                "counted and their gradients are absent. Watch with hooks=False and replay in `with watch.step():`."
+            )
+
+    def _submit(
+        self, optimizer: torch.optim.Optimizer | None, capture: Capture | None, *, skipped: bool = False
+    ) -> None:
+        at = self._clock.now()
+        said = self._clock.take(self.name, primary=self.primary)
+        parts, sampled = [], None  # type: ignore[var-annotated]  # what finish() returns
+        if capture is not None:
+            with self._containment.guard("gradient capture"), torch.no_grad():
+                parts, sampled = capture.finish(self._seeds())
+        known, moving = self._numbers(optimizer, said)
+        tensors, parcel = wrap(parts, moving)
+        note = StepNote(
+            env_id=self._clock.env_id,
+            model_name=self.name,
+            step=self.steps,
+            primary=self.primary,
+            time_unix_nano=at,
+            duration=self._clock.lap(at) if self.primary else None,
+            epoch_ids=self._clock.epoch_ids,
+            sampled=sampled,
+            parcel=parcel,
+            known=known,
+            skipped=skipped,
+            clip_limit=said.clip_limit,
+        )
+        self._reader.submit(Transfer(tensors), note)
+
+    def _numbers(
+        self, optimizer: torch.optim.Optimizer | None, said: "Said"
+    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """Return the step's single numbers: those on the host, and those that are tensors."""
+        found = {
+            LOSS: said.loss,
+            CLIP_NORM: said.clip_norm,
+            RATE: None if optimizer is None else _learning_rate(optimizer),
+            OVERFLOW: None if optimizer is None else overflow(optimizer),
+        }
+        known: dict[str, float] = {}
+        moving: dict[str, torch.Tensor] = {}
+        for name, value in found.items():
+            with self._containment.guard("log_loss" if name == LOSS else name):
+                if isinstance(value, torch.Tensor):
+                    moving[name] = one_number(value, "log_loss()" if name == LOSS else name)
+                elif value is not None:
+                    known[name] = float(value)
+        return known, moving
+
+
+def _untraced(hook: Hook) -> Hook:
+    """Return a hook that a compiled step() leaves its graph for: traced, it would be compiled anew for each step."""
+    outside: Hook = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return outside
+
+
+def _steps_under_way(optimizer: torch.optim.Optimizer) -> int:
+    """Return how many ``step()`` calls of an optimizer are on the stack.
+
+    There are two where a class's ``step`` calls that of its parent: torch then runs the hooks for each. Only the stack
+    tells this from a step that raised, which runs no post hook.
+    """
+    number = 0
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to the stack
+    while frame is not None:
+        number += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return number
+
+
+def _recording() -> bool:
+    """Whether a CUDA graph is being captured: what runs now is recorded, not executed."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def _learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:
+    rate = optimizer.param_groups[0].get("lr") if optimizer.param_groups else None
+    return rate if isinstance(rate, int | float | torch.Tensor) else None

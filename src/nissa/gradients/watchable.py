@@ -1,0 +1,35 @@
+"""Refuses what cannot be watched, saying what to do."""
+
+from typing import Any
+
+import torch
+
+from nissa.distributed.sharding import unsupported
+from nissa.errors import WatchError
+
+
+def check_watchable(model: object, optimizer: object, scaler: Any = None) -> None:
+    """Check what ``watch()`` was given.
+
+    Raises:
+        WatchError: ``model`` is no module, ``optimizer`` no optimizer, or it has none of the model's parameters;
+            ``scaler`` is no gradient scaler; or the model is wrapped in a way that hides its parameters.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise WatchError(f"watch() needs a torch.nn.Module to watch, not a {type(model).__name__}.")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise WatchError(
+            f"watch() needs the torch.optim.Optimizer that trains the model, not a {type(optimizer).__name__}; "
+            "call watch(model, optimizer)."
+        )
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
+    reason = unsupported(model)
+    if reason is not None:
+        raise WatchError(reason)
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not trained & {id(parameter) for parameter in model.parameters()}:
+        raise WatchError(
+            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}: was it built "
+            "for another model, or before the model's parameters were replaced? Build it from model.parameters()."
+        )

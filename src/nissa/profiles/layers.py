@@ -1,0 +1,72 @@
+"""The grammar of ``gradients.layers``: what one selector says, before any network is looked at."""
+
+import re
+from dataclasses import dataclass
+from fnmatch import translate
+
+ALL = "all"
+"""Selects every parameter, alone or in a list."""
+
+_NEGATION, _REGEX, _TYPE = "!", "re:", "type:"
+
+_KINDS = "a glob over names, re:<regular expression> or type:<class>"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSelector:
+    """One selector, parsed.
+
+    Args:
+        text: As it was given.
+        negated: It takes away what the others select.
+        pattern: Matches whole parameter names; None for a type.
+        type_name: Class name, dotted or not; None for a pattern.
+    """
+
+    text: str
+    negated: bool
+    pattern: re.Pattern[str] | None
+    type_name: str | None = None
+
+    @property
+    def what(self) -> str:
+        """The selector without what says how it is read, for finding near misses."""
+        return self.text.removeprefix(_NEGATION).removeprefix(_REGEX).removeprefix(_TYPE)
+
+
+def parse_selector(text: str) -> LayerSelector:
+    """Read one selector: a glob, ``re:<regular expression>`` or ``type:<class>``, each perhaps behind a ``!``.
+
+    Raises:
+        ValueError: It selects nothing as it is written; the message says how to write it.
+    """
+    body = text.removeprefix(_NEGATION)
+    negated = body != text
+    kind = next((each for each in (_REGEX, _TYPE) if body.startswith(each)), "")
+    what = body.removeprefix(kind)
+    if not what.strip():
+        raise ValueError(f"{text!r} selects nothing; write {_KINDS}, or leave it out")
+    if kind == _REGEX:
+        return LayerSelector(text, negated, _compiled(text, what))
+    if kind == _TYPE:
+        return LayerSelector(text, negated, None, _class_name(text, what))
+    return LayerSelector(text, negated, re.compile(translate("*" if what == ALL else what)))
+
+
+def _compiled(text: str, expression: str) -> re.Pattern[str]:
+    try:
+        return re.compile(expression)
+    except re.error as error:
+        where = "" if error.pos is None else f" at position {error.pos}"
+        raise ValueError(
+            f"{text!r} is no regular expression: {error.msg}{where}; correct it, or escape the character with a "
+            "backslash (in a variable, a list of expressions with commas must be JSON)"
+        ) from None
+
+
+def _class_name(text: str, name: str) -> str:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(
+            f"{text!r} names no class; write its name, as in type:Linear, or its whole path, as in type:torch.nn.Linear"
+        )
+    return name

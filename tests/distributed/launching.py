@@ -1,0 +1,52 @@
+"""Starts processes that train together, and reads what they found."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parents[2]
+
+
+def launch(folder: Path, ranks: int, *, timeout: float = 150) -> None:
+    """Run every scenario for a number of ranks; each rank writes what it found to the folder.
+
+    Processes meet in a file, not at a port, and talk over the loopback interface.
+    """
+    folder.mkdir(parents=True)
+    processes = [_start(folder, rank, ranks) for rank in range(ranks)]
+    try:
+        statuses = [process.wait(timeout) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert statuses == [0] * ranks, "\n".join(path.read_text() for path in sorted(folder.glob("*.log")))
+
+
+def _start(folder: Path, rank: int, ranks: int) -> subprocess.Popen[bytes]:
+    environ = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, (os.fspath(ROOT), os.environ.get("PYTHONPATH")))),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+    }
+    with (folder / f"rank{rank}.log").open("wb") as log:
+        command = [sys.executable, "-m", "tests.distributed.worker", os.fspath(folder)]
+        return subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT)
+
+
+def findings(folder: Path) -> "dict[str, list[Mapping[str, Any]]]":
+    """Return by scenario what each rank found, in the order of ranks."""
+    # They are our own files; what tensors are keyed by is no tensor.
+    by_rank = [torch.load(path, weights_only=False) for path in sorted(folder.glob("*.pt"))]
+    return {scenario: [found[scenario] for found in by_rank] for scenario in by_rank[0]}

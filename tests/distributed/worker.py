@@ -1,0 +1,39 @@
+"""One of several processes that train together: ``python -m tests.distributed.worker FOLDER``."""
+
+import os
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from tests.distributed.scenarios import BY_RANKS
+
+
+def main(folder: Path) -> None:
+    """Play every scenario that there is for this number of ranks, and write what was found."""
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'store'}",
+        rank=rank,
+        world_size=ranks,
+        timeout=timedelta(seconds=40),
+    )
+    found = {}
+    for scenario in BY_RANKS[ranks]:
+        try:
+            found[scenario.__name__] = scenario()
+        except Exception:  # noqa: BLE001 - the test that asks for it fails with it
+            found[scenario.__name__] = {"error": traceback.format_exc()}
+    torch.save(found, folder / f"rank{rank}.pt")
+    # Nobody leaves while another still talks to it.
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
