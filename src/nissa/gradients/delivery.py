@@ -15,6 +15,7 @@ from nissa.gradients.health import assess
 from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE
 from nissa.gradients.ratios import Energies, energies, seed_ratios
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
+from nissa.kernels.moments import ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -157,7 +158,7 @@ class StepDelivery:
             "moments": moments,
             "shown": None if self._top is None else largest(moments, self._top),
             "weight_norms": norms[:, 0] if measured else None,
-            "update_ratios": _ratio(norms[:, 1], norms[:, 0]) if measured > 1 else None,
+            "update_ratios": ratio(norms[:, 1], norms[:, 0]) if measured > 1 else None,
         }
 
 
@@ -183,9 +184,3 @@ def clip_factor(norm: float, limit: float) -> float:
     """Return what ``torch.nn.utils.clip_grad_norm_`` multiplies gradients with: ``limit / (norm + 1e-6)``, at most 1."""
     factor = limit / (norm + 1e-6)
     return factor if isnan(factor) else min(1.0, factor)
-
-
-def _ratio(part: "NDArray[np.float64]", whole: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    ratio = np.full(part.shape, np.nan)
-    np.divide(part, whole, out=ratio, where=whole > 0)
-    return ratio

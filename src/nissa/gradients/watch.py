@@ -280,7 +280,7 @@ def _steps_under_way(optimizer: torch.optim.Optimizer) -> int:
 
 def _recording() -> bool:
     """Whether a CUDA graph is being captured: what runs now is recorded, not executed."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
 
 
 def _learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:

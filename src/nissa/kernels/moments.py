@@ -38,7 +38,7 @@ from nissa.kernels.buckets import BucketRange
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["BucketRange", "Column", "Layout", "Moments", "Thresholds", "decode", "encode", "merge"]
+__all__ = ["BucketRange", "Column", "Layout", "Moments", "Thresholds", "decode", "encode", "merge", "ratio"]
 
 
 class Column(IntEnum):
@@ -144,7 +144,7 @@ class Moments:
     @property
     def mean(self) -> "NDArray[np.float64]":
         """Arithmetic mean."""
-        return _ratio(self.total, self.finite)
+        return ratio(self.total, self.finite)
 
     @property
     def std(self) -> "NDArray[np.float64]":
@@ -153,7 +153,7 @@ class Moments:
         It is resolved to about ``1e-8`` of the mean, since it comes from sums rather than from a second pass.
         """
         squares = self.sum_of_squares - self.total * self.mean
-        variance: NDArray[np.float64] = _ratio(np.maximum(squares, 0.0), self.finite - 1)
+        variance: NDArray[np.float64] = ratio(np.maximum(squares, 0.0), self.finite - 1)
         return np.sqrt(variance)
 
     @property
@@ -169,17 +169,17 @@ class Moments:
     @property
     def zero_fraction(self) -> "NDArray[np.float64]":
         """Share of the finite elements that is zero."""
-        return _ratio(self.zeros, self.finite)
+        return ratio(self.zeros, self.finite)
 
     @property
     def vanishing_fraction(self) -> "NDArray[np.float64]":
         """Share of the finite elements that vanishes."""
-        return _ratio(self.vanishing, self.finite)
+        return ratio(self.vanishing, self.finite)
 
     @property
     def exploding_fraction(self) -> "NDArray[np.float64]":
         """Share of the finite elements that explodes."""
-        return _ratio(self.exploding, self.finite)
+        return ratio(self.exploding, self.finite)
 
     def quantile(self, q: float) -> "NDArray[np.float64]":
         """Return the ``q`` quantile of ``|x|`` per row, NaN where there is no finite element or no buckets.
@@ -292,7 +292,7 @@ def _index(rows: "ArrayLike") -> "NDArray[Any]":
     return index if index.size else index.astype(np.intp)
 
 
-def _ratio(part: "NDArray[Any]", whole: "NDArray[np.int64]") -> "NDArray[np.float64]":
+def ratio(part: "NDArray[Any]", whole: "NDArray[Any]") -> "NDArray[np.float64]":
     """Divide, giving NaN where the whole is not positive."""
     ratio = np.full(part.shape, np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)

@@ -81,7 +81,7 @@ class OpenTelemetryBackend:
         self._log = EventLog(_event_logger(providers, version))
         self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
         self._seeds = SeedSpans(factory, self._log, self.store, common, self._epochs.context)
-        self._recorder = MetricRecorder(self.store, config)
+        self._recorder = MetricRecorder(self.store, config, dropped=self._epochs.dropped)
         self._common = common
         self._producer = MetricProducer(
             self.store,

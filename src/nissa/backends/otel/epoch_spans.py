@@ -39,6 +39,11 @@ class EpochSpans:
         span = self._open.get(env_id)
         return span.get_span_context() if span is not None else None
 
+    def dropped(self, env_id: str | None, epoch: SpanIds) -> bool:
+        """Whether the sampler has dropped an epoch, so that nothing leads to it."""
+        context = self._parent(env_id, epoch)
+        return context is not None and not context.trace_flags.sampled
+
     def begin(self, event: TelemetryEvent) -> None:
         """Open an epoch; one that was left open ends."""
         self._close(event.env_id, event.time_unix_nano)

@@ -11,7 +11,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,10 +30,18 @@ class MetricRecorder:
     Args:
         store: Where metrics are kept.
         config: Which statistics are exported.
+        dropped: Whether a sampler has dropped an environment's epoch, to which no exemplar must lead then.
     """
 
-    def __init__(self, store: "MetricStore", config: "TelemetryConfig") -> None:
+    def __init__(
+        self,
+        store: "MetricStore",
+        config: "TelemetryConfig",
+        *,
+        dropped: "Callable[[str | None, SpanIds], bool]" = lambda *_: False,
+    ) -> None:
         self._store = store
+        self._dropped = dropped
         self._gradients = config.gradients
         self._quantiles = config.gradients.quantiles
         self._blueprints = Labels(config.limits.max_blueprints)
@@ -73,7 +81,8 @@ class MetricRecorder:
         if step.primary:
             self._store.gauge(metric.STEP, env, at, step.step)
         if step.duration is not None:
-            sample = Sample(step.duration, at, step.epoch_ids) if step.epoch_ids else None
+            epoch = self._epoch(step)
+            sample = Sample(step.duration, at, epoch) if epoch else None
             self._store.observe(metric.STEP_DURATION, env, step.duration, sample=sample)
         self._store.gauge(metric.LOSS, model | {attr.PHASE: "train"}, at, step.loss)
         self._store.gauge(metric.LEARNING_RATE, model, at, step.learning_rate)
@@ -153,6 +162,7 @@ class MetricRecorder:
             return
         bucket_range = moments.bucket_range
         counts = np.column_stack((moments.underflow, moments.buckets, moments.overflow))
+        epoch = self._epoch(sample)
         with self._store.lock:
             for index in _indices(sample):
                 row = rows[index]
@@ -167,8 +177,13 @@ class MetricRecorder:
                 largest = float(moments.abs_max[index])
                 if np.isfinite(largest):
                     stream.maximum = largest if stream.maximum is None else max(stream.maximum, largest)
-                    if sample.epoch_ids is not None:
-                        stream.sample = Sample(largest, sample.time_unix_nano, sample.epoch_ids)
+                    if epoch is not None:
+                        stream.sample = Sample(largest, sample.time_unix_nano, epoch)
+
+    def _epoch(self, measured: "StepMeasured | GradientsMeasured") -> SpanIds | None:
+        """Return the epoch that an exemplar of a measurement leads to, None where there is no such trace."""
+        ids = measured.epoch_ids
+        return None if ids is None or self._dropped(measured.env_id, ids) else ids
 
     def _count(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
         """Count a seed in its stage, in place of where it was counted before."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.recorder import MetricRecorder
@@ -279,3 +280,17 @@ def test_alpha_is_shown_by_slot(kit: "Kit", life: "Life") -> None:
     assert [(point.value, dict(point.attributes)) for point in kit.points("nissa.seed.alpha")] == [
         (0.25, {attr.SEED_SLOT: "r0c1"})
     ] * 2
+
+
+def test_no_exemplar_leads_to_an_epoch_that_the_sampler_dropped(
+    make_kit: Callable[..., "Kit"], make_measured: Measured, epoch_event: Any
+) -> None:
+    told = {}
+    for name, sampler in {"kept": ALWAYS_ON, "dropped": ALWAYS_OFF}.items():
+        kit = make_kit(sampler=sampler)
+        kit.emit(epoch_event(EventType.EPOCH_STARTED, 0, IDS))
+        kit.backend.record(step())
+        kit.backend.record(make_measured(["w"], [0.5], epoch_ids=IDS))
+        metrics = "nissa.step.duration", "nissa.gradient.magnitude"
+        told[name] = [len(kit.points(each)[0].exemplars) for each in metrics]
+    assert told == {"kept": [1, 1], "dropped": [0, 0]}
