@@ -1,6 +1,5 @@
 """One sampled step: its gradients where they are, as statistics of every parameter."""
 
-import logging
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,7 +10,6 @@ import torch
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
 from nissa.gradients.scaling import unscaled
-from nissa.gradients.selection import names_of
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.gradients.grouping import Grouping
-
-_logger = logging.getLogger("nissa")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +51,7 @@ class Statistics:
         streams: What each row is exported as, unless there are too many.
         exported: Rows that this rank exports; all were measured.
         squares: Squared L2 norm of each parameter before the step, and of its change; shape ``(rows, 0..2)``.
+        failed: How many parameters are absent since a rank could not measure its part of them.
         seeds: Rows of each seed that is being grown, by slot.
     """
 
@@ -63,6 +60,7 @@ class Statistics:
     moments: Moments
     exported: "NDArray[np.bool_]"
     squares: "NDArray[np.float64]"
+    failed: int
     seeds: "dict[str, NDArray[np.intp]]"
 
 
@@ -90,11 +88,6 @@ class Sampled:
         rows = [np.asarray(array, dtype=np.int64).reshape(-1, width) for array in arrays]
         packed = np.concatenate(rows) if rows else np.zeros((0, width), dtype=np.int64)
         counts = packed[:, 0]
-        if (counts == FAILED).any():
-            _logger.warning(
-                "Gradients of %d sharded parameters are absent from a step: a rank could not measure its part.",
-                int((counts == FAILED).sum()),
-            )
         there = np.flatnonzero(counts >= 0)
         squares = np.ascontiguousarray(packed[there, self.layout.width :]).view(np.float64)
         slots = np.array([self.slots[row] or "" for row in there], dtype=object)
@@ -104,6 +97,7 @@ class Sampled:
             moments=decode(packed[there, : self.layout.width], self.layout),
             exported=np.array(self.exported, dtype=np.bool_)[there],
             squares=squares,
+            failed=int((counts == FAILED).sum()),
             seeds={slot: np.flatnonzero(slots == slot) for slot in dict.fromkeys(self.slots) if slot is not None},
         )
 
@@ -114,9 +108,13 @@ class _Part:
 
     names: list[str] = field(default_factory=list)
     parameters: list[torch.Tensor] = field(default_factory=list)
-    gradients: list[torch.Tensor] = field(default_factory=list)
     locals: list[Local] = field(default_factory=list)
     rows: torch.Tensor | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other ranks hold other parts, and will wait for this one's."""
+        return any(local.groups for local in self.locals)
 
 
 class Capture:
@@ -127,6 +125,10 @@ class Capture:
         candidates: Name and parameter of all that the step may use, each once.
         optimizer: Says what gradients are still scaled by.
         model: Says whether other ranks have the same gradients.
+
+    Attributes:
+        fault: Why this rank could not measure its part. It takes part in the merging all the same, since the others
+            will wait for it, and its rows are then absent on all ranks.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Capture:
         self._model = model
         self._replicas = None if model is None else replicated(model)
         self._parts: dict[torch.device, _Part] = {}
-        self._failed = False
+        self.fault: Exception | None = None
         self._weights = (
             Weights([parameter for _, parameter in candidates], updates=measures.updates) if measures.weights else None
         )
@@ -168,13 +170,11 @@ class Capture:
                 for each in part.locals
             ]
             part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds)
-        except Exception:
-            if not any(local.groups for local in part.locals):
+        except Exception as error:
+            if not part.shared:
                 raise
-            # The other ranks are about to wait for this one.
-            self._failed = True
             part.rows = identity_rows(len(part.locals), self._measures.layout, device)
-            _logger.warning("This rank could not measure its part of a step's gradients.", exc_info=True)
+            self.fault = error
 
     def finish(self, seeds: "Sequence[tuple[str, frozenset[int]]]" = ()) -> tuple[list[torch.Tensor], Sampled]:
         """Return the statistics, merged over ranks, one int64 tensor per device, and what they are of.
@@ -200,16 +200,26 @@ class Capture:
 
     def _merged(self, part: _Part) -> torch.Tensor:
         assert part.rows is not None  # noqa: S101 - read() has filled it
-        squares = None if self._weights is None else self._weights.squares(part.parameters)
+        squares = None if self._weights is None else self._squares(self._weights, part)
         rows, squares = merge_ranks(
             part.rows,
             self._measures.layout,
             [local.groups for local in part.locals],
             present=[local.tensor is not None for local in part.locals],
-            failed=self._failed,
+            failed=self.fault is not None,
             sums=squares,
         )
         return rows if squares is None else torch.cat([rows, squares.view(torch.int64)], dim=1)
+
+    def _squares(self, weights: Weights, part: _Part) -> torch.Tensor:
+        try:
+            return weights.squares(part.parameters)
+        except Exception as error:
+            if not part.shared or part.rows is None:
+                raise
+            self.fault = error
+            width = 1 + self._measures.updates
+            return torch.zeros((len(part.parameters), width), dtype=torch.float64, device=part.rows.device)
 
     def _exports(self, local: Local) -> bool:
         if self._measures.ranks == "auto":
@@ -223,8 +233,3 @@ def _global_rank() -> int:
         return torch.distributed.get_rank()
     rank = os.environ.get("RANK", "")
     return int(rank) if rank.isdigit() else 0
-
-
-def parameter_names(model: torch.nn.Module) -> list[str]:
-    """Return the names that a model's parameters have in telemetry."""
-    return [name for name, _ in names_of(model)]

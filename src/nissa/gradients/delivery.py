@@ -1,5 +1,6 @@
 """From a step's numbers on the host to measurements; runs on the reader's thread."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from nissa.gradients.capture import Statistics
     from nissa.gradients.notes import StepNote
     from nissa.hub.measurements import GradientHealth
+
+_logger = logging.getLogger("nissa")
 
 
 @dataclass(slots=True)
@@ -83,6 +86,7 @@ class StepDelivery:
         self._top = top
         self._now = now
         self._latest: dict[str | None, Latest] = {}
+        self._failed = False
 
     def latest(self, env_id: str | None) -> Latest:
         """Return an environment's newest numbers."""
@@ -111,7 +115,19 @@ class StepDelivery:
             self._add_loss(note, numbers[LOSS])
         self._record(_step(note, step, numbers))
         if note.sampled is not None:
-            self._sample(note, step, note.sampled.unpack(rows))
+            found = note.sampled.unpack(rows)
+            if found.failed:
+                self._warn_failed(found.failed)
+            self._sample(note, step, found)
+
+    def _warn_failed(self, parameters: int) -> None:
+        if not self._failed:
+            self._failed = True
+            _logger.warning(
+                "Gradients of %d sharded parameters are absent from a step, since a rank could not measure its part; "
+                "the log of that rank says why. Training is not affected.",
+                parameters,
+            )
 
     def _add_loss(self, note: "StepNote", loss: float) -> None:
         epochs = self.latest(note.env_id).epochs

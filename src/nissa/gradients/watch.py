@@ -219,6 +219,8 @@ class Watch:
         if capture is not None:
             with self._containment.guard("gradient capture"), torch.no_grad():
                 parts, sampled = capture.finish(self._seeds())
+                if capture.fault is not None:
+                    raise capture.fault
         known, moving = self._numbers(optimizer, said)
         tensors, parcel = wrap(parts, moving)
         note = StepNote(
@@ -280,7 +282,9 @@ def _steps_under_way(optimizer: torch.optim.Optimizer) -> int:
 
 def _recording() -> bool:
     """Whether a CUDA graph is being captured: what runs now is recorded, not executed."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+    # Where CUDA has not been used, asking for it would cost more than all the rest of an unsampled step.
+    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return used and torch.cuda.is_current_stream_capturing()
 
 
 def _learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:
