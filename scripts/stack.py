@@ -122,7 +122,7 @@ class Stack:
 
     @property
     def prometheus(self) -> str:
-        """Prometheus' API and page."""
+        """Prometheus' API, and with Docker its page."""
         return f"http://{LOOPBACK}:{self.ports.prometheus}"
 
     @property

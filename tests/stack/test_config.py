@@ -50,7 +50,7 @@ def test_every_variable_of_the_compose_file_is_pinned_or_has_a_default() -> None
 
 def test_nobody_has_a_password() -> None:
     grafana = SERVICES["grafana"]["environment"]
-    assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Editor"
     assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
     assert not [path for path in FILES if re.search(r"password\s*[:=]", path.read_text(), re.IGNORECASE)]
 
