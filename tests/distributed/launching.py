@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
+RUN_ID = "together"
+"""Of all runs; each has a folder of its own."""
 
 
 def launch(folder: Path, ranks: int, *, timeout: float = 150) -> None:
@@ -32,13 +34,14 @@ def launch(folder: Path, ranks: int, *, timeout: float = 150) -> None:
 
 def _start(folder: Path, rank: int, ranks: int) -> subprocess.Popen[bytes]:
     environ = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith(("NISSA_", "OTEL_"))},
         "PYTHONPATH": os.pathsep.join(filter(None, (os.fspath(ROOT), os.environ.get("PYTHONPATH")))),
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(ranks),
+        "NISSA_RUN_ID": RUN_ID,
     }
     with (folder / f"rank{rank}.log").open("wb") as log:
         command = [sys.executable, "-m", "tests.distributed.worker", os.fspath(folder)]

@@ -24,6 +24,7 @@ from nissa.distributed.sharding import locals_of, replicated
 from nissa.kernels.moments import BucketRange, Layout, Thresholds
 from nissa.kernels.reference import measure
 from tests.distributed.networks import Block, Transformed, built
+from tests.distributed.training import backward, batch, fully_sharded, line, mine
 
 LAYOUT = Layout(BucketRange(scale=2, min_exponent=-30, max_exponent=10))
 THRESHOLDS = Thresholds(vanishing=1e-3, exploding=0.5)
@@ -31,23 +32,10 @@ THRESHOLDS = Thresholds(vanishing=1e-3, exploding=0.5)
 Found: TypeAlias = Mapping[str, Any]
 
 
-def _batch(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-def _mine(batch: Tensor, part: int, parts: int) -> Tensor:
-    return batch.chunk(parts)[part]
-
-
-def _train(model: nn.Module, batch: Tensor) -> None:
-    loss = model(batch).pow(3).mean()
-    (loss.full_tensor() if isinstance(loss, DTensor) else loss).backward()
-
-
-def _truth(kind: type[nn.Module], batch: Tensor) -> dict[str, Tensor]:
+def _truth(kind: type[nn.Module], whole: Tensor) -> dict[str, Tensor]:
     """Return copies of the gradients that the same training has unsharded, without elements where there is none."""
     model = built(kind)
-    _train(model, batch)
+    backward(model, whole)
     return {name: _gradient(each).clone() for name, each in model.named_parameters()}
 
 
@@ -115,36 +103,32 @@ def _found(
 
 def ddp() -> Found:
     """Gradients are whole on every rank already."""
-    rank, ranks = distributed.get_rank(), distributed.get_world_size()
-    batch = _batch(8, 6)
+    whole = batch(8, 6)
     model = nn.parallel.DistributedDataParallel(built(Block), find_unused_parameters=True)
-    _train(model, _mine(batch, rank, ranks))
+    backward(model, mine(whole))
     group = replicated(model)
     assert group is not None
-    return {**_found(list(model.parameters()), _truth(Block, batch)), "replicas": group.size()}
+    return {**_found(list(model.parameters()), _truth(Block, whole)), "replicas": group.size()}
 
 
-def _fully_sharded(mesh: DeviceMesh, batch: Tensor, **options: Any) -> Block:
-    model = built(Block)
-    for layer in (model.up, model.down):
-        fully_shard(layer, mesh=mesh, **options)
-    fully_shard(model, mesh=mesh, **options)
-    _train(model, _mine(batch, distributed.get_rank(), distributed.get_world_size()))
+def _fully_sharded(mesh: DeviceMesh, whole: Tensor) -> Block:
+    model = fully_sharded(built(Block), mesh)
+    backward(model, mine(whole))
     return model
 
 
 def fsdp() -> Found:
     """Parameters in shards, uneven ones and empty ones among them."""
-    batch = _batch(8, 6)
-    model = _fully_sharded(_line(), batch)
-    return _found(list(model.parameters()), _truth(Block, batch))
+    whole = batch(8, 6)
+    model = _fully_sharded(line(), whole)
+    return _found(list(model.parameters()), _truth(Block, whole))
 
 
 def fsdp_without_some_gradients() -> Found:
     """A rank lacks a gradient that another has, so that it is only the other's part that is known."""
-    batch = _batch(8, 6)
-    model = _fully_sharded(_line(), batch)
-    truth = _truth(Block, batch)
+    whole = batch(8, 6)
+    model = _fully_sharded(line(), whole)
+    truth = _truth(Block, whole)
     for rank, parameter in enumerate((model.up.weight, model.down.weight)):
         if distributed.get_rank() == rank:
             parameter.grad = None
@@ -155,16 +139,16 @@ def fsdp_without_some_gradients() -> Found:
 
 def fsdp_with_a_failure() -> Found:
     """The second rank could not measure anything."""
-    batch = _batch(8, 6)
-    model = _fully_sharded(_line(), batch)
-    return _found(list(model.parameters()), _truth(Block, batch), failed=distributed.get_rank() == 1)
+    whole = batch(8, 6)
+    model = _fully_sharded(line(), whole)
+    return _found(list(model.parameters()), _truth(Block, whole), failed=distributed.get_rank() == 1)
 
 
 def fsdp_with_infinities() -> Found:
     """One rank has not a single finite element of a gradient, another but some, and of a third there is none anywhere."""
-    batch = _batch(8, 6)
-    model = _fully_sharded(_line(), batch)
-    truth = _truth(Block, batch)
+    whole = batch(8, 6)
+    model = _fully_sharded(line(), whole)
+    truth = _truth(Block, whole)
     truth["up.bias"][4:] = torch.nan
     truth["down.weight"][3] = torch.inf
     truth["down.bias"][:] = -torch.inf
@@ -177,24 +161,24 @@ def fsdp_with_infinities() -> Found:
 
 def fsdp_beside_whole_parameters() -> Found:
     """What FSDP was told to ignore is whole on every rank, and not to be added up."""
-    batch = _batch(8, 6)
+    whole = batch(8, 6)
     model = built(Block)
-    fully_shard(model, mesh=_line(), ignored_params={model.scale, model.up.bias, model.unused})
-    _train(model, _mine(batch, distributed.get_rank(), distributed.get_world_size()))
-    truth = _truth(Block, batch)
+    fully_shard(model, mesh=line(), ignored_params={model.scale, model.up.bias, model.unused})
+    backward(model, mine(whole))
+    truth = _truth(Block, whole)
     # FSDP does not reduce them either: each rank has its own.
     alone = built(Block)
-    _train(alone, _mine(batch, distributed.get_rank(), distributed.get_world_size()))
+    backward(alone, mine(whole))
     truth["scale"], truth["up.bias"] = _gradient(alone.scale), _gradient(alone.up.bias)
     return _found(list(model.parameters()), truth)
 
 
 def tensor_parallel() -> Found:
     """Layers in columns and rows; the gradients of norms are sums that nobody has added up yet."""
-    batch = _batch(4, 8, 4)
-    model = _tensor_parallel(built(Transformed), _line())
-    _train(model, batch.chunk(2, dim=1)[distributed.get_rank()])
-    return _found(list(model.parameters()), _truth(Transformed, batch))
+    whole = batch(4, 8, 4)
+    model = _tensor_parallel(built(Transformed), line())
+    backward(model, whole.chunk(2, dim=1)[distributed.get_rank()])
+    return _found(list(model.parameters()), _truth(Transformed, whole))
 
 
 def _tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
@@ -209,8 +193,8 @@ def _tensor_parallel(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 def placements_that_differ() -> Found:
     """Gradients that are not placed as their parameters are; the optimizer would bring them there."""
-    mesh, rank = _line(), distributed.get_rank()
-    whole = _batch(6, 4)
+    mesh, rank = line(), distributed.get_rank()
+    whole = batch(6, 4)
     truth: dict[str, Tensor] = {}
     parameters, gradients = [], []
     for name, wanted, gradient in (
@@ -234,26 +218,22 @@ def placements_that_differ() -> Found:
 
 def hsdp() -> Found:
     """Shards within each half of the ranks; the halves are alike."""
-    batch = _batch(8, 6)
-    model = _fully_sharded(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")), batch)
-    return _found(list(model.parameters()), _truth(Block, batch))
+    whole = batch(8, 6)
+    model = _fully_sharded(init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")), whole)
+    return _found(list(model.parameters()), _truth(Block, whole))
 
 
 def fsdp_of_tensor_parallel() -> Found:
     """Shards of shards, over two dimensions of the mesh."""
     mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "tensor"))
-    batch = _batch(4, 8, 4)
+    whole = batch(4, 8, 4)
     model = _tensor_parallel(built(Transformed), mesh["tensor"])
     for layer in model.children():
         fully_shard(layer, mesh=mesh["data"])
     fully_shard(model, mesh=mesh["data"])
     rows, columns = mesh.get_coordinate() or (0, 0)
-    _train(model, _mine(batch, rows, 2).chunk(2, dim=1)[columns])
-    return _found(list(model.parameters()), _truth(Transformed, batch))
-
-
-def _line() -> DeviceMesh:
-    return init_device_mesh("cpu", (distributed.get_world_size(),))
+    backward(model, mine(whole, rows, 2).chunk(2, dim=1)[columns])
+    return _found(list(model.parameters()), _truth(Transformed, whole))
 
 
 BY_RANKS: dict[int, tuple[Callable[[], Found], ...]] = {

@@ -1,27 +1,18 @@
 """Statistics that processes merge are those of the same training in one process."""
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nissa.distributed.reduce import ABSENT, FAILED
-from nissa.kernels.moments import Column, Moments, decode
+from nissa.kernels.moments import Column, decode
+from tests.distributed.comparing import Launch, assert_same, scenario
 from tests.distributed.scenarios import BY_RANKS, LAYOUT
-
-Launch: TypeAlias = "dict[str, list[Mapping[str, Any]]]"
 
 HAVE_ALL_ALIKE = [each.__name__ for each in BY_RANKS[2] if each.__name__ != "fsdp_beside_whole_parameters"]
 """Scenarios after which all ranks have the same rows."""
-
-
-def scenario(launch: Launch, name: str) -> list[Mapping[str, Any]]:
-    """What each rank found."""
-    for rank, found in enumerate(launch[name]):
-        assert "error" not in found, f"rank {rank}: {found['error']}"
-    return launch[name]
 
 
 def groups_of(found: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -35,20 +26,6 @@ def assert_true(found: Mapping[str, Any]) -> None:
     sharded = np.array([bool(groups) for groups in found["groups"]])
     assert (merged[~there & sharded, Column.COUNT] == ABSENT).all()
     assert_same(decode(merged[there], LAYOUT), decode(truth[there], LAYOUT))
-
-
-def assert_same(left: Moments, right: Moments) -> None:
-    for field in fields(Moments):
-        if field.name != "bucket_range":
-            # Sums of gradients behind a norm cancel out, so that nothing but rounding is left of some.
-            exact = getattr(right, field.name).dtype == np.int64
-            np.testing.assert_allclose(
-                getattr(left, field.name),
-                getattr(right, field.name),
-                rtol=0 if exact else 1e-9,
-                atol=0 if exact else 1e-12,
-                err_msg=field.name,
-            )
 
 
 @pytest.mark.parametrize("name", [each.__name__ for each in BY_RANKS[2] if each.__name__ != "fsdp_with_a_failure"])

@@ -5,11 +5,16 @@ import sys
 import traceback
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import distributed
 
+import nissa
+from tests.distributed.runs import RUNS
 from tests.distributed.scenarios import BY_RANKS
+
+RANKS_OF_RUNS: Final = 2
 
 
 def main(folder: Path) -> None:
@@ -24,11 +29,13 @@ def main(folder: Path) -> None:
         timeout=timedelta(seconds=40),
     )
     found = {}
-    for scenario in BY_RANKS[ranks]:
+    for scenario in (*BY_RANKS[ranks], *(RUNS if ranks == RANKS_OF_RUNS else ())):
         try:
             found[scenario.__name__] = scenario()
         except Exception:  # noqa: BLE001 - the test that asks for it fails with it
             found[scenario.__name__] = {"error": traceback.format_exc()}
+        finally:
+            nissa.reset_hub()
     torch.save(found, folder / f"rank{rank}.pt")
     # Nobody leaves while another still talks to it.
     distributed.barrier()

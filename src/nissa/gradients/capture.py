@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
 from nissa.gradients.scaling import unscaled
@@ -145,9 +146,16 @@ class Capture:
         self._replicas = None if model is None else replicated(model)
         self._parts: dict[torch.device, _Part] = {}
         self.fault: Exception | None = None
-        self._weights = (
-            Weights([parameter for _, parameter in candidates], updates=measures.updates) if measures.weights else None
-        )
+        self._weights = self._before() if measures.weights else None
+
+    def _before(self) -> Weights | None:
+        try:
+            return Weights([parameter for _, parameter in self._candidates], updates=self._measures.updates)
+        except Exception as error:
+            if not any(is_distributed(parameter) for _, parameter in self._candidates):
+                raise
+            self.fault = error
+            return None
 
     def read(self) -> None:
         """Measure the gradients, which are there now; nothing waits for a device."""
@@ -185,7 +193,7 @@ class Capture:
         parts = list(self._parts.values())
         tensors = [self._merged(part) for part in parts]
         owner = {key: slot for slot, keys in seeds for key in keys}
-        extra = 0 if self._weights is None else 1 + self._measures.updates
+        extra = 1 + self._measures.updates if self._measures.weights else 0
         names = tuple(name for part in parts for name in part.names)
         grouping = self._measures.grouping
         sampled = Sampled(
@@ -200,7 +208,7 @@ class Capture:
 
     def _merged(self, part: _Part) -> torch.Tensor:
         assert part.rows is not None  # noqa: S101 - read() has filled it
-        squares = None if self._weights is None else self._squares(self._weights, part)
+        squares = self._squares(part) if self._measures.weights else None
         rows, squares = merge_ranks(
             part.rows,
             self._measures.layout,
@@ -211,15 +219,17 @@ class Capture:
         )
         return rows if squares is None else torch.cat([rows, squares.view(torch.int64)], dim=1)
 
-    def _squares(self, weights: Weights, part: _Part) -> torch.Tensor:
+    def _squares(self, part: _Part) -> torch.Tensor:
         try:
-            return weights.squares(part.parameters)
+            if self._weights is not None:
+                return self._weights.squares(part.parameters)
         except Exception as error:
-            if not part.shared or part.rows is None:
+            if not part.shared:
                 raise
             self.fault = error
-            width = 1 + self._measures.updates
-            return torch.zeros((len(part.parameters), width), dtype=torch.float64, device=part.rows.device)
+        assert part.rows is not None  # noqa: S101 - read() has filled it
+        shape = len(part.parameters), 1 + self._measures.updates
+        return torch.full(shape, torch.nan, dtype=torch.float64, device=part.rows.device)
 
     def _exports(self, local: Local) -> bool:
         if self._measures.ranks == "auto":

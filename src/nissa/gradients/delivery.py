@@ -116,15 +116,16 @@ class StepDelivery:
         self._record(_step(note, step, numbers))
         if note.sampled is not None:
             found = note.sampled.unpack(rows)
-            if found.failed:
+            if found.failed:  # without them neither norm nor health would be true, and streams would seem to end
                 self._warn_failed(found.failed)
-            self._sample(note, step, found)
+            else:
+                self._sample(note, step, found)
 
     def _warn_failed(self, parameters: int) -> None:
         if not self._failed:
             self._failed = True
             _logger.warning(
-                "Gradients of %d sharded parameters are absent from a step, since a rank could not measure its part; "
+                "Gradients of a step are absent, since a rank could not measure its part of %d sharded parameters; "
                 "the log of that rank says why. Training is not affected.",
                 parameters,
             )

@@ -133,9 +133,9 @@ class MetricRecorder:
 
     def _attributes(self, key: _Model, base: dict[str, Any], sample: "GradientsMeasured") -> "Sequence[dict[str, Any]]":
         """Return an attribute dictionary per parameter, the same objects as long as the network is the same."""
-        names, before = sample.names, self._names.get(key, ())
-        if before != names:
-            for gone in set(before) - set(names):
+        names, before = sample.names, self._names.get(key)
+        if before != names:  # of the first sample too, which may be without names
+            for gone in set(before or ()) - set(names):
                 for spec in (metric.GRADIENT_MAGNITUDE, metric.GRADIENT_NONFINITE):
                     self._store.end(spec, base | {attr.PARAMETER_NAME: gone}, sample.time_unix_nano)
             self._store.end_gauges((key, before))
