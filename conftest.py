@@ -4,12 +4,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
 import nissa
+
+# How long an example takes says more of a busy machine than of the code.
+hypothesis.settings.register_profile("nissa", deadline=None)
+hypothesis.settings.load_profile("nissa")
 
 
 @pytest.fixture(autouse=True)

@@ -4,12 +4,11 @@ Hooks of the instance, never of the class: an optimizer whose class inherits ``s
 """
 
 import logging
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -19,10 +18,9 @@ from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE, Sampling, Ste
 from nissa.gradients.parcel import one_number, wrap
 from nissa.gradients.readback import Reader, Transfer
 from nissa.gradients.scaling import ScaledSteps, overflow
+from nissa.gradients.underway import UnderWay, steps_under_way
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from nissa.gradients.steps import Said, StepClock
     from nissa.hub.containment import Containment
 
@@ -31,9 +29,6 @@ Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
 """Returns the slot and the ids of the parameters of each seed that is being grown."""
 
 _logger = logging.getLogger("nissa")
-
-_STEP: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
-"""Of torch's wrapper around every ``step``, which runs the hooks."""
 
 
 class Watch:
@@ -71,7 +66,8 @@ class Watch:
         self._seeds = seeds
         self._reader = reader
         self._containment = containment
-        self._capture: Capture | None = None
+        under_way = UnderWay()
+        self._under_way = weakref.ref(under_way)
         self._inside = self._nested = self._orphaned = self._recorded = False
         self._optimizer_id = id(optimizer)
         self._gone = weakref.finalize(optimizer, on_close, self)
@@ -82,7 +78,7 @@ class Watch:
         # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
         self._hooks = (
             [
-                optimizer.register_step_pre_hook(_untraced(self._before)),
+                optimizer.register_step_pre_hook(_untraced(self._before, under_way)),
                 optimizer.register_step_post_hook(_untraced(self._after)),
             ]
             if hooks
@@ -94,6 +90,16 @@ class Watch:
     def key(self) -> int:
         """Identity of the watched optimizer."""
         return self._optimizer_id
+
+    @property
+    def _capture(self) -> Capture | None:
+        under_way = self._under_way()
+        return None if under_way is None else under_way.capture
+
+    @_capture.setter
+    def _capture(self, capture: Capture | None) -> None:
+        if (under_way := self._under_way()) is not None:
+            under_way.capture = capture
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -107,6 +113,8 @@ class Watch:
         if optimizer is None:
             yield
             return
+        under_way = UnderWay()
+        self._under_way = weakref.ref(under_way)
         self._before(optimizer, (), {})
         try:
             yield
@@ -134,7 +142,7 @@ class Watch:
     def _before(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._inside and _steps_under_way(optimizer) > 1:
+        if self._inside and steps_under_way(optimizer) > 1:
             self._nested = True
             return None
         self._inside, self._nested, self._capture = True, False, None
@@ -190,7 +198,7 @@ class Watch:
             )
 
     def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        if self._nested and _steps_under_way(optimizer) > 1:
+        if self._nested and steps_under_way(optimizer) > 1:
             return
         self._inside = self._nested = False
         capture, self._capture = self._capture, None
@@ -260,24 +268,11 @@ class Watch:
         return known, moving
 
 
-def _untraced(hook: Hook) -> Hook:
+def _untraced(hook: Hook, owned: object = None) -> Hook:
     """Return a hook that a compiled step() leaves its graph for: traced, it would be compiled anew for each step."""
     outside: Hook = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    outside.__dict__["owned"] = owned
     return outside
-
-
-def _steps_under_way(optimizer: torch.optim.Optimizer) -> int:
-    """Return how many ``step()`` calls of an optimizer are on the stack.
-
-    There are two where a class's ``step`` calls that of its parent: torch then runs the hooks for each. Only the stack
-    tells this from a step that raised, which runs no post hook.
-    """
-    number = 0
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to the stack
-    while frame is not None:
-        number += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
-        frame = frame.f_back
-    return number
 
 
 def _recording() -> bool:

@@ -60,7 +60,7 @@ def measure(tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Threshol
     sizes, implicit, pieces = _prepare(tensors, most=_capacity(device) * _BLOCK)
     blocks = [sum(map(_blocks, of_row)) for of_row in pieces]
     size_of, implicit_of, blocks_of = _put([sizes, implicit, blocks], device)
-    slots = _slots(layout, thresholds, device)
+    slots = _slots(layout, thresholds, device, _stream(device))
     histogram = torch.zeros((len(tensors), slots.number), dtype=torch.int64, device=device)
     histogram[:, 0] += implicit_of
     row_of = torch.repeat_interleave(blocks_of, output_size=sum(blocks))
@@ -107,14 +107,15 @@ class _Slots(NamedTuple):
         return slot
 
 
-@lru_cache(maxsize=8)
-def _slots(layout: "Layout", thresholds: "Thresholds", device: "torch.device") -> _Slots:
+@lru_cache(maxsize=32)
+def _slots(layout: "Layout", thresholds: "Thresholds", device: "torch.device", _stream: int = 0) -> _Slots:
+    """Return tables of their own for each stream: they are on their way, and only their stream waits for them."""
     edges = Edges(layout, thresholds)
     # Infinity closes the table, so that the slot after the last edge can be looked up like any other.
-    closed = torch.tensor([*edges.values, torch.inf], dtype=torch.float64, device=device)
-    intervals = torch.from_numpy(edges.intervals).to(device)
-    first = torch.from_numpy(edges.first_slots).to(device)
-    return _Slots(closed, intervals, first, edges.shift, edges.most_per_cell)
+    closed = torch.tensor([*edges.values, torch.inf], dtype=torch.float64, device="cpu")
+    intervals = _send(torch.from_numpy(edges.intervals), device)
+    first = _send(torch.from_numpy(edges.first_slots), device)
+    return _Slots(_send(closed, device), intervals, first, edges.shift, edges.most_per_cell)
 
 
 def _scan(pieces: "list[Tensor]", row_of: "Tensor", histogram: "Tensor", slots: _Slots) -> "Tensor":
@@ -227,5 +228,13 @@ def _blocks(piece: "Tensor") -> int:
 
 def _put(rows: list[list[int]], device: "torch.device") -> "Tensor":
     """Return host numbers as int64 on a device, without waiting for it."""
-    pinned = device.type == "cuda"
-    return torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=pinned).to(device, non_blocking=True)
+    return _send(torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda"), device)
+
+
+def _send(tensor: "Tensor", device: "torch.device") -> "Tensor":
+    """Return a tensor of the host on a device, without waiting for it."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def _stream(device: "torch.device") -> int:
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

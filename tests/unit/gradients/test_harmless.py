@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD, Adam
 
 from nissa.profiles.files import PROFILES
 
@@ -100,3 +101,62 @@ def test_gradients_are_only_read(lab: "Lab") -> None:
         (parameter.grad, parameter.grad._version) for parameter in network.parameters() if parameter.grad is not None
     ]
     assert all(one[0] is other[0] and one[1] == other[1] for one, other in zip(before, after, strict=True))
+
+
+def backward(network: nn.Module) -> None:
+    torch.autograd.backward(network(torch.ones(2, 3)).square().mean())
+
+
+def taken(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def test_a_capturable_optimizer_refuses_a_cpu_as_it_does_without_us(lab: "Lab") -> None:
+    network = nn.Linear(3, 1)
+    optimizer = Adam(network.parameters(), capturable=True)
+    backward(network)
+    with pytest.raises(AssertionError) as bare:
+        optimizer.step()
+    watch = lab.env.watch(network, optimizer)
+    with pytest.raises(AssertionError) as watched:
+        optimizer.step()
+    assert str(watched.value) == str(bare.value)
+    assert watch.steps == 0
+    assert lab.steps == []
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_a_compiled_capturable_optimizer_is_seen_like_any_other(lab: "Lab", *, foreach: bool) -> None:
+    torch._dynamo.reset()
+    network = nn.Linear(3, 1)
+    optimizer = Adam(network.parameters(), lr=torch.tensor(0.1), capturable=True, foreach=foreach)
+    lab.env.watch(network, optimizer)
+    step = torch.compile(optimizer.step, backend="eager")
+    copies = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        backward(network)
+        copies.append(taken(network))
+        step()
+    assert [each.step for each in lab.steps] == [0, 1, 2]
+    assert [each.learning_rate for each in lab.steps] == pytest.approx([0.1] * 3)
+    for sample, copy in zip(lab.samples, copies, strict=True):
+        lab.agrees(sample, copy)
+
+
+def test_accumulated_steps_are_sampled_by_their_own_number(make_lab: "Callable[..., Lab]") -> None:
+    lab = make_lab(gradients__every_n_steps=2)
+    network = nn.Linear(3, 1)
+    optimizer = SGD(network.parameters(), lr=0.1)
+    watch = lab.env.watch(network, optimizer)
+    copies = []
+    for batch in range(20):
+        backward(network)
+        if batch % 4 == 3:
+            copies.append(taken(network))
+            optimizer.step()
+            optimizer.zero_grad()
+    assert watch.steps == 5
+    assert [sample.step for sample in lab.samples] == [0, 2, 4]
+    for sample, copy in zip(lab.samples, copies[::2], strict=True):
+        lab.agrees(sample, copy)

@@ -10,6 +10,8 @@ from nissa.gradients.steps import StepClock
 from nissa.testing import FakeClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.unit.gradients.conftest import Lab
 
 EPOCH, NEXT_EPOCH = SpanIds(1, 2), SpanIds(3, 4)
@@ -94,8 +96,9 @@ def test_every_form_of_a_loss_arrives_as_the_number_it_is(
 @pytest.mark.parametrize("form", [float, torch.tensor], ids=["float", "tensor"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_loss_that_is_not_finite_arrives_as_it_is(
-    lab: "Lab", trained: tuple[nn.Linear, SGD], form: type[float], value: str
+    make_lab: "Callable[..., Lab]", trained: tuple[nn.Linear, SGD], form: type[float], value: str
 ) -> None:
+    lab = make_lab(limits__validation_wait_seconds=10)  # on a busy machine the reader may take longer than usual
     lab.env.watch(*trained)
     with lab.env.epoch(0):
         lab.env.log_loss(form(float(value)))

@@ -1,11 +1,12 @@
 import math
+from decimal import Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -13,7 +14,13 @@ from nissa.errors import ConfigurationError
 from nissa.kernels.moments import BucketRange, Layout, Thresholds, decode
 from nissa.kernels.reference import measure
 
-SCALES = range(-2, 9)
+SCALES = range(-4, 9)
+
+LOWEST = {scale: -(1022 >> max(-scale, 0) << max(-scale, 0)) for scale in SCALES}
+"""The smallest exponent that a range may begin with."""
+
+unhurried = settings(deadline=None)
+"""The first example of a range makes its tables."""
 
 
 def exact_index(value: float, scale: int) -> int:
@@ -54,7 +61,7 @@ def neighbours(values: NDArray[Any]) -> list[float]:
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_boundaries_are_the_largest_float64_that_does_not_exceed_the_true_bound(scale: int) -> None:
-    span = BucketRange(scale, min_exponent=-4, max_exponent=4)
+    span = BucketRange(scale, min_exponent=-16, max_exponent=16)
     bounds = span.boundaries()
     root = 1 << max(scale, 0)
     for index, bound in zip(range(span.offset, span.offset + span.size + 1), bounds.tolist(), strict=True):
@@ -64,23 +71,88 @@ def test_boundaries_are_the_largest_float64_that_does_not_exceed_the_true_bound(
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_elements_at_and_beside_boundaries_fall_into_their_exact_bucket(scale: int) -> None:
-    span = BucketRange(scale, min_exponent=-8, max_exponent=8)
+    span = BucketRange(scale, min_exponent=-16, max_exponent=16)
     bounds = span.boundaries()
     picked = bounds[:: max(1, len(bounds) // 60)]
-    values = neighbours(picked) + neighbours(2.0 ** np.arange(-9, 10)) + [-value for value in neighbours(picked)]
+    values = neighbours(picked) + neighbours(2.0 ** np.arange(-17, 18)) + [-value for value in neighbours(picked)]
     assert slot_of(torch.tensor(values, dtype=torch.float64), span) == [expected_slot(value, span) for value in values]
 
 
+@unhurried
 @given(st.floats(allow_nan=True, allow_infinity=True), st.sampled_from(SCALES))
 def test_any_float64_falls_into_its_exact_bucket(value: float, scale: int) -> None:
     span = BucketRange(scale)
     assert slot_of(torch.tensor([value], dtype=torch.float64), span) == [expected_slot(value, span)]
 
 
+@unhurried
 @given(st.floats(min_value=2.0**-48, max_value=2.0**16, width=32), st.sampled_from(SCALES))
 def test_any_covered_float32_falls_into_its_exact_bucket(value: float, scale: int) -> None:
     span = BucketRange(scale)
     assert slot_of(torch.tensor([value], dtype=torch.float32), span) == [expected_slot(value, span)]
+
+
+@st.composite
+def near_a_bound(draw: st.DrawFn) -> tuple[float, BucketRange]:
+    """A float64 at most two steps beside a bound of any scale, wherever in the range of float64."""
+    scale = draw(st.sampled_from(SCALES))
+    octaves = 1 << max(-scale, 0)
+    low = draw(st.integers(LOWEST[scale] // octaves, 1023 // octaves - 1)) * octaves
+    span = BucketRange(scale, low, low + octaves)
+    value = float(draw(st.sampled_from(span.boundaries().tolist())))
+    for _ in range(draw(st.integers(0, 2))):
+        value = math.nextafter(value, draw(st.sampled_from([0.0, math.inf])))
+    return value, span
+
+
+@unhurried
+@given(near_a_bound())
+def test_beside_any_bound_a_float64_falls_into_its_exact_bucket(found: tuple[float, BucketRange]) -> None:
+    value, span = found
+    assert slot_of(torch.tensor([value], dtype=torch.float64), span) == [expected_slot(value, span)]
+
+
+@unhurried
+@given(st.sampled_from(SCALES), st.data())
+def test_a_bucket_ends_at_its_power_and_includes_it(scale: int, data: st.DataObject) -> None:
+    # Powers of two are the bounds that a float64 can be; each closes the bucket below it.
+    octaves = 1 << max(-scale, 0)
+    exponent = data.draw(st.integers(LOWEST[scale] // octaves + 1, 1023 // octaves - 1)) * octaves
+    span = BucketRange(scale, exponent - octaves, exponent + octaves)
+    power = 2.0**exponent
+    values = torch.tensor([math.nextafter(power, 0), power, math.nextafter(power, math.inf)], dtype=torch.float64)
+    last = (exponent << scale if scale >= 0 else exponent >> -scale) - 1
+    assert slot_of(values, span) == [last, last, last + 1]
+
+
+@unhurried
+@given(st.floats(2.0**-900, 2.0**900), st.sampled_from(SCALES))
+def test_decimals_agree_that_a_value_lies_between_the_bounds_of_its_bucket(value: float, scale: int) -> None:
+    octaves = 1 << max(-scale, 0)
+    low = (math.frexp(value)[1] - 2) // octaves * octaves
+    span = BucketRange(scale, low, low + 2 * octaves)
+    (index,) = slot_of(torch.tensor([value], dtype=torch.float64), span)
+    assert isinstance(index, int)
+    with localcontext(Context(prec=800)):  # enough for every float64 as it is
+        exponents = [Decimal(bound) / (1 << max(scale, 0)) * (1 << max(-scale, 0)) for bound in (index, index + 1)]
+        lower, upper = (Decimal(2) ** exponent for exponent in exponents)
+        assert lower < Decimal(value) <= upper
+
+
+@unhurried
+@given(st.integers(1, 2**52 - 1), st.sampled_from(SCALES))
+def test_no_range_reaches_the_subnormals_of_float64_and_they_underflow(bits: int, scale: int) -> None:
+    value = torch.tensor([bits, bits + torch.iinfo(torch.int64).min]).view(torch.float64)
+    span = BucketRange(scale, LOWEST[scale], LOWEST[scale] + (1 << max(-scale, 0)))
+    assert slot_of(value, span) == ["underflow", "underflow"]
+
+
+@unhurried
+@given(st.integers(1, 2**23 - 1), st.sampled_from(SCALES))
+def test_subnormals_of_float32_fall_into_their_exact_bucket(bits: int, scale: int) -> None:
+    value = torch.tensor([bits], dtype=torch.int32).view(torch.float32)
+    span = BucketRange(scale, -160, 16)
+    assert slot_of(value, span) == [expected_slot(bits * 2.0**-149, span)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,4 +1,6 @@
 from dataclasses import fields
+from functools import reduce
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from nissa.errors import ConfigurationError
@@ -20,6 +23,10 @@ ROUNDED = ("total", "abs_total", "sum_of_squares")
 elements = st.floats(-1e4, 1e4, width=32) | st.sampled_from([0.0, 1e-9, float("nan"), float("inf")])
 rows = st.lists(st.lists(elements, max_size=6), min_size=1, max_size=4)
 
+packed_rows = st.integers(1, 4).flatmap(
+    lambda size: arrays(np.int64, (size, LAYOUT.width), elements=st.integers(-(2**63), 2**63 - 1), fill=st.just(7))
+)
+
 
 def moments_of(rows: list[list[float]], layout: Layout = LAYOUT) -> Moments:
     tensors = [torch.tensor(row, dtype=torch.float64) for row in rows]
@@ -30,9 +37,11 @@ def assert_same(left: Moments, right: Moments, *, exactly: bool = False) -> None
     assert left.bucket_range == right.bucket_range
     for field in fields(Moments):
         if field.name != "bucket_range":
-            tolerance = 1e-12 if field.name in ROUNDED and not exactly else 0
             expected = getattr(right, field.name)
-            np.testing.assert_allclose(getattr(left, field.name), expected, rtol=tolerance, atol=tolerance)
+            # Rounding is relative to what was added up, of which little may be left.
+            size = right.sum_of_squares if field.name == "sum_of_squares" else right.abs_total
+            tolerance = 1e-14 * float(size.max(initial=0.0)) if field.name in ROUNDED and not exactly else 0.0
+            np.testing.assert_allclose(getattr(left, field.name), expected, rtol=0, atol=tolerance)
             assert getattr(left, field.name).dtype == expected.dtype
 
 
@@ -49,6 +58,13 @@ def test_packed_rows_survive_a_round_trip(rows: list[list[float]], bucketed: boo
     tensors = [torch.tensor(row, dtype=torch.float64) for row in rows]
     packed = measure(tensors, layout, Thresholds()).numpy()
     np.testing.assert_array_equal(encode(decode(packed, layout), layout), packed)
+
+
+@given(packed_rows)
+def test_any_bits_survive_a_round_trip(packed: NDArray[np.int64]) -> None:
+    decoded = decode(packed, LAYOUT)
+    np.testing.assert_array_equal(encode(decoded, LAYOUT), packed)
+    np.testing.assert_array_equal(encode(decoded.select(slice(None, None, -1)), LAYOUT), packed[::-1])
 
 
 def test_every_column_survives_a_round_trip_on_its_own() -> None:
@@ -104,6 +120,41 @@ def test_merging_is_associative_and_commutative(three: list[list[list[float]]]) 
     a, b, c = (moments_of((one * 2)[:2]) for one in three)
     assert_same(merge(a, b), merge(b, a), exactly=True)
     assert_same(merge(merge(a, b), c), merge(a, merge(b, c)))
+
+
+def only_counts(packed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first row with counts of which eight add up within int64, and with sums of 0."""
+    row = packed[:1] >> 3
+    row[:, Column.TOTAL : Column.BUCKETS] = 0
+    return row
+
+
+@given(st.lists(packed_rows.map(only_counts), min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_counts_are_added_exactly_in_whatever_order(some: list[NDArray[np.int64]], order: Random) -> None:
+    # As Python's integers add up, up to the largest of int64 together.
+    shuffled = order.sample(some, len(some))
+    merged = reduce(merge, (decode(each, LAYOUT) for each in shuffled))
+    folded = decode(np.concatenate(some), LAYOUT).fold(np.zeros(len(some), dtype=np.intp), 1)
+    for found in (encode(merged, LAYOUT), encode(folded, LAYOUT)):
+        for column in (*range(Column.TOTAL), *range(Column.BUCKETS, LAYOUT.width)):
+            assert int(found[0, column]) == sum(int(each[0, column]) for each in some)
+
+
+@given(st.lists(rows.map(lambda some: some[:1]), min_size=2, max_size=5), st.randoms(use_true_random=False))
+def test_merging_in_any_order_and_grouping_gives_the_same(some: list[list[list[float]]], order: Random) -> None:
+    left = [moments_of(each) for each in some]
+    expected = reduce(merge, left)
+    while len(left) > 1:  # any two that stand beside each other, in an order of chance
+        order.shuffle(left)
+        left[:2] = [merge(left[0], left[1])]
+    assert_same(left[0], expected)
+
+
+@given(rows)
+def test_a_row_of_nothing_changes_nothing(rows: list[list[float]]) -> None:
+    some, nothing = moments_of(rows), moments_of([[] for _ in rows])
+    assert_same(merge(some, nothing), some, exactly=True)
+    assert_same(merge(nothing, some), some, exactly=True)
 
 
 @given(rows, st.data())

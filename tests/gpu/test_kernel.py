@@ -1,0 +1,74 @@
+"""What the kernel finds on a device is what it finds on a CPU."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from nissa.kernels import kernel_for
+from nissa.kernels.moments import Column, Layout, Thresholds
+from nissa.kernels.reference import measure
+
+ROUNDED = [Column.TOTAL, Column.ABS_TOTAL, Column.SUM_OF_SQUARES]
+EXTREMES = [Column.MINIMUM, Column.MAXIMUM, Column.ABS_MAX]
+
+
+def floats(packed: NDArray[np.int64], columns: list[Column]) -> NDArray[np.float64]:
+    return np.ascontiguousarray(packed[:, columns]).view(np.float64)
+
+
+def spread(*shape: int) -> torch.Tensor:
+    """Numbers over many octaves, some of them zero or not finite."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    values = torch.randn(shape, generator=generator) * torch.exp2(torch.randn(shape, generator=generator) * 12)
+    odd = torch.rand(shape, generator=generator)
+    return values.masked_fill(odd < 0.06, 0.0).masked_fill(odd < 0.04, float("nan")).masked_fill(odd < 0.02, -torch.inf)
+
+
+TENSORS: dict[str, Callable[[], list[torch.Tensor]]] = {
+    "small": lambda: [spread(3), spread(256), spread(0), spread(7, 5)],
+    "large": lambda: [spread(3_000_001)],
+    "half": lambda: [spread(1000).half(), spread(1000).bfloat16()],
+    "double": lambda: [spread(1000).double()],
+    "complex": lambda: [torch.view_as_complex(spread(100, 2))],
+    "transposed": lambda: [spread(300, 200).T],
+    "channels_last": lambda: [spread(8, 16, 30, 30).to(memory_format=torch.channels_last)],
+    "sparse": lambda: [spread(30, 20).nan_to_num(0.0, 0.0, 0.0).to_sparse()],
+}
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(None)], ids=["buckets", "moments"])
+@pytest.mark.parametrize("what", TENSORS)
+def test_numbers_are_those_of_a_cpu(what: str, layout: Layout) -> None:
+    tensors = TENSORS[what]()
+    expected = measure(tensors, layout, Thresholds()).numpy()
+    packed = kernel_for("cuda")([each.cuda() for each in tensors], layout, Thresholds())
+    assert packed.device.type == "cuda"
+    found = packed.cpu().numpy()
+    counts = [column for column in range(layout.width) if not Column.TOTAL <= column < Column.BUCKETS]
+    np.testing.assert_array_equal(found[:, counts], expected[:, counts])
+    np.testing.assert_array_equal(floats(found, EXTREMES), floats(expected, EXTREMES))
+    # Sums are added up in another order; their rounding is relative to what was added.
+    sums, of_cpu = floats(found, ROUNDED), floats(expected, ROUNDED)
+    size = np.maximum(of_cpu[:, 1:2], of_cpu[:, 2:])
+    assert (np.abs(sums - of_cpu) <= 1e-12 * size).all()
+
+
+@pytest.mark.usefixtures("no_waits")
+def test_measuring_waits_for_nothing() -> None:
+    tensors = [torch.ones(3_000_000, device="cuda"), torch.ones(20, 30, device="cuda").T]
+    for _ in range(2):  # with and without the tables at hand
+        assert kernel_for("cuda")(tensors, Layout(), Thresholds()).shape == (2, Layout().width)
+
+
+def test_another_stream_than_the_default_one_is_followed() -> None:
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    with torch.cuda.stream(stream):
+        values = torch.zeros(1_000_000, device="cuda")
+        for _ in range(100):
+            values += 1
+        packed = kernel_for("cuda")([values], Layout(), Thresholds())
+    stream.synchronize()
+    assert packed[0, Column.MAXIMUM].reshape(1).cpu().view(torch.float64).tolist() == [100.0]
