@@ -4,6 +4,8 @@ A kernel reads tensors and fills the columns that :mod:`nissa.kernels.moments` l
 :mod:`nissa.kernels.reference` is the specification that every kernel agrees with.
 """
 
+import logging
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Kernel", "kernel_for"]
 
+_logger = logging.getLogger("nissa")
+
 Kernel: TypeAlias = "Callable[[Sequence[Tensor], Layout, Thresholds], Tensor]"
 
 # Device type -> the kernel chosen for it. A test forces a kernel by setting an entry.
@@ -24,11 +28,21 @@ _CHOSEN: dict[str, Kernel] = {}
 def kernel_for(device_type: str) -> Kernel:
     """Return the kernel for a device type, such as ``"cpu"`` or ``"cuda"``; it is chosen once per process."""
     if device_type not in _CHOSEN:
-        _CHOSEN[device_type] = _choose()
+        _CHOSEN[device_type] = _choose(device_type)
     return _CHOSEN[device_type]
 
 
-def _choose() -> Kernel:
+def _choose(device_type: str) -> Kernel:
     from nissa.kernels.reference import measure  # noqa: PLC0415 - importing this package must not import torch
 
-    return measure
+    if device_type != "cpu" or find_spec("numba") is None:
+        return measure
+    try:
+        from nissa.kernels.cpu import prepare  # noqa: PLC0415 - nor numba
+
+        return prepare()
+    except Exception as error:  # a broken compiler costs speed, and nothing else
+        _logger.warning(
+            "The compiled kernel for the CPU cannot be used; the slower one measures the same.", exc_info=error
+        )
+        return measure
