@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from nissa.backends.console import ConsoleBackend
     from nissa.backends.file import FileBackend
     from nissa.backends.memory import MemoryBackend
+    from nissa.diagnostics.brief import DecisionBrief
+    from nissa.diagnostics.features import signals_to_features
+    from nissa.diagnostics.meter import ValidationMeter
     from nissa.diagnostics.snapshot import EpochSnapshot
+    from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.environment import Environment
     from nissa.gradients.collector import GradientStatistics, PendingGradients, collect_gradients
     from nissa.hub.backend import Backend
@@ -36,6 +40,8 @@ __all__ = [
     "Backend",
     "ConfigurationError",
     "ConsoleBackend",
+    "DecisionBrief",
+    "DiagnosticTracker",
     "Environment",
     "EpochSnapshot",
     "EventType",
@@ -55,16 +61,20 @@ __all__ = [
     "TelemetryEvent",
     "TransitionError",
     "UnknownNameError",
+    "ValidationMeter",
     "WatchError",
     "collect_gradients",
     "get_hub",
     "reset_hub",
+    "signals_to_features",
     "start",
 ]
 
 _LAZY = {
     "Backend": "nissa.hub.backend",
     "ConsoleBackend": "nissa.backends.console",
+    "DecisionBrief": "nissa.diagnostics.brief",
+    "DiagnosticTracker": "nissa.diagnostics.tracker",
     "Environment": "nissa.environment",
     "EpochSnapshot": "nissa.diagnostics.snapshot",
     "FileBackend": "nissa.backends.file",
@@ -74,7 +84,9 @@ _LAZY = {
     "Run": "nissa.run",
     "Seed": "nissa.seeds.seed",
     "TelemetryConfig": "nissa.profiles",
+    "ValidationMeter": "nissa.diagnostics.meter",
     "collect_gradients": "nissa.gradients.collector",
+    "signals_to_features": "nissa.diagnostics.features",
 }
 
 _hub: NissaHub | None = None

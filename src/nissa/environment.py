@@ -2,31 +2,28 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.snapshot import EpochSnapshot
-from nissa.diagnostics.tracker import Observations
 from nissa.distributed.dtensors import whole
-from nissa.errors import ConfigurationError
-from nissa.events import EventType, Severity, SpanIds
-from nissa.gradients.readback import number
-from nissa.hub.measurements import ValidationMeasured
-from nissa.seeds.lifecycle import restore, state_dict
-from nissa.seeds.seed import Seed
-from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
-from nissa.seeds.stages import ALIVE
+from nissa.events import EventType, SpanIds
+from nissa.planting import SeedBed
+from nissa.seeds.slots import new_span_id, new_trace_id
+from nissa.validating import Told, Validation
 
 if TYPE_CHECKING:
     import torch
 
-    from nissa.diagnostics.tracker import Diagnosis
+    from nissa.diagnostics.meter import Measured, ValidationMeter
+    from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.watch import Watch
     from nissa.session import Session
 
 
-class Environment:
+class Environment(SeedBed):
     """What a training loop talks to; obtained from ``run.environment``, and a `Run` is one itself.
 
     Attributes:
@@ -34,12 +31,10 @@ class Environment:
     """
 
     def __init__(self, session: "Session", env_id: str | None) -> None:
-        self.env_id = env_id
-        self._session = session
+        super().__init__(session, env_id)
         self._clock = session.clock(env_id)
-        self._epoch: int | None = None
+        self._validation = Validation(session, env_id)
         self._validated: EpochSnapshot | None = None
-        self._train_loss: float | None = None
 
     def watch(
         self,
@@ -105,7 +100,8 @@ class Environment:
             loss: One number.
             model: Name of the watch whose step is meant, where an environment has several; else it is its first one's.
         """
-        self._clock.log_loss(loss, model)
+        with self._session.stopwatch.own:
+            self._clock.log_loss(loss, model)
 
     def clip_grad_norm_(
         self,
@@ -136,7 +132,7 @@ class Environment:
         from torch.nn.utils import clip_grad_norm_  # noqa: PLC0415 - `import nissa` must not import torch
 
         norm = clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
-        with self._session.containment.guard("clip_grad_norm_"):
+        with self._session.stopwatch.own, self._session.containment.guard("clip_grad_norm_"):
             self._clock.log_clipping(whole(norm), float(max_norm), model)
         return norm
 
@@ -146,7 +142,10 @@ class Environment:
         loss: "torch.Tensor | float | None" = None,
         accuracy: "torch.Tensor | float | None" = None,
         per_class_accuracy: Mapping[Any, float] | None = None,
+        per_class_loss: Mapping[Any, float] | None = None,
         train_accuracy: "torch.Tensor | float | None" = None,
+        meter: "ValidationMeter | Measured | None" = None,
+        closure: "Callable[[], torch.Tensor] | None" = None,
     ) -> EpochSnapshot:
         """Say what a validation found, and hear what training looks like.
 
@@ -154,128 +153,67 @@ class Environment:
             loss: Validation loss.
             accuracy: Validation accuracy as a fraction.
             per_class_accuracy: Accuracy per class name, as fractions; used where the profile has ``per_class``.
+            per_class_loss: Loss per class name; used where the profile has ``per_class.track_loss``.
             train_accuracy: Training accuracy as a fraction.
+            meter: Has added up the validation, or what its ``result()`` returned. What is given beside it wins over
+                it. Its one copy from the device is waited for; it is not reset.
+            closure: Returns the loss of a fixed batch, by which sharpness is measured in the epochs that
+                ``sharpness.every_n_epochs`` names, on the first model that is watched. It is called several times.
+                Weights, buffers, random numbers and modes are the same before and after.
+
+        Returns:
+            The snapshot. A meter or closure that fails is logged once and leaves its part of it absent.
         """
+        told = Told(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
-        with self._session.containment.guard("validate"):
-            at, wait = self._session.now(), self._session.config.limits.validation_wait_seconds
-            self._session.reader.flush(wait)
-            self._train_loss = self._mean_loss()
-            seen = Observations(
-                epoch=self._epoch,
-                env_id=self.env_id,
-                train_loss=self._train_loss,
-                train_accuracy=number(train_accuracy, wait),
-                validation_loss=number(loss, wait),
-                validation_accuracy=number(accuracy, wait),
-                per_class_accuracy=_numbers(per_class_accuracy, wait),
-                gradient_health=self._session.delivery.latest(self.env_id).health(),
-                gradient_percentiles=self._session.percentiles(self.env_id),
-            )
-            diagnosis = self._session.tracker(self.env_id).diagnose(seen)
-            self._validated = snapshot = diagnosis.snapshot
-            self._tell(diagnosis, at)
+        with self._session.stopwatch.own, self._session.containment.guard("validate"):
+            snapshot = self._validated = self._validation(self._epoch, told)
         return snapshot
 
-    def germinate(
-        self,
-        seed_id: str,
-        *,
-        blueprint: str | None = None,
-        slot: str | None = None,
-        module: "torch.nn.Module | None" = None,
-        parameters: int | None = None,
-    ) -> Seed:
-        """Begin a seed's life.
+    def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
+        """Return what a policy or a language model should know that is to decide, or to explain what it did.
+
+        Before the first validation, the brief says so (``validations`` is 0).
 
         Args:
-            seed_id: Unique among the live seeds of the environment.
-            blueprint: What the seed is built from.
-            slot: Where in the host it is grafted.
-            module: The seed itself; its parameters are counted, and their gradients are compared with those of the
-                host. It is not kept alive.
-            parameters: How many parameters it has, where there is no module.
-
-        Raises:
-            ConfigurationError: ``module`` is no module.
-            TransitionError: A seed of that id is alive, and the run is strict.
+            action: What is to be done, or was; of a member of an enumeration, its name.
+            reason: Why, in the policy's words.
         """
-        data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count(module)}
-        self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data)
-        self._grow(str(seed_id), module)
-        return self._seed(str(seed_id))
+        with self._session.containment.guard("brief"):
+            return self.tracker.brief(action=action, reason=reason)
+        return decision_brief(action, reason, None, validations=0)
 
-    def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
-        """Continue the life that ``Seed.state_dict()`` saved, in the same trace, in this process.
-
-        Args:
-            state: What ``state_dict()`` returned.
-            module: The seed itself, whose gradients are then compared with those of the host. It is not kept alive.
-
-        Raises:
-            ConfigurationError: The state is not what ``state_dict()`` returned.
-            TransitionError: A seed of that id is alive, and the run is strict.
-        """
-        record = restore(dict(state))
-        if record.env_id != self.env_id:
-            raise ConfigurationError(
-                f"The seed {record.seed_id!r} lived in environment {record.env_id!r}, not in {self.env_id!r}; "
-                "resume it with run.environment(...).resume_seed(state)."
-            )
-        self._send(
-            EventType.CHECKPOINT_LOADED,
-            seed_id=record.seed_id,
-            slot_id=record.slot_id,
-            data={"seed_state": dict(state)},
-        )
-        self._grow(record.seed_id, module)
-        return self._seed(record.seed_id)
+    def features(self) -> tuple[float, ...]:
+        """Return what is known as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
+        with self._session.containment.guard("features"):
+            return self.tracker.features()
+        return tuple(spec.missing for spec in self._session.config.feature_specs)
 
     @property
-    def seeds(self) -> list[Seed]:
-        """The environment's seeds, in the order in which they germinated."""
-        return [self._seed(record.seed_id) for record in self._session.table.slots.of(self.env_id)]
+    def tracker(self) -> "DiagnosticTracker":
+        """The environment's history, and the rules that judge it."""
+        return self._session.tracker(self.env_id)
 
     @property
     def history(self) -> tuple[EpochSnapshot, ...]:
         """The newest snapshots, oldest first; how many is ``history_length`` of the configuration."""
-        return tuple(self._session.tracker(self.env_id).history)
-
-    def _grow(self, seed_id: str, module: "torch.nn.Module | None") -> None:
-        if module is not None:
-            self._session.modules.add(self.env_id, seed_id, module)
-
-    def _seed(self, seed_id: str) -> Seed:
-        session = self._session
-        # A seed that the table lacks, because telemetry failed, still needs a handle that training can call.
-        record = session.table.slots.get((self.env_id, seed_id)) or SeedRecord(
-            seed_id=seed_id,
-            env_id=self.env_id,
-            slot_id=None,
-            blueprint_id=None,
-            parameters=None,
-            germinated_at=session.now(),
-            stage_since=session.now(),
-        )
-        return Seed(record, session.table.slots, session.deliver, clock=session.now)
-
-    def _send(self, event_type: EventType, **fields: Any) -> None:
-        self._session.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
+        return tuple(self.tracker.history)
 
     def _begin_epoch(self, number_: int, ids: SpanIds) -> None:
-        self._epoch, self._validated, self._train_loss = number_, None, None
+        self._epoch, self._validated = number_, None
         self._clock.begin_epoch(ids)
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
 
     def _end_epoch(self, number_: int, error: BaseException | None) -> None:
-        with self._session.containment.guard("epoch"):
+        with self._session.stopwatch.own, self._session.containment.guard("epoch"):
             at = self._session.now()
-            seen = self._validated
+            seen, losses = self._validated, None
             if seen is None and error is None:
-                self._session.reader.flush(self._session.config.limits.validation_wait_seconds)
-                self._train_loss = self._mean_loss()
+                with self._session.stopwatch.own.pause:
+                    self._session.reader.flush(self._session.config.limits.validation_wait_seconds)
+                losses = self._validation.losses()
             data = {
-                "train_loss": self._train_loss,
+                "train_loss": losses.mean if losses else None,
                 "seeds": dict(Counter(seed.stage.label for seed in self._session.table.slots.of(self.env_id))),
                 "error": _named(error),
                 **(_told(seen) if seen else {}),
@@ -289,38 +227,6 @@ class Environment:
     def _epoch_identity(self) -> dict[str, Any]:
         ids = self._clock.epoch_ids
         return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
-
-    def _mean_loss(self) -> float | None:
-        ids = self._clock.epoch_ids
-        losses = self._session.delivery.latest(self.env_id).epochs.get(ids.span_id if ids else 0)
-        return losses.mean if losses else None
-
-    def _tell(self, diagnosis: "Diagnosis", at: int) -> None:
-        snapshot = diagnosis.snapshot
-        self._session.hub.record(
-            ValidationMeasured(
-                env_id=self.env_id,
-                epoch=self._epoch,
-                started=self._clock.last or at,
-                time_unix_nano=at,
-                loss=snapshot.validation_loss,
-                accuracy=snapshot.validation_accuracy,
-                train_loss=snapshot.train_loss,
-                train_accuracy=snapshot.train_accuracy,
-                narrative=snapshot.narrative,
-                per_class_accuracy=snapshot.per_class_accuracy,
-                red_flags=diagnosis.flags,
-                epoch_ids=self._clock.epoch_ids,
-            )
-        )
-        for kind, data in diagnosis.trends:
-            worse = kind is EventType.PERFORMANCE_DEGRADATION
-            self._send(kind, data=data, severity=Severity.WARNING if worse else Severity.INFO, time_unix_nano=at)
-
-
-def open_states(session: "Session") -> list[dict[str, Any]]:
-    """Return the states of all seeds whose fate is open, for a checkpoint."""
-    return [state_dict(record) for record in session.table.slots if record.stage in ALIVE]
 
 
 def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
@@ -337,17 +243,5 @@ def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
     }
 
 
-def _numbers(given: Mapping[Any, Any] | None, wait: float) -> dict[object, float]:
-    read = {name: number(value, wait) for name, value in (given or {}).items()}
-    return {name: value for name, value in read.items() if value is not None}
-
-
 def _named(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
-
-
-def _count(module: object) -> int:
-    parameters = getattr(module, "parameters", None)
-    if not callable(parameters):
-        raise ConfigurationError(f"germinate(module=...) needs a torch.nn.Module, not a {type(module).__name__}.")
-    return sum(parameter.numel() for parameter in parameters())

@@ -15,11 +15,12 @@ from nissa.backends.otel.backend import OpenTelemetryBackend
 from nissa.backends.otel.hub_metrics import HubMetrics
 from nissa.backends.otel.providers import Providers, obtain
 from nissa.distributed.rank import Rank
-from nissa.environment import Environment, open_states
+from nissa.environment import Environment
 from nissa.errors import NissaError, RunActiveError
 from nissa.events import EventType
 from nissa.exits import ExitGuard
 from nissa.hub.hub import NissaHub
+from nissa.planting import open_states
 from nissa.profiles import TelemetryConfig, load
 from nissa.session import Session
 from nissa.version import VERSION

@@ -3,26 +3,27 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nissa.diagnostics.anomalies import AnomalyWatch
+from nissa.diagnostics.telling import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
+from nissa.gradients.background import Background
 from nissa.gradients.capture import Measures
 from nissa.gradients.delivery import StepDelivery
 from nissa.gradients.grouping import Grouping
 from nissa.gradients.notes import Sampling, StepNote
+from nissa.gradients.overhead import Window
+from nissa.gradients.pace import Budget
 from nissa.gradients.readback import Reader
 from nissa.gradients.selection import Selection
 from nissa.gradients.steps import StepClock
 from nissa.gradients.watch import Watch
 from nissa.gradients.watchable import check_watchable
-from nissa.hub.measurements import GradientsMeasured, Measurement
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.seeds.growing import SeedModules
 from nissa.seeds.lifecycle import SeedTable
@@ -30,6 +31,7 @@ from nissa.seeds.lifecycle import SeedTable
 if TYPE_CHECKING:
     import torch
 
+    from nissa.diagnostics.finding import Finding
     from nissa.hub.hub import NissaHub
     from nissa.profiles import GradientConfig, TelemetryConfig
 
@@ -58,6 +60,7 @@ class Session:
         self.hub = hub
         self.now = now
         self.containment = hub.containment
+        self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
         self.modules = SeedModules(self.table.slots)
@@ -70,13 +73,14 @@ class Session:
         )
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
-        self._anomalies = AnomalyWatch()
+        self._background = Background()
         self._watches: dict[int, tuple[str | None, Watch]] = {}
         self._on_hub_closed = on_hub_closed
         self.sampling = Sampling(
             every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
             selection=Selection(config.gradients.layers),
             measures=_measures(config.gradients),
+            budget=self._budget(config.overhead_budget),
         )
 
     # What the hub calls.
@@ -119,13 +123,18 @@ class Session:
 
     def clock(self, env_id: str | None) -> StepClock:
         """Return an environment's clock."""
-        return self._clocks.setdefault(env_id, StepClock(env_id, self.now))
+        return self._clocks.setdefault(env_id, StepClock(env_id, self.now, self._window()))
+
+    def _window(self) -> Window:
+        return Window(self.stopwatch, background=self._background.share)
+
+    def _budget(self, share: float | None) -> Budget | None:
+        return None if share is None else Budget(share=share, background=self._background, containment=self.containment)
 
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
         """Return an environment's history."""
-        if env_id not in self.trackers:
-            self.trackers[env_id] = DiagnosticTracker(self.config)
-        return self.trackers[env_id]
+        # The reader's thread may ask at the same time; whoever is first, all get the same one.
+        return self.trackers.get(env_id) or self.trackers.setdefault(env_id, DiagnosticTracker(self.config))
 
     def watch(
         self,
@@ -174,6 +183,17 @@ class Session:
         self._watches[watch.key] = (env_id, watch)
         return watch
 
+    def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
+        """Return the model and optimizer whose steps are an environment's steps; None where nothing is watched."""
+        return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
+
+    def tell(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
+        """Send the events of what rules found."""
+        for finding in findings:
+            up = self.tracker(env_id).rules.flags.get(finding.name, False)
+            for event in events_of(finding, env_id=env_id, up=up):
+                self.deliver(event)
+
     def _watches_of(self, env_id: str | None) -> list[Watch]:
         # A copy, since garbage collection may take an optimizer and with it its entry at any time.
         return [watch for env, watch in list(self._watches.values()) if env == env_id]
@@ -181,21 +201,11 @@ class Session:
     def _forget(self, closed: Watch) -> None:
         env_id, _ = self._watches.pop(closed.key, (None, None))
         self.delivery.forget(env_id, closed.name)
+        closed.pace.close()
+        self.tracker(env_id).rules.forget(closed.name)
         left = self._watches_of(env_id)
         if closed.primary and left:  # else nobody would count the environment's steps any more
             left[0].primary = True
-
-    def percentiles(self, env_id: str | None) -> Mapping[float, float]:
-        """Return the configured percentiles of the newest gradients, each as the median over layers."""
-        samples = list(self.delivery.latest(env_id).by_model.values())
-        found: dict[float, float] = {}
-        gradients = self.config.gradients
-        for percentile, quantile in zip(gradients.percentiles, gradients.quantiles, strict=True):
-            values = [value for sample in samples for value in sample.moments.quantile(quantile)]
-            known = [value for value in values if np.isfinite(value)]
-            if known:
-                found[percentile] = float(np.median(known))
-        return found
 
     def stop_watching(self) -> None:
         """Leave no hook behind."""
@@ -205,8 +215,9 @@ class Session:
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
         if isinstance(measurement, GradientsMeasured):
-            for event in self._anomalies.begins(measurement):
-                self.deliver(event)
+            self.tell(self.tracker(measurement.env_id).rules.gradients(measurement), measurement.env_id)
+        elif isinstance(measurement, StepMeasured):
+            self.tell(self.tracker(measurement.env_id).rules.step(measurement), measurement.env_id)
 
 
 def _measures(gradients: "GradientConfig") -> Measures:

@@ -43,7 +43,13 @@ def folder() -> Path:
                 for _ in range(3):
                     toy.step(env)
                     env.clip_grad_norm_(toy.model.parameters(), 1.0)
-                env.validate(loss=1.0, accuracy=0.5, train_accuracy=0.6, per_class_accuracy={"a": 0.1, "b": 0.9})
+                env.validate(
+                    loss=1.0,
+                    accuracy=0.5,
+                    train_accuracy=0.6,
+                    per_class_accuracy={"a": 0.1, "b": 0.9},
+                    closure=lambda: toy.model(torch.ones(4, 8)).square().mean(),
+                )
                 with env.checkpoint("model.pt"):
                     pass
         kept.advance("blending")

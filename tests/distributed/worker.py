@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 import nissa
+from tests.distributed.budgets import BUDGETS
 from tests.distributed.runs import RUNS
 from tests.distributed.scenarios import BY_RANKS
 
@@ -29,7 +30,7 @@ def main(folder: Path) -> None:
         timeout=timedelta(seconds=40),
     )
     found = {}
-    for scenario in (*BY_RANKS[ranks], *(RUNS if ranks == RANKS_OF_RUNS else ())):
+    for scenario in (*BY_RANKS[ranks], *((*RUNS, *BUDGETS) if ranks == RANKS_OF_RUNS else ())):
         try:
             found[scenario.__name__] = scenario()
         except Exception:  # noqa: BLE001 - the test that asks for it fails with it

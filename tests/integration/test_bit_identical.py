@@ -20,8 +20,11 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 
 
 def watched(profile: str, make: Make, *, scaled: bool) -> dict[str, Any]:
-    with nissa.start(profile, run_id="run", console__enabled=False) as run:
-        return train(Script(run), make, scaled=scaled)
+    sharpness = {"enabled": True, "every_n_epochs": 1, "samples": 2, "budget_milliseconds": 200}
+    with nissa.start(profile, run_id="run", console__enabled=False, sharpness=sharpness) as run:
+        found = train(Script(run), make, scaled=scaled)
+        assert any(each.sharpness for each in run.history)
+    return found
 
 
 @pytest.mark.parametrize("profile", PROFILES)

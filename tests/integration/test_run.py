@@ -267,7 +267,7 @@ def test_every_event_type_is_emitted(toy: Toy) -> None:
         for epoch, accuracy in enumerate(accuracies):
             with run.epoch(epoch):
                 toy.step(run)
-                run.validate(loss=0.5, accuracy=accuracy)
+                run.validate(loss=0.5 if epoch < 8 else 0.1, accuracy=accuracy)  # the end of a plateau
         with run.checkpoint("model.pt"):
             state = json.loads(json.dumps(drop.state_dict()))
         drop.cull(reason="useless")

@@ -14,11 +14,13 @@ import torch
 from torch import nn
 from torch.optim import LBFGS, SGD, Adam, AdamW, Optimizer
 
-from nissa import Run, Stage
+from nissa import Run, Stage, ValidationMeter
 
 EPOCHS, STEPS = 3, 4
 GROWS, BREAKS = (1, 1), (2, 1)
 """Epoch and step at which the network grows, and at which a scaled loss is infinite."""
+FORGETS = 1
+"""Epoch in which nobody puts the network into evaluation mode for the validation."""
 
 Make = Callable[[Iterable[Any]], Optimizer]
 
@@ -81,9 +83,22 @@ class Script:
         if self.seed is not None and self.seed.stage is Stage.TRAINING:
             self.seed.advance(Stage.BLENDING, alpha=0.5)
 
-    def validate(self, loss: torch.Tensor) -> None:
-        if self.run is not None:
-            self.run.validate(loss=loss, accuracy=torch.tensor(0.5), per_class_accuracy={"a": 0.1, "b": 0.9})
+    def validate(self, network: nn.Module, inputs: torch.Tensor) -> None:
+        logits = network(inputs)
+        if self.run is None:
+            return
+        meter = ValidationMeter(["a", "b"])
+        meter.update(logits, torch.tensor([0, 1]), logits.square().mean())
+        self.run.validate(
+            meter=meter,
+            closure=lambda: network(inputs).square().mean(),
+            accuracy=torch.tensor(0.5),
+            per_class_accuracy={"a": 0.1, "b": 0.9},
+        )
+        self.run.brief(action="wait")
+        self.run.features()
+        if self.seed is not None:
+            self.seed.features()
 
 
 def frozen(value: Any) -> Any:
@@ -129,9 +144,9 @@ def train(script: Script, make: Make, *, scaled: bool) -> dict[str, Any]:
                 if (epoch, step) == GROWS and not isinstance(optimizer, LBFGS):  # it has one group and no more
                     grow(script, network, optimizer)
                 found |= Step(script, network, optimizer, scaler, (epoch, step)).take()
-            network.eval()
+            network.train(epoch == FORGETS)
             with torch.no_grad():
-                script.validate(network(torch.ones(2, 3, 4, 4)).square().mean())
+                script.validate(network, torch.ones(2, 3, 4, 4))
             network.train()
             network.frozen.eval()  # a mode of its own, as frozen layers often have
             script.blend()

@@ -96,10 +96,14 @@ ROWS: Final = (
     Row("metric", "nissa.seed.alpha", _ENV + "nissa.seed.slot"),
     Row("metric", "nissa.seed.gradient_ratio", _ENV + "nissa.seed.slot"),
     Row("metric", "nissa.red_flag", _ENV + "nissa.red_flag.name"),
+    Row("metric", "nissa.sharpness", _ENV + "nissa.sharpness.method"),
+    Row("metric", "nissa.stability_margin", _ENV),
     Row("metric", "nissa.hub.events", "nissa.backend.name nissa.event.type nissa.event.outcome"),
     Row("metric", "nissa.hub.queue.size", "nissa.backend.name"),
     Row("metric", "nissa.readback.lag", _MODEL),
     Row("metric", "nissa.readback.dropped"),
+    Row("metric", "nissa.overhead.ratio", _ENV),
+    Row("metric", "nissa.sampling.interval", _MODEL),
     Row(
         "span",
         "seed",
@@ -152,5 +156,7 @@ ROWS: Final = (
     Row("event", "nissa.event.improvement_detected", _EPOCH + _TYPE),
     Row("event", "nissa.event.performance_degradation", _EPOCH + _TYPE),
     Row("event", "nissa.event.gradient_anomaly", _ENV + _TYPE),
+    Row("event", "nissa.event.red_flag_raised", _EPOCH + _TYPE + "nissa.red_flag.name"),
+    Row("event", "nissa.event.red_flag_cleared", _EPOCH + _TYPE + "nissa.red_flag.name"),
     Row("event", "nissa.event.anything", _TYPE),
 )

@@ -28,6 +28,8 @@ SILENT = {
     metrics.CLIP_NORM,
     metrics.CLIP_FACTOR,
     metrics.UPDATE_RATIO,
+    metrics.SHARPNESS,
+    metrics.STABILITY_MARGIN,
 }
 """Metrics of which a demo that goes well, with the profile it has, has no points; `test_arrival` makes them happen."""
 

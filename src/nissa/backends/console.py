@@ -45,7 +45,7 @@ class ConsoleBackend:
             EventType.SEED_CULLED: _culled,
             EventType.PLATEAU_DETECTED: _finding,
             EventType.PERFORMANCE_DEGRADATION: _finding,
-            EventType.GRADIENT_ANOMALY: _finding,
+            EventType.RED_FLAG_RAISED: _finding,
         }
 
     def emit(self, event: "TelemetryEvent") -> None:

@@ -1,76 +1,219 @@
 """One line that a person or a language model can read, in the form of the seed document, worst first.
 
+Each sentence is one of a table, so that a machine can rely on its wording; `` | `` stands between two and within none.
 Losses have three decimals; accuracies are percent here and only here.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from nissa.diagnostics.flags import GOOD_HEALTH
+from nissa.diagnostics.finding import Finding
+from nissa.diagnostics.opportunities import GOOD_HEALTH
+from nissa.diagnostics.seed_findings import figure, short
 from nissa.diagnostics.snapshot import EpochSnapshot
+from nissa.diagnostics.words import in_layers
+from nissa.events import Severity
 from nissa.profiles.sections import DiagnosticsConfig
 
-MOVED: Final = 0.01
 MOST_LENGTH: Final = 280
+SEPARATOR: Final = " | "
+MOVED: Final = 0.01
+MOST_SEEDS: Final = 2
+_MOST_NAME: Final = 24
+_MOST_SEEN: Final = 90
+_SERIOUS: Final = frozenset({Severity.ERROR, Severity.CRITICAL})
 
 
-def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig) -> str:
-    """Return the snapshot's narrative, at most 280 characters."""
-    sentences = [*_troubles(snapshot), *_loss(snapshot, config), *_health(snapshot), *_classes(snapshot, config)]
-    sentences += _overfitting(snapshot, config)
-    sentences = sentences or ["Training normally"]
-    line = sentences[0] if len(sentences[0]) <= MOST_LENGTH else f"{sentences[0][: MOST_LENGTH - 3]}..."
-    for sentence in sentences[1:]:
-        longer = f"{line} | {sentence}"
-        if len(longer) > MOST_LENGTH:
-            break
-        line = longer
-    return line
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One that a narrative may hold.
+
+    Args:
+        template: Its wording.
+        flag: The red flag with which it is said, None where it goes with none.
+        when: When it is said.
+    """
+
+    template: str
+    flag: str | None
+    when: str
 
 
-def _troubles(snapshot: EpochSnapshot) -> list[str]:
-    health = snapshot.gradient_health
-    losses = (snapshot.train_loss, snapshot.validation_loss)
-    found = ["Loss is not finite"] if any(x is not None and not math.isfinite(x) for x in losses) else []
-    if health is not None:
-        for what, layers in (
-            ("Non-finite", health.nonfinite),
-            ("Exploding", health.exploding),
-            ("Vanishing", health.vanishing),
-        ):
-            if layers:
-                found.append(f"{what} gradients in {len(layers)} layer{'s' if len(layers) > 1 else ''}")
-    return found
+SENTENCES: Final[dict[str, Sentence]] = {
+    "nonfinite_loss": Sentence(
+        "Loss is not finite", "nonfinite_loss", "training or validation loss is NaN or infinite"
+    ),
+    "nonfinite_gradients": Sentence(
+        "Non-finite gradients in {layers}", "nonfinite_gradients", "gradients have elements that are NaN or infinite"
+    ),
+    "exploding_gradients": Sentence(
+        "Exploding gradients in {layers}",
+        "exploding_gradients",
+        "the flag is raised, or was not judged and there are such layers",
+    ),
+    "vanishing_gradients": Sentence("Vanishing gradients in {layers}", "vanishing_gradients", "as above"),
+    "poor_gradient_health": Sentence(
+        "Gradient health poor ({score:.2f})",
+        "poor_gradient_health",
+        "the flag is raised, and no sentence above says why",
+    ),
+    "finding": Sentence("{seen}", None, "any other flag is raised: what its rule saw, cut to 90 characters"),
+    "plateau": Sentence(
+        "Loss plateaued for {epochs} epochs at ~{loss}",
+        "sustained_plateau",
+        "the validation loss has not moved for `diagnostics.plateau_epochs`",
+    ),
+    "improving": Sentence("Loss improving ({before} -> {loss})", None, f"it fell by more than {MOVED:g}"),
+    "degrading": Sentence("Loss degrading ({before} -> {loss})", None, f"it rose by more than {MOVED:g}"),
+    "good_health": Sentence("Gradient health good", None, f"the health score is at least {GOOD_HEALTH:g}"),
+    "imbalance": Sentence(
+        "Class imbalance: {worst}={low} vs {best}={high}",
+        "severe_class_imbalance",
+        "worst and best class are far apart",
+    ),
+    "overfitting": Sentence(
+        "Possible overfitting (train-val gap: {gap})",
+        "overfitting",
+        "the validation loss is far above the training loss",
+    ),
+    "seed": Sentence(
+        "{seed}", None, f"something happened to a seed; at most {MOST_SEEDS} of them, most important first"
+    ),
+    "more_seeds": Sentence("+{count} more seeds", None, "it happened to more of them"),
+    "normal": Sentence("Training normally", None, "there is nothing else to say"),
+    "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
+}
+"""In the order in which they stand in a narrative."""
 
 
-def _loss(snapshot: EpochSnapshot, config: DiagnosticsConfig) -> list[str]:
-    loss, delta = snapshot.validation_loss, snapshot.loss_delta
-    if loss is None or delta is None or not math.isfinite(delta):
-        return []
-    if snapshot.plateau_length >= config.plateau_epochs:
-        return [f"Loss plateaued for {snapshot.plateau_length} epochs at ~{loss:.3f}"]
-    if abs(delta) <= MOVED:
-        return []
-    return [f"Loss {'improving' if delta < 0 else 'degrading'} ({loss - delta:.3f} -> {loss:.3f})"]
+def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequence[Finding] = ()) -> str:
+    """Return the snapshot's narrative, at most 280 characters.
+
+    Args:
+        snapshot: With its flags. Loss, classes and overfitting are told by its numbers too: a narrative describes, while
+            a flag is raised only by what a rule is sure of.
+        config: The thresholds of these.
+        findings: What rules raised and did not clear, worst first.
+    """
+    told = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
+    return _joined(told or [_say("normal")])
 
 
-def _health(snapshot: EpochSnapshot) -> list[str]:
-    score = snapshot.gradient_health.score if snapshot.gradient_health else None
-    return ["Gradient health good"] if score is not None and score >= GOOD_HEALTH else []
+class _Narrator:
+    def __init__(self, snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequence[Finding]) -> None:
+        self._snapshot = snapshot
+        self._config = config
+        self._findings = findings
+
+    def sentences(self) -> Iterator[str]:
+        """Yield all there is to say."""
+        told = [*self._broken()]
+        others = [each for each in self._findings if each.name not in _FLAGS]
+        yield from told
+        yield from _seen(others, Severity.CRITICAL, Severity.ERROR)
+        if not told:
+            yield from self._poor_health()
+        yield from _seen(others, Severity.WARNING)
+        yield from self._loss()
+        yield from self._health()
+        yield from self._classes()
+        yield from self._overfitting()
+        yield from _seen(others, Severity.INFO, Severity.DEBUG)
+        yield from self._seeds()
+
+    def _up(self, flag: str) -> bool:
+        return flag in self._snapshot.red_flags
+
+    def _broken(self) -> Iterator[str]:
+        losses = (self._snapshot.train_loss, self._snapshot.validation_loss)
+        # A number that is none is no matter of judgement: it is told whatever a rule that waits for more has said.
+        if self._up("nonfinite_loss") or any(x is not None and not math.isfinite(x) for x in losses):
+            yield _say("nonfinite_loss")
+        if (layers := self._layers("nonfinite")) or self._up("nonfinite_gradients"):
+            yield _say("nonfinite_gradients", layers=in_layers(layers))
+        for kind in ("exploding", "vanishing"):
+            flag, layers = f"{kind}_gradients", self._layers(kind)
+            # Sizes mean little by themselves: where a rule knows what is usual for each layer, it decides.
+            if self._up(flag) if flag in self._snapshot.judged_flags else layers:
+                yield _say(flag, layers=in_layers(layers))
+
+    def _layers(self, kind: str) -> tuple[str, ...]:
+        found = [each for each in self._findings if each.name == f"{kind}_gradients"]
+        if found:
+            return tuple(layer for each in found for layer in each.layers)
+        health = self._snapshot.gradient_health
+        layers: tuple[str, ...] = () if health is None else getattr(health, kind)
+        return layers
+
+    def _poor_health(self) -> Iterator[str]:
+        health = self._snapshot.gradient_health
+        if health is not None and health.score is not None and self._up("poor_gradient_health"):
+            yield _say("poor_gradient_health", score=health.score)
+
+    def _loss(self) -> Iterator[str]:
+        loss, delta = self._snapshot.validation_loss, self._snapshot.loss_delta
+        if loss is None or delta is None or not math.isfinite(delta):
+            return
+        epochs = self._snapshot.plateau_length
+        if self._up("sustained_plateau") or epochs >= self._config.plateau_epochs:
+            yield _say("plateau", epochs=epochs, loss=figure(loss))
+        elif abs(delta) > MOVED:
+            yield _say("improving" if delta < 0 else "degrading", before=figure(loss - delta), loss=figure(loss))
+
+    def _health(self) -> Iterator[str]:
+        health = self._snapshot.gradient_health
+        if health is not None and health.score is not None and health.score >= GOOD_HEALTH:
+            yield _say("good_health")
+
+    def _classes(self) -> Iterator[str]:
+        known = self._snapshot.known_class_accuracies
+        if not known:
+            return
+        worst, best = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
+        low, high = known[worst], known[best]
+        if self._up("severe_class_imbalance") or high - low > self._config.class_imbalance_spread:
+            names = {"worst": short(worst, _MOST_NAME), "best": short(best, _MOST_NAME)}
+            yield _say("imbalance", **names, low=_percent(low), high=_percent(high))
+
+    def _overfitting(self) -> Iterator[str]:
+        gap = self._snapshot.train_validation_gap
+        if gap is not None and (self._up("overfitting") or gap > self._config.overfitting_gap):
+            yield _say("overfitting", gap=figure(gap, ".2f"))
+
+    def _seeds(self) -> Iterator[str]:
+        seeds = self._snapshot.seeds
+        yield from (_say("seed", seed=each.sentence) for each in seeds[:MOST_SEEDS])
+        if len(seeds) > MOST_SEEDS:
+            yield _say("more_seeds", count=len(seeds) - MOST_SEEDS)
 
 
-def _classes(snapshot: EpochSnapshot, config: DiagnosticsConfig) -> list[str]:
-    accuracies = snapshot.known_class_accuracies
-    if not accuracies:
-        return []
-    worst, best = min(accuracies, key=accuracies.__getitem__), max(accuracies, key=accuracies.__getitem__)
-    if accuracies[best] - accuracies[worst] <= config.class_imbalance_spread:
-        return []
-    return [f"Class imbalance: {worst}={accuracies[worst]:.0%} vs {best}={accuracies[best]:.0%}"]
+_FLAGS: Final = frozenset(each.flag for each in SENTENCES.values() if each.flag is not None)
 
 
-def _overfitting(snapshot: EpochSnapshot, config: DiagnosticsConfig) -> list[str]:
-    gap = snapshot.train_validation_gap
-    if gap is None or not gap > config.overfitting_gap:
-        return []
-    return [f"Possible overfitting (train-val gap: {gap:.2f})"]
+def _say(name: str, **values: object) -> str:
+    return SENTENCES[name].template.format(**values)
+
+
+def _seen(findings: Sequence[Finding], *severities: Severity) -> Iterator[str]:
+    for severity in severities:
+        yield from (
+            _say("finding", seen=short(each.seen, _MOST_SEEN)) for each in findings if each.severity is severity
+        )
+
+
+def _percent(value: float) -> str:
+    return f"{figure(value * 100, '.0f')}%"
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    line = SEPARATOR.join(sentences)
+    if len(line) <= MOST_LENGTH:
+        return line
+    most = MOST_LENGTH - len(SEPARATOR + _say("more", count=len(sentences)))
+    kept: list[str] = []
+    for sentence in sentences:
+        if len(SEPARATOR.join([*kept, sentence])) <= most:
+            kept.append(sentence)
+    return SEPARATOR.join([*kept, _say("more", count=len(sentences) - len(kept))])

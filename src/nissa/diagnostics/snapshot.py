@@ -1,35 +1,62 @@
 """What one validation found, as a frozen value that is safe to print, keep and send."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nissa.diagnostics.layers import LayerGradients
+from nissa.diagnostics.seed_findings import SeedFinding
+from nissa.errors import ConfigurationError
 from nissa.hub.measurements import GradientHealth
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochSnapshot:
-    """The state of training after an epoch. What was not measured is None or empty, never 0.
+    """The state of training after an epoch. What was not measured is None or empty, never 0; NaN was measured.
 
     Args:
         epoch: Epoch number, None where ``validate()`` was called outside an epoch.
+        time_unix_nano: When ``validate()`` was called, nanoseconds since the Unix epoch.
+        step: Newest step of the environment whose numbers are on the host.
+        learning_rate: Of that step, of the first parameter group.
         train_loss: Mean of the losses logged in the epoch.
-        validation_accuracy: As a fraction.
+        loss_noise: Standard deviation of those losses (over their number); None below two of them.
+        validation_accuracy: As a fraction, like all accuracies.
         train_validation_gap: Validation loss minus training loss.
+        loss_delta: Change of the validation loss since the validation before; likewise ``accuracy_delta``.
         gradient_health: Of the newest gradients that were on the host.
+        gradient_stats: Those gradients layer by layer.
         gradient_percentiles: Percentile of the absolute gradient values, as the median over layers.
+        weight_norms: L2 norm of each layer's weights, where they are measured.
+        per_class_accuracy: By class name, where the profile has ``per_class``; likewise loss and support, the number of
+            examples.
+        confusion: Number of examples by true class (rows) and predicted class, both in the order of ``class_names``.
         class_variance: Population variance of the per-class accuracies (fractions) that are finite.
+        sharpness: By method, where it was measured with this validation.
+        sharpness_error: Standard errors of those that have one.
+        stability_margin: Learning rate over the critical one; above 1 the next step raises the loss of its batch.
         plateau_length: Epochs up to this one in which the validation loss did not move.
         best_accuracy: Highest validation accuracy so far, this epoch included.
-        narrative: All of it in one line.
-        red_flags: Findings that deserve attention.
+        seeds: What happened to seeds since the validation before, most important first.
+        narrative: All of it in one line of at most 280 characters.
+        red_flags: Findings that deserve attention, worst first.
+        judged_flags: The flags that had what they need, raised or not.
         opportunities: Findings that invite action.
     """
 
     epoch: int | None
     env_id: str | None = None
+    time_unix_nano: int | None = None
+    step: int | None = None
+    learning_rate: float | None = None
     train_loss: float | None = None
+    loss_noise: float | None = None
     validation_loss: float | None = None
     loss_delta: float | None = None
     train_accuracy: float | None = None
@@ -37,14 +64,25 @@ class EpochSnapshot:
     accuracy_delta: float | None = None
     train_validation_gap: float | None = None
     gradient_health: GradientHealth | None = None
+    gradient_stats: tuple[LayerGradients, ...] = ()
     gradient_percentiles: dict[float, float] = field(default_factory=dict)
+    weight_norms: dict[str, float] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     per_class_accuracy: dict[str, float] = field(default_factory=dict)
+    per_class_loss: dict[str, float] = field(default_factory=dict)
+    per_class_support: dict[str, int] = field(default_factory=dict)
+    confusion: tuple[tuple[int, ...], ...] | None = None
     class_variance: float | None = None
+    sharpness: dict[str, float] = field(default_factory=dict)
+    sharpness_error: dict[str, float] = field(default_factory=dict)
+    stability_margin: float | None = None
     plateau_length: int = 0
     best_loss: float | None = None
     best_accuracy: float | None = None
+    seeds: tuple[SeedFinding, ...] = ()
     narrative: str = "Training normally"
     red_flags: tuple[str, ...] = ()
+    judged_flags: tuple[str, ...] = ()
     opportunities: tuple[str, ...] = ()
 
     @property
@@ -56,6 +94,25 @@ class EpochSnapshot:
         """Return the snapshot as data that strict JSON can hold: absent entries left out, NaN and infinity as text."""
         plain: dict[str, Any] = _plain(self)
         return plain
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "EpochSnapshot":
+        """Return the snapshot that ``to_dict`` wrote, perhaps after a detour through JSON; unknown entries are ignored.
+
+        Raises:
+            ConfigurationError: The data is not what ``to_dict`` returns.
+        """
+        try:
+            return _adapter().validate_python({"epoch": None, **data})
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"This is no snapshot as EpochSnapshot.to_dict() returns it: {error}") from error
+
+
+@cache
+def _adapter() -> "TypeAdapter[EpochSnapshot]":
+    from pydantic import TypeAdapter  # noqa: PLC0415 - only who reads snapshots back needs it
+
+    return TypeAdapter(EpochSnapshot)
 
 
 def _plain(value: Any) -> Any:

@@ -2,101 +2,140 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
-from statistics import fmean, pvariance
+from typing import TYPE_CHECKING
 
-from nissa.diagnostics.flags import opportunities, red_flags
+from nissa.diagnostics.brief import DecisionBrief, decision_brief
+from nissa.diagnostics.classes import of_classes
+from nissa.diagnostics.features import seed_features, signals_to_features
+from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.narrative import narrate
+from nissa.diagnostics.observations import Observations
+from nissa.diagnostics.opportunities import opportunities
+from nissa.diagnostics.rulebook import RuleBook
+from nissa.diagnostics.seed_findings import SeedLedger
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.diagnostics.trend import Trend
 from nissa.events import EventType
-from nissa.hub.measurements import GradientHealth
-from nissa.profiles import TelemetryConfig
-from nissa.profiles.features import percentile_feature
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
-    """What is known when ``validate()`` is called; None or empty where nobody measured it."""
-
-    epoch: int | None
-    env_id: str | None = None
-    train_loss: float | None = None
-    train_accuracy: float | None = None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    per_class_accuracy: Mapping[object, float | None] | None = None
-    gradient_health: GradientHealth | None = None
-    gradient_percentiles: Mapping[float, float] | None = None
+if TYPE_CHECKING:
+    from nissa.events import SeedSnapshot
+    from nissa.hub.measurements import GradientHealth
+    from nissa.profiles import TelemetryConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A snapshot, every flag with its state, and the trends that began with it."""
+    """A snapshot, every flag that could be judged with its state, and what began or ended with this validation."""
 
     snapshot: EpochSnapshot
     flags: dict[str, bool]
     trends: list[tuple[EventType, dict[str, float]]]
+    changes: list[Finding]
 
 
 class DiagnosticTracker:
-    """The history of one environment.
+    """The history of one environment, and the rules that judge it.
 
     Attributes:
+        config: What is kept and how it is judged.
         history: The newest snapshots, oldest first, at most ``history_length`` of the configuration.
+        rules: What raises and clears red flags.
     """
 
-    def __init__(self, config: TelemetryConfig) -> None:
+    def __init__(self, config: "TelemetryConfig") -> None:
+        self.config = config
         self.history: deque[EpochSnapshot] = deque(maxlen=config.history_length)
-        self._config = config
+        self.rules = RuleBook(config.diagnostics)
         self._trend = Trend(config.diagnostics)
+        self._seeds = SeedLedger()
         self._plateau_reference: float | None = None
         self._plateau_length = 0
         self._best_loss: float | None = None
         self._best_accuracy: float | None = None
+        self._seen = 0
 
     def diagnose(self, seen: Observations) -> Diagnosis:
         """Take what was observed and add its snapshot to the history."""
         snapshot = self._with_history(self._measured(seen))
-        flags = red_flags(snapshot, self._config.diagnostics)
+        changes = self.rules.epoch(snapshot)
+        flags = self.rules.flags
         snapshot = replace(
             snapshot,
-            narrative=narrate(snapshot, self._config.diagnostics),
             red_flags=tuple(name for name, raised in flags.items() if raised),
+            judged_flags=tuple(flags),
             opportunities=opportunities(snapshot, list(self.history)),
         )
+        snapshot = replace(snapshot, narrative=narrate(snapshot, self.config.diagnostics, self.rules.findings))
         self.history.append(snapshot)
-        return Diagnosis(snapshot, flags, self._trend.begins(snapshot))
+        self._seen += 1
+        return Diagnosis(snapshot, flags, self._trend.begins(snapshot), changes)
+
+    def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
+        """Return what a policy or a language model should know that is about to act, or that explains what it did.
+
+        Before the first validation, the brief says so.
+
+        Args:
+            action: What is to be done, or was; of a member of an enumeration, its name.
+            reason: Why, in the policy's words.
+        """
+        newest = self.history[-1] if self.history else None
+        return decision_brief(action, reason, newest, self.rules.findings, validations=self._seen)
+
+    def features(self) -> tuple[float, ...]:
+        """Return `nissa.signals_to_features` of this tracker."""
+        return signals_to_features(self)
+
+    def seed_features(
+        self, seed: "SeedSnapshot", *, health: "GradientHealth | None" = None, ratio: float | None = None
+    ) -> tuple[float, ...]:
+        """Return the vector of one seed.
+
+        Args:
+            seed: Its state.
+            health: Of its newest gradients.
+            ratio: Root mean square of its gradients over that of its host's.
+        """
+        accuracy = self.history[-1].validation_accuracy if self.history else None
+        delta = self._seeds.accuracy_delta(seed, accuracy)
+        return seed_features(seed, health=health, ratio=ratio, accuracy=accuracy, accuracy_delta=delta)
 
     def _measured(self, seen: Observations) -> EpochSnapshot:
-        snapshot = EpochSnapshot(
+        at = seen.time_unix_nano or 0
+        return EpochSnapshot(
             epoch=seen.epoch,
             env_id=seen.env_id,
+            time_unix_nano=seen.time_unix_nano,
+            step=seen.step,
+            learning_rate=seen.learning_rate,
             train_loss=seen.train_loss,
+            loss_noise=seen.loss_noise,
             validation_loss=seen.validation_loss,
             train_accuracy=seen.train_accuracy,
             validation_accuracy=seen.validation_accuracy,
             train_validation_gap=_difference(seen.validation_loss, seen.train_loss),
             gradient_health=seen.gradient_health,
+            gradient_stats=seen.gradient_stats,
             gradient_percentiles=dict(seen.gradient_percentiles or {}),
-            per_class_accuracy=self._classes(seen.per_class_accuracy),
+            weight_norms={each.label: each.weight_norm for each in seen.gradient_stats if each.weight_norm is not None},
+            sharpness=dict(seen.sharpness),
+            sharpness_error=dict(seen.sharpness_error),
+            stability_margin=seen.stability_margin,
+            seeds=self._seeds.findings(seen.seeds, seen.seed_ratios, seen.validation_accuracy, at),
+            **of_classes(seen, self.config.per_class),
         )
-        known = snapshot.known_class_accuracies.values()
-        return replace(snapshot, class_variance=pvariance(known)) if known else snapshot
 
     def _with_history(self, snapshot: EpochSnapshot) -> EpochSnapshot:
-        previous = self.history[-1] if self.history else None
+        previous = self.history[-1] if self.history else EpochSnapshot(epoch=None)
         self._follow_plateau(snapshot.validation_loss)
         self._best_loss = _best(min, self._best_loss, snapshot.validation_loss)
         self._best_accuracy = _best(max, self._best_accuracy, snapshot.validation_accuracy)
         return replace(
             snapshot,
-            loss_delta=_difference(snapshot.validation_loss, previous.validation_loss) if previous else None,
-            accuracy_delta=_difference(snapshot.validation_accuracy, previous.validation_accuracy)
-            if previous
-            else None,
+            loss_delta=_difference(snapshot.validation_loss, previous.validation_loss),
+            accuracy_delta=_difference(snapshot.validation_accuracy, previous.validation_accuracy),
             plateau_length=self._plateau_length,
             best_loss=self._best_loss,
             best_accuracy=self._best_accuracy,
@@ -109,52 +148,10 @@ class DiagnosticTracker:
             self._plateau_reference, self._plateau_length = None, 0
             return
         reference = self._plateau_reference
-        if reference is not None and abs(loss - reference) < self._config.diagnostics.plateau_delta:
+        if reference is not None and abs(loss - reference) < self.config.diagnostics.plateau_delta:
             self._plateau_length += 1
         else:
             self._plateau_reference, self._plateau_length = loss, 1
-
-    def _classes(self, given: Mapping[object, float | None] | None) -> dict[str, float]:
-        if not given or not self._config.per_class.enabled:
-            return {}
-        known = ((str(name), float(value)) for name, value in given.items() if value is not None)
-        return dict(islice(known, self._config.per_class.max_classes))
-
-
-def features(snapshot: EpochSnapshot, config: TelemetryConfig) -> tuple[float, ...]:
-    """Return the numbers named by ``config.feature_names``; NaN stands where nothing was measured."""
-    values = _progress(snapshot) | _gradients(snapshot) | _spread(snapshot)
-    return tuple(_number(values.get(name)) for name in config.feature_names)
-
-
-def _progress(snapshot: EpochSnapshot) -> dict[str, float | None]:
-    names = ("epoch", "train_loss", "validation_loss", "loss_delta", "train_accuracy", "validation_accuracy")
-    more = ("accuracy_delta", "train_validation_gap", "plateau_length", "best_accuracy", "best_loss", "class_variance")
-    return {name: getattr(snapshot, name) for name in (*names, *more)}
-
-
-def _gradients(snapshot: EpochSnapshot) -> dict[str, float | None]:
-    health = snapshot.gradient_health
-    if health is None or health.score is None:
-        return {}
-    layers = {f"{kind}_layers": float(len(getattr(health, kind))) for kind in ("vanishing", "exploding", "nonfinite")}
-    percentiles = {percentile_feature(p): value for p, value in snapshot.gradient_percentiles.items()}
-    return {"gradient_global_norm": health.global_norm, "gradient_health": health.score, **layers, **percentiles}
-
-
-def _spread(snapshot: EpochSnapshot) -> dict[str, float | None]:
-    values = snapshot.known_class_accuracies.values()
-    if not values:
-        return {}
-    return {
-        "class_accuracy_mean": fmean(values),
-        "class_accuracy_worst": min(values),
-        "class_accuracy_best": max(values),
-    }
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
 
 
 def _difference(a: float | None, b: float | None) -> float | None:

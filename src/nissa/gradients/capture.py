@@ -16,7 +16,7 @@ from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -74,6 +74,7 @@ class Sampled:
         streams: The stream of each row.
         extra: Columns behind those of the layout.
         slots: The slot of the seed that each row belongs to, None for the host network.
+        idle: Parameters that require a gradient and had none.
     """
 
     names: tuple[str, ...]
@@ -82,6 +83,7 @@ class Sampled:
     extra: int
     exported: tuple[bool, ...]
     slots: tuple[str | None, ...]
+    idle: tuple[str, ...] = ()
 
     def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> Statistics:
         """Return the statistics from the parts' host copies."""
@@ -126,6 +128,7 @@ class Capture:
         candidates: Name and parameter of all that the step may use, each once.
         optimizer: Says what gradients are still scaled by.
         model: Says whether other ranks have the same gradients.
+        idle: Names of parameters that could have had a gradient and have none.
 
     Attributes:
         fault: Why this rank could not measure its part. It takes part in the merging all the same, since the others
@@ -138,6 +141,8 @@ class Capture:
         candidates: "Sequence[tuple[str, torch.Tensor]]",
         optimizer: torch.optim.Optimizer | None = None,
         model: torch.nn.Module | None = None,
+        *,
+        idle: "Iterable[str]" = (),
     ) -> None:
         self._measures = measures
         self._candidates = candidates
@@ -145,6 +150,7 @@ class Capture:
         self._model = model
         self._replicas = None if model is None else replicated(model)
         self._parts: dict[torch.device, _Part] = {}
+        self._idle = tuple(idle)
         self.fault: Exception | None = None
         self._weights = self._before() if measures.weights else None
 
@@ -203,6 +209,7 @@ class Capture:
             extra=extra,
             exported=tuple(self._exports(local) for part in parts for local in part.locals),
             slots=tuple(owner.get(id(parameter)) for part in parts for parameter in part.parameters),
+            idle=self._idle,
         )
         return tensors, sampled
 

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isnan
+from math import isfinite, isnan, nan, sqrt
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from nissa.gradients.folding import StreamBound
 from nissa.gradients.grouping import largest
 from nissa.gradients.health import assess
-from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE
+from nissa.gradients.notes import CLIP_NORM, INTERVAL, LOSS, OVERFLOW, OVERHEAD, RATE
 from nissa.gradients.ratios import Energies, energies, seed_ratios
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import ratio
@@ -30,15 +30,41 @@ _logger = logging.getLogger("nissa")
 
 @dataclass(slots=True)
 class Losses:
-    """Training losses of an epoch, added up as they arrive."""
+    """Training losses of an epoch, added up as they arrive.
+
+    Args:
+        m2: Sum of the squared distances of the finite ones from their mean (Welford's).
+        finite: How many of them are finite.
+        center: The mean of those.
+    """
 
     total: float = 0.0
     count: int = 0
+    m2: float = 0.0
+    finite: int = 0
+    center: float = 0.0
+
+    def add(self, loss: float) -> None:
+        """Add the loss of one step."""
+        self.total += loss
+        self.count += 1
+        if isfinite(loss):
+            self.finite += 1
+            distance = loss - self.center
+            self.center += distance / self.finite
+            self.m2 += distance * (loss - self.center)
 
     @property
     def mean(self) -> float | None:
         """Mean over the steps that had one; None where none had. NaN and infinity stay."""
         return self.total / self.count if self.count else None
+
+    @property
+    def noise(self) -> float | None:
+        """Standard deviation (over their number); None below two steps, NaN where one of them was not finite."""
+        if self.count < 2:  # noqa: PLR2004 - one loss has no spread
+            return None
+        return sqrt(self.m2 / self.finite) if self.finite == self.count else nan
 
 
 @dataclass(slots=True)
@@ -50,12 +76,27 @@ class Latest:
         energies: What seeds and host contribute to them, for each watched model.
         skipped: How many calls of each optimizer's ``step()`` left its parameters alone.
         epochs: Training losses by the span id of their epoch; only the newest two are kept.
+        seeds: Health of what was newest measured on each growing seed, by slot and watched model.
+        step: The environment's newest step.
+        learning_rate: Of that step.
     """
 
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
     energies: dict[str | None, Energies] = field(default_factory=dict)
     skipped: Counter[str | None] = field(default_factory=Counter)
     epochs: dict[int, Losses] = field(default_factory=dict)
+    seeds: "dict[str | None, dict[str, GradientHealth]]" = field(default_factory=dict)
+    step: int | None = None
+    learning_rate: float | None = None
+
+    def seed(self, slot: str | None) -> "GradientHealth | None":
+        """Health of the seed in a slot; None where its gradients were not measured."""
+        found = [seeds[slot] for seeds in list(self.seeds.values()) if slot in seeds] if slot is not None else []
+        return found[-1] if found else None
+
+    def ratios(self) -> dict[str, float]:
+        """How large the gradients of growing seeds are beside those of their host, by slot."""
+        return {slot: each for sample in list(self.by_model.values()) for slot, each in sample.seed_ratios.items()}
 
     def health(self) -> "GradientHealth | None":
         """Health of the model whose gradients are worst off; None before there are any."""
@@ -97,6 +138,7 @@ class StepDelivery:
         latest = self.latest(env_id)
         latest.by_model.pop(model_name, None)
         latest.energies.pop(model_name, None)
+        latest.seeds.pop(model_name, None)
         latest.skipped.pop(model_name, None)
 
     def __call__(self, note: "StepNote", arrays: "list[NDArray[np.generic]]") -> None:
@@ -113,6 +155,8 @@ class StepDelivery:
         step = note.step - latest.skipped[note.model_name]
         if note.primary and LOSS in numbers:
             self._add_loss(note, numbers[LOSS])
+        if note.primary:
+            latest.step, latest.learning_rate = step, numbers.get(RATE)
         self._record(_step(note, step, numbers))
         if note.sampled is not None:
             found = note.sampled.unpack(rows)
@@ -133,14 +177,17 @@ class StepDelivery:
     def _add_loss(self, note: "StepNote", loss: float) -> None:
         epochs = self.latest(note.env_id).epochs
         losses = epochs.setdefault(note.epoch_ids.span_id if note.epoch_ids else 0, Losses())
-        losses.total += loss
-        losses.count += 1
+        losses.add(loss)
         while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
             del epochs[next(iter(epochs))]
 
     def _sample(self, note: "StepNote", step: int, found: "Statistics") -> None:
         latest = self.latest(note.env_id)
         mine = latest.energies[note.model_name] = energies(found.moments, found.seeds, note.epoch_ids)
+        latest.seeds[note.model_name] = {
+            slot: assess(tuple(found.names[row] for row in rows), found.moments.select(rows))
+            for slot, rows in found.seeds.items()
+        }
         others = [each for model, each in latest.energies.items() if model != note.model_name]
         common: dict[str, Any] = {
             "env_id": note.env_id,
@@ -150,6 +197,7 @@ class StepDelivery:
             "epoch_ids": note.epoch_ids,
             "health": assess(found.names, found.moments),
             "lag": max(0.0, (self._now() - note.time_unix_nano) / 1e9),
+            "idle": note.sampled.idle if note.sampled else (),
             "seed_ratios": seed_ratios(mine, others),
         }
         everything = np.arange(len(found.names))
@@ -194,6 +242,8 @@ def _step(note: "StepNote", step: int, numbers: dict[str, float]) -> StepMeasure
         epoch_ids=note.epoch_ids,
         clip_norm=norm,
         clip_factor=None if norm is None or note.clip_limit is None else clip_factor(norm, note.clip_limit),
+        overhead=numbers.get(OVERHEAD),
+        sampling_interval=numbers.get(INTERVAL),
     )
 
 

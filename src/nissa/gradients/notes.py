@@ -1,18 +1,27 @@
 """What accompanies a step's numbers on their way to the host, and what decides which steps are sampled."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from nissa.gradients.pace import Pace, Steady
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nissa.events import SpanIds
     from nissa.gradients.capture import Measures, Sampled
+    from nissa.gradients.pace import Budget
     from nissa.gradients.parcel import Parcel
     from nissa.gradients.selection import Selection
 
 LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate", "found_inf", "clip_norm"
 """Numbers that may travel with a step."""
+
+OVERHEAD, INTERVAL = "overhead", "interval"
+"""Numbers about watching itself, which travel with the steps that are sampled."""
+
+WINDOW: Final = 10
+"""Steps over which overhead is measured where none is sampled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +59,20 @@ class Sampling:
     Args:
         every_n_steps: Step numbers that it divides are sampled; 0 samples none.
         measures: What is measured then.
+        budget: Under which sampling is thinned, None for none.
     """
 
     every_n_steps: int
     selection: "Selection"
     measures: "Measures"
+    budget: "Budget | None" = None
 
     def wants(self, step: int) -> bool:
-        """Whether a step is sampled: a function of its number alone, so that all ranks agree."""
-        return self.every_n_steps > 0 and step % self.every_n_steps == 0
+        """Whether a step is sampled without a budget: a function of its number alone, so that all ranks agree."""
+        return Steady(self.every_n_steps).wants(step)
+
+    def pace(self, name: str | None) -> Pace:
+        """Return which steps of one more watched optimizer are sampled."""
+        if self.budget is None or not self.every_n_steps:
+            return Steady(self.every_n_steps)
+        return self.budget.pace(self.every_n_steps, name)

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nissa.gradients.overhead import Window
+from nissa.hub.stopwatch import Stopwatch
+
 if TYPE_CHECKING:
     import torch
 
@@ -36,10 +39,13 @@ class StepClock:
     Args:
         env_id: The environment, None where there is only one.
         now: Wall clock, nanoseconds since the Unix epoch.
+        overhead: What watching costs; a new one where None.
     """
 
-    def __init__(self, env_id: str | None, now: Callable[[], int]) -> None:
+    def __init__(self, env_id: str | None, now: Callable[[], int], overhead: Window | None = None) -> None:
         self.env_id = env_id
+        self.overhead = overhead or Window(Stopwatch())
+        self.stopwatch = self.overhead.stopwatch
         self.now = now
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None

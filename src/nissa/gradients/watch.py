@@ -8,13 +8,15 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nissa.distributed.dtensors import is_distributed
 from nissa.gradients.capture import Capture
-from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE, Sampling, StepNote
+from nissa.gradients.hooks import learning_rate, untraced
+from nissa.gradients.notes import CLIP_NORM, INTERVAL, LOSS, OVERFLOW, OVERHEAD, RATE, WINDOW, Sampling, StepNote
+from nissa.gradients.overhead import Toll
 from nissa.gradients.parcel import one_number, wrap
 from nissa.gradients.readback import Reader, Transfer
 from nissa.gradients.scaling import ScaledSteps, overflow
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from nissa.gradients.steps import Said, StepClock
     from nissa.hub.containment import Containment
 
-Hook = TypeVar("Hook", bound=Callable[..., Any])
 Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
 """Returns the slot and the ids of the parameters of each seed that is being grown."""
 
@@ -38,6 +39,7 @@ class Watch:
         steps: How many calls of its ``step()`` were seen.
         name: The model's name, None where there is only one.
         primary: Whether its steps are the steps of its environment.
+        pace: Which of its steps are sampled.
     """
 
     def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
@@ -63,6 +65,9 @@ class Watch:
         self._optimizer = weakref.ref(optimizer)
         self._sampling = sampling
         self._clock = clock
+        self._toll = Toll(clock.stopwatch)
+        self.pace = sampling.pace(name)
+        self._interval = self.pace.interval
         self._seeds = seeds
         self._reader = reader
         self._containment = containment
@@ -78,8 +83,8 @@ class Watch:
         # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
         self._hooks = (
             [
-                optimizer.register_step_pre_hook(_untraced(self._before, under_way)),
-                optimizer.register_step_post_hook(_untraced(self._after)),
+                optimizer.register_step_pre_hook(untraced(self._before, under_way)),
+                optimizer.register_step_post_hook(untraced(self._after)),
             ]
             if hooks
             else []
@@ -90,6 +95,12 @@ class Watch:
     def key(self) -> int:
         """Identity of the watched optimizer."""
         return self._optimizer_id
+
+    @property
+    def watched(self) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
+        """Model and optimizer, None where one of them is gone."""
+        model, optimizer = self._model(), self._optimizer()
+        return None if model is None or optimizer is None else (model, optimizer)
 
     @property
     def _capture(self) -> Capture | None:
@@ -142,11 +153,17 @@ class Watch:
     def _before(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        with self._toll:
+            return self._entered(optimizer, args, kwargs)
+
+    def _entered(
+        self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._inside and steps_under_way(optimizer) > 1:
             self._nested = True
             return None
         self._inside, self._nested, self._capture = True, False, None
-        if not self._sampling.wants(self.steps) or _recording():
+        if not self._wanted() or _recording():
             return None
         # A closure makes the gradients, so until then any parameter may get one.
         keyword = callable(kwargs.get("closure"))
@@ -159,6 +176,11 @@ class Watch:
             return args, {**kwargs, "closure": self._capturing(closure)}
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
+    def _wanted(self) -> bool:
+        with self._containment.guard("overhead budget"):
+            return self.pace.wants(self.steps)
+        return False
+
     def _capturing(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         """Gradients exist only once the closure ran; of several calls the first is at the step's starting point."""
         calls: Iterator[int] = count()
@@ -166,7 +188,8 @@ class Watch:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = closure(*args, **kwargs)
             if next(calls) == 0:
-                self._read()
+                with self._toll:
+                    self._read()
             return result
 
         return wrapped
@@ -179,7 +202,9 @@ class Watch:
                 return
             chosen = self._sampling.selection.names(model, optimizer)
             used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
-            self._capture = Capture(self._sampling.measures, used, optimizer, model)
+            there = {name for name, _ in used}
+            idle = [name for name, parameter in chosen if parameter.requires_grad and name not in there]
+            self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle)
 
     def _read(self) -> None:
         capture, self._capture = self._capture, None
@@ -198,6 +223,14 @@ class Watch:
             )
 
     def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        before = self.steps
+        with self._toll:
+            self._left(optimizer)
+        if self.steps > before:
+            with self._clock.stopwatch.own, self._containment.guard("overhead budget"):
+                self.pace.passed(before, self._toll.take(), self._clock.epoch_ids)
+
+    def _left(self, optimizer: torch.optim.Optimizer) -> None:
         if self._nested and steps_under_way(optimizer) > 1:
             return
         self._inside = self._nested = False
@@ -230,6 +263,8 @@ class Watch:
                 if capture.fault is not None:
                     raise capture.fault
         known, moving = self._numbers(optimizer, said)
+        if not skipped:
+            known |= self._own_numbers()
         tensors, parcel = wrap(parts, moving)
         note = StepNote(
             env_id=self._clock.env_id,
@@ -247,6 +282,15 @@ class Watch:
         )
         self._reader.submit(Transfer(tensors), note)
 
+    def _own_numbers(self) -> dict[str, float]:
+        """Return what the step says of watching itself."""
+        interval, before = self.pace.interval, self._interval
+        self._interval = interval
+        if self.steps % (interval or WINDOW):
+            return {INTERVAL: float(interval)} if interval != before else {}
+        overhead = self._clock.overhead.close() if self.primary else None
+        return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
+
     def _numbers(
         self, optimizer: torch.optim.Optimizer | None, said: "Said"
     ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -254,7 +298,7 @@ class Watch:
         found = {
             LOSS: said.loss,
             CLIP_NORM: said.clip_norm,
-            RATE: None if optimizer is None else _learning_rate(optimizer),
+            RATE: None if optimizer is None else learning_rate(optimizer),
             OVERFLOW: None if optimizer is None else overflow(optimizer),
         }
         known: dict[str, float] = {}
@@ -268,20 +312,8 @@ class Watch:
         return known, moving
 
 
-def _untraced(hook: Hook, owned: object = None) -> Hook:
-    """Return a hook that a compiled step() leaves its graph for: traced, it would be compiled anew for each step."""
-    outside: Hook = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    outside.__dict__["owned"] = owned
-    return outside
-
-
 def _recording() -> bool:
     """Whether a CUDA graph is being captured: what runs now is recorded, not executed."""
     # Where CUDA has not been used, asking for it would cost more than all the rest of an unsampled step.
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     return used and torch.cuda.is_current_stream_capturing()
-
-
-def _learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:
-    rate = optimizer.param_groups[0].get("lr") if optimizer.param_groups else None
-    return rate if isinstance(rate, int | float | torch.Tensor) else None

@@ -12,6 +12,7 @@ from nissa.errors import ConfigurationError
 from nissa.hub.backend import Backend
 from nissa.hub.containment import Containment
 from nissa.hub.normalise import ForeignEvent, Rejected, emitter, normalise
+from nissa.hub.stopwatch import Stopwatch
 from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class NissaHub:
 
     def __init__(self, *, queue_size: int = QUEUE_SIZE, lifecycle_queue_size: int = LIFECYCLE_QUEUE_SIZE) -> None:
         self.containment = Containment()
+        self.stopwatch = Stopwatch()
         self.rejections: Counter[str] = Counter()
         self.closed = False
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
@@ -148,7 +150,7 @@ class NissaHub:
 
         What cannot be understood is counted under its reason in `rejections`, and logged once per reason.
         """
-        with self.containment.guard("hub"):
+        with self.stopwatch.own, self.containment.guard("hub"):
             try:
                 known = event.normalise() if isinstance(event, ForeignEvent) else normalise(event)
             except Rejected as rejection:
@@ -161,7 +163,7 @@ class NissaHub:
         if self._too_late():  # asked before the lock too, which a forked child may find taken forever
             return []
         listener = self._listener
-        with self._order:
+        with self.stopwatch.own, self._order:
             if self._too_late():
                 return []
             events = [event] if listener is None else self._admitted(listener, event)

@@ -27,9 +27,9 @@ class GradientHealth:
         global_norm: L2 norm over all finite elements of all layers; None when no layer had a gradient.
     """
 
-    score: float | None
-    global_norm: float | None
-    layers: int
+    score: float | None = None
+    global_norm: float | None = None
+    layers: int = 0
     vanishing: tuple[str, ...] = ()
     exploding: tuple[str, ...] = ()
     nonfinite: tuple[str, ...] = ()
@@ -50,6 +50,8 @@ class StepMeasured:
         sampled: Whether its gradients were measured.
         clip_norm: L2 norm of all gradients before they were clipped; None where it is not known.
         clip_factor: What they were multiplied with, at most 1; None where it is not known.
+        overhead: What watching took since the last sampled step, as a fraction of the time since; told with sampled steps.
+        sampling_interval: Steps from one sampled step to the next; told with sampled steps, and where it changes.
         epoch_ids: Identity of the epoch span the step belongs to.
     """
 
@@ -65,6 +67,8 @@ class StepMeasured:
     primary: bool = True
     clip_norm: float | None = None
     clip_factor: float | None = None
+    overhead: float | None = None
+    sampling_interval: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,7 @@ class GradientsMeasured:
         shown: Rows that are exported with this step, None for all; `moments` has all.
         weight_norms: L2 norm per row before the step, shape ``(rows,)``; None where not measured.
         update_ratios: L2 norm of the step's change over that norm, NaN where the norm is 0; None where not measured.
+        idle: Parameters that require a gradient and had none, where none of them is sharded.
         seed_ratios: By slot, how large the gradients of a seed are beside those of its host: the ratio of their root
             mean squares over finite elements.
     """
@@ -103,6 +108,7 @@ class GradientsMeasured:
     shown: "NDArray[np.intp] | None" = None
     weight_norms: "NDArray[np.float64] | None" = None
     update_ratios: "NDArray[np.float64] | None" = None
+    idle: tuple[str, ...] = ()
     seed_ratios: dict[str, float] = field(default_factory=dict)
 
 
@@ -112,7 +118,9 @@ class ValidationMeasured:
 
     Args:
         started: When the work before it (usually the last step) ended, nanoseconds.
-        red_flags: Each known flag with whether it is raised now.
+        red_flags: Each flag that could be judged with whether it is raised now.
+        sharpness: By method, where it was measured.
+        stability_margin: Learning rate over the critical one, None where not measured.
     """
 
     env_id: str | None
@@ -126,6 +134,8 @@ class ValidationMeasured:
     narrative: str
     per_class_accuracy: dict[str, float] = field(default_factory=dict)
     red_flags: dict[str, bool] = field(default_factory=dict)
+    sharpness: dict[str, float] = field(default_factory=dict)
+    stability_margin: float | None = None
     epoch_ids: "SpanIds | None" = None
 
 

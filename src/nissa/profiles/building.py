@@ -26,13 +26,18 @@ def build(model: type[Model], base: Layer, *given: Layer) -> Model:
     Raises:
         ConfigurationError: Names each problem with its path, what is allowed, and the layer it came from.
     """
-    layers = (_without_idle_percentiles(base, given), *given)
+    layers = settle(base, *given)
     merged = merge_layers(layers)
     _refuse_borrowed_label(base, merged)
     try:
         return model.model_validate(merged)
     except ValidationError as error:
         raise explain(error, model, layers) from None
+
+
+def settle(base: Layer, *given: Layer) -> tuple[Layer, ...]:
+    """Return the layers as they count, lowest first: what of the preset makes no sense with what was given is left out."""
+    return (_without_idle_percentiles(base, given), *given)
 
 
 def _without_idle_percentiles(base: Layer, given: tuple[Layer, ...]) -> Layer:

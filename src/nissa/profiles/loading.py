@@ -33,11 +33,23 @@ def load(
     Raises:
         ConfigurationError: A profile, file, variable or setting cannot be used; the message says what to do.
     """
-    environ = os.environ if environ is None else environ
+    return build(TelemetryConfig, *collect(profile, config, overrides, os.environ if environ is None else environ))
+
+
+def collect(
+    profile: str | None,
+    config: "str | os.PathLike[str] | None",
+    overrides: "Mapping[str, Any] | None",
+    environ: "Mapping[str, str]",
+) -> tuple[Layer, ...]:
+    """Return what `load` builds from: the preset, then the file where there is one, the environment and the overrides.
+
+    Raises:
+        ConfigurationError: A profile, file or variable cannot be used.
+    """
     file = _file(config, environ)
     given = [file.layer] if file else []
-    return build(
-        TelemetryConfig,
+    return (
         _base(profile, environ, file),
         *given,
         read_environment(environ),

@@ -7,9 +7,10 @@ import yaml
 from pydantic import Field
 
 from nissa.profiles.building import build
-from nissa.profiles.features import feature_names
+from nissa.profiles.features import feature_names, feature_specs
 from nissa.profiles.files import CUSTOM, PROFILES, preset, read_file
 from nissa.profiles.merging import Layer, expand
+from nissa.profiles.section import Section
 from nissa.profiles.sections import (
     ConsoleConfig,
     DiagnosticsConfig,
@@ -17,14 +18,16 @@ from nissa.profiles.sections import (
     GradientConfig,
     LimitsConfig,
     PerClassConfig,
-    Section,
     SpanConfig,
 )
+from nissa.profiles.sharpness import SharpnessConfig
 from nissa.profiles.summary import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
+
+    from nissa.profiles.squashing import FeatureSpec
 
 
 class TelemetryConfig(Section):
@@ -43,6 +46,10 @@ class TelemetryConfig(Section):
     strict: bool | None = None
     """Raise on an illegal seed transition. Left at null, only under pytest."""
 
+    overhead_budget: float | None = Field(default=None, gt=0, le=1)
+    """Share of step time that watching may take, 0.02 for 2 %. Gradients are then measured as rarely as that needs, on the
+    same steps on all ranks, and never more often than ``gradients.every_n_steps`` says. Left at null, there is no bound."""
+
     gradients: GradientConfig = GradientConfig()
     """What is measured on gradients."""
 
@@ -54,6 +61,9 @@ class TelemetryConfig(Section):
 
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     """When a change counts as a finding."""
+
+    sharpness: SharpnessConfig = SharpnessConfig()
+    """How curved the loss is where the weights are."""
 
     limits: LimitsConfig = LimitsConfig()
     """The bounds on memory, series and time."""
@@ -112,8 +122,13 @@ class TelemetryConfig(Section):
         return cls.from_profile("research")
 
     @cached_property
+    def feature_specs(self) -> "tuple[FeatureSpec, ...]":
+        """Names, ranges and meanings of the numbers that ``nissa.signals_to_features`` returns."""
+        return feature_specs(self)
+
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the numbers that a snapshot contributes to a fixed-length vector."""
+        """Their names."""
         return feature_names(self)
 
     @cached_property
@@ -135,7 +150,7 @@ class TelemetryConfig(Section):
     def model_copy(self, *, update: "Mapping[str, Any] | None" = None, deep: bool = False) -> Self:
         """Copy, and let the copy work out its own features: pydantic would hand over the cached ones."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("feature_names", "feature_count"):
+        for name in ("feature_specs", "feature_names", "feature_count"):
             copied.__dict__.pop(name, None)
         return copied
 

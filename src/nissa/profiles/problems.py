@@ -33,7 +33,7 @@ def explain(error: "ValidationError", model: "type[BaseModel]", layers: "Sequenc
     problems: dict[str, ConfigurationError] = {}
     for details in error.errors():
         if details["type"] != "default_factory_not_called":  # says only that a neighbour's own problem comes first
-            path, problem = _problem(details, model, allowed, _origin(details["loc"], layers))
+            path, problem = _problem(details, model, allowed, _origin(details["loc"], model, layers))
             # Each branch of a union complains for itself; the first line says it for all of them.
             problems.setdefault(path, problem)
     if len(problems) == 1:
@@ -76,13 +76,21 @@ def closest(path: str, paths: "Iterable[str]") -> list[str]:
 
 
 def _names_in(parents: str, model: "type[BaseModel]") -> "Iterable[str]":
-    section = section_of(model, parents)
+    section: type[BaseModel] | None = model
+    for name in parents.split("."):
+        section = section_of(section, name) if section else None
     return section.model_fields if section else ()
+
+
+def _depth(location: "Location", model: "type[BaseModel]") -> int:
+    """Return how many parts of a location name a setting; what follows is within its value."""
+    section = section_of(model, str(location[0]))
+    return 1 + (_depth(location[1:], section) if section and len(location) > 1 else 0)
 
 
 def _path(location: "Location", model: "type[BaseModel]") -> str:
     """Spell a location without the names that pydantic gives to the branches of a union."""
-    depth = 2 if section_of(model, str(location[0])) else 1
+    depth = _depth(location, model)
     index = location[depth] if len(location) > depth else None
     return ".".join(map(str, location[:depth])) + (f"[{index}]" if isinstance(index, int) else "")
 
@@ -98,10 +106,10 @@ def _complaint(details: "ErrorDetails", path: str, allowed: str | None) -> str:
     return f"must be {allowed}, not {given}"
 
 
-def _origin(location: "Location", layers: "Sequence[Layer]") -> str:
+def _origin(location: "Location", model: "type[BaseModel]", layers: "Sequence[Layer]") -> str:
     """Name the highest layer that gave the value."""
     for layer in reversed(layers):
-        if _gives(layer.values, location[:2]):
+        if _gives(layer.values, location[: _depth(location, model)]):
             return f" (from {layer.source})"
     return ""
 

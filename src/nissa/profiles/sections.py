@@ -7,9 +7,11 @@ declared range, so nothing about a setting is written twice.
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from nissa.profiles.layers import ALL, parse_selector
+from nissa.profiles.rules import RulesConfig
+from nissa.profiles.section import Section
 
 Statistic = Literal[
     "norm", "mean", "std", "abs_max", "zero_fraction", "vanishing_fraction", "exploding_fraction"
@@ -21,18 +23,6 @@ STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
 DEFAULT_PERCENTILES = (1.0, 50.0, 99.0)
 """The tails and the middle of the absolute gradient values."""
-
-
-class Section(BaseModel):
-    """Base of every part of a configuration: immutable, and strict about what it is called."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        # A threshold of NaN or infinity would compare false for ever and so switch a check off silently.
-        allow_inf_nan=False,
-    )
 
 
 def _percentiles_of(data: dict[str, Any]) -> tuple[float, ...]:
@@ -146,6 +136,13 @@ class PerClassConfig(Section):
     enabled: bool = False
     """Keep per-class accuracy in the snapshots and export it as ``nissa.class.accuracy``."""
 
+    track_loss: bool = False
+    """Keep per-class loss in the snapshots too, where a meter or the caller gives it."""
+
+    track_confusion: bool = False
+    """Keep the confusion matrix in the snapshots too, where a meter or the caller gives it and it has at most
+    ``max_classes`` classes."""
+
     max_classes: int = Field(default=100, ge=1, le=100_000)
     """How many classes may have a stream of their own."""
 
@@ -183,6 +180,9 @@ class DiagnosticsConfig(Section):
 
     class_imbalance_spread: float = Field(default=0.2, gt=0, le=1)
     """Accuracy of the best class minus that of the worst beyond which classes are called imbalanced."""
+
+    rules: RulesConfig = RulesConfig()
+    """Thresholds of the rules that raise red flags."""
 
 
 class LimitsConfig(Section):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nissa.profiles.models import TelemetryConfig
     from nissa.profiles.sections import ConsoleConfig, DiagnosticsConfig, GradientConfig
+    from nissa.profiles.sharpness import SharpnessConfig
 
 
 def summarise(config: "TelemetryConfig") -> str:
@@ -14,9 +15,13 @@ def summarise(config: "TelemetryConfig") -> str:
         "profile": config.profile_name,
         "history": f"{config.history_length} epochs",
         "gradients": _gradients(config.gradients),
+        "overhead": "no bound"
+        if config.overhead_budget is None
+        else f"at most {config.overhead_budget:.3g} of step time",
         "classes": f"up to {config.per_class.max_classes}" if config.per_class.enabled else "off",
         "spans": _spans(config),
         "findings": _findings(config.diagnostics),
+        "sharpness": _sharpness(config.sharpness),
         "features": f"{config.feature_count} numbers an epoch",
         "limits": f"{limits.queue_size:,} items a queue, {limits.gauge_points_per_export:,} gauge points an export, "
         f"{limits.exit_timeout_seconds:g} s to exit",
@@ -61,6 +66,13 @@ def _findings(diagnostics: "DiagnosticsConfig") -> str:
         f"overfitting beyond {diagnostics.overfitting_gap:g}, "
         f"class imbalance beyond {diagnostics.class_imbalance_spread:.0%}"
     )
+
+
+def _sharpness(sharpness: "SharpnessConfig") -> str:
+    if not sharpness.enabled:
+        return "off"
+    often = "every epoch" if sharpness.every_n_epochs == 1 else f"every {sharpness.every_n_epochs} epochs"
+    return f"{', '.join(sharpness.methods)}, {often}, within {sharpness.budget_milliseconds:g} ms"
 
 
 def _console(console: "ConsoleConfig") -> str:

@@ -19,13 +19,20 @@ class Seed:
     """
 
     def __init__(
-        self, record: SeedRecord, slots: Slots, send: Callable[[TelemetryEvent], object], *, clock: Callable[[], int]
+        self,
+        record: SeedRecord,
+        slots: Slots,
+        send: Callable[[TelemetryEvent], object],
+        *,
+        clock: Callable[[], int],
+        features: Callable[[SeedRecord], tuple[float, ...]],
     ) -> None:
         self._key: SeedKey = record.key
         self._life = record
         self._slots = slots
         self._send = send
         self._clock = clock
+        self._features = features
 
     def __repr__(self) -> str:
         return f"<Seed {self.seed_id!r} {self.blueprint or '?'} at {self.slot or '?'}: {self.stage.label}>"
@@ -141,6 +148,10 @@ class Seed:
             TransitionError: The table does not allow it, and the run is strict.
         """
         self._emit(EventType.SEED_CULLED, {"reason": reason, "improvement": improvement})
+
+    def features(self) -> tuple[float, ...]:
+        """Return the seed's own bounded numbers for a policy; ``nissa.profiles.SEED_FEATURES`` says what they are."""
+        return self._features(self._life)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the seed's state for a checkpoint; ``run.resume_seed`` continues the same trace from it."""

@@ -86,6 +86,8 @@ CLASS_NAME: Final = "nissa.class.name"
 """Class of the task."""
 RED_FLAG_NAME: Final = "nissa.red_flag.name"
 """Finding that deserves attention."""
+SHARPNESS_METHOD: Final = "nissa.sharpness.method"
+"""``critical`` along the optimizer's next update, ``average_case`` in random directions."""
 
 BACKEND_NAME: Final = "nissa.backend.name"
 """Backend of the hub."""

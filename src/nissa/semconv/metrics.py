@@ -153,6 +153,12 @@ SEED_GRADIENT_RATIO: Final = MetricSpec(
     (attr.SEED_SLOT,),
 )
 RED_FLAG: Final = MetricSpec("nissa.red_flag", _G, "", "1 while a finding holds, else 0", (attr.RED_FLAG_NAME,))
+SHARPNESS: Final = MetricSpec(
+    "nissa.sharpness", _G, "", "How curved the loss is where the weights are", (attr.SHARPNESS_METHOD,)
+)
+STABILITY_MARGIN: Final = MetricSpec(
+    "nissa.stability_margin", _G, "", "Learning rate over the critical one, above which a step raises its batch's loss"
+)
 
 HUB_EVENTS: Final = MetricSpec(
     "nissa.hub.events",
@@ -167,6 +173,12 @@ HUB_QUEUE_SIZE: Final = MetricSpec(
 READBACK_LAG: Final = MetricSpec("nissa.readback.lag", _G, "s", "Time from a step to its statistics being on the host")
 READBACK_DROPPED: Final = MetricSpec(
     "nissa.readback.dropped", _C, "{step}", "Sampled steps that gave way because the reader fell behind"
+)
+OVERHEAD_RATIO: Final = MetricSpec(
+    "nissa.overhead.ratio", _G, "", "Share of wall time that telemetry took from training since the last sampled step"
+)
+SAMPLING_INTERVAL: Final = MetricSpec(
+    "nissa.sampling.interval", _G, "{step}", "Optimizer steps from one sampled step to the next"
 )
 
 ALL: Final[tuple[MetricSpec, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))

@@ -47,7 +47,11 @@ def main(state: Path) -> dict[str, Any]:
                         env.clip_grad_norm_(model.parameters(), 1.0)
                     optimizer.step()
                 env.validate(
-                    loss=1.0, accuracy=accuracy, train_accuracy=0.6, per_class_accuracy={"cat": 0.1, "dog": 0.9}
+                    loss=0.1 if epoch == len(ACCURACIES) - 1 else 1.0,  # the end of a plateau
+                    accuracy=accuracy,
+                    train_accuracy=0.6,
+                    per_class_accuracy={"cat": 0.1, "dog": 0.9},
+                    closure=lambda: model(torch.ones(4, 8)).square().mean(),
                 )
                 with env.checkpoint("model.pt"):
                     pass

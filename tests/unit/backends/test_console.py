@@ -127,7 +127,7 @@ def test_a_refusal_is_told_whatever_was_refused() -> None:
 
 def test_findings_are_told_with_their_message_or_their_name() -> None:
     assert printed(TelemetryEvent(EventType.PLATEAU_DETECTED)) == "plateau detected\n"
-    warning = TelemetryEvent(EventType.GRADIENT_ANOMALY, message="exploding", severity=Severity.WARNING)
+    warning = TelemetryEvent(EventType.RED_FLAG_RAISED, message="exploding", severity=Severity.WARNING)
     assert printed(warning) == "exploding\n"
 
 

@@ -5,9 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa import EpochSnapshot
-from nissa.diagnostics.narrative import narrate
+from nissa.diagnostics.finding import Certainty, Finding
+from nissa.diagnostics.narrative import SENTENCES, narrate
+from nissa.diagnostics.seed_findings import SeedFinding
+from nissa.events import Severity
 from nissa.hub.measurements import GradientHealth
 from nissa.profiles.sections import DiagnosticsConfig
+from scripts.generate import REFERENCE
 
 INF, NAN = float("inf"), float("nan")
 CONFIG = DiagnosticsConfig()
@@ -92,16 +96,116 @@ def test_a_plateau_is_as_long_as_the_configuration_says() -> None:
     assert told(config, **fields, plateau_length=5) == "Loss plateaued for 5 epochs at ~0.500"
 
 
-def test_a_sentence_that_does_not_fit_is_left_out_whole() -> None:
-    classes = {"n" * 200: 0.1, "m" * 200: 0.9}
-    assert told(validation_loss=0.5, loss_delta=-0.2, per_class_accuracy=classes) == "Loss improving (0.700 -> 0.500)"
+def finding(name: str, seen: str, severity: Severity = Severity.WARNING, **fields: Any) -> Finding:
+    told: dict[str, Any] = {"raised": True, "certainty": Certainty.LIKELY, "advice": "Look."} | fields
+    return Finding(name=name, seen=seen, severity=severity, **told)
 
 
-def test_a_first_sentence_that_does_not_fit_is_cut() -> None:
-    line = told(per_class_accuracy={"n" * 300: 0.1, "m" * 300: 0.9})
-    assert line.startswith("Class imbalance: nnn")
-    assert line.endswith("...")
-    assert len(line) == 280
+def test_what_rules_saw_is_told_by_severity() -> None:
+    findings = (
+        finding("divergence", "Loss doubled", Severity.CRITICAL),
+        finding("dead_units", "2 units are dead", Severity.WARNING),
+        finding("low_rate", "Updates are small", Severity.INFO),
+        finding("overfitting", "told by the sentence of the document"),
+    )
+    fields: dict[str, Any] = {"validation_loss": 0.5, "loss_delta": -0.2, "train_validation_gap": 0.75}
+    line = narrate(EpochSnapshot(epoch=1, red_flags=("overfitting",), **fields), CONFIG, findings)
+    assert line.split(" | ") == [
+        "Loss doubled",
+        "2 units are dead",
+        "Loss improving (0.700 -> 0.500)",
+        "Possible overfitting (train-val gap: 0.75)",
+        "Updates are small",
+    ]
+
+
+def test_what_a_rule_saw_is_cut_and_never_holds_the_separator() -> None:
+    (line,) = [narrate(EpochSnapshot(epoch=1), CONFIG, (finding("x", f"a | b\nc {'d' * 200}"),))]
+    assert line == f"a / b c {'d' * 79}..."
+    assert len(line) == 90
+
+
+@pytest.mark.parametrize("kind", ["vanishing", "exploding"])
+def test_of_gradients_a_rule_decides_where_it_judged(kind: str) -> None:
+    layers: dict[str, Any] = {kind: ("a",)}
+    flag, found = f"{kind}_gradients", health(**layers)
+    sentence = f"{kind.capitalize()} gradients in 1 layer"
+    assert told(gradient_health=found) == sentence
+    assert told(gradient_health=found, judged_flags=(flag,), red_flags=(flag,)) == sentence
+    assert told(gradient_health=found, judged_flags=(flag,)) == "Training normally"
+
+
+@pytest.mark.parametrize(
+    ("flag", "fields", "sentence"),
+    [
+        ("overfitting", {"train_validation_gap": 0.4}, "Possible overfitting (train-val gap: 0.40)"),
+        ("severe_class_imbalance", {"per_class_accuracy": {"a": 0.5, "b": 0.6}}, "Class imbalance: a=50% vs b=60%"),
+        (
+            "sustained_plateau",
+            {"validation_loss": 0.5, "loss_delta": 0.0, "plateau_length": 2},
+            "Loss plateaued for 2 epochs at ~0.500",
+        ),
+    ],
+    ids=["overfitting", "classes", "plateau"],
+)
+def test_what_a_rule_still_holds_is_still_told(flag: str, fields: dict[str, Any], sentence: str) -> None:
+    assert told(**fields, judged_flags=(flag,), red_flags=(flag,)) == sentence
+    assert told(**fields, judged_flags=(flag,)) == "Training normally"
+
+
+def test_a_number_that_is_none_is_told_whatever_was_judged() -> None:
+    judged: dict[str, Any] = {"judged_flags": ("nonfinite_loss", "nonfinite_gradients")}
+    assert told(train_loss=NAN, **judged) == "Loss is not finite"
+    assert told(gradient_health=health(0.0, nonfinite=("a",)), **judged) == "Non-finite gradients in 1 layer"
+
+
+def test_a_rule_that_judges_by_a_baseline_names_its_own_layers() -> None:
+    flags = {"judged_flags": ("vanishing_gradients",), "red_flags": ("vanishing_gradients",)}
+    seen = finding("vanishing_gradients", "fell", layers=("a", "b", "c"))
+    line = narrate(EpochSnapshot(epoch=1, **flags), CONFIG, (seen,))  # type: ignore[arg-type]  # one dictionary for both
+    assert line == "Vanishing gradients in 3 layers"
+
+
+def test_poor_health_is_told_where_nothing_says_why() -> None:
+    flags: dict[str, Any] = {"red_flags": ("poor_gradient_health",), "judged_flags": ("poor_gradient_health",)}
+    assert told(gradient_health=health(0.4), **flags) == "Gradient health poor (0.40)"
+    assert told(gradient_health=health(0.4, exploding=("a",)), **flags) == "Exploding gradients in 1 layer"
+
+
+def seeds(*sentences: str) -> tuple[SeedFinding, ...]:
+    return tuple(SeedFinding(seed_id="s", stage="blending", sentence=each) for each in sentences)
+
+
+def test_seeds_come_last_and_are_few() -> None:
+    line = told(
+        gradient_health=health(0.9), seeds=seeds("a culled", "b blended to 0.5", "c germinated", "d germinated")
+    )
+    assert line == "Gradient health good | a culled | b blended to 0.5 | +2 more seeds"
+
+
+def test_long_names_of_classes_are_cut() -> None:
+    classes = {"n" * 200: 0.1, "m|" * 200: 0.9}
+    assert told(per_class_accuracy=classes) == f"Class imbalance: {'n' * 21}...=10% vs {'m/' * 10}m...=90%"
+
+
+def test_a_sentence_that_does_not_fit_is_left_out_whole_and_counted() -> None:
+    findings = tuple(finding(f"flag{i}", f"{i}" * 90) for i in range(5))
+    fields: dict[str, Any] = {"validation_loss": 0.5, "loss_delta": -0.2}
+    line = narrate(EpochSnapshot(epoch=1, **fields), CONFIG, findings)
+    assert line == f"{'0' * 90} | {'1' * 90} | Loss improving (0.700 -> 0.500) | +3 more"
+
+
+def test_what_just_fits_is_told() -> None:
+    findings = tuple(finding(f"flag{i}", str(i) * length) for i, length in enumerate((90, 90, 90)))
+    longest = narrate(EpochSnapshot(epoch=1), CONFIG, (*findings[:2], finding("last", "x" * 90)))
+    assert len(longest) == 276
+    assert narrate(EpochSnapshot(epoch=1), CONFIG, (*findings, finding("y", "y"))).count("|") == 3
+
+
+def test_the_reference_lists_every_sentence_in_its_order() -> None:
+    page = (REFERENCE / "narrative.md").read_text()
+    places = [page.index(f"| `{sentence.template}` |") for sentence in SENTENCES.values()]
+    assert places == sorted(places)
 
 
 @given(
@@ -109,11 +213,13 @@ def test_a_first_sentence_that_does_not_fit_is_cut() -> None:
     delta=numbers,
     score=st.none() | st.floats(0, 1),
     found=st.tuples(layers, layers, layers),
-    classes=st.dictionaries(st.text(max_size=300), st.floats(0, 1), max_size=4),
+    classes=st.dictionaries(st.text(max_size=300), st.floats(), max_size=4),
     gap=numbers,
     plateau=st.integers(0, 10**6),
+    seen=st.lists(st.text(max_size=300), max_size=12),
+    of_seeds=st.lists(st.text(max_size=140), max_size=4),
 )
-def test_there_is_always_one_line_of_at_most_280_characters(
+def test_there_is_always_one_line_of_at_most_280_characters(  # noqa: PLR0913 - all that a narrative is made of
     *,
     loss: float | None,
     delta: float | None,
@@ -122,14 +228,19 @@ def test_there_is_always_one_line_of_at_most_280_characters(
     classes: dict[str, float],
     gap: float | None,
     plateau: int,
+    seen: list[str],
+    of_seeds: list[str],
 ) -> None:
     vanishing, exploding, nonfinite = found
-    line = told(
+    snapshot = EpochSnapshot(
+        epoch=1,
         validation_loss=loss,
         loss_delta=delta,
         gradient_health=health(score, vanishing=vanishing, exploding=exploding, nonfinite=nonfinite),
         per_class_accuracy=classes,
         train_validation_gap=gap,
         plateau_length=plateau,
+        seeds=seeds(*of_seeds),
     )
+    line = narrate(snapshot, CONFIG, [finding(f"rule{i}", text) for i, text in enumerate(seen)])
     assert 0 < len(line) <= 280

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa import EpochSnapshot
+from nissa import ConfigurationError, EpochSnapshot
+from nissa.diagnostics.layers import LayerGradients
+from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.hub.measurements import GradientHealth
 
 INF, NAN = float("inf"), float("nan")
@@ -101,3 +103,60 @@ def test_a_snapshot_does_not_change() -> None:
 def test_classes_without_a_number_are_kept_apart_from_the_rest() -> None:
     snapshot = EpochSnapshot(epoch=0, per_class_accuracy={"a": 0.0, "b": NAN, "c": INF})
     assert snapshot.known_class_accuracies == {"a": 0.0}
+
+
+counts = st.integers(0, 2**53)
+labels = st.text(max_size=5)
+layers = st.builds(
+    LayerGradients,
+    name=labels,
+    model_name=st.none() | labels,
+    norm=numbers,
+    std=numbers,
+    nonfinite=counts,
+    percentiles=st.dictionaries(st.floats(0, 100), st.floats(), max_size=3),
+    weight_norm=numbers,
+)
+seeds = st.builds(SeedFinding, seed_id=labels, stage=labels, alpha=numbers, gradient_ratio=numbers, sentence=labels)
+everything = st.builds(
+    EpochSnapshot,
+    epoch=st.none() | counts,
+    train_loss=numbers,
+    loss_noise=numbers,
+    gradient_health=st.none()
+    | st.builds(GradientHealth, score=numbers, global_norm=numbers, layers=counts, vanishing=st.tuples(labels)),
+    gradient_stats=st.lists(layers, max_size=2).map(tuple),
+    gradient_percentiles=st.dictionaries(st.floats(0, 100), st.floats(), max_size=3),
+    per_class_accuracy=st.dictionaries(labels, st.floats(), max_size=3),
+    per_class_support=st.dictionaries(labels, counts, max_size=3),
+    confusion=st.none() | st.tuples(st.tuples(counts, counts), st.tuples(counts, counts)),
+    class_names=st.lists(labels, max_size=2).map(tuple),
+    sharpness=st.dictionaries(labels, st.floats(), max_size=2),
+    seeds=st.lists(seeds, max_size=2).map(tuple),
+    narrative=labels,
+    red_flags=st.lists(labels, max_size=2).map(tuple),
+)
+
+
+@given(snapshot=everything)
+def test_every_snapshot_survives_json(snapshot: EpochSnapshot) -> None:
+    read = EpochSnapshot.from_dict(strict(snapshot))
+    assert repr(read) == repr(snapshot)  # which calls NaN the same as NaN
+
+
+def test_what_a_later_version_adds_is_ignored() -> None:
+    assert EpochSnapshot.from_dict({"epoch": 1, "mood": "good"}) == EpochSnapshot(epoch=1)
+
+
+@pytest.mark.parametrize(
+    "data", [{"epoch": "soon"}, {"confusion": 1}, {"gradient_health": 1}, {"train_loss": "much"}], ids=str
+)
+def test_what_is_no_snapshot_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="no snapshot as EpochSnapshot"):
+        EpochSnapshot.from_dict(data)
+
+
+def test_what_is_no_mapping_is_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(ConfigurationError, match="no snapshot"):
+        EpochSnapshot.from_dict(nothing)

@@ -4,12 +4,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nissa.events import SpanIds
 from nissa.gradients.capture import Capture, Measures, Sampled
 from nissa.gradients.delivery import Losses, StepDelivery, clip_factor
-from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, StepNote
+from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE, StepNote
 from nissa.gradients.parcel import Parcel, wrap
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
@@ -262,3 +264,57 @@ def test_of_the_largest_alone_the_rest_is_measured_and_not_shown() -> None:
     assert [sample.names[row] for row in sample.shown] == ["b"]
     assert sample.health.global_norm == 5.0
     assert sample.names == ("a", "b")
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=20))
+def test_noise_is_the_standard_deviation_of_the_losses(values: list[float]) -> None:
+    losses = Losses()
+    for value in values:
+        losses.add(value)
+    if len(values) < 2:
+        assert losses.noise is None
+    else:
+        assert losses.noise == pytest.approx(float(np.std(values)), rel=1e-6, abs=1e-6)
+        assert losses.mean == pytest.approx(float(np.mean(values)), rel=1e-6, abs=1e-6)
+
+
+def test_noise_around_a_loss_that_is_large_is_not_lost() -> None:
+    losses = Losses()
+    for value in (1e9, 1e9 + 1, 1e9 + 2):
+        losses.add(value)
+    assert losses.noise == pytest.approx(float(np.std([0.0, 1.0, 2.0])))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+def test_noise_with_a_loss_that_is_not_finite_is_none_of_a_number(value: float) -> None:
+    losses = Losses()
+    for each in (1.0, value, 2.0):
+        losses.add(each)
+    assert np.isnan(losses.noise or 0.0)
+    assert losses.mean == pytest.approx(value, nan_ok=True)
+
+
+def test_the_newest_step_and_its_rate_are_those_of_the_first_watch() -> None:
+    out = Out()
+    for step, primary in ((3, True), (9, False)):
+        out.deliver(note(step=step, primary=primary, model_name=str(primary), known={RATE: step / 10}), [])
+    latest = out.deliver.latest(None)
+    assert (latest.step, latest.learning_rate) == (3, 0.3)
+
+
+def test_a_growing_seed_has_a_health_of_its_own() -> None:
+    out, rows = Out(), packed(slots={"b": "r0c0", "c": "r0c0"}, a=[np.nan], b=[3.0, 0.0], c=[4.0])
+    out.deliver(note(rows), arrays(*rows.parts))
+    seed = out.deliver.latest(None).seed("r0c0")
+    assert seed is not None
+    assert (seed.layers, seed.global_norm, seed.nonfinite) == (2, 5.0, ())
+    assert out.deliver.latest(None).seed("r9c9") is None
+    assert out.deliver.latest(None).seed(None) is None
+
+
+def test_what_is_no_longer_watched_has_no_seeds() -> None:
+    out, rows = Out(), packed(slots={"b": "r0c0"}, a=[1.0], b=[3.0])
+    out.deliver(note(rows), arrays(*rows.parts))
+    assert out.deliver.latest(None).ratios() == {"r0c0": 3.0}
+    out.deliver.forget(None, None)
+    assert (out.deliver.latest(None).ratios(), out.deliver.latest(None).seed("r0c0")) == ({}, None)

@@ -1,4 +1,4 @@
-"""No code of ours waits for a device, but for the one file that may.
+"""No code of ours waits for a device, but for the one file that may, and those that run when the caller asks for a result.
 
 The rule: in a module that knows torch (imports it, be it for types alone), nothing calls what makes torch copy to the
 host and wait. Modules that do not know torch hold host numbers, where the same names are numpy's and wait for nothing.
@@ -13,7 +13,16 @@ import pytest
 import nissa
 
 ROOT = Path(nissa.__file__).parent
-MAY_WAIT = {"gradients/readback.py"}
+ASKED = {
+    "diagnostics/meter.py",
+    "diagnostics/reading.py",
+    "diagnostics/sharpness/average.py",
+    "diagnostics/sharpness/update.py",
+    "diagnostics/sharpness/vectorised.py",
+}
+"""What ``validate(meter=..., closure=...)`` calls, whose answer is a number on the host; see docs/decisions/0015."""
+
+MAY_WAIT = {"gradients/readback.py"} | ASKED
 LEFT_OUT = "demo/"
 WAITING = {"item", "tolist", "cpu", "numpy", "synchronize"}
 

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from nissa.profiles import Setting, TelemetryConfig, describe
@@ -6,12 +9,14 @@ SETTINGS = {setting.path: setting for setting in describe(TelemetryConfig)}
 
 
 def test_every_leaf_is_described_once_in_its_declared_order() -> None:
-    expected = [
-        f"{name}.{inner}" if isinstance(value, dict) else name
-        for name, value in TelemetryConfig().model_dump().items()
-        for inner in (value if isinstance(value, dict) else [name])
-    ]
-    assert [setting.path for setting in describe(TelemetryConfig)] == expected
+    def leaves(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+        for name, value in settings.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    assert [setting.path for setting in describe(TelemetryConfig)] == list(leaves(TelemetryConfig().model_dump()))
 
 
 @pytest.mark.parametrize(

@@ -189,15 +189,6 @@ def test_the_cache_is_not_part_of_the_value() -> None:
     assert pickle.loads(pickle.dumps(used)) == fresh  # noqa: S301  # our own bytes
 
 
-def test_a_changed_copy_has_its_own_features() -> None:
-    config = TelemetryConfig.minimal()
-    assert config.feature_count == 11
-    changed = config.model_copy(update={"gradients": GradientConfig(enabled=True)})
-    assert changed.feature_count == 19
-    assert len(changed.feature_names) == 19
-    assert config.feature_count == 11
-
-
 def test_an_unknown_profile_lists_what_there_is_and_what_was_meant() -> None:
     with pytest.raises(UnknownNameError, match=r"Did you mean 'standard'\?") as caught:
         TelemetryConfig.from_profile("standrad")

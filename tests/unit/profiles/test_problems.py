@@ -21,7 +21,11 @@ def refusal(overrides: dict[str, Any]) -> ConfigurationError:
         ({"layers": ["a"]}, "'layers'", "'gradients.layers'"),
         ({"color": True}, "'color'", "'console.color'"),
         ({"gradient": {"enabled": True}}, "'gradient'", "'gradients'"),
-        ({"gradients": {"every_n_step": 1}}, "'gradients.every_n_step'", "'gradients.every_n_steps'"),
+        (
+            {"gradients": {"every_n_step": 1}},
+            "'gradients.every_n_step'",
+            "'gradients.every_n_steps' or 'sharpness.every_n_epochs'",
+        ),
         ({"limits.plateau_delta": 1}, "'limits.plateau_delta'", "'diagnostics.plateau_delta'"),
         ({"limits.max_parameters": 1}, "'limits.max_parameters'", "'gradients.max_parameters'"),
     ],
@@ -107,3 +111,18 @@ def test_the_error_does_not_drag_the_validation_error_along() -> None:
     error = refusal({"history_length": 3})
     assert error.__cause__ is None
     assert error.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"warm_up": 1}, "diagnostics.rules.warm_up must be a whole number from 2 to 10,000, not 1"),
+        ({"warmup": 3}, "Did you mean 'diagnostics.rules.warm_up'? Available here: diagnostics.rules.warm_up,"),
+        (3, "diagnostics.rules must be a mapping of settings"),
+    ],
+)
+def test_a_setting_of_a_section_within_a_section_is_named_in_full(values: object, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        TelemetryConfig.from_profile("standard", {"diagnostics": {"rules": values}})
+    assert words in str(caught.value)
+    assert "(from overrides)" in str(caught.value)

@@ -32,7 +32,7 @@ def germinate(told: Told, sent: list[TelemetryEvent], nissa_clock: FakeClock) ->
         told.germinate(seed_id, **facts)
         record = told.table.slots.get((facts["env_id"], seed_id))
         assert record is not None
-        return Seed(record, told.table.slots, send, clock=nissa_clock)
+        return Seed(record, told.table.slots, send, clock=nissa_clock, features=lambda _: (0.0,))
 
     return new
 

@@ -154,6 +154,7 @@ class OpenTelemetryBackend:
             attr.SEED_FROM: event.data.get("from"),
             attr.SEED_TO: event.data.get("to"),
             attr.TRANSITION_REFUSED: event.refused,
+            attr.RED_FLAG_NAME: event.data.get("flag") if event.event_type in _FLAGS else None,
         }
         if event.event_type == EventType.SEED_GATE_EVALUATED:
             attributes |= gate_attributes(event)
@@ -167,7 +168,8 @@ class OpenTelemetryBackend:
         )
 
 
-_TOLD: Final = frozenset({"from", "to", "trace_id", "span_id", "blueprint_id"})
+_TOLD: Final = frozenset({"from", "to", "trace_id", "span_id", "blueprint_id", "flag"})
+_FLAGS: Final = frozenset({EventType.RED_FLAG_RAISED, EventType.RED_FLAG_CLEARED})
 
 
 def _details(event: TelemetryEvent) -> dict[str, Any]:

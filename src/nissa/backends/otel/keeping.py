@@ -63,7 +63,7 @@ class _Exporter:
         self.what = what
         self.reach = reach
         self.attempt = overhearing.Attempt()
-        self._exporter = _innermost(exporter)
+        self._exporter = innermost(exporter)
         self.endpoint = str(getattr(self._exporter, "_endpoint", "the exporter's endpoint"))
         self._pid = os.getpid()
         self._inner: Callable[..., Any] = exporter.export
@@ -214,11 +214,11 @@ def keep(tracer: Any, meter: Any, logger: Any) -> None:
     """
     reach = Reach()
     overhearing.install()
-    spans = _inside(tracer, "_active_span_processor", "_span_processors")
-    records = _inside(logger, "_multi_log_record_processor", "_log_record_processors")
+    spans = inside(tracer, "_active_span_processor", "_span_processors")
+    records = inside(logger, "_multi_log_record_processor", "_log_record_processors")
     _channels[tracer] = [_keep(each, SPANS, SpanExportResult, reach) for each in map(_batches, spans) if each]
     _channels[logger] = [_keep(each, RECORDS, LogRecordExportResult, reach) for each in map(_batches, records) if each]
-    exporters = [getattr(reader, "_exporter", None) for reader in _inside(meter, "_metric_readers")]
+    exporters = [getattr(reader, "_exporter", None) for reader in inside(meter, "_metric_readers")]
     _channels[meter] = [Counted(exporter, reach) for exporter in exporters if _speaks_otlp(exporter)]
 
 
@@ -261,7 +261,8 @@ def _keep(batches: Any, what: str, results: Any, reach: Reach) -> Kept:
     return Kept(batches._exporter, queue, what, results, reach, most=most)  # noqa: SLF001 - as above
 
 
-def _inside(provider: Any, *path: str) -> Sequence[Any]:
+def inside(provider: Any, *path: str) -> Sequence[Any]:
+    """Return the parts of a provider at a path of private names; none where it is built otherwise."""
     for name in path:
         provider = getattr(provider, name, ())
     return tuple(provider)
@@ -274,11 +275,11 @@ def _batches(processor: Any) -> Any:
 
 
 def _speaks_otlp(exporter: Any) -> bool:
-    kinds = type(_innermost(exporter)).__mro__
+    kinds = type(innermost(exporter)).__mro__
     return any(kind.__module__.startswith("opentelemetry.exporter.otlp.proto.") for kind in kinds)
 
 
-def _innermost(exporter: Any) -> Any:
+def innermost(exporter: Any) -> Any:
     """Return what exports in the end, where an exporter of ours is around it."""
     return getattr(exporter, "_exporter", exporter)
 

@@ -35,11 +35,15 @@ if TYPE_CHECKING:
     from nissa.backends.lines import LineFile
     from nissa.distributed.rank import Rank
 
-_SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
-_ENDPOINTS: Final = (
+SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
+"""As variables spell them."""
+
+ENDPOINTS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
-    *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in _SIGNALS),
+    *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in SIGNALS),
 )
+"""Variables that turn on OTLP for the signals that name no exporter."""
+
 _OTLP_METRIC_EXPORTERS: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
@@ -112,7 +116,7 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     present = _present(environ)
     if present is not None:
         return present
-    if _configured(environ):
+    if configured(environ):
         return _from_environment(attributes, environ, exit_seconds)
     built = files.build(folder, rank.suffix, Resource.create(attributes), export_interval_seconds)
     return Providers(
@@ -141,7 +145,7 @@ def _present(environ: Mapping[str, str]) -> Providers | None:
     # To ask for a provider that a variable selects is to load it, and the SDK's own would then have no exporter.
     with _changed(dict.fromkeys(_SELECTED)):
         present = _application_providers()
-    if present is None and _configured(environ):
+    if present is None and configured(environ):
         return None
     try:
         return _application_providers()
@@ -162,14 +166,15 @@ def _application_providers() -> Providers | None:
     )
 
 
-def _configured(environ: Mapping[str, str]) -> bool:
-    if environ.get("OTEL_CONFIG_FILE") or any(environ.get(name) for name in _ENDPOINTS):
+def configured(environ: Mapping[str, str]) -> bool:
+    """Return whether the environment names an exporter, an endpoint or a file that does."""
+    if environ.get("OTEL_CONFIG_FILE") or any(environ.get(name) for name in ENDPOINTS):
         return True
-    return any(environ.get(f"OTEL_{signal}_EXPORTER", "").strip() for signal in _SIGNALS)
+    return any(environ.get(f"OTEL_{signal}_EXPORTER", "").strip() for signal in SIGNALS)
 
 
 def _from_environment(attributes: dict[str, Any], environ: Mapping[str, str], exit_seconds: float) -> Providers:
-    _check_exporters(environ)
+    check_exporters(environ)
     with _default_exporters(environ), keeping.long_queues(environ), _changed(dict.fromkeys(_SELECTED)):
         # Declarative configuration describes its own resource and refuses ours with a warning.
         kwargs = {} if environ.get("OTEL_CONFIG_FILE") else _settings(attributes)
@@ -211,10 +216,15 @@ def _exporters() -> "Iterator[type]":
             yield import_module(module).OTLPMetricExporter
 
 
-def _check_exporters(environ: Mapping[str, str]) -> None:
+def check_exporters(environ: Mapping[str, str]) -> None:
+    """Refuse exporters that are not installed.
+
+    Raises:
+        UnknownNameError: Names the variable, and what there is.
+    """
     if environ.get("OTEL_CONFIG_FILE"):  # the SDK then reads no other variable
         return
-    for signal in _SIGNALS:
+    for signal in SIGNALS:
         available = {point.name for point in entry_points(group=f"opentelemetry_{signal.lower()}_exporter")} | _ALIASES
         for name in environ.get(f"OTEL_{signal}_EXPORTER", "").split(","):
             if name.strip() and name.strip() not in available:
@@ -223,8 +233,8 @@ def _check_exporters(environ: Mapping[str, str]) -> None:
 
 def _default_exporters(environ: Mapping[str, str]) -> "AbstractContextManager[None]":
     """Where only endpoints are given, export to them: the bare SDK's default is not to export at all."""
-    names = [f"OTEL_{signal}_EXPORTER" for signal in _SIGNALS]
-    missing = [name for name in names if not environ.get(name)] if any(map(environ.get, _ENDPOINTS)) else []
+    names = [f"OTEL_{signal}_EXPORTER" for signal in SIGNALS]
+    missing = [name for name in names if not environ.get(name)] if any(map(environ.get, ENDPOINTS)) else []
     return _changed(dict.fromkeys(missing, "otlp"))
 
 
@@ -250,5 +260,5 @@ def _set(variables: Mapping[str, str | None]) -> None:
 def _describe(environ: Mapping[str, str]) -> str:
     if environ.get("OTEL_CONFIG_FILE"):
         return f"what {environ['OTEL_CONFIG_FILE']} describes"
-    endpoint = next((environ[name] for name in _ENDPOINTS if environ.get(name)), None)
+    endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
     return f"OTLP at {endpoint}" if endpoint else "the exporters named in OTEL_*_EXPORTER"

@@ -67,6 +67,9 @@ class MetricRecorder:
             self._lived(event.seed.ids, event)
         elif event.event_type == EventType.SEED_GATE_EVALUATED:
             self._gate(event, env)
+        elif event.event_type in {EventType.RED_FLAG_RAISED, EventType.RED_FLAG_CLEARED}:
+            flag = env | {attr.RED_FLAG_NAME: str(event.data.get("flag"))}
+            self._store.gauge(metric.RED_FLAG, flag, event.time_unix_nano, int(bool(event.data.get("up"))))
         elif event.event_type == EventType.EPOCH_STARTED and event.epoch is not None:
             self._store.gauge(metric.EPOCH, env, event.time_unix_nano, event.epoch)
         elif event.event_type == EventType.TRAINING_ENDED:
@@ -88,6 +91,8 @@ class MetricRecorder:
         self._store.gauge(metric.LEARNING_RATE, model, at, step.learning_rate)
         self._store.gauge(metric.CLIP_NORM, model, at, step.clip_norm)
         self._store.gauge(metric.CLIP_FACTOR, model, at, step.clip_factor)
+        self._store.gauge(metric.OVERHEAD_RATIO, env, at, step.overhead)
+        self._store.gauge(metric.SAMPLING_INTERVAL, model, at, step.sampling_interval)
 
     def skipped(self, step: "StepSkipped") -> None:
         """Take a step that did not happen."""
@@ -101,6 +106,9 @@ class MetricRecorder:
         self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "train"}, at, seen.train_accuracy)
         for name, accuracy in seen.per_class_accuracy.items():
             self._store.gauge(metric.CLASS_ACCURACY, env | {attr.CLASS_NAME: name}, at, accuracy)
+        for method, sharpness in seen.sharpness.items():
+            self._store.gauge(metric.SHARPNESS, env | {attr.SHARPNESS_METHOD: method}, at, sharpness)
+        self._store.gauge(metric.STABILITY_MARGIN, env, at, seen.stability_margin)
         for name, raised in seen.red_flags.items():
             self._store.gauge(metric.RED_FLAG, env | {attr.RED_FLAG_NAME: name}, at, int(raised))
 

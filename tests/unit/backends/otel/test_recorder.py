@@ -41,7 +41,7 @@ TYPES: dict[Kind, str] = {
 
 def step(**fields: Any) -> StepMeasured:
     told: dict[str, Any] = {"env_id": None, "step": 4, "duration": 0.5, "loss": 0.25, "learning_rate": 0.1} | fields
-    told = {"clip_norm": 4.0, "clip_factor": 0.25} | told
+    told = {"clip_norm": 4.0, "clip_factor": 0.25, "overhead": 0.01, "sampling_interval": 10.0} | told
     return StepMeasured(time_unix_nano=START + SECOND, epoch_ids=IDS, **told)
 
 
@@ -71,7 +71,7 @@ def everything(
         kit.emit(life.gate(3, passed=False, failed=["gain_0.10%"]), life.advance(Stage.TRAINING, 4))
         kit.emit(life.advance(Stage.BLENDING, 5, alpha=0.5), life.fossilize(6, epochs_total=9, improvement=0.02))
         kit.backend.record(step(env_id=env))
-        kit.backend.record(validation(env_id=env))
+        kit.backend.record(validation(env_id=env, sharpness={"critical": 3.0}, stability_margin=0.25))
         kit.backend.record(StepSkipped(env_id=env, model_name=None, time_unix_nano=START))
         kit.backend.record(
             make_measured(
@@ -253,7 +253,8 @@ def test_a_loss_that_is_not_finite_is_kept(kit: "Kit") -> None:
 
 
 def test_the_first_step_of_an_epoch_has_no_duration(kit: "Kit") -> None:
-    kit.backend.record(step(duration=None, learning_rate=None, loss=None, clip_norm=None, clip_factor=None))
+    absent = ("duration", "learning_rate", "loss", "clip_norm", "clip_factor", "overhead", "sampling_interval")
+    kit.backend.record(step(**dict.fromkeys(absent)))
     assert list(kit.metrics()) == ["nissa.step"]
 
 
@@ -262,6 +263,15 @@ def test_a_step_s_duration_shows_the_epoch_it_belongs_to(kit: "Kit") -> None:
     (point,) = kit.points("nissa.step.duration")
     (exemplar,) = point.exemplars
     assert (exemplar.value, exemplar.trace_id, exemplar.span_id) == (0.5, IDS.trace_id, IDS.span_id)
+
+
+def test_sharpness_is_told_by_method(kit: "Kit") -> None:
+    sharpness = {"critical": 3.0, "average_case": math.inf}
+    kit.backend.record(validation(sharpness=sharpness))
+    told = values(kit, "nissa.sharpness")
+    assert told == {((attr.SHARPNESS_METHOD, method),): value for method, value in sharpness.items()}
+    kit.backend.record(validation(stability_margin=0.25))
+    assert values(kit, "nissa.stability_margin") == {(): 0.25}
 
 
 def test_what_a_validation_was_not_told_is_absent(kit: "Kit") -> None:

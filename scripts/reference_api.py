@@ -1,0 +1,128 @@
+"""The reference of the public Python names, from their source: it reads the same under every version of Python."""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from enum import Enum
+from functools import cached_property
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+import nissa
+from nissa.errors import NissaError
+
+_SECTION: Final = re.compile(r"^(Args|Attributes|Raises|Returns|Example|Examples):$")
+_ENTRY: Final = re.compile(r"^ {4}(\*{0,2}[\w.]+)(?: \([^)]*\))?: (.*)$")
+_PROPERTIES: Final = (property, cached_property)
+_UNTOLD: Final = (Exception, BaseException, object)
+
+
+def api() -> str:
+    """Return the page."""
+    head = (
+        "# Python API\n\nWhat `import nissa` offers; everything else may change. Accuracies, improvements and rates are "
+        "fractions: 0.025 is 2.5 points.\n"
+    )
+    return head + "".join(f"\n## {name}\n\n{_described(name, getattr(nissa, name))}" for name in nissa.__all__)
+
+
+def _described(name: str, thing: Any) -> str:
+    if not inspect.isclass(thing):
+        return _code(name, thing) + prose(thing)
+    if issubclass(thing, Enum):
+        members = ", ".join(f"`{member}`" for member in thing.__members__)
+        return f"{prose(thing)}\nMembers: {members}.\n"
+    if issubclass(thing, NissaError):
+        bases = ", ".join(f"`{base.__name__}`" for base in thing.__mro__[1:] if base not in _UNTOLD)
+        return prose(thing) + (f"\nAlso a {bases}.\n" if bases else "")
+    fields = _fields(thing) if issubclass(thing, BaseModel) else ""
+    return _code(name, thing.__init__) + prose(thing) + fields + "".join(_members(name, thing))
+
+
+def _fields(kind: type[BaseModel]) -> str:
+    told = [
+        f"- `{name}`: {' '.join((field.description or 'See the reference of settings.').split())}\n"
+        for name, field in kind.model_fields.items()
+    ]
+    return f"\nFields:\n\n{''.join(told)}"
+
+
+def _members(owner: str, kind: type) -> Iterator[str]:
+    for name, member in public_members(kind):
+        plain = _plain(member)
+        code = "" if isinstance(member, _PROPERTIES) else _code(f"{owner}.{name}", plain)
+        yield f"\n### {owner}.{name}\n\n{code}{prose(plain)}"
+
+
+def public_members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield the public methods and properties that a class of ours has, its bases of ours included, in their order."""
+    seen: set[str] = set()
+    for base in kind.__mro__:
+        for name, member in vars(base).items() if base.__module__.partition(".")[0] == "nissa" else ():
+            told = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
+            if told and not name.startswith("_") and name not in seen:
+                seen.add(name)
+                yield name, member
+
+
+def _plain(member: Any) -> Any:
+    """Return the function behind a method of a class, a property, or a decorated function."""
+    if isinstance(member, property):
+        return member.fget
+    if isinstance(member, cached_property):
+        return member.func
+    return inspect.unwrap(getattr(member, "__func__", member))
+
+
+def _code(name: str, function: Any) -> str:
+    """Return the signature as it is written; nothing where the code is generated, as that of dataclasses is."""
+    if not function.__module__ or function.__module__.partition(".")[0] != "nissa":
+        return ""
+    try:
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    except (OSError, TypeError, SyntaxError):
+        return ""
+    if not isinstance(node, ast.FunctionDef):
+        return ""
+    arguments = node.args
+    if arguments.args and arguments.args[0].arg in {"self", "cls"}:
+        del arguments.args[0]
+    returned = f" -> {ast.unparse(_unquoted(node.returns))}" if node.returns and node.name != "__init__" else ""
+    return f"```py\n{name}({ast.unparse(_unquoted(arguments))}){returned}\n```\n\n"
+
+
+def _unquoted(node: Any) -> Any:
+    """Return a node of annotations without the quotes around some of them; defaults keep theirs."""
+    if isinstance(node, ast.arguments):
+        for argument in (*node.posonlyargs, *node.args, *node.kwonlyargs, node.vararg, node.kwarg):
+            if argument is not None and argument.annotation is not None:
+                argument.annotation = _unquoted(argument.annotation)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return ast.parse(node.value, mode="eval").body
+    return node
+
+
+def prose(thing: Any) -> str:
+    """Return a docstring as Markdown: sections become paragraphs with a list.
+
+    Raises:
+        ValueError: There is no docstring.
+    """
+    text = inspect.getdoc(thing)
+    if not text:
+        raise ValueError(f"{thing!r} is public and has no docstring.")
+    lines: list[str] = []
+    section = ""
+    for line in text.replace("``", "`").splitlines():
+        if heading := _SECTION.match(line.strip()):
+            section = heading[1]
+            lines += [f"{section}:", ""]
+        elif section and (entry := _ENTRY.match(line)):
+            lines.append(f"- `{entry[1]}`: {entry[2]}")
+        else:
+            continued = section and line.strip() and not section.startswith("Example")
+            lines.append(f"  {line.strip()}" if continued else line)
+    return "\n".join(lines).rstrip() + "\n"

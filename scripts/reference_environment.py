@@ -1,0 +1,52 @@
+"""The reference of environment variables, and the costs of profiles: both from what the package itself reads."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from nissa.doctor.variables import LAUNCHERS, OPENTELEMETRY, OTHERS, OURS, Variable
+from nissa.profiles import TelemetryConfig, describe
+from nissa.profiles.overhead import COLUMNS, Overhead
+
+Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+
+
+def environment(table: Table) -> str:
+    """Return the page about variables."""
+    settings = [[f"`{each.variable}`", f"`{each.path}`"] for each in describe(TelemetryConfig)]
+    return (
+        "# Environment variables\n\n"
+        "An empty variable counts as not set. `{A,B}` stands for several variables. `nissa doctor` shows those of "
+        "OpenTelemetry that are set, and what they come to.\n\n"
+        f"## Nissa\n\n{_rows(OURS, table)}\n"
+        "Any other name that begins with `NISSA_` and is none of the settings below is an error.\n\n"
+        f"## Settings\n\nWhat each does, and may be, is in [the reference of settings](configuration.md).\n\n"
+        f"{table(['variable', 'setting'], settings)}\n"
+        f"## Launchers\n\nSet by torchrun, Slurm and MPI.\n\n{_rows(LAUNCHERS, table)}\n"
+        f"## Other libraries\n\n{_rows(OTHERS, table)}\n"
+        "## OpenTelemetry\n\nWhat each does in a run, and the test that shows it, is in "
+        f"[the guide about exporters](../how-to/exporters.md).\n\n{_rows(OPENTELEMETRY, table)}"
+    )
+
+
+def _rows(variables: Sequence[Variable], table: Table) -> str:
+    return table(["variable", "meaning"], [[f"`{each.name}`", each.meaning] for each in variables])
+
+
+def overhead(results: Path) -> str | None:
+    """Return what the package is told about the costs of profiles; None where there are no results.
+
+    Raises:
+        ConfigurationError: A line of the results cannot be used.
+        ValueError: Its columns are others.
+    """
+    if not results.exists():
+        return None
+    with results.open(encoding="utf-8", newline="") as file:
+        lines = csv.DictReader(file)
+        if tuple(lines.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{results.name} must have the columns {', '.join(COLUMNS)}.")
+        found = [asdict(Overhead.from_row(line)) for line in lines]
+    return json.dumps(found, indent=2) + "\n"

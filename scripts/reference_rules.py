@@ -1,0 +1,71 @@
+"""The reference of rules: what each says of itself, and how it fared on runs that went wrong on purpose."""
+
+import csv
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from nissa.diagnostics.rule import Rule
+from nissa.diagnostics.rules import RULES
+from nissa.profiles import describe
+from nissa.profiles.rules import RulesConfig
+
+Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+
+_KINDS = {"step": "each step", "gradients": "each sampled step", "epoch": "each validation"}
+
+
+def rules(table: Table, results: Path) -> str:
+    """Return the page about rules."""
+    return (
+        "# Rules\n\n"
+        "Each raises a red flag when it finds something, and clears it when that is over: as the events `RED_FLAG_RAISED` "
+        "and `RED_FLAG_CLEARED`, in `nissa.red_flag`, in `EpochSnapshot.red_flags` and in the narrative. How they are "
+        "built, and what they cannot see, is in [the explanation](../explanation/rules.md).\n\n"
+        f"{''.join(_rule(rule) for rule in RULES)}"
+        "## How they fared\n\n" + _fared(table, results) + "\n## Thresholds\n\n"
+        "All of them are settings below `diagnostics.rules`.\n\n" + _thresholds(table)
+    )
+
+
+def _rule(rule: type[Rule]) -> str:
+    about = inspect.getdoc(inspect.getmodule(rule)) or ""
+    judged = " and ".join(words for kind, words in _KINDS.items() if getattr(rule, kind) is not getattr(Rule, kind))
+    return (
+        f"## `{rule.name}`\n\n{inspect.getdoc(rule)} Judged at {judged}; severity {rule.severity}.\n\n"
+        f"{about}\n\nWhat to try: {rule.advice}\n\n"
+    )
+
+
+def _fared(table: Table, results: Path) -> str:
+    if not results.exists():
+        return "Not measured yet.\n"
+    with results.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    where = rows[0]
+    told = (
+        f"Measured on {where['machine']}, torch {where['torch']}, at commit {where['commit']}, by "
+        "`python -m tests.pathologies`; each run is a line of `benchmarks/results/pathologies.csv`. Thresholds were set on the "
+        "tuning half alone. False alarms are runs in which the rule spoke though it was neither what was wrong nor an honest "
+        "consequence of it.\n"
+    )
+    for half, words in (("scoring", "Scoring half"), ("tuning", "Tuning half")):
+        part = [row for row in rows if row["half"] == half]
+        heads = [
+            "rule",
+            "runs",
+            "found",
+            "missed",
+            "false alarms, wrong runs",
+            "false alarms, healthy runs",
+            "steps until noticed",
+        ]
+        names = ["rule", "runs", "found", "missed", "false_alarms", "healthy_false_alarms", "median_steps"]
+        lines = [[row[name] or "-" for name in names] for row in part]
+        told += f"\n### {words}\n\n{table(heads, lines)}"
+    return told
+
+
+def _thresholds(table: Table) -> str:
+    rows = [[f"`{each.path}`", str(each.default), each.description] for each in describe(RulesConfig)]
+    return table(["setting", "default", "meaning"], rows)

@@ -1,0 +1,53 @@
+"""The commands, together."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from nissa.cli import demo, doctor, profiles, version
+from nissa.cli.output import ExitCode, epilog
+from nissa.errors import NissaError
+
+_EXAMPLES = (
+    ("nissa demo", "see it work, in about a minute"),
+    ("nissa profiles", "what each profile measures"),
+    ("nissa doctor", "is everything here ready to send telemetry?"),
+    ("nissa COMMAND --help", "what a command does, with examples"),
+)
+
+app = typer.Typer(
+    name="nissa",
+    help="Watch a network grow while it trains: OpenTelemetry for PyTorch.",
+    epilog=epilog(*_EXAMPLES),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+
+app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
+app.command(epilog=epilog(*profiles.EXAMPLES))(profiles.profiles)
+app.command(epilog=epilog(*doctor.EXAMPLES))(doctor.doctor)
+app.command(epilog=epilog(*version.EXAMPLES))(version.version)
+
+
+@app.callback()
+def _options(
+    *,
+    wanted: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", callback=version.print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Hold the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is a message, not a traceback."""
+    try:
+        app()
+    except NissaError as error:
+        typer.echo(f"nissa: {error}", err=True)
+        sys.exit(ExitCode.MISUSE)

@@ -1,0 +1,235 @@
+"""What a policy or a language model is told when it is to decide, as data with a published schema.
+
+The schema is ``docs/reference/decision-brief.schema.json``; all of it is plain JSON: NaN and infinity are text.
+"""
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.finding import Finding
+    from nissa.diagnostics.snapshot import EpochSnapshot
+
+NO_VALIDATION = "No validation yet"
+"""The narrative of a brief that rests on none."""
+
+
+def _text_where_not_finite(value: object) -> object:
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+
+
+Number = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], BeforeValidator(_text_where_not_finite)]
+"""A number that JSON can hold, or what it is not."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class KeyMetrics(_Part):
+    """The numbers of the newest validation; null where nobody measured one."""
+
+    train_loss: Number | None = None
+    """Mean of the losses logged in the epoch."""
+
+    validation_loss: Number | None = None
+    """Validation loss."""
+
+    loss_delta: Number | None = None
+    """Its change since the validation before."""
+
+    best_loss: Number | None = None
+    """Lowest so far."""
+
+    train_accuracy: Number | None = None
+    """Training accuracy as a fraction."""
+
+    validation_accuracy: Number | None = None
+    """Validation accuracy as a fraction."""
+
+    accuracy_delta: Number | None = None
+    """Its change since the validation before."""
+
+    best_accuracy: Number | None = None
+    """Highest so far."""
+
+    train_validation_gap: Number | None = None
+    """Validation loss minus training loss."""
+
+    plateau_length: int = 0
+    """Epochs in which the validation loss did not move."""
+
+    loss_noise: Number | None = None
+    """Standard deviation of the losses logged in the epoch."""
+
+    learning_rate: Number | None = None
+    """Learning rate of the newest step."""
+
+    class_variance: Number | None = None
+    """Population variance of the per-class accuracies."""
+
+    sharpness: dict[str, Number] = Field(default_factory=dict)
+    """By method, where it was measured."""
+
+    stability_margin: Number | None = None
+    """Learning rate over the critical one; above 1 the next step raises the loss of its batch."""
+
+
+class HealthBrief(_Part):
+    """How healthy the newest gradients were."""
+
+    score: Number | None = None
+    """0 (broken) to 1 (healthy); null where no layer had a gradient."""
+
+    global_norm: Number | None = None
+    """L2 norm over all layers."""
+
+    layers: int
+    """How many had a gradient."""
+
+    vanishing: int
+    """In how many it vanishes."""
+
+    exploding: int
+    """In how many it explodes."""
+
+    nonfinite: int
+    """In how many it has elements that are NaN or infinite."""
+
+
+class FindingBrief(_Part):
+    """What one rule says."""
+
+    name: str
+    """Of the red flag."""
+
+    seen: str
+    """What was seen."""
+
+    certainty: str
+    """How sure that is: certain, likely or possible."""
+
+    advice: str
+    """What to try."""
+
+    severity: str
+    """How much to care: debug, info, warning, error or critical."""
+
+    layers: tuple[str, ...] = ()
+    """Whom it concerns, worst first, at most five."""
+
+    value: Number | None = None
+    """What was judged, null where there is no single number."""
+
+    limit: Number | None = None
+    """What it was judged by."""
+
+
+class DecisionBrief(_Part):
+    """The state of training in a form to decide by."""
+
+    schema_version: Literal[1] = 1
+    """Another one means other fields, or other meanings."""
+
+    action: str
+    """What is to be done, or was."""
+
+    reason: str | None = None
+    """Why, in the words of who decides."""
+
+    env_id: str | None = None
+    """The environment, null where there is only one."""
+
+    epoch: int | None = None
+    """Of the newest validation."""
+
+    validations: int = Field(default=0, ge=0)
+    """How many there were; 0 says that nothing below rests on one."""
+
+    narrative: str = NO_VALIDATION
+    """What training looks like, in one line."""
+
+    red_flags: tuple[str, ...] = ()
+    """What deserves attention, worst first."""
+
+    opportunities: tuple[str, ...] = ()
+    """What invites action."""
+
+    gradient_health: HealthBrief | None = None
+    """Null where no gradients were measured."""
+
+    key_metrics: KeyMetrics = KeyMetrics()
+    """The numbers."""
+
+    seeds: tuple[str, ...] = ()
+    """What happened to seeds before the newest validation, most important first."""
+
+    findings: tuple[FindingBrief, ...] = ()
+    """What holds now, worst first, with what to try."""
+
+
+_MOST_LAYERS = 5
+
+
+def decision_brief(
+    action: object,
+    reason: str | None,
+    snapshot: "EpochSnapshot | None",
+    findings: "Sequence[Finding]" = (),
+    *,
+    validations: int,
+) -> DecisionBrief:
+    """Return a brief; without a snapshot, one that says so."""
+    told: dict[str, Any] = {
+        "action": str(getattr(action, "name", action)),
+        "reason": reason,
+        "findings": tuple(map(_finding, findings)),
+        "validations": validations,
+    }
+    return DecisionBrief(**told if snapshot is None else told | _of(snapshot))
+
+
+def _of(snapshot: "EpochSnapshot") -> dict[str, Any]:
+    return {
+        "env_id": snapshot.env_id,
+        "epoch": snapshot.epoch,
+        "narrative": snapshot.narrative,
+        "red_flags": snapshot.red_flags,
+        "opportunities": snapshot.opportunities,
+        "gradient_health": _health(snapshot),
+        "key_metrics": KeyMetrics(**{name: getattr(snapshot, name) for name in KeyMetrics.model_fields}),
+        "seeds": tuple(each.sentence for each in snapshot.seeds),
+    }
+
+
+def _health(snapshot: "EpochSnapshot") -> HealthBrief | None:
+    health = snapshot.gradient_health
+    if health is None:
+        return None
+    return HealthBrief(
+        score=health.score,
+        global_norm=health.global_norm,
+        layers=health.layers,
+        vanishing=len(health.vanishing),
+        exploding=len(health.exploding),
+        nonfinite=len(health.nonfinite),
+    )
+
+
+def _finding(finding: "Finding") -> FindingBrief:
+    return FindingBrief(
+        name=finding.name,
+        seen=finding.seen,
+        certainty=str(finding.certainty),
+        advice=finding.advice,
+        severity=str(finding.severity),
+        layers=finding.layers[:_MOST_LAYERS],
+        value=finding.value,
+        limit=finding.limit,
+    )

@@ -1,0 +1,243 @@
+"""Loss, accuracy and confusion of a validation, added up on the device and copied to the host once."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nissa.diagnostics.reading import read
+from nissa.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+
+    from nissa.diagnostics.tally import Tally
+
+_logger = logging.getLogger("nissa")
+
+MAX_JOINT = 1024
+"""Up to so many classes there is a confusion matrix; it grows with their square."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What a validation found. What was not measured is None or empty, never 0.
+
+    Args:
+        loss: Mean over all counted elements of the batches that came with a loss.
+        accuracy: Correct elements over all counted ones, as a fraction.
+        per_class_accuracy: By class name, as a fraction; a class without examples is absent.
+        per_class_loss: Mean loss by class name, where losses of single elements were given; as above.
+        per_class_support: Elements by class name, 0 for a class without any.
+        confusion: Number of elements by true class (rows) and predicted class; None above 1,024 classes.
+        class_names: In the order of the classes.
+        examples: Elements that were counted.
+        ignored: Elements that were left out because their target was ``ignore_index``.
+        out_of_range: Elements that were left out because target or prediction is no class.
+    """
+
+    loss: float | None = None
+    accuracy: float | None = None
+    per_class_accuracy: dict[str, float] = field(default_factory=dict)
+    per_class_loss: dict[str, float] = field(default_factory=dict)
+    per_class_support: dict[str, int] = field(default_factory=dict)
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    class_names: tuple[str, ...] = ()
+    examples: int = 0
+    ignored: int = 0
+    out_of_range: int = 0
+
+
+class ValidationMeter:
+    """Adds up a validation where its tensors are; ``update()`` never waits for a device.
+
+    Needs torchmetrics: ``pip install "nissa[metrics]"``.
+
+    Args:
+        classes: How many there are, at least two, or their names.
+        device: Where to add up; left out, where the first logits are.
+        ignore_index: Target of elements that are not counted, such as -100.
+
+    Raises:
+        ConfigurationError: torchmetrics is missing, or the classes cannot be used.
+    """
+
+    def __init__(
+        self,
+        classes: int | Sequence[str],
+        *,
+        device: "torch.device | str | None" = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        self.class_names = _names(classes)
+        self._make: type[Tally] = _library()
+        self._device = None if device is None else torch.device(device)
+        self._ignored = ignore_index
+        self._tally: Tally | None = None
+
+    def update(self, logits: "Tensor", targets: "Tensor", loss: "Tensor | float | None" = None) -> None:
+        """Add a batch.
+
+        Args:
+            logits: Scores ``(N, C)`` or ``(N, C, ...)``; or, in the shape of the targets, classes as integers, or
+                floating-point logits of the second of two classes, which is predicted above 0.
+            targets: Classes ``(N)`` or ``(N, ...)``.
+            loss: Mean of the batch over the elements that count, or one loss for each, in the shape of the targets.
+
+        Raises:
+            ConfigurationError: Shapes, dtypes or devices do not fit together.
+        """
+        logits, targets = logits.detach(), targets.detach()
+        tally = self._ready(logits.device)
+        predicted = self._predicted(logits, targets)
+        if targets.device != tally.counts.device or logits.device != tally.counts.device:
+            raise ConfigurationError(
+                f"The logits are on {logits.device} and the targets on {targets.device}, but this meter adds up on "
+                f"{tally.counts.device}; put them there, or make a meter for each device."
+            )
+        if isinstance(loss, torch.Tensor):
+            loss = _fitting(loss.detach(), targets)
+        tally.update(predicted, targets, loss, self._ignored)
+
+    def result(self, wait: float | None = None, *, sync: bool = False, group: "ProcessGroup | None" = None) -> Measured:
+        """Return what was found so far, after one copy from the device.
+
+        Args:
+            wait: For how many seconds to wait for the device at most; None waits as long as it takes.
+            sync: Add up over all ranks first, in one ``all_reduce``; all of them must call this.
+            group: The ranks that do; left out, all.
+
+        Raises:
+            TimeoutError: The device did not finish in time.
+        """
+        together = sync and torch.distributed.is_available() and torch.distributed.is_initialized()
+        if self._tally is None and not together:
+            return Measured(class_names=self.class_names)
+        tally = self._ready(_own_device(group) if self._tally is None else self._tally.counts.device)
+        found = _parts(tally, wait, group, together=together)
+        return self._measured(*found, joint=tally.joint)
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        if self._tally is not None:
+            with torch.inference_mode(mode=False):
+                self._tally.reset()
+
+    def _ready(self, device: torch.device) -> "Tally":
+        if self._tally is None:
+            number = len(self.class_names)
+            # What is made in inference mode could not be added to outside it.
+            with torch.inference_mode(mode=False):
+                self._tally = self._make(number, joint=number <= MAX_JOINT, device=_indexed(self._device or device))
+        return self._tally
+
+    def _predicted(self, logits: "Tensor", targets: "Tensor") -> "Tensor":
+        number, scores = len(self.class_names), logits.is_floating_point()
+        if logits.shape == targets.shape and not scores:
+            return logits
+        if logits.shape == targets.shape and number == 2:  # noqa: PLR2004 - the two of "binary"
+            return logits > 0
+        if scores and logits.ndim > 1 and logits.shape[1] == number and _without_classes(logits) == targets.shape:
+            return logits.argmax(1)
+        raise ConfigurationError(
+            f"Logits of shape {tuple(logits.shape)} and {logits.dtype} do not fit targets of shape "
+            f"{tuple(targets.shape)} and {number} classes. Give scores (N, {number}, ...) for targets (N, ...), with "
+            "the classes in the second dimension, or predicted classes as integers in the shape of the targets."
+        )
+
+    def _measured(self, counts: "NDArray[Any]", losses: "NDArray[Any]", *, joint: bool) -> Measured:
+        ignored, out_of_range = (int(each) for each in counts[-2:])
+        if out_of_range:
+            _logger.warning(
+                "%d elements of a validation were left out: their target or prediction is none of %d classes. "
+                "Give ignore_index to leave some out on purpose.",
+                out_of_range,
+                len(self.class_names),
+            )
+        table = counts[:-2].reshape(len(self.class_names), -1)
+        support, hits = table.sum(axis=1), np.diagonal(table) if joint else table[:, 1]
+        examples = int(support.sum())
+        sums, weights = losses[2:].reshape(2, -1)
+        return Measured(
+            loss=float(losses[0] / losses[1]) if losses[1] else None,
+            accuracy=int(hits.sum()) / examples if examples else None,
+            per_class_accuracy=self._shares(hits, support),
+            per_class_loss=self._shares(sums, weights),
+            per_class_support=dict(zip(self.class_names, support.tolist(), strict=True)),
+            confusion=tuple(map(tuple, table.tolist())) if joint else None,
+            class_names=self.class_names,
+            examples=examples,
+            ignored=ignored,
+            out_of_range=out_of_range,
+        )
+
+    def _shares(self, parts: "NDArray[Any]", wholes: "NDArray[Any]") -> dict[str, float]:
+        named = zip(self.class_names, parts.tolist(), wholes.tolist(), strict=True)
+        return {name: part / whole for name, part, whole in named if whole}
+
+
+def _names(classes: int | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(classes, str):
+        raise ConfigurationError(f"Give the names of the classes as a list, not as one text {classes!r}.")
+    names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+    if len(names) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 - one class cannot be told apart
+        raise ConfigurationError(f"A meter needs at least two classes with different names, not {classes!r}.")
+    return names
+
+
+def _library() -> "type[Tally]":
+    try:
+        made: type[Tally] = import_module("nissa.diagnostics.tally").Tally
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "torchmetrics":
+            raise
+        raise ConfigurationError('ValidationMeter needs torchmetrics: pip install "nissa[metrics]".') from error
+    return made
+
+
+def _indexed(device: torch.device) -> torch.device:
+    """Return a device with its number: ``cuda`` is the current one, and not equal to ``cuda:0``."""
+    return torch.empty(0, device=device).device
+
+
+def _own_device(group: "ProcessGroup | None") -> torch.device:
+    """Return where this rank, which had no batch, takes part in a sum."""
+    return torch.device("cuda" if "nccl" in torch.distributed.get_backend(group) else "cpu")
+
+
+def _without_classes(logits: "Tensor") -> torch.Size:
+    return logits.shape[:1] + logits.shape[2:]
+
+
+def _fitting(loss: "Tensor", targets: "Tensor") -> "Tensor":
+    if loss.shape == targets.shape:
+        return loss
+    if loss.numel() != 1:
+        raise ConfigurationError(
+            f"A loss of shape {tuple(loss.shape)} is neither one number nor one for each of the targets "
+            f"{tuple(targets.shape)}; give its mean, or use reduction='none'."
+        )
+    return loss.reshape(())
+
+
+def _parts(
+    tally: "Tally", wait: float | None, group: "ProcessGroup | None", *, together: bool
+) -> "tuple[NDArray[Any], NDArray[Any]]":
+    """Return counts and losses, each on the host."""
+    number = len(tally.counts)
+    if together:
+        # As float64 the counts are exact below 2**53, so that one collective does.
+        packed = torch.cat((tally.counts.to(torch.float64), tally.losses))
+        torch.distributed.all_reduce(packed, group=group)
+        found: NDArray[Any] = read(packed, wait)
+        return found[:number].astype(np.int64), found[number:]
+    found = read(tally.packed(), wait)
+    losses = found[number:]
+    real = tally.losses.dtype == torch.float64
+    return found[:number], losses.view(np.float64) if real else losses.astype(np.int32).view(np.float32)

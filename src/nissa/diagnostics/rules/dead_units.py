@@ -1,0 +1,50 @@
+"""Units that no example activates any more: their gradients are exactly zero.
+
+Zeros alone prove nothing, since embeddings and inputs that are always zero have them too. A layer is compared with its own
+past; only the bias of a layer, where no input can be the reason, is judged by what it is.
+Source: Lu et al., "Dying ReLU and Initialization" (2019); Sokar et al., "The Dormant Neuron Phenomenon" (2023).
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nissa.diagnostics.baseline import LayerBaseline
+from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+from nissa.diagnostics.words import in_layers
+
+if TYPE_CHECKING:
+    from nissa.hub.measurements import GradientsMeasured
+    from nissa.profiles.sections import DiagnosticsConfig
+
+
+class DeadUnits(Rule):
+    """Layers where nearly all of the gradient is exactly zero, and was not, or is that of a bias."""
+
+    name = "dead_units"
+    anomaly = "dead"
+    advice = "Lower the learning rate, use a leaky activation, or initialise the layers named anew."
+
+    def __init__(self, config: "DiagnosticsConfig") -> None:
+        super().__init__(config)
+        self._usual = LayerBaseline(self.rules.window, self.rules.warm_up)
+
+    def gradients(self, sample: "GradientsMeasured") -> Judgement:
+        """Judge a sample."""
+        zeros = sample.moments.zero_fraction
+        if not len(zeros) or sample.health.nonfinite:  # what is not finite is neither zero nor alive
+            return None
+        usual = self._usual.median(sample.names)
+        risen = zeros - usual >= self.rules.dead_rise
+        bias = np.array([name.rpartition(".")[2] == "bias" for name in sample.names])
+        dead = (zeros >= self.rules.dead_fraction) & (risen | bias | (zeros >= 1))
+        self._usual.feed(sample.names, zeros, ~dead & ~risen)
+        if not dead.any():
+            return FINE
+        layers = tuple(name for name, chosen in zip(sample.names, dead, strict=True) if chosen)
+        return Symptom(
+            seen=f"Dead units in {in_layers(layers)}",
+            layers=layers,
+            value=float(zeros[dead].max()),
+            limit=self.rules.dead_fraction,
+        )

@@ -1,0 +1,52 @@
+"""Gradients that grow and stay large.
+
+Of the seed document: elements above a threshold. Beside it the global norm is compared with its own median, since what is
+large differs between networks, and with an absolute limit for networks that explode from the first step.
+Source: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013).
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.baseline import Baseline
+from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+from nissa.diagnostics.words import in_layers
+
+if TYPE_CHECKING:
+    from nissa.hub.measurements import GradientsMeasured
+    from nissa.profiles.sections import DiagnosticsConfig
+
+
+class ExplodingGradients(Rule):
+    """Elements above the threshold, a global norm above its limit, or one far above its own median."""
+
+    name = "exploding_gradients"
+    anomaly = "exploding"
+    advice = "Clip gradients, lower the learning rate, or check initialisation and normalisation."
+
+    def __init__(self, config: "DiagnosticsConfig") -> None:
+        super().__init__(config)
+        self._usual = Baseline(self.rules.window, self.rules.warm_up)
+
+    def gradients(self, sample: "GradientsMeasured") -> Judgement:
+        """Judge a sample."""
+        health = sample.health
+        norm = health.global_norm
+        if norm is None or health.nonfinite:  # of which the norm says only a part
+            return None
+        if health.exploding:
+            return Symptom(
+                seen=f"Exploding gradients in {in_layers(health.exploding)}", layers=health.exploding, value=norm
+            )
+        limit = self._limit()
+        if norm > limit:
+            return Symptom(seen=f"Gradient norm {norm:.3g} is far above {limit:.3g}", value=norm, limit=limit)
+        self._usual.feed(norm)
+        return FINE
+
+    def _limit(self) -> float:
+        if not self._usual.ready:
+            return self.rules.exploding_norm
+        rise = self.rules.exploding_rise * max(self._usual.usual()[0], math.ulp(0.0))
+        # A norm that was tiny, as where training has converged, may well rise again to what it was at first.
+        return min(self.rules.exploding_norm, max(rise, self.rules.exploding_rise))

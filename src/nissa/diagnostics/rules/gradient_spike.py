@@ -1,0 +1,53 @@
+"""A global gradient norm far above its recent past, for a sample or a few.
+
+Robust deviations of the logarithm of the norm, which is nearer to normal than the norm, and more than its past has seen.
+Source: Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training" (2504.02507); OLMo-core.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.baseline import Baseline
+from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+
+if TYPE_CHECKING:
+    from nissa.hub.measurements import GradientsMeasured
+    from nissa.profiles.sections import DiagnosticsConfig
+
+
+class GradientSpike(Rule):
+    """A global norm far above the window's."""
+
+    name = "gradient_spike"
+    anomaly = "spike"
+    advice = "Look at the batch of that step, and clip gradients."
+    immediate = True
+
+    def __init__(self, config: "DiagnosticsConfig") -> None:
+        super().__init__(config)
+        self._usual = Baseline(self.rules.window, self.rules.warm_up)
+        self._flagged = 0
+
+    def gradients(self, sample: "GradientsMeasured") -> Judgement:
+        """Judge a sample."""
+        norm = sample.health.global_norm
+        if not norm or sample.health.nonfinite:
+            return None
+        size = math.log(norm)
+        limit = self._limit()
+        if size <= limit:
+            self._flagged = 0
+            self._usual.feed(size)
+            return FINE
+        usual = math.exp(self._usual.usual()[0])
+        self._flagged += 1
+        if self._flagged > 2 * self.rules.recoveries:  # what lasts is no spike, and becomes what is usual
+            self._usual = Baseline(self.rules.window, self.rules.warm_up)
+        return Symptom(seen=f"Gradient spike ({usual:.3g} -> {norm:.3g})", value=norm, limit=math.exp(limit))
+
+    def _limit(self) -> float:
+        if not self._usual.ready:
+            return math.inf
+        median, deviation = self._usual.usual()
+        beyond = float(self._usual.known.max()) + math.log(self.rules.gradient_spike_ratio)
+        return max(median + self.rules.spike_deviations * deviation, beyond)

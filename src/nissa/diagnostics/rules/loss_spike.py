@@ -1,0 +1,51 @@
+"""A training loss far above its recent past, for a step or a few.
+
+Robust deviations above the median of a window, as in OLMo-core (mean plus six standard deviations over 128 steps). Where
+training has converged a hard batch is many deviations away and no trouble, so the rise must also be a good part of the
+first losses.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.baseline import Baseline
+from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+
+if TYPE_CHECKING:
+    from nissa.hub.measurements import StepMeasured
+    from nissa.profiles.sections import DiagnosticsConfig
+
+
+class LossSpike(Rule):
+    """A loss far above the window's."""
+
+    name = "loss_spike"
+    advice = "Look at the batch of that step; go back some 100 steps and skip its data if the loss does not recover."
+    immediate = True
+
+    def __init__(self, config: "DiagnosticsConfig") -> None:
+        super().__init__(config)
+        self._usual = Baseline(self.rules.window, self.rules.warm_up)
+        self._scale: float | None = None
+        self._flagged = 0
+
+    def step(self, step: "StepMeasured") -> Judgement:
+        """Judge a step."""
+        loss = step.loss
+        if loss is None or not math.isfinite(loss):
+            return None
+        if not self._usual.ready:
+            self._usual.feed(loss)
+            return FINE
+        median, deviation = self._usual.usual()
+        if self._scale is None:
+            self._scale = abs(median)
+        limit = median + max(self.rules.spike_deviations * deviation, self.rules.loss_spike_share * self._scale)
+        if loss <= limit:
+            self._flagged = 0
+            self._usual.feed(loss)
+            return FINE
+        self._flagged += 1
+        if self._flagged > 2 * self.rules.recoveries:  # what lasts is no spike, and becomes what is usual
+            self._usual = Baseline(self.rules.window, self.rules.warm_up)
+        return Symptom(seen=f"Loss spike ({median:.3f} -> {loss:.3f})", value=loss, limit=limit)

@@ -1,0 +1,42 @@
+"""A loss that is NaN or infinite: there is nothing to learn from it.
+
+Source: the assertion that trainers make on each step, for example torchtitan's.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.finding import Certainty
+from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+from nissa.events import Severity
+
+if TYPE_CHECKING:
+    from nissa.diagnostics.snapshot import EpochSnapshot
+    from nissa.hub.measurements import StepMeasured
+
+
+class NonfiniteLoss(Rule):
+    """Any loss that is not finite."""
+
+    name = "nonfinite_loss"
+    severity = Severity.ERROR
+    advice = (
+        "Look for a division by zero, a logarithm of zero or an overflow; lower the learning rate, or clip gradients."
+    )
+    immediate = True
+
+    def step(self, step: "StepMeasured") -> Judgement:
+        """Judge the training loss."""
+        return None if step.loss is None else _judge("Training loss", step.loss)
+
+    def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
+        """Judge the validation loss."""
+        return None if snapshot.validation_loss is None else _judge("Validation loss", snapshot.validation_loss)
+
+
+def _judge(what: str, loss: float) -> Judgement:
+    if math.isfinite(loss):
+        return FINE
+    return Symptom(
+        seen=f"{what} is {'NaN' if math.isnan(loss) else 'infinite'}", certainty=Certainty.CERTAIN, value=loss
+    )

@@ -1,0 +1,44 @@
+"""A loss that rises quickly around the weights, of the seed document; or a step along the update that is too long for it.
+
+It says how far steps may go, not that the network generalises badly (Andriushchenko et al., 2302.07011).
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.finding import Certainty
+from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+
+if TYPE_CHECKING:
+    from nissa.diagnostics.snapshot import EpochSnapshot
+
+
+class SharpMinimum(Rule):
+    """An average-case sharpness above its limit, or a learning rate above the critical one (Cohen et al., 2021)."""
+
+    name = "sharp_minimum"
+    advice = "Lower the learning rate before stability is lost; a sharp minimum need not generalise badly."
+
+    def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
+        """Judge a validation."""
+        judged = [_average(snapshot, self.rules.sharpness), _margin(snapshot, self.rules.stability_margin)]
+        symptoms = [each for each in judged if isinstance(each, Symptom)]
+        return symptoms[0] if symptoms else FINE if FINE in judged else None
+
+
+def _average(snapshot: "EpochSnapshot", limit: float) -> Judgement:
+    value = snapshot.sharpness.get("average_case")
+    if value is None or not math.isfinite(value):
+        return None
+    if value - snapshot.sharpness_error.get("average_case", 0.0) <= limit:
+        return FINE
+    return Symptom(seen=f"Sharp minimum ({value:.2f})", certainty=Certainty.POSSIBLE, value=value, limit=limit)
+
+
+def _margin(snapshot: "EpochSnapshot", limit: float) -> Judgement:
+    margin = snapshot.stability_margin
+    if margin is None or not math.isfinite(margin):
+        return None
+    if margin <= limit:
+        return FINE
+    return Symptom(seen=f"Sharp minimum ({margin:.2f} of the stable learning rate)", value=margin, limit=limit)

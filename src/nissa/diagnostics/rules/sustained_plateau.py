@@ -1,0 +1,41 @@
+"""A validation loss that does not move, of the seed document; but not where training is simply done."""
+
+import math
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
+
+if TYPE_CHECKING:
+    from nissa.diagnostics.snapshot import EpochSnapshot
+    from nissa.profiles.sections import DiagnosticsConfig
+
+
+class SustainedPlateau(Rule):
+    """A plateau of several epochs, well above where training has converged."""
+
+    name = "sustained_plateau"
+    advice = "Change the learning rate, let the network grow, or look at the data."
+    immediate = True  # the plateau itself has a length
+
+    def __init__(self, config: "DiagnosticsConfig") -> None:
+        super().__init__(config)
+        self._first: float | None = None
+
+    def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
+        """Judge a validation."""
+        loss = snapshot.validation_loss
+        if loss is None or not math.isfinite(loss):
+            return None
+        self._first = loss if self._first is None else self._first
+        if snapshot.plateau_length < self.config.plateau_epochs:
+            return FINE
+        if loss < self.rules.converged_share * self._first:
+            return FINE
+        # The distance that counts as no movement is absolute, and may be a good part of a small loss.
+        if snapshot.loss_delta is not None and snapshot.loss_delta < -self.rules.still * abs(loss):
+            return UNCLEAR
+        return Symptom(
+            seen=f"Loss plateaued for {snapshot.plateau_length} epochs at ~{loss:.3f}",
+            value=float(snapshot.plateau_length),
+            limit=float(self.config.plateau_epochs),
+        )

@@ -1,0 +1,104 @@
+"""Measures sharpness now and then, within a budget."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from nissa.diagnostics.sharpness import average, searching
+from nissa.diagnostics.sharpness.choosing import Choosing
+from nissa.diagnostics.sharpness.directions import Directions
+from nissa.diagnostics.sharpness.evaluating import Evaluator
+from nissa.diagnostics.sharpness.measured import Sharpness, SharpnessMeasured
+from nissa.diagnostics.sharpness.sparing import Spared
+from nissa.diagnostics.sharpness.support import unsupported
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from nissa.diagnostics.sharpness.evaluating import Closure
+    from nissa.profiles.sharpness import SharpnessConfig
+
+_logger = logging.getLogger("nissa")
+
+
+class SharpnessProbe:
+    """Measures the sharpness of a model in every n-th epoch.
+
+    Args:
+        config: What, how often, and for how long.
+        seed: Of the random directions, which come from generators of our own.
+    """
+
+    def __init__(self, config: "SharpnessConfig", seed: int = 0) -> None:
+        self._config = config
+        self._directions = Directions(seed)
+        self._choosing = Choosing()
+        self._start = 1.0
+        self._unnumbered = 0
+        self._said: set[str] = set()
+
+    def due(self, epoch: int | None) -> bool:
+        """Whether to measure in this epoch; without a number, every n-th call counts."""
+        if not self._config.enabled:
+            return False
+        if epoch is None:
+            epoch, self._unnumbered = self._unnumbered, self._unnumbered + 1
+        return epoch % self._config.every_n_epochs == 0
+
+    def measure(
+        self, model: "nn.Module", optimizer: "Optimizer | None", closure: "Closure"
+    ) -> SharpnessMeasured | None:
+        """Measure, and leave model and optimizer as they were; None where the model cannot be measured.
+
+        Args:
+            model: In evaluation mode meanwhile.
+            optimizer: Along whose next update ``critical`` looks; without one there is none.
+            closure: Returns the loss of a fixed batch, from which a gradient can be had.
+
+        Raises:
+            ConfigurationError: The closure returns no number.
+            Exception: Whatever the closure raises, after all was restored.
+        """
+        if reason := unsupported(model, optimizer):
+            self._say("model", f"Sharpness is not measured for this model: {reason}.")
+            return None
+        trained = [] if optimizer is None else [each for group in optimizer.param_groups for each in group["params"]]
+        with Spared(model, trained) as spared:
+            evaluator = Evaluator(closure, spared, self._config.budget_milliseconds / 1000)
+            found = [
+                self._critical(evaluator, spared, model, optimizer)
+                if method == searching.METHOD
+                else self._average(evaluator, spared, model)
+                for method in self._config.methods
+                if method != searching.METHOD or optimizer is not None
+            ]
+        for each in found:
+            if each.reason is not None:
+                self._say(
+                    each.method, f"Sharpness ({each.method}) could not be measured: {each.reason}. This is said once."
+                )
+        return SharpnessMeasured(methods=tuple(found), evaluations=evaluator.evaluations, seconds=evaluator.seconds)
+
+    def _critical(
+        self, evaluator: Evaluator, spared: Spared, model: "nn.Module", optimizer: "Optimizer | None"
+    ) -> Sharpness:
+        assert optimizer is not None  # noqa: S101 - seen to above
+        found = searching.measure(evaluator, spared, model, optimizer, start=self._start)
+        if found.stability_margin is not None and 0 < found.stability_margin < searching.REACH:
+            # The next search begins where this one ended, which saves most of its evaluations.
+            self._start = 1 / found.stability_margin
+        return found
+
+    def _average(self, evaluator: Evaluator, spared: Spared, model: "nn.Module") -> Sharpness:
+        samples, scale = self._config.samples, self._config.scale
+        around = average.Around.of(model, spared, scale, self._directions, samples)
+        vectorised = self._choosing.vectorised(model, around.kept, samples)
+        found = average.measure(evaluator, around, samples, scale, vectorised=vectorised)
+        self._choosing.took(found, vectorised=vectorised)
+        return found
+
+    def _say(self, about: str, what: str) -> None:
+        """Warn of the first trouble of its kind; what comes later is in the results."""
+        if about not in self._said:
+            self._said.add(about)
+            _logger.warning("%s", what)

@@ -1,0 +1,126 @@
+"""What the next step of an optimizer would do to the weights, found by a step of a copy."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.func import functional_call
+
+from nissa.diagnostics.sharpness.directions import wide
+from nissa.diagnostics.sharpness.vectorised import Calling
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from nissa.diagnostics.sharpness.evaluating import Evaluator
+    from nissa.diagnostics.sharpness.sparing import Spared
+
+
+class NoUpdateError(Exception):
+    """There is no update to move along; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change of weights.
+
+    Args:
+        weights: What moves, and shares memory with the parameters.
+        before: What they were, in the precision in which they move.
+        change: What one step adds to them.
+        slope: Inner product of gradient and change: to first order, what one step adds to the loss.
+        learning_rate: Of the first group that has one above 0.
+    """
+
+    weights: "list[Tensor]"
+    before: "list[Tensor]"
+    change: "list[Tensor]"
+    slope: float
+    learning_rate: float
+
+    def move(self, factor: float) -> None:
+        """Move the weights as a step with ``factor`` times the learning rate would."""
+        moved = torch._foreach_add(self.before, self.change, alpha=factor)  # noqa: SLF001 - see directions.py
+        torch._foreach_copy_(self.weights, moved)
+
+
+def next_update(model: "nn.Module", optimizer: "Optimizer", evaluator: "Evaluator", spared: "Spared") -> Update:
+    """Return what the optimizer's next step would do after a gradient of this loss.
+
+    Raises:
+        NoUpdateError: There is none, or the optimizer cannot be copied.
+    """
+    learning_rate = _learning_rate(optimizer)
+    gradients = _gradients(model, evaluator)
+    copied = _copy(optimizer)
+    old = [each for group in optimizer.param_groups for each in group["params"]]
+    new = [each for group in copied.param_groups for each in group["params"]]
+    for one, other in zip(old, new, strict=True):
+        other.grad = gradients.get(id(one))
+    _step(copied)
+    moved = [
+        (one.data, wide(kept), wide(other.data) - wide(kept), gradients[id(one)])
+        for one, other, kept in _with_kept(old, new, spared)
+        if id(one) in gradients
+    ]
+    if not moved:
+        raise NoUpdateError("the loss does not depend on what the optimizer trains")
+    weights, before, change, used = (list(each) for each in zip(*moved, strict=True))
+    return Update(weights, before, change, _slope(used, change), learning_rate)
+
+
+def _learning_rate(optimizer: "Optimizer") -> float:
+    rates = [float(group["lr"]) for group in optimizer.param_groups if "lr" in group]
+    found = next((rate for rate in rates if rate > 0), None)
+    if found is None:
+        raise NoUpdateError("the learning rate is 0")
+    return found
+
+
+def _gradients(model: "nn.Module", evaluator: "Evaluator") -> "dict[int, Tensor]":
+    """Return gradients by the identity of their parameter, without a hook on any of them being called."""
+    evaluator.begin()
+    # What was made in inference mode could not be differentiated.
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
+        leaves = [each.detach().clone().requires_grad_() for _, each in trained]
+        weights = {f"model.{name}": leaf for (name, _), leaf in zip(trained, leaves, strict=True)}
+        loss = functional_call(Calling(model, evaluator.closure), weights, ())
+        if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
+            raise NoUpdateError("the closure returns a loss that knows no gradient: leave out no_grad() and item()")
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    optional: tuple[Tensor | None, ...] = found  # what torch does not say of unused ones
+    pairs = zip(trained, optional, strict=True)
+    return {id(each): gradient for (_, each), gradient in pairs if gradient is not None}
+
+
+def _copy(optimizer: "Optimizer") -> "Optimizer":
+    try:
+        # A copy knows neither hooks nor schedulers: an optimizer's pickled form leaves them out.
+        return deepcopy(optimizer)
+    except Exception as error:
+        raise NoUpdateError(f"the optimizer cannot be copied: {error}") from error
+
+
+def _step(optimizer: "Optimizer") -> None:
+    """Step without the wrapper that calls the hooks of all optimizers."""
+    step: Any = type(optimizer).step
+    if getattr(step, "hooked", False):
+        step = step.__wrapped__
+    try:
+        with torch.no_grad():
+            step(optimizer)
+    except Exception as error:
+        raise NoUpdateError(f"a copy of the optimizer cannot step by itself: {error}") from error
+
+
+def _with_kept(old: "list[Tensor]", new: "list[Tensor]", spared: "Spared") -> "list[tuple[Tensor, Tensor, Tensor]]":
+    kept = {id(each): value for each, value in zip(spared.parameters, spared.kept, strict=True)}
+    return [(one, other, kept[id(one)]) for one, other in zip(old, new, strict=True)]
+
+
+def _slope(gradients: "list[Tensor]", change: "list[Tensor]") -> float:
+    parts = [(one.double() * other.double()).sum().cpu() for one, other in zip(gradients, change, strict=True)]
+    return float(torch.stack(parts).sum())

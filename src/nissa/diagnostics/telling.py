@@ -1,0 +1,50 @@
+"""Findings as events."""
+
+from typing import Any, Final
+
+from nissa.diagnostics.finding import Finding
+from nissa.diagnostics.rules import RULES
+from nissa.events import EventType, Severity, TelemetryEvent
+
+_MOST_NAMED: Final = 5
+_ANOMALIES: Final = {rule.name: rule.anomaly for rule in RULES if rule.anomaly is not None}
+
+
+def events_of(finding: Finding, *, env_id: str | None, up: bool) -> list[TelemetryEvent]:
+    """Return what is told of a flag that was raised or cleared, and of gradients the event of the seed document too.
+
+    Args:
+        finding: What a rule says.
+        env_id: The environment.
+        up: Whether the flag is up there now; another model may still hold it.
+    """
+    data: dict[str, Any] = {
+        "flag": finding.name,
+        "up": up,
+        "certainty": str(finding.certainty),
+        "advice": finding.advice,
+        "layers": list(finding.layers[:_MOST_NAMED]) or None,
+        "layer_count": len(finding.layers) or None,
+        "value": finding.value,
+        "limit": finding.limit,
+        "model": finding.model_name,
+        "step": finding.step,
+    }
+    change = _event(EventType.RED_FLAG_RAISED if finding.raised else EventType.RED_FLAG_CLEARED, finding, env_id, data)
+    anomaly = _ANOMALIES.get(finding.name)
+    if anomaly is None or not finding.raised:
+        return [change]
+    told = {name: data[name] for name in ("layers", "layer_count", "step", "model")}
+    return [change, _event(EventType.GRADIENT_ANOMALY, finding, env_id, {"anomaly": anomaly, **told})]
+
+
+def _event(kind: EventType, finding: Finding, env_id: str | None, data: dict[str, Any]) -> TelemetryEvent:
+    return TelemetryEvent(
+        kind,
+        env_id=env_id,
+        epoch=finding.epoch,
+        data={name: value for name, value in data.items() if value is not None},
+        message=finding.sentence if finding.raised else finding.seen,
+        severity=finding.severity if finding.raised else Severity.INFO,
+        time_unix_nano=finding.time_unix_nano,
+    )

@@ -1,0 +1,105 @@
+"""How the collector behind an endpoint is, as far as it says."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from nissa.doctor.finding import Finding, Level
+
+if TYPE_CHECKING:
+    from nissa.doctor.asking import Answer
+
+CHECK: Final = "collector"
+HEALTH_PORT: Final = 13133
+"""Where the extension ``health_check`` listens by default."""
+COUNTERS_PORT: Final = 8888
+"""Where a collector shows its own metrics by default."""
+_FULL: Final = 0.8
+"""Part of a queue from which on it is called nearly full."""
+_GOOD: Final = 200
+_SAMPLE: Final = re.compile(r"^(otelcol_\w+?)(?:_total)?(?:\{(.*)\})?\s+([0-9.eE+-]+)", re.MULTILINE)
+_LOST: Final = {
+    "otelcol_receiver_refused": ("refused by its receivers", "It is short of memory, or its exporters do not keep up."),
+    "otelcol_exporter_send_failed": ("not delivered to what is behind it", "See which backend is down in its log."),
+    "otelcol_exporter_enqueue_failed": (
+        "dropped, since a queue was full",
+        "Enlarge the queue, or see what is slow behind it.",
+    ),
+}
+
+
+def judge_health(url: str, answer: "Answer | None", *, asked_for: bool) -> Finding:
+    """Return what to say of a health check.
+
+    Args:
+        url: Where it was asked.
+        answer: What it said; None for nothing.
+        asked_for: Somebody named this URL, so that silence is no good sign.
+    """
+    if answer is None:
+        found = f"No health check answers at {url}, so that the collector's health is not known."
+        advice = "Turn on the extension health_check, or name its URL with --health."
+        return Finding(CHECK, Level.WARNING if asked_for else Level.NOTE, found, advice)
+    said = _status(answer)
+    if answer.status == _GOOD:
+        return Finding(CHECK, Level.OK, f"{url} says: {said}.")
+    advice = "See the collector's log; a pipeline of it is not ready."
+    return Finding(CHECK, Level.ERROR, f"{url} answers {answer.status}: {said}.", advice)
+
+
+def _status(answer: "Answer") -> str:
+    with suppress(ValueError):
+        said = json.loads(answer.body)
+        if isinstance(said, dict) and "status" in said:
+            return str(said["status"]) + (f", up for {said['uptime']}" if said.get("uptime") else "")
+    return "healthy" if answer.status == _GOOD else "nothing more"
+
+
+def judge_counters(url: str, answer: "Answer | None", *, asked_for: bool) -> list[Finding]:
+    """Return what to say of a collector's own metrics; nothing where nobody asked for them and none are shown."""
+    if answer is None or answer.status != _GOOD:
+        found, advice = f"The collector shows no metrics of its own at {url}.", "Correct --counters, or leave it out."
+        return [Finding(CHECK, Level.WARNING, found, advice)] if asked_for else []
+    totals, queues = _totals(answer.body)
+    findings = [*_losses(totals), *_queues(queues)]
+    return findings or [Finding(CHECK, Level.OK, f"{url}: nothing refused, nothing lost, and room in the queues.")]
+
+
+def _totals(text: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Return sums by name, and by exporter and signal the size and capacity of each queue."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    queues: defaultdict[str, dict[str, float]] = defaultdict(dict)
+    for name, labels, value in _SAMPLE.findall(text):
+        with suppress(ValueError):
+            totals[name] += float(value)
+            if name in {"otelcol_exporter_queue_size", "otelcol_exporter_queue_capacity"}:
+                queues[_queue(labels)][name.rpartition("_")[2]] = float(value)
+    return totals, queues
+
+
+def _queue(labels: str) -> str:
+    found = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+    return " ".join(filter(None, (found.get("exporter", "?"), found.get("data_type", ""))))
+
+
+def _losses(totals: dict[str, float]) -> Iterator[Finding]:
+    for prefix, (what, advice) in _LOST.items():
+        counts = {name: count for name, count in totals.items() if name.startswith(prefix) and count > 0}
+        if counts:
+            told = ", ".join(
+                f"{count:,.0f} {name.removeprefix(prefix).strip('_').replace('_', ' ')}"
+                for name, count in counts.items()
+            )
+            yield Finding(CHECK, Level.WARNING, f"Since it started, {told} were {what}.", advice)
+
+
+def _queues(queues: dict[str, dict[str, float]]) -> Iterator[Finding]:
+    for name, queue in queues.items():
+        if queue.get("capacity") and queue.get("size", 0) >= _FULL * queue["capacity"]:
+            found = f"The queue of its exporter {name} is at {queue['size'] / queue['capacity']:.0%}."
+            yield Finding(
+                CHECK, Level.WARNING, found, "What it sends to is down or slow; what comes on top will be refused."
+            )

@@ -1,0 +1,229 @@
+"""All checks, those that wait for the network at once, and each contained: a fault of one is a finding."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Final, TypeVar
+
+from nissa.backends.otel.probing import build_exporter, exporters_of
+from nissa.backends.otel.providers import SIGNALS, Providers
+from nissa.backends.otel.ways import PROTOCOLS, ways
+from nissa.doctor import clock, collector
+from nissa.doctor.asking import Answer, ask
+from nissa.doctor.endpoints import judge
+from nissa.doctor.finding import Finding, Level, united
+from nissa.doctor.pipeline import check_producer, providers_of_a_run
+from nissa.doctor.reaching import PATIENCE, Target, Tried, in_time, try_all
+from nissa.doctor.secrets import Secrets
+from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
+from nissa.doctor.surroundings import check_devices, check_files
+from nissa.doctor.versions import check_versions
+from nissa.errors import ConfigurationError, UnknownNameError
+
+T = TypeVar("T")
+
+_OVERRULED: Final = (
+    "OTEL_CONFIG_FILE",
+    "OTEL_SDK_DISABLED",
+    *(f"OTEL_EXPORTER_OTLP_{signal}_{part}" for signal in SIGNALS for part in ("ENDPOINT", "PROTOCOL")),
+)
+"""What would keep an endpoint that is given from being used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found.
+
+    Args:
+        findings: In the order of the checks.
+        settings: The variables of OpenTelemetry that are set, without what is secret.
+    """
+
+    findings: tuple[Finding, ...]
+    settings: dict[str, str]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is an error."""
+        return all(finding.level < Level.ERROR for finding in self.findings)
+
+
+def examine(
+    *, endpoint: str | None = None, protocol: str | None = None, health: str | None = None, counters: str | None = None
+) -> Report:
+    """Check everything; it takes as long as importing torch, or some seconds where endpoints do not answer.
+
+    Args:
+        endpoint: An OTLP endpoint to check for all signals, instead of those that the environment names.
+        protocol: What it speaks, ``grpc`` or ``http/protobuf``.
+        health: URL of the collector's health check.
+        counters: URL of the collector's own metrics.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+    with _asked_for(endpoint, protocol), _quiet():
+        secrets = Secrets(os.environ, filter(None, (endpoint, health, counters)))
+        findings = tuple(map(secrets.cleared, _examine(os.environ, health, counters)))
+        settings = {name: secrets.hide(value) for name, value in shown(os.environ).items()}
+    return Report(findings, settings)
+
+
+@contextmanager
+def _asked_for(endpoint: str | None, protocol: str | None) -> Iterator[None]:
+    """Have the environment say what was given as arguments, for a while."""
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UnknownNameError("protocol", protocol, PROTOCOLS)
+    if protocol is not None and endpoint is None:
+        raise ConfigurationError("--protocol says what --endpoint speaks; give both.")
+    before = dict(os.environ)
+    if endpoint is not None:
+        for name in _OVERRULED:
+            os.environ.pop(name, None)
+        os.environ.update(
+            {f"OTEL_{signal}_EXPORTER": "otlp" for signal in SIGNALS}, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
+        )
+    if protocol is not None:
+        os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep libraries from saying on their own what findings say."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _examine(environ: Mapping[str, str], health: str | None, counters: str | None) -> Iterator[Finding]:
+    yield from _contained("versions", check_versions)
+    config, finding = check_configuration(environ)
+    yield finding
+    yield from _contained("settings", lambda: check_settings(environ))
+    targets, problems = _targets(environ)
+    yield from united(problems)
+    with providers_of_a_run(config.profile_name if config else "standard") as providers:
+        if isinstance(providers, Providers) and environ.get("OTEL_CONFIG_FILE"):
+            targets = [Target(*each) for each in exporters_of(providers)]
+        reached = _begin(lambda: try_all(targets, environ))
+        asked = _begin(lambda: _ask(targets, health, counters))
+        devices = _contained("devices", lambda: [check_devices()])
+        joined = [providers] if isinstance(providers, Finding) else _contained("metrics", lambda: _join(providers))
+        yield from _contained("endpoint", lambda: _reached(reached.result(), environ))
+        if targets or health or counters:
+            yield from _contained("collector", lambda: _collector(reached.result(), asked.result(), health, counters))
+        yield from joined
+        if isinstance(providers, Providers) and providers.folder is not None and config is not None:
+            yield from _contained("files", lambda: [check_files(Path(config.files.directory))])
+        yield from devices
+
+
+def _contained(check: str, job: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    try:
+        return list(job())
+    except Exception as error:  # noqa: BLE001 - a check that fails must not keep the others from being made
+        found = f"This check itself failed ({type(error).__name__}: {error})."
+        return [Finding(check, Level.ERROR, found, "Please report it, with the output of nissa doctor --json.")]
+
+
+def _begin(job: Callable[[], T]) -> "Future[T]":
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(job())
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+def _targets(environ: Mapping[str, str]) -> tuple[list[Target], list[Finding]]:
+    """Return the exporters to try, and what to say of those that cannot be built."""
+    targets, problems = [], []
+    undeclared = [] if disabled(environ) or environ.get("OTEL_CONFIG_FILE") else ways(environ)
+    for way in undeclared:
+        if way.protocol not in PROTOCOLS:
+            continue
+        try:
+            targets.append(Target(way.signal, way.protocol, build_exporter(way.signal, way.protocol)))
+        except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parts do
+            found = f"The exporter cannot be built: {error}"
+            advice = "nissa.start() would raise this; correct the variable."
+            problems.append(Finding("endpoint", Level.ERROR, found, advice, (way.signal,)))
+    return targets, problems
+
+
+def _join(providers: Providers) -> list[Finding]:
+    return [check_producer(providers.meter)]
+
+
+def _reached(tried: list[Tried], environ: Mapping[str, str]) -> list[Finding]:
+    return united(finding for each in tried for finding in judge(each, environ))
+
+
+def _ask(targets: list[Target], health: str | None, counters: str | None) -> dict[str, Answer | None]:
+    """Ask for the health and the counters of each collector, at once."""
+    urls = [url for pair in _urls(targets, health, counters) for url in pair]
+    answers = in_time([lambda url=url: ask(url, PATIENCE) for url in urls], 2 * PATIENCE)  # type: ignore[misc]
+    return dict(zip(urls, answers, strict=True))
+
+
+def _urls(targets: list[Target], health: str | None, counters: str | None) -> list[tuple[str, str]]:
+    """Return the URLs of health check and counters of each collector."""
+    hosts = dict.fromkeys(_host(target) for target in targets)
+    found = [
+        (
+            health or f"http://{host}:{collector.HEALTH_PORT}/",
+            counters or f"http://{host}:{collector.COUNTERS_PORT}/metrics",
+        )
+        for host in hosts
+        if host
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _host(target: Target) -> str:
+    host, _ = Tried(target, None, None).address
+    return f"[{host}]" if ":" in host else host
+
+
+def _collector(
+    tried: list[Tried], asked: dict[str, Answer | None], health: str | None, counters: str | None
+) -> Iterator[Finding]:
+    readings = [
+        clock.Reading(_server(each), each.attempt.headers["date"], each.attempt.at, each.attempt.seconds)
+        for each in tried
+        if each.attempt and "date" in each.attempt.headers
+    ]
+    targets = [each.target for each in tried]
+    judged: list[Finding] = []
+    for health_url, counters_url in _urls(targets, health, counters):
+        answer = asked.get(health_url)
+        judged.append(collector.judge_health(health_url, answer, asked_for=health is not None))
+        judged += collector.judge_counters(counters_url, asked.get(counters_url), asked_for=counters is not None)
+        if answer is not None:
+            readings.append(clock.Reading(health_url, answer.date, answer.at, answer.seconds))
+    if any(each.arrived for each in tried) or readings:
+        yield from united(clock.compare(readings))
+    yield from united(judged)
+
+
+def _server(tried: Tried) -> str:
+    host, port = tried.address
+    return f"{host}:{port}"

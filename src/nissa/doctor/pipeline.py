@@ -1,0 +1,74 @@
+"""Whether a run's metrics could join the meter provider that a run would have."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from nissa.backends.otel.probing import join
+from nissa.backends.otel.providers import Providers, obtain
+from nissa.distributed.rank import Rank
+from nissa.doctor.finding import Finding, Level
+from nissa.errors import NissaError
+
+if TYPE_CHECKING:
+    from nissa.backends.otel.probing import Joined
+
+CHECK: Final = "metrics"
+_END_SECONDS: Final = 1.0
+
+
+@contextmanager
+def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
+    """Yield what `nissa.start` would obtain here, or what to say where it would raise; it ends with the block.
+
+    Providers that the environment describes are global, as they are for a run: a process does this once.
+    """
+    with tempfile.TemporaryDirectory(prefix="nissa-doctor-") as folder:
+        try:
+            found = obtain(
+                service_name=None,
+                run_id="nissa-doctor",
+                profile=profile,
+                rank=Rank.from_environment(os.environ),
+                folder=Path(folder),
+                export_interval_seconds=3_600.0,
+                exit_seconds=_END_SECONDS,
+            )
+        except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parts do
+            text = str(error) if isinstance(error, NissaError) else f"{type(error).__name__}: {error}"
+            yield Finding(CHECK, Level.ERROR, text, "nissa.start() would raise this; correct what it names.")
+            return
+        try:
+            yield found
+        finally:
+            found.close(_END_SECONDS)
+
+
+def check_producer(meter: object) -> Finding:
+    """Return whether our metrics join a provider, each of its readers asked for them."""
+    if meter is None:
+        return Finding(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
+    joined = join(meter)
+    if joined.refused is not None:
+        return Finding(
+            CHECK,
+            Level.WARNING,
+            f"Metrics cannot join: {joined.refused}. The latest gauges and counts are offered as observable instruments.",
+            "Distributions, and the steps between two collections, are lost. Use the SDK's MeterProvider to keep them.",
+        )
+    return _joined(joined)
+
+
+def _joined(joined: "Joined") -> Finding:
+    if not joined.readers:
+        found = f"Metrics join {joined.kind}, and nobody reads it: no metrics exporter is configured."
+        return Finding(
+            CHECK, Level.WARNING, found, "Set OTEL_METRICS_EXPORTER, such as to otlp, if metrics are wanted."
+        )
+    if joined.pulled:
+        found = f"Metrics join {joined.kind}; what pulls sees the latest values, and distributions in coarse buckets."
+        return Finding(CHECK, Level.NOTE, found, "Send OTLP to a collector to keep each step.")
+    return Finding(CHECK, Level.OK, f"Metrics join {joined.kind}; asked for by {joined.readers} reader(s).")

@@ -1,0 +1,52 @@
+"""Files and devices."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from nissa.doctor.finding import Finding, Level
+
+_LOW: Final = 2**30
+"""Bytes; a day of the profile ``research`` may fill this."""
+
+
+def check_files(directory: Path) -> Finding:
+    """Return whether a run could write its files; nothing is left behind."""
+    absolute = directory.absolute()
+    existing = next(each for each in (absolute, *absolute.parents) if each.exists())
+    advice = "Choose another folder with NISSA_FILES__DIRECTORY, or configure an exporter."
+    if not existing.is_dir():
+        return Finding("files", Level.ERROR, f"{existing} is in the way of {absolute}: it is no folder.", advice)
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Finding("files", Level.ERROR, f"Nothing can be written to {existing}: {error.strerror}.", advice)
+    if free < _LOW:
+        found = f"{existing} has {free / 2**20:,.0f} MiB left for files."
+        return Finding(
+            "files", Level.WARNING, found, "Make room, or choose another folder with NISSA_FILES__DIRECTORY."
+        )
+    return Finding("files", Level.OK, f"{absolute} can be written.")
+
+
+def check_devices() -> Finding:
+    """Return which accelerators torch can use."""
+    try:
+        import torch  # noqa: PLC0415 - slow, and its absence is a finding of the versions
+    except ImportError as error:
+        advice = "Install torch for this platform; see pytorch.org."
+        return Finding("devices", Level.ERROR, f"torch cannot be imported: {error}.", advice)
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return Finding(
+            "devices", Level.OK, f"{len(names)} GPU: {', '.join(names)}." if names else "CUDA without a GPU."
+        )
+    if torch.version.cuda and Path("/dev/nvidiactl").exists():
+        found = f"There is a driver for GPUs, and torch (built for CUDA {torch.version.cuda}) can use none."
+        return Finding(
+            "devices", Level.WARNING, found, "Compare nvidia-smi with CUDA_VISIBLE_DEVICES and torch's CUDA version."
+        )
+    return Finding("devices", Level.NOTE, f"No GPU; {os.cpu_count()} cores.", "")

@@ -1,0 +1,75 @@
+"""Whether what is installed fits together."""
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Final
+
+from nissa.doctor.finding import Finding, Level
+from nissa.version import VERSION
+
+CHECK: Final = "versions"
+_TRAIN: Final = (
+    "opentelemetry-api",
+    "opentelemetry-sdk",
+    "opentelemetry-exporter-otlp-proto-grpc",
+    "opentelemetry-exporter-otlp-proto-http",
+)
+"""Released together, under one version."""
+_LEAST: Final = {"python": (3, 11), "torch": (2, 8), "opentelemetry-sdk": (1, 45)}
+
+
+def check_versions() -> list[Finding]:
+    """Return what is installed, and what of it does not fit."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    packages = {name: installed(name) for name in ("torch", *_TRAIN)}
+    names = ", ".join(f"{name} {found or 'missing'}" for name, found in packages.items())
+    return [
+        Finding(CHECK, Level.OK, f"nissa {VERSION}, Python {python}, {names}."),
+        *judge({"python": python, **packages}),
+        _kernel(),
+    ]
+
+
+def installed(name: str) -> str | None:
+    """Return the version of a distribution, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def judge(found: dict[str, str | None]) -> list[Finding]:
+    """Return what does not fit among versions by distribution, ``python`` among them."""
+    findings = []
+    for name, present in found.items():
+        least = _LEAST.get(name)
+        if present is None:
+            findings.append(Finding(CHECK, Level.ERROR, f"{name} is not installed.", f"pip install {name}"))
+        elif least is not None and _numbers(present) < least:
+            wanted = ".".join(map(str, least))
+            findings.append(
+                Finding(CHECK, Level.ERROR, f"{name} {present} is too old.", f"Install {name} {wanted} or newer.")
+            )
+    train = {_numbers(present) for name in _TRAIN if (present := found.get(name))}
+    if len(train) > 1:
+        told = ", ".join(f"{name} {found[name]}" for name in _TRAIN if found.get(name))
+        advice = f"Install one version of all: pip install --upgrade {' '.join(_TRAIN)}"
+        findings.append(
+            Finding(CHECK, Level.WARNING, f"OpenTelemetry's packages are of different releases: {told}.", advice)
+        )
+    return findings
+
+
+def _numbers(text: str) -> tuple[int, int]:
+    major, minor, *_ = [*text.partition("+")[0].split("."), "0"]
+    return int(major), int("".join(filter(str.isdigit, minor)) or 0)
+
+
+def _kernel() -> Finding:
+    if find_spec("numba") is not None:
+        return Finding(
+            CHECK, Level.OK, f"numba {installed('numba')}: gradients on a CPU are measured by the compiled kernel."
+        )
+    advice = "pip install nissa[cpu] for a faster one that measures the same; on a GPU it makes no difference."
+    return Finding(CHECK, Level.NOTE, "numba is not installed: gradients on a CPU are measured by plain torch.", advice)

@@ -1,0 +1,172 @@
+"""``nissa profiles``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nissa.cli import app
+from nissa.errors import ConfigurationError
+from nissa.profiles import PROFILES, TelemetryConfig, describe, overhead
+from nissa.profiles.overhead import COLUMNS, Overhead, measured
+from scripts.reference_environment import overhead as from_results
+
+LINE = "standard,mlp,0.012,0.008,0.016,2 cores of something,abc1234,2026-11-24"
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    path = tmp_path / "overhead.csv"
+    path.write_text(f"{','.join(COLUMNS)}\n{LINE}\n{LINE.replace('standard', 'research').replace('0.016', '0.5')}\n")
+    return path
+
+
+@pytest.fixture
+def committed(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the package installed with what `results` are made into."""
+    text = from_results(results)
+    assert text is not None
+    installed = tmp_path / "overhead.json"
+    installed.write_text(text)
+    monkeypatch.setattr(overhead, "measured", lambda: measured(installed))
+    return installed
+
+
+def run(*arguments: str) -> str:
+    said = CliRunner().invoke(app, ["profiles", *arguments])
+    if said.exception is not None:
+        raise said.exception
+    return said.output
+
+
+def plain(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def sources(*arguments: str) -> dict[str, tuple[Any, str]]:
+    return {each["setting"]: (each["value"], each["source"]) for each in plain("--effective", *arguments)["settings"]}
+
+
+def test_all_profiles_are_shown_where_they_differ() -> None:
+    said = run()
+    for name in PROFILES:
+        assert name in said
+    assert "gradients.every_n_steps" in said
+    assert "limits.queue_size" not in said
+
+
+def test_one_profile_can_be_shown_with_every_setting() -> None:
+    said = run("--profile", "research", "--all")
+    assert "minimal" not in said
+    for setting in describe(TelemetryConfig):
+        assert (setting.path in said) == (setting.path != "profile_name"), setting.path
+
+
+def test_json_has_every_profile_whole() -> None:
+    said = plain()
+    assert set(said["profiles"]) == set(PROFILES)
+    for name, values in said["profiles"].items():
+        assert TelemetryConfig.model_validate(values) == TelemetryConfig.from_profile(name)
+        assert said["feature_counts"][name] == TelemetryConfig.from_profile(name).feature_count
+
+
+def test_where_no_costs_are_committed_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(overhead, "measured", lambda: measured(tmp_path / "absent.json"))
+    assert "not measured; no benchmark results are committed" in run()
+    assert plain()["overhead"] == []
+
+
+@pytest.mark.usefixtures("committed")
+def test_committed_costs_are_shown_with_interval_and_machine() -> None:
+    said = " ".join(run().replace("│", " ").split())
+    assert "+1.20% (+0.80% to +1.60%)" in said
+    assert "2 cores of something" in said
+    assert "abc1234" in said
+    assert "not measured" not in said
+    (cost,) = plain("--profile", "research")["overhead"]
+    assert cost == {
+        "profile": "research", "model": "mlp", "ratio": 0.012, "low": 0.008, "high": 0.5,
+        "machine": "2 cores of something", "commit": "abc1234", "date": "2026-11-24",
+    }  # fmt: skip
+
+
+def test_without_results_there_is_nothing_to_install(tmp_path: Path) -> None:
+    assert from_results(tmp_path / "absent.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "complaint"),
+    [
+        ("standard", "luxury", "no profile"),
+        ("0.012", "much", "number that is none"),
+        ("0.012", "0.9", "not within its interval"),
+        ("abc1234", "", "lacks commit"),
+    ],
+)
+def test_results_that_cannot_be_are_refused(results: Path, was: str, becomes: str, complaint: str) -> None:
+    results.write_text(results.read_text().replace(was, becomes))
+    with pytest.raises(ConfigurationError, match=complaint):
+        from_results(results)
+
+
+def test_results_with_other_columns_are_refused(results: Path) -> None:
+    results.write_text(results.read_text().replace("machine", "computer"))
+    with pytest.raises(ValueError, match="must have the columns"):
+        from_results(results)
+
+
+def test_every_column_is_a_field() -> None:
+    row = dict(zip(COLUMNS, LINE.split(","), strict=True))
+    assert Overhead.from_row(row).date == "2026-11-24"
+
+
+def test_each_value_names_who_gave_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("profile: diagnostic\nhistory_length: 7\ngradients:\n  max_parameters: 50\n  top_k: 5\n")
+    monkeypatch.setenv("NISSA_GRADIENTS__TOP_K", "6")
+    monkeypatch.setenv("NISSA_LIMITS", '{"queue_size": 11}')
+    found = sources("--config", str(file), "--set", "gradients.every_n_steps=4", "--set", "console__enabled=false")
+    assert found["strict"] == (None, "default")
+    assert found["per_class.enabled"] == (True, "profile 'diagnostic'")
+    assert found["history_length"] == (7, str(file))
+    assert found["gradients.max_parameters"] == (50, str(file))
+    assert found["gradients.top_k"] == (6, "NISSA_GRADIENTS__TOP_K")
+    assert found["limits.queue_size"] == (11, "NISSA_LIMITS")
+    assert found["limits.max_seeds"][1] == "default"
+    assert found["gradients.every_n_steps"] == (4, "argument")
+    assert found["console.enabled"] == (False, "argument")
+    assert set(found) == {setting.path for setting in describe(TelemetryConfig)}
+
+
+def test_a_profile_that_is_named_wins_over_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NISSA_PROFILE", "research")
+    assert sources()["profile_name"] == ("research", "profile 'research'")
+    assert sources("--profile", "minimal")["profile_name"] == ("minimal", "profile 'minimal'")
+
+
+def test_what_a_preset_says_about_a_histogram_that_is_off_is_not_its_value() -> None:
+    found = sources("--profile", "research", "--set", "gradients.histogram=off")
+    assert found["gradients.percentiles"] == ([], "default")
+
+
+def test_the_table_of_values_shows_them_and_their_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NISSA_HISTORY_LENGTH", "9")
+    line = next(line for line in run("--effective").splitlines() if "history_length" in line)
+    assert [cell.strip() for cell in line.split("│")[1:4]] == ["history_length", "9", "NISSA_HISTORY_LENGTH"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--set", "x=1"], "give --effective too"),
+        (["--effective", "--set", "nothing"], "SETTING=VALUE"),
+        (["--effective", "--set", "gradients.every=1"], "gradients.every_n_steps"),
+        (["--profile", "standart"], "'standard'"),
+    ],
+    ids=["without-effective", "no-value", "unknown-setting", "unknown-profile"],
+)
+def test_misuse_is_explained(arguments: list[str], complaint: str) -> None:
+    with pytest.raises(ConfigurationError, match=complaint):
+        run(*arguments)
