@@ -1,0 +1,76 @@
+"""What is trained: about 150 tensors of a language model, and a convolutional net."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+from torch import Tensor, nn
+
+Training = tuple[nn.Module, Callable[[nn.Module], Tensor]]
+"""A network, and what returns its loss on a batch."""
+
+
+class Block(nn.Module):
+    """A block of a transformer: 12 tensors."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mixed, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(N, T, width)``."""
+        batch, time, width = x.shape
+        mixed = self.mixed(self.before(x)).view(batch, time, 3, self.heads, width // self.heads)
+        query, key, value = mixed.permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).reshape(batch, time, width))
+        return x + self.mlp(self.after(x))
+
+
+class Gpt(nn.Module):
+    """Twelve blocks: 149 tensors, 10.0 M elements."""
+
+    def __init__(self, width: int = 256, tokens: int = 1000, time: int = 128) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(tokens, width), nn.Embedding(time, width)
+        self.blocks = nn.Sequential(*(Block(width, 8) for _ in range(12)), nn.LayerNorm(width))
+        self.head = nn.Linear(width, tokens, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(N, tokens, T)``."""
+        inside = self.blocks(self.tokens(x) + self.places.weight[: x.shape[1]])
+        logits: Tensor = self.head(inside).transpose(1, 2)
+        return logits
+
+
+def gpt() -> Training:
+    """Return the language model; a batch is 6 sequences of 128 tokens."""
+    model = Gpt()
+    text = torch.randint(0, 1000, (6, 129))
+    return model, lambda network: F.cross_entropy(network(text[:, :-1]), text[:, 1:])
+
+
+def _convolution(inward: int, outward: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU())
+
+
+def convnet() -> Training:
+    """Return the convolutional net, 32 tensors and 4.7 M elements; a batch is 48 images of 32 by 32."""
+    widths = (3, 64, 64, "half", 128, 128, "half", 256, 256, "half", 512, 512)
+    layers: list[nn.Module] = []
+    before = 3
+    for width in widths[1:]:
+        if isinstance(width, str):
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers.append(_convolution(before, width))
+        before = width
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
+    images, labels = torch.randn(48, 3, 32, 32), torch.randint(0, 10, (48,))
+    return model, lambda network: F.cross_entropy(network(images), labels)
+
+
+MODELS: dict[str, Callable[[], Training]] = {"gpt": gpt, "convnet": convnet}
