@@ -12,10 +12,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +21,10 @@ from benchmarks.steps.child import serve
 from benchmarks.steps.models import MODELS
 from benchmarks.steps.statistics import Estimate, median
 from benchmarks.steps.ways import WAYS
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 PACKAGES = {

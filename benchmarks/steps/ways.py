@@ -10,6 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+VANISHING, EXPLODING = 1e-7, 1e3
+"""The document's thresholds."""
+
 BeforeStep = Callable[[Tensor], None]
 Watching = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[BeforeStep]]
 
@@ -63,8 +66,8 @@ def hooks(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Be
         numbers = {"norm": grad.norm().item(), "std": grad.std().item(), "mean": grad.mean().item()}
         for percentile in (1, 25, 50, 75, 99):
             numbers[f"p{percentile}"] = torch.quantile(flat, percentile / 100).item()
-        numbers["vanishing"] = (flat < 1e-7).float().mean().item()
-        numbers["exploding"] = (flat > 1e3).float().mean().item()
+        numbers["vanishing"] = (flat < VANISHING).float().mean().item()
+        numbers["exploding"] = (flat > EXPLODING).float().mean().item()
         found[name] = numbers
 
     def hook(name: str) -> Callable[[Tensor], None]:
