@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
+    from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.analytics.prior import BlueprintPrior
     from nissa.backends.console import ConsoleBackend
     from nissa.backends.file import FileBackend
     from nissa.backends.memory import MemoryBackend
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Backend",
+    "BlueprintAnalytics",
+    "BlueprintPrior",
     "ConfigurationError",
     "ConsoleBackend",
     "DecisionBrief",
@@ -72,6 +76,8 @@ __all__ = [
 
 _LAZY = {
     "Backend": "nissa.hub.backend",
+    "BlueprintAnalytics": "nissa.analytics.blueprints",
+    "BlueprintPrior": "nissa.analytics.prior",
     "ConsoleBackend": "nissa.backends.console",
     "DecisionBrief": "nissa.diagnostics.brief",
     "DiagnosticTracker": "nissa.diagnostics.tracker",

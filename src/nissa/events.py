@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from nissa.errors import UnknownNameError
+
+IMPLIED: Final = "-stage"
+"""Ends the id of a change of stage that the end of a life implied; the event of that end follows it."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -12,6 +12,7 @@ from weakref import ref
 
 from nissa.backends.console import ConsoleBackend
 from nissa.backends.otel.backend import OpenTelemetryBackend
+from nissa.backends.otel.blueprint_metrics import BlueprintMetrics
 from nissa.backends.otel.hub_metrics import HubMetrics
 from nissa.backends.otel.providers import Providers, obtain
 from nissa.distributed.rank import Rank
@@ -26,6 +27,7 @@ from nissa.session import Session
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
+    from nissa.analytics.blueprints import BlueprintAnalytics
     from nissa.hub.backend import Backend
 
 
@@ -108,6 +110,13 @@ class Run(Environment):
             most_types=config.limits.max_event_types,
         )
         self._otel.store.refreshers.append(self._health.refresh)
+        blueprints = BlueprintMetrics(
+            self._otel.store,
+            lambda: self.analytics.snapshot()["blueprints"],
+            now=clock,
+            most=config.limits.max_blueprints,
+        )
+        self._otel.store.refreshers.append(blueprints.refresh)
         if self._otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self._otel.refused)
         self._added: list[str] = []
@@ -149,6 +158,11 @@ class Run(Environment):
     def environments(self) -> Mapping[str, Environment]:
         """The environments asked for so far, by id."""
         return dict(self._environments)
+
+    @property
+    def analytics(self) -> "BlueprintAnalytics":
+        """What became of the seeds of all environments, by blueprint; it counts an event before ``emit`` returns."""
+        return self._session.analytics
 
     def seed_states(self) -> list[dict[str, Any]]:
         """Return the state of every seed whose fate is open, of all environments, for a checkpoint."""

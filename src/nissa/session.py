@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.telling import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
@@ -71,6 +72,7 @@ class Session:
         self.reader: Reader[StepNote] = Reader(
             self.delivery, capacity=config.limits.readback_queue_size, containment=self.containment
         )
+        self.analytics = BlueprintAnalytics(config.analytics)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._background = Background()
@@ -86,8 +88,12 @@ class Session:
     # What the hub calls.
 
     def admit(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
-        """Pass an event through the state table."""
-        return self.table.apply(event)
+        """Pass an event through the state table, and let analytics count what came of it."""
+        events = self.table.apply(event)
+        with self.containment.guard("analytics"):
+            for each in events:
+                self.analytics.emit(each)
+        return events
 
     def settle(self, events: Sequence[TelemetryEvent]) -> None:
         """Log what was refused, and raise it where the run is strict."""
@@ -181,6 +187,8 @@ class Session:
             on_close=self._forget,
         )
         self._watches[watch.key] = (env_id, watch)
+        if watch.primary:
+            self.analytics.set_host_parameters(sum(each.numel() for each in model.parameters()), env_id)
         return watch
 
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":

@@ -139,24 +139,24 @@ class Validation:
 
     def _tell(self, diagnosis: "Diagnosis", at: int) -> None:
         snapshot, session = diagnosis.snapshot, self._session
-        session.hub.record(
-            ValidationMeasured(
-                env_id=self._env_id,
-                epoch=snapshot.epoch,
-                started=self._clock.last or at,
-                time_unix_nano=at,
-                loss=snapshot.validation_loss,
-                accuracy=snapshot.validation_accuracy,
-                train_loss=snapshot.train_loss,
-                train_accuracy=snapshot.train_accuracy,
-                narrative=snapshot.narrative,
-                per_class_accuracy=snapshot.per_class_accuracy,
-                red_flags=diagnosis.flags,
-                sharpness=snapshot.sharpness,
-                stability_margin=snapshot.stability_margin,
-                epoch_ids=self._clock.epoch_ids,
-            )
+        measured = ValidationMeasured(
+            env_id=self._env_id,
+            epoch=snapshot.epoch,
+            started=self._clock.last or at,
+            time_unix_nano=at,
+            loss=snapshot.validation_loss,
+            accuracy=snapshot.validation_accuracy,
+            train_loss=snapshot.train_loss,
+            train_accuracy=snapshot.train_accuracy,
+            narrative=snapshot.narrative,
+            per_class_accuracy=snapshot.per_class_accuracy,
+            red_flags=diagnosis.flags,
+            sharpness=snapshot.sharpness,
+            stability_margin=snapshot.stability_margin,
+            epoch_ids=self._clock.epoch_ids,
         )
+        session.analytics.record(measured)
+        session.hub.record(measured)
         session.tell(diagnosis.changes, self._env_id)
         for kind, data in diagnosis.trends:
             severity = Severity.WARNING if kind is EventType.PERFORMANCE_DEGRADATION else Severity.INFO

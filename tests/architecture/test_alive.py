@@ -35,7 +35,7 @@ def folder() -> Path:
         env = run.environment(0)
         scaler = torch.amp.GradScaler("cpu")
         env.watch(toy.model, toy.optimizer, name="toy", scaler=scaler)
-        kept = env.germinate("kept", blueprint="conv", slot="r0c0", module=toy.model[2])
+        kept = env.germinate("kept", blueprint="norm", slot="r0c0", module=toy.model[2])
         scaler.scale(toy.model(torch.ones(1, 8)).sum() * torch.inf).backward()
         scaler.step(toy.optimizer)
         for number in range(3):

@@ -70,6 +70,8 @@ def _allowed(schema: Mapping[str, Any]) -> str:
         return f"one of {', '.join(schema['enum'])}"
     if schema["type"] == "array":
         return f"a list, each item {_allowed(schema['items'])}"
+    if schema["type"] == "object":
+        return f"a mapping, each value {_allowed(schema['additionalProperties'])}"
     return _KINDS[schema["type"]] + _range(schema)
 
 

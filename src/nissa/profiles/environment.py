@@ -67,7 +67,7 @@ class _Source(EnvSettingsSource):
             decoded = json.loads(value)
         except ValueError:
             decoded = [item.strip() for item in value.split(",")]
-        return decoded if isinstance(decoded, list) else [decoded]
+        return decoded if isinstance(decoded, list | dict) else [decoded]
 
 
 def _section(name: str, text: str) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from pydantic import Field
 
+from nissa.profiles.analytics import AnalyticsConfig
 from nissa.profiles.building import build
 from nissa.profiles.features import feature_names, feature_specs
 from nissa.profiles.files import CUSTOM, PROFILES, preset, read_file
@@ -64,6 +65,9 @@ class TelemetryConfig(Section):
 
     sharpness: SharpnessConfig = SharpnessConfig()
     """How curved the loss is where the weights are."""
+
+    analytics: AnalyticsConfig = AnalyticsConfig()
+    """What blueprints cost, and what is believed of one before it was tried."""
 
     limits: LimitsConfig = LimitsConfig()
     """The bounds on memory, series and time."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from nissa.errors import ConfigurationError
-from nissa.events import EventType, SeedSnapshot, Severity, SpanIds, Stage, TelemetryEvent
+from nissa.events import IMPLIED, EventType, SeedSnapshot, Severity, SpanIds, Stage, TelemetryEvent
 from nissa.seeds.slots import MOST_SEEDS, SeedRecord, Slots, new_span_id
 from nissa.seeds.stages import ALIVE, ENDED, path, refusal
 
@@ -123,7 +123,7 @@ class SeedTable:
         _remember(record, event.data)
         record.end_told = True
         if implied:
-            derived = f"{event.event_id}-stage"
+            derived = event.event_id + IMPLIED
             change = replace(event, event_type=EventType.SEED_STAGE_CHANGED, data={}, message="", event_id=derived)
             yield from self._move(change, record, target)
         yield replace(event, seed=record.snapshot())

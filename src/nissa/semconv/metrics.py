@@ -152,6 +152,23 @@ SEED_GRADIENT_RATIO: Final = MetricSpec(
     "Root mean square of a growing seed's gradients over that of its host's",
     (attr.SEED_SLOT,),
 )
+BLUEPRINT_ACCURACY_DELTA: Final = MetricSpec(
+    "nissa.blueprint.accuracy_delta",
+    _G,
+    "",
+    "Mean improvement that a blueprint's fossilized seeds brought, as a fraction",
+    (attr.BLUEPRINT_ID,),
+)
+BLUEPRINT_COMPUTE_COST: Final = MetricSpec(
+    "nissa.blueprint.compute_cost",
+    _G,
+    "",
+    "Compute of a network with one seed of a blueprint, as a multiple of its compute without",
+    (attr.BLUEPRINT_ID,),
+)
+BLUEPRINT_PARAMETERS: Final = MetricSpec(
+    "nissa.blueprint.parameters", _G, "{parameter}", "Mean parameters of a blueprint's seeds", (attr.BLUEPRINT_ID,)
+)
 RED_FLAG: Final = MetricSpec("nissa.red_flag", _G, "", "1 while a finding holds, else 0", (attr.RED_FLAG_NAME,))
 SHARPNESS: Final = MetricSpec(
     "nissa.sharpness", _G, "", "How curved the loss is where the weights are", (attr.SHARPNESS_METHOD,)

@@ -28,6 +28,7 @@ def main(state: Path) -> dict[str, Any]:
         scaler = torch.amp.GradScaler("cpu")
         env.watch(model, optimizer, name="toy", scaler=scaler)
         seeds = [env.germinate(name, blueprint=f"{name}-blueprint", slot=name, parameters=10) for name in "ab"]
+        run.analytics.measure("a-blueprint", model[0], torch.ones(1, 8), host=model, host_example=torch.ones(1, 8))
         seeds.append(env.germinate("c", blueprint="c-blueprint", slot="c", module=model[2]))
         _skip(model, optimizer, scaler)
         lives = [_kept(seeds[0]), _refused(seeds[1])]

@@ -257,5 +257,6 @@ def test_a_signal_handler_may_put_while_its_thread_is_putting() -> None:
 
     received = drain(mailbox)
     assert [number for number in received if number >= 0] == list(range(30_000))
-    assert [number for number in received if number < 0] == handled
+    # Signals interrupt each other, so that a later one may be put before an earlier one.
+    assert sorted((number for number in received if number < 0), reverse=True) == sorted(handled, reverse=True)
     assert handled

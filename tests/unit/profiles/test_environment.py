@@ -1,9 +1,11 @@
+import json
 from typing import Any
 
 import pytest
 
 from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.profiles import RESERVED_VARIABLES, TelemetryConfig, describe, load
+from nissa.profiles.analytics import COMPUTE_MULTIPLIERS
 
 
 def refusal(environ: dict[str, str]) -> ConfigurationError:
@@ -15,6 +17,12 @@ def refusal(environ: dict[str, str]) -> ConfigurationError:
 @pytest.mark.parametrize(
     ("variable", "text", "path", "value"),
     [
+        (
+            "NISSA_ANALYTICS__COMPUTE_MULTIPLIERS",
+            '{"mine": 2}',
+            "analytics.compute_multipliers",
+            COMPUTE_MULTIPLIERS | {"mine": 2.0},
+        ),
         ("NISSA_HISTORY_LENGTH", "33", "history_length", 33),
         ("NISSA_STRICT", "true", "strict", True),
         ("NISSA_GRADIENTS__EVERY_N_STEPS", "5", "gradients.every_n_steps", 5),
@@ -49,6 +57,7 @@ def test_every_setting_has_a_variable(setting: Any) -> None:
     for part in setting.path.split("."):
         default = getattr(default, part)
     text = ",".join(map(str, default)) if isinstance(default, tuple) else str(1 if default is None else default)
+    text = json.dumps(default) if isinstance(default, dict) else text
     config: Any = load(profile="custom", environ={setting.variable: text})
     for part in setting.path.split("."):
         config = getattr(config, part)

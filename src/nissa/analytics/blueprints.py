@@ -1,0 +1,272 @@
+"""Blueprint analytics: what became of seeds, by blueprint and by environment."""
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from nissa.analytics.cost import Costs, MeasuredCost, measure
+from nissa.analytics.lives import Life, Lives
+from nissa.analytics.prior import BlueprintPrior, prior
+from nissa.analytics.records import BlueprintStats, Scoreboard
+from nissa.analytics.tables import scoreboard, summary
+from nissa.errors import ConfigurationError
+from nissa.profiles.analytics import AnalyticsConfig
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+
+    from nissa.events import TelemetryEvent
+
+_logger = logging.getLogger("nissa.analytics")
+
+UNKNOWN: Final = "<unknown>"
+"""The blueprint of seeds that name none."""
+
+OWN: Final = "run"
+"""The environment that has no id: the run's own."""
+
+_VERSION: Final = 1
+
+
+class BlueprintAnalytics:
+    """What became of seeds, by blueprint and by environment; ``run.analytics`` has that of a run.
+
+    It is a backend too, for a hub without a run. All methods may be called from any thread. Accuracies are fractions. What
+    nobody measured is None, and ``n/a`` in tables.
+
+    Args:
+        config: Compute multipliers and priors.
+    """
+
+    name = "analytics"
+
+    def __init__(self, config: AnalyticsConfig | None = None) -> None:
+        self.config = config or AnalyticsConfig()
+        self._lock = threading.RLock()
+        self._costs = Costs(self.config.compute_multipliers)
+        self._lives = Lives()
+        self._stats: dict[str, BlueprintStats] = {}
+        self._boards: dict[str, Scoreboard] = {}
+        self._baselines: dict[str, Scoreboard] = {}
+        self._hosts: dict[str, int] = {}
+
+    # What the hub calls.
+
+    def emit(self, event: "TelemetryEvent") -> None:
+        """Take an event; those about anything but seeds are left alone."""
+        with self._lock:
+            for life in self._lives.take(event):
+                self._account(life)
+
+    def record(self, measurement: object) -> None:
+        """Take a measurement: a validation's accuracy says what blending brought."""
+        accuracy = getattr(measurement, "accuracy", None)
+        if accuracy is not None:
+            with self._lock:
+                self._lives.validated(getattr(measurement, "env_id", None), float(accuracy))
+
+    # What users call.
+
+    def set_host_parameters(self, count: int, env: str | int | None = None) -> None:
+        """Say how many parameters the host network of an environment has; ``run.watch`` does."""
+        with self._lock:
+            self._hosts[_env(env)] = int(count)
+
+    def measure(
+        self,
+        blueprint: str,
+        module: "torch.nn.Module",
+        example: "torch.Tensor",
+        *,
+        host: "torch.nn.Module",
+        host_example: "torch.Tensor",
+    ) -> MeasuredCost:
+        """Measure what a blueprint costs that the configuration does not know, and remember it.
+
+        Both networks are copied and run forward once, without gradients; they, and all random numbers, stay as they are.
+
+        Args:
+            blueprint: Its name.
+            module: A seed of it.
+            example: What the seed is given.
+            host: The network into which it is grafted.
+            host_example: A batch of the host's, of the size that ``example`` stems from.
+        """
+        found = measure(module, example, host, host_example)
+        with self._lock:
+            self._costs.measured[blueprint] = found.multiplier
+        return found
+
+    def prior(self, blueprint: str) -> BlueprintPrior:
+        """Return what to expect of the next seed of a blueprint; one that was never tried has the prior alone."""
+        with self._lock:
+            return prior(blueprint, self._stats.get(blueprint, BlueprintStats()), self._stats.values(), self.config)
+
+    def multiplier(self, blueprint: str) -> float | None:
+        """Return a blueprint's compute multiplier; None where it is neither configured nor measured."""
+        with self._lock:
+            return self._costs.of(blueprint)
+
+    def compute_cost(self, env: str | int | None = None) -> float:
+        """Return what the network of an environment costs, as a multiple of its host: ``1 + sum((multiplier - 1) * count)``.
+
+        Counted are its fossilized seeds; blueprints of unknown cost are left out, and ``snapshot()`` names them.
+        """
+        with self._lock:
+            return self._costs.total(self._board(_env(env)).distribution)
+
+    def rent(self, env: str | int | None = None) -> float:
+        """Return what an episode is to pay for compute: ``config.compute_price`` times the compute cost that it added."""
+        with self._lock:
+            return self.config.compute_price * (self._costs.total(self.episode(env).distribution) - 1)
+
+    def begin_episode(self, env: str | int | None = None) -> None:
+        """Take what an environment has now as the baseline from which `episode` and `rent` count."""
+        key = _env(env)
+        with self._lock:
+            self._baselines[key] = Scoreboard.from_state(self._board(key).state_dict())
+
+    def episode(self, env: str | int | None = None) -> Scoreboard:
+        """Return what became of an environment's seeds since its episode began; since its beginning where none did."""
+        key = _env(env)
+        with self._lock:
+            board = Scoreboard.from_state(self._board(key).state_dict())
+            board.merge(self._baselines.get(key, Scoreboard()), -1)
+        return board
+
+    def reset(self, env: str | int | None = None) -> None:
+        """Empty an environment's scoreboard, for a new host; what is known of blueprints stays."""
+        key = _env(env)
+        with self._lock:
+            self._boards.pop(key, None)
+            self._baselines.pop(key, None)
+            self._lives.forget(key)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return all of it as plain data that ``json`` takes: ``blueprints`` by name, ``environments`` by id."""
+        with self._lock:
+            blueprints = {name: self._told(name, stats) for name, stats in sorted(self._stats.items())}
+            names = sorted(self._boards.keys() | self._hosts.keys())
+            return {"blueprints": blueprints, "environments": {name: self._told_of(name) for name in names}}
+
+    def summary_table(self) -> "Table":
+        """Return a rich table with a row for each blueprint; accuracies are in points."""
+        with self._lock:
+            names = sorted(self._stats)
+            return summary({name: self._stats[name] for name in names}, {name: self._costs.of(name) for name in names})
+
+    def scoreboard_table(self, env: str | int | None = None) -> "Table":
+        """Return a rich table about one environment."""
+        with self._lock:
+            return scoreboard(_env(env), self._told_of(_env(env)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint or another process needs: plain data. Seeds that live are not part of it."""
+        with self._lock:
+            return {
+                "version": _VERSION,
+                "blueprints": {name: stats.state_dict() for name, stats in self._stats.items()},
+                "environments": {name: board.state_dict() for name, board in self._boards.items()},
+                "hosts": dict(self._hosts),
+                "multipliers": dict(self._costs.measured),
+            }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Begin from what `state_dict` returned.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        stats, boards, hosts, multipliers = _parsed(state)
+        with self._lock:
+            self._stats, self._boards, self._hosts = stats, boards, hosts
+            self._costs.measured = multipliers
+            self._baselines.clear()
+
+    def merge(self, state: Mapping[str, Any]) -> None:
+        """Add what another process counted: its `state_dict`. The order in which several are merged does not matter.
+
+        Environments of the same id are added up. Of costs that both measured, the larger stands.
+
+        Raises:
+            ConfigurationError: It is something else.
+        """
+        stats, boards, hosts, multipliers = _parsed(state)
+        with self._lock:
+            for name, each in stats.items():
+                self._stats.setdefault(name, BlueprintStats()).merge(each)
+            for name, board in boards.items():
+                self._board(name).merge(board)
+            self._hosts |= {name: max(count, self._hosts.get(name, 0)) for name, count in hosts.items()}
+            known = self._costs.measured
+            known |= {name: max(value, known.get(name, value)) for name, value in multipliers.items()}
+
+    # The rest is ours.
+
+    def _board(self, env: str) -> Scoreboard:
+        return self._boards.setdefault(env, Scoreboard())
+
+    def _account(self, life: Life) -> None:
+        stats = self._stats.setdefault(life.blueprint or UNKNOWN, BlueprintStats())
+        board = self._board(_env(life.env_id))
+        life.account(stats, board)
+        text, told = life.told()
+        _logger.info(text, extra=told)
+
+    def _told(self, name: str, stats: BlueprintStats) -> dict[str, Any]:
+        return {
+            "germinated": stats.germinated,
+            "fossilized": stats.fossilized,
+            "culled": stats.culled,
+            "fossilization_rate": stats.fossilization_rate,
+            "mean_accuracy_delta": stats.accuracy_delta.value,
+            "mean_churn": stats.churn.value,
+            "mean_blending_delta": stats.blending_delta.value,
+            "mean_parameters": stats.parameters.value,
+            "compute_multiplier": self._costs.of(name),
+            "fossilized_by_slot": dict(stats.fossilized_by_slot),
+            "culled_by_slot": dict(stats.culled_by_slot),
+            "culled_by_stage": dict(stats.culled_by_stage),
+        }
+
+    def _told_of(self, env: str) -> dict[str, Any]:
+        board, host = self._boards.get(env, Scoreboard()), self._hosts.get(env)
+        return {
+            "germinated": board.germinated,
+            "fossilized": board.fossilized,
+            "culled": board.culled,
+            "live": self._lives.alive(env, UNKNOWN),
+            "distribution": dict(board.distribution),
+            "parameters_added": board.parameters_added,
+            "host_parameters": host,
+            "parameters_share": board.parameters_added / host if host else None,
+            "compute_cost": self._costs.total(board.distribution),
+            "unknown_cost": self._costs.unknown(board.distribution),
+            "mean_fossilize_age_epochs": board.fossilize_age.value,
+            "mean_cull_age_epochs": board.cull_age.value,
+        }
+
+
+def _env(env: str | int | None) -> str:
+    return OWN if env is None else str(env)
+
+
+_Parsed = tuple[dict[str, BlueprintStats], dict[str, Scoreboard], dict[str, int], dict[str, float]]
+
+
+def _parsed(state: Mapping[str, Any]) -> _Parsed:
+    try:
+        if state["version"] != _VERSION:
+            raise ConfigurationError(f"The analytics were saved as version {state['version']!r}, not {_VERSION}.")
+        return (
+            {str(name): BlueprintStats.from_state(each) for name, each in state["blueprints"].items()},
+            {str(name): Scoreboard.from_state(each) for name, each in state["environments"].items()},
+            {str(name): int(count) for name, count in state["hosts"].items()},
+            {str(name): float(value) for name, value in state["multipliers"].items()},
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        shown = json.dumps(state, default=str)[:80]
+        raise ConfigurationError(f"This is not what BlueprintAnalytics.state_dict() returned: {shown}.") from error
