@@ -14,11 +14,13 @@ ABSENT = "n/a"
 
 def summary(stats: "Mapping[str, BlueprintStats]", multipliers: "Mapping[str, float | None]") -> "Table":
     """Return a row for each blueprint; accuracies are in points."""
-    from rich.table import Table  # noqa: PLC0415 - whoever prints no table does not wait for it
+    from rich import box  # noqa: PLC0415 - whoever prints no table does not wait for it
+    from rich.table import Table  # noqa: PLC0415 - see above
 
-    table = Table(title="Blueprints", title_justify="left")
-    table.add_column("Blueprint")
-    for head in ("Germinated", "Fossilized", "Culled", "Rate", "Accuracy", "Churn", "Blending", "Cost"):
+    # Without lines between columns, so that it fits into 80 characters.
+    table = Table(title="Blueprints", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("Blueprint", no_wrap=True)
+    for head in ("Seeds", "Kept", "Culled", "Rate", "Accuracy", "Churn", "Blending", "Cost"):
         table.add_column(head, justify="right")
     for name, each in stats.items():
         counts = (str(each.germinated), str(each.fossilized), str(each.culled))

@@ -16,7 +16,7 @@ from nissa.demo.policy import Verdict
 from nissa.events import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -54,16 +54,26 @@ class Trainer:
         env_id: Number of the environment.
         digits: What to learn.
         recipe: How to.
+        choose: Returns the blueprint of the next seed; without it they take turns.
     """
 
-    def __init__(self, env: "Environment", *, env_id: int, digits: Digits, recipe: "Recipe") -> None:
+    def __init__(
+        self,
+        env: "Environment",
+        *,
+        env_id: int,
+        digits: Digits,
+        recipe: "Recipe",
+        choose: "Callable[[], str] | None" = None,
+    ) -> None:
         self.env_id = env_id
         self.grafts: list[Graft] = []
         self.history: list[EpochResult] = []
         self.recipe = recipe
         self._env, self._digits, self._policy = env, digits, recipe.policy
         self._generator = torch.Generator().manual_seed(recipe.seed)
-        self._blueprints = islice(cycle(BLUEPRINTS), recipe.first_blueprint, None)
+        turns = islice(cycle(BLUEPRINTS), recipe.first_blueprint, None)
+        self._choose = choose or turns.__next__
         self._last_graft_ended = 0
         self.host = build_host(channels=recipe.channels, seed=recipe.seed)
         self.optimizer = torch.optim.Adam(self.host.parameters(), lr=recipe.warmup_rate)
@@ -180,7 +190,7 @@ class Trainer:
         remaining = self.recipe.epochs - epoch - 1
         may = self.grafts or rules.has_stabilised(self.accuracies, self._policy)
         if free and may and rules.has_time(remaining, self._policy):
-            self._germinate(free[0], next(self._blueprints), epoch)
+            self._germinate(free[0], self._choose(), epoch)
 
     def _germinate(self, slot: str, blueprint: str, epoch: int) -> None:
         number = len(self.grafts) + 1
