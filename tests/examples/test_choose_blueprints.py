@@ -10,7 +10,8 @@ import pytest
 
 from nissa import BlueprintAnalytics, TelemetryEvent
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "choose_blueprints.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "choose_blueprints.py"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,13 @@ def test_the_margin_is_taken_over_runs_in_pairs(example: ModuleType) -> None:
     assert example.told(episodes)[-1].endswith("20 runs): better")
     level = [episode(policy, run, run) for run in range(20) for policy in ("uniform", "thompson")]
     assert example.told(level)[-1].endswith("not told apart")
+
+
+def test_the_document_says_what_the_committed_results_say(example: ModuleType) -> None:
+    episodes = example._read(ROOT / "benchmarks" / "results" / "choices.csv")
+    assert len({each.run for each in episodes}) == 20
+    document = (ROOT / "docs" / "how-to" / "blueprints.md").read_text(encoding="utf-8")
+    assert "```text\n" + "\n".join(example.told(episodes)) + "\n```" in document
 
 
 def test_it_runs_as_it_is_documented_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
