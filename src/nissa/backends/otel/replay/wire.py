@@ -207,7 +207,10 @@ def spoken() -> str:
 
 
 def _asked(protocol: str) -> str | None:
-    exporter = build_exporter("traces", protocol)
+    try:
+        exporter = build_exporter("traces", protocol)
+    except Exception:  # noqa: BLE001 - it is told when the exporter is built that is used
+        return None
     try:
         return attempt("traces", protocol, exporter, _LOOK).status
     finally:
