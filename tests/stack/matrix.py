@@ -52,7 +52,9 @@ _RUN: Final = _ENV + "nissa.run.id "
 _EPOCH: Final = _RUN + "nissa.epoch "
 _NAMED: Final = _RUN + "nissa.seed.id nissa.seed.slot nissa.seed.stage nissa.blueprint.id "
 _SEED: Final = _NAMED + "nissa.seed.attempt nissa.seed.parameters "
+_STAGE: Final = _SEED + "nissa.epoch "
 _BLENDED: Final = _SEED + "nissa.seed.alpha "
+_BLENDED_STAGE: Final = _BLENDED + "nissa.epoch "
 _PENDING: Final = "nissa.span.pending "
 _GATE: Final = (
     "nissa.gate.name nissa.gate.passed nissa.gate.score nissa.gate.checks_passed nissa.gate.checks_failed "
@@ -116,27 +118,30 @@ ROWS: Final = (
     Row("span", "seed.started", _SEED + _PENDING + "nissa.seed.adopted"),
     Row("span", "seed.germinated", _SEED),
     Row("span", "seed.germinated.started", _SEED + _PENDING),
-    Row("span", "seed.training", _BLENDED + "nissa.seed.outcome"),
-    Row("span", "seed.training.started", _SEED + _PENDING),
-    Row("span", "seed.blending", _BLENDED),
-    Row("span", "seed.blending.started", _BLENDED + _PENDING),
-    Row("span", "seed.shadowing", _BLENDED),
-    Row("span", "seed.shadowing.started", _BLENDED + _PENDING),
-    Row("span", "seed.probationary", _BLENDED),
-    Row("span", "seed.probationary.started", _BLENDED + _PENDING),
-    Row("span", "seed.fossilized", _BLENDED),
-    Row("span", "seed.culled", _SEED),
-    Row("span", "seed.embargoed", _SEED),
-    Row("span", "seed.embargoed.started", _SEED + _PENDING),
-    Row("span", "seed.resetting", _SEED),
-    Row("span", "seed.resetting.started", _SEED + _PENDING),
-    Row("span", "seed.dormant", _SEED),
+    Row("span", "seed.training", _BLENDED_STAGE + "nissa.seed.outcome"),
+    Row("span", "seed.training.started", _STAGE + _PENDING),
+    Row("span", "seed.blending", _BLENDED_STAGE),
+    Row("span", "seed.blending.started", _BLENDED_STAGE + _PENDING),
+    Row("span", "seed.shadowing", _BLENDED_STAGE),
+    Row("span", "seed.shadowing.started", _BLENDED_STAGE + _PENDING),
+    Row("span", "seed.probationary", _BLENDED_STAGE),
+    Row("span", "seed.probationary.started", _BLENDED_STAGE + _PENDING),
+    Row("span", "seed.fossilized", _BLENDED_STAGE),
+    Row("span", "seed.culled", _STAGE),
+    Row("span", "seed.embargoed", _STAGE),
+    Row("span", "seed.embargoed.started", _STAGE + _PENDING),
+    Row("span", "seed.resetting", _STAGE),
+    Row("span", "seed.resetting.started", _STAGE + _PENDING),
+    Row("span", "seed.dormant", _STAGE),
+    Row("span", "gate", _BLENDED_STAGE + _GATE),
     Row("span", "epoch", _EPOCH),
     Row("span", "epoch.started", _EPOCH + _PENDING),
     Row("span", "validation", _EPOCH + "nissa.loss nissa.accuracy nissa.narrative"),
-    Row("span", "checkpoint", _EPOCH + "nissa.checkpoint.path"),
+    Row("span", "checkpoint", _EPOCH + "nissa.checkpoint.path nissa.checkpoint.saved"),
+    Row("span", "red_flag", _EPOCH + "nissa.step nissa.red_flag.name nissa.event.message"),
     Row("span", "step", _RUN + "nissa.step nissa.loss"),
     Row("span event", "nissa.seed.gate", _GATE),
+    Row("span event", "nissa.seed.gate.failed_check", "nissa.gate.check"),
     Row("span event", "nissa.seed.refused", "nissa.seed.refusal nissa.seed.to"),
     Row("span event", "nissa.seed.isolation_violation", "nissa.seed.isolation_violations nissa.event.message"),
     Row("event", "nissa.seed.stage", _NAMED + _TYPE + "nissa.seed.from nissa.seed.to"),

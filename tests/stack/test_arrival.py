@@ -84,7 +84,9 @@ def _declared() -> Iterator[tuple[str, str]]:
     yield from (("metric", spec.name) for spec in metrics.ALL)
     apart = {"EVENT_PREFIX", "SEED_STAGE_PREFIX", "STARTED_SUFFIX"}
     for constant, name in vars(names).items():
-        if constant.startswith("EVENT_") and constant not in apart:
+        if name == names.EVENT_FAILED_CHECK:
+            yield "span event", name
+        elif constant.startswith("EVENT_") and constant not in apart:
             yield "event", name
             if name in {names.EVENT_GATE, names.EVENT_REFUSED, names.EVENT_ISOLATION}:
                 yield "span event", name

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from nissa.cli import demo, doctor, profiles, version
+from nissa.cli import demo, doctor, profiles, replay, version
 from nissa.cli.output import ExitCode, epilog
 from nissa.errors import NissaError
 
@@ -13,6 +13,7 @@ _EXAMPLES = (
     ("nissa demo", "see it work, in about a minute"),
     ("nissa profiles", "what each profile measures"),
     ("nissa doctor", "is everything here ready to send telemetry?"),
+    ("nissa replay DIR", "send the files of a run to a collector"),
     ("nissa COMMAND --help", "what a command does, with examples"),
 )
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
 app.command(epilog=epilog(*profiles.EXAMPLES))(profiles.profiles)
 app.command(epilog=epilog(*doctor.EXAMPLES))(doctor.doctor)
+app.command(epilog=epilog(*replay.EXAMPLES))(replay.replay)
 app.command(epilog=epilog(*version.EXAMPLES))(version.version)
 
 

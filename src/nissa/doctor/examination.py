@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from nissa.backends.otel.probing import build_exporter, exporters_of
 from nissa.backends.otel.providers import SIGNALS, Providers
-from nissa.backends.otel.ways import PROTOCOLS, ways
+from nissa.backends.otel.ways import PROTOCOLS, asked_for, ways
 from nissa.doctor import clock, collector
 from nissa.doctor.asking import Answer, ask
 from nissa.doctor.endpoints import judge
@@ -23,16 +23,8 @@ from nissa.doctor.secrets import Secrets
 from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
 from nissa.doctor.surroundings import check_devices, check_files
 from nissa.doctor.versions import check_versions
-from nissa.errors import ConfigurationError, UnknownNameError
 
 T = TypeVar("T")
-
-_OVERRULED: Final = (
-    "OTEL_CONFIG_FILE",
-    "OTEL_SDK_DISABLED",
-    *(f"OTEL_EXPORTER_OTLP_{signal}_{part}" for signal in SIGNALS for part in ("ENDPOINT", "PROTOCOL")),
-)
-"""What would keep an endpoint that is given from being used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,34 +59,12 @@ def examine(
     Raises:
         ConfigurationError: An argument cannot be used.
     """
-    with _asked_for(endpoint, protocol), _quiet():
+    named = {f"OTEL_{signal}_EXPORTER": "otlp" for signal in SIGNALS} if endpoint is not None else {}
+    with asked_for(endpoint, protocol, named), _quiet():
         secrets = Secrets(os.environ, filter(None, (endpoint, health, counters)))
         findings = tuple(map(secrets.cleared, _examine(os.environ, health, counters)))
         settings = {name: secrets.hide(value) for name, value in shown(os.environ).items()}
     return Report(findings, settings)
-
-
-@contextmanager
-def _asked_for(endpoint: str | None, protocol: str | None) -> Iterator[None]:
-    """Have the environment say what was given as arguments, for a while."""
-    if protocol is not None and protocol not in PROTOCOLS:
-        raise UnknownNameError("protocol", protocol, PROTOCOLS)
-    if protocol is not None and endpoint is None:
-        raise ConfigurationError("--protocol says what --endpoint speaks; give both.")
-    before = dict(os.environ)
-    if endpoint is not None:
-        for name in _OVERRULED:
-            os.environ.pop(name, None)
-        os.environ.update(
-            {f"OTEL_{signal}_EXPORTER": "otlp" for signal in SIGNALS}, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
-        )
-    if protocol is not None:
-        os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @contextmanager

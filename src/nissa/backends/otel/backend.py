@@ -80,7 +80,7 @@ class OpenTelemetryBackend:
         factory = SpanFactory(_tracer(providers, version), announce=config.spans.started)
         self._log = EventLog(_event_logger(providers, version))
         self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
-        self._seeds = SeedSpans(factory, self._log, self.store, common, self._epochs.context)
+        self._seeds = SeedSpans(factory, self._log, self.store, common, self._epochs.open)
         self._recorder = MetricRecorder(self.store, config, dropped=self._epochs.dropped)
         self._common = common
         self._producer = MetricProducer(
@@ -96,6 +96,7 @@ class OpenTelemetryBackend:
             EventType.EPOCH_COMPLETED: self._epochs.end,
             EventType.TRAINING_ENDED: self._end,
             EventType.CHECKPOINT_SAVED: self._epochs.checkpoint,
+            EventType.RED_FLAG_RAISED: self._epochs.red_flag,
         }
 
     def emit(self, event: TelemetryEvent) -> None:

@@ -1,6 +1,7 @@
-"""One trace per epoch: ``epoch``, with ``validation``, ``checkpoint`` and sampled ``step`` spans below it."""
+"""One trace per epoch: ``epoch``, and below it ``validation``, ``checkpoint``, ``red_flag`` and sampled ``step`` spans."""
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
@@ -14,6 +15,15 @@ if TYPE_CHECKING:
     from nissa.backends.otel.logs import EventLog
     from nissa.backends.otel.spans import SpanFactory
     from nissa.hub.measurements import StepMeasured, ValidationMeasured
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An epoch that is open, or was lately."""
+
+    number: int | None
+    at: int
+    context: SpanContext
 
 
 class EpochSpans:
@@ -32,12 +42,16 @@ class EpochSpans:
         self._common = common
         self._steps = steps
         self._open: dict[str | None, Span] = {}
-        self._recent: dict[str | None, deque[SpanContext]] = {}
+        self._recent: dict[str | None, deque[Begun]] = {}
 
     def context(self, env_id: str | None) -> SpanContext | None:
         """Return the context of an environment's open epoch."""
         span = self._open.get(env_id)
         return span.get_span_context() if span is not None else None
+
+    def open(self, env_id: str | None) -> Begun | None:
+        """Return an environment's open epoch."""
+        return self._recent[env_id][-1] if env_id in self._open else None
 
     def dropped(self, env_id: str | None, epoch: SpanIds) -> bool:
         """Whether the sampler has dropped an epoch, so that nothing leads to it."""
@@ -52,7 +66,8 @@ class EpochSpans:
         span = self._factory.start(names.EPOCH, at, attributes, ids=ids_of(event))
         self._factory.announce(span, names.EPOCH, at, attributes)
         self._open[event.env_id] = span
-        self._recent.setdefault(event.env_id, deque(maxlen=2)).append(span.get_span_context())
+        recent = self._recent.setdefault(event.env_id, deque(maxlen=2))
+        recent.append(Begun(event.epoch, at, span.get_span_context()))
 
     def end(self, event: TelemetryEvent) -> None:
         """Close an epoch."""
@@ -101,6 +116,7 @@ class EpochSpans:
             attr.ENV_ID: event.env_id,
             attr.EPOCH: event.epoch,
             attr.CHECKPOINT_PATH: event.data.get("path"),
+            attr.CHECKPOINT_SAVED: not event.data.get("error"),
         }
         parent = self._parent(event.env_id, ids_of(event))
         start = event.data.get("started", event.time_unix_nano)
@@ -109,12 +125,29 @@ class EpochSpans:
             span.set_status(Status(StatusCode.ERROR, str(event.data["error"])))
         span.end(event.time_unix_nano)
 
+    def red_flag(self, event: TelemetryEvent) -> None:
+        """Show a red flag that was raised, in the epoch of what raised it."""
+        at, recent = event.time_unix_nano, self._recent.get(event.env_id, ())
+        # What a step shows is known later, when the next epoch is open perhaps.
+        epoch = next((begun for begun in reversed(recent) if begun.at <= at), None)
+        attributes = {
+            **self._common,
+            attr.ENV_ID: event.env_id,
+            attr.EPOCH: event.epoch if epoch is None else epoch.number,
+            attr.STEP: event.data.get("step"),
+            attr.RED_FLAG_NAME: event.data.get("flag"),
+            attr.EVENT_MESSAGE: event.message or None,
+        }
+        parent = None if epoch is None else epoch.context
+        self._factory.start(names.RED_FLAG, at, attributes, parent=parent).end(at)
+
     def _parent(self, env_id: str | None, epoch: SpanIds | None) -> SpanContext | None:
         """Return the context of an epoch, which has ended perhaps; it says whether the sampler took it."""
         if epoch is None:
             return None
         recent = self._recent.get(env_id, ())
-        return next((context for context in recent if context.span_id == epoch.span_id), remote(epoch))
+        found = (begun.context for begun in recent if begun.context.span_id == epoch.span_id)
+        return next(found, remote(epoch))
 
     def _close(self, env_id: str | None, at: int, error: str | None = None) -> None:
         span = self._open.pop(env_id, None)

@@ -1,10 +1,11 @@
-"""A seed's life as one trace: a root for all of it, a child per stage, gates as events."""
+"""A seed's life as one trace: a root for all of it, a child per stage, and below that one for each gate."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 
+from nissa.backends.otel.labels import check_name
 from nissa.backends.otel.spans import present, remote
 from nissa.events import EventType, SeedSnapshot, SpanIds, Stage, TelemetryEvent
 from nissa.semconv import attributes as attr
@@ -14,6 +15,7 @@ from nissa.semconv import spans as names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nissa.backends.otel.epoch_spans import Begun
     from nissa.backends.otel.logs import EventLog
     from nissa.backends.otel.spans import SpanFactory
     from nissa.backends.otel.store import MetricStore
@@ -40,7 +42,7 @@ class SeedSpans:
         log: Takes Events.
         store: Counts seeds that the sampler dropped.
         common: Attributes of every span.
-        epoch_of: Returns the context of an environment's open epoch, None where it has none.
+        epoch_of: Returns an environment's open epoch, None where it has none.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class SeedSpans:
         log: "EventLog",
         store: "MetricStore",
         common: dict[str, Any],
-        epoch_of: "Callable[[str | None], SpanContext | None]",
+        epoch_of: "Callable[[str | None], Begun | None]",
     ) -> None:
         self._factory = factory
         self._log = log
@@ -126,7 +128,7 @@ class SeedSpans:
         self._factory.announce(root, names.SEED, at, attributes)
         life = _Life(root, None, seed)
         self._lives[seed.ids] = life
-        self._enter(life, seed, at)
+        self._enter(life, event, seed)
 
     def _change(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         life = self._lives.get(seed.ids)
@@ -141,11 +143,11 @@ class SeedSpans:
             life.stage.set_attributes(present({attr.SEED_ALPHA: seed.alpha}))
             life.stage.end(event.time_unix_nano)
             life.stage = None
-        self._enter(life, seed, event.time_unix_nano)
+        self._enter(life, event, seed)
 
-    def _enter(self, life: _Life, seed: SeedSnapshot, at: int) -> None:
-        name = names.SEED_STAGE_PREFIX + seed.stage.label
-        attributes = self._seed(seed)
+    def _enter(self, life: _Life, event: TelemetryEvent, seed: SeedSnapshot) -> None:
+        name, at = names.SEED_STAGE_PREFIX + seed.stage.label, event.time_unix_nano
+        attributes = self._moment(event, seed)
         span = self._factory.start(name, at, attributes, parent=life.root.get_span_context(), links=self._links(seed))
         if seed.stage in _FINAL:
             span.end(at)
@@ -159,7 +161,7 @@ class SeedSpans:
         if previous is not None:
             previous[0].end(event.time_unix_nano)
         name = names.SEED_STAGE_PREFIX + seed.stage.label
-        at, attributes = event.time_unix_nano, self._seed(seed)
+        at, attributes = event.time_unix_nano, self._moment(event, seed)
         span = self._factory.start(name, at, attributes, parent=self._root(seed.ids))
         if seed.stage is Stage.DORMANT:
             span.end(at)
@@ -173,6 +175,11 @@ class SeedSpans:
 
     def _gate(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         self._note(names.EVENT_GATE, event, seed, gate_attributes(event))
+        attributes = {**self._moment(event, seed), **gate_attributes(event)}
+        span = self._factory.start(names.GATE, event.time_unix_nano, attributes, parent=self.context_of(event))
+        for check in event.data.get("checks_failed") or ():  # a search finds no member of a list
+            span.add_event(names.EVENT_FAILED_CHECK, {attr.GATE_CHECK: check_name(str(check))}, event.time_unix_nano)
+        span.end(event.time_unix_nano)
 
     def _violation(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         counted = {attr.SEED_ISOLATION_VIOLATIONS: seed.isolation_violations}
@@ -221,7 +228,12 @@ class SeedSpans:
 
     def _links(self, seed: SeedSnapshot) -> list[SpanContext]:
         epoch = self._epoch_of(seed.env_id)
-        return [] if epoch is None else [epoch]
+        return [] if epoch is None else [epoch.context]
+
+    def _moment(self, event: TelemetryEvent, seed: SeedSnapshot) -> dict[str, Any]:
+        """Return the attributes of what begins with an event: those of the seed, and the epoch."""
+        epoch = self._epoch_of(seed.env_id) if event.epoch is None else None
+        return {**self._seed(seed), attr.EPOCH: event.epoch if epoch is None else epoch.number}
 
     def _seed(self, seed: SeedSnapshot) -> dict[str, Any]:
         return {

@@ -1,18 +1,27 @@
 """Which exporters the environment asks for, signal by signal, as the SDK's configurator will read it."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from opentelemetry.util.re import parse_env_headers
 
 from nissa.backends.otel.providers import ENDPOINTS, SIGNALS
+from nissa.errors import ConfigurationError, UnknownNameError
 
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 PROTOCOLS: Final = (GRPC, HTTP)
 """The protocols that the Python SDK speaks."""
 
+_OVERRULED: Final = (
+    "OTEL_CONFIG_FILE",
+    "OTEL_SDK_DISABLED",
+    *(f"OTEL_EXPORTER_OTLP_{signal}_{part}" for signal in SIGNALS for part in ("ENDPOINT", "PROTOCOL")),
+)
+"""What would keep an endpoint that is given from being used."""
 _SPELLED_OUT: Final = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
 
 
@@ -58,3 +67,29 @@ def protocol(exporter: str, signal: str, environ: Mapping[str, str]) -> str | No
         return _SPELLED_OUT.get(exporter)
     given = environ.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL") or environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
     return given.strip() if given else GRPC
+
+
+@contextmanager
+def asked_for(endpoint: str | None, protocol: str | None, named: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Have the environment say what was given as arguments, for a while; ``named`` are further variables to set.
+
+    Raises:
+        ConfigurationError: The protocol is none, or says what an endpoint speaks that is not given.
+    """
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UnknownNameError("protocol", protocol, PROTOCOLS)
+    if protocol is not None and endpoint is None:
+        raise ConfigurationError("--protocol says what --endpoint speaks; give both.")
+    before = dict(os.environ)
+    if endpoint is not None:
+        for name in _OVERRULED:
+            os.environ.pop(name, None)
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
+    if protocol is not None:
+        os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"] = protocol
+    os.environ.update(named or {})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

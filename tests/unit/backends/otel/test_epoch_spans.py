@@ -132,6 +132,30 @@ def test_a_validation_outside_an_epoch_is_a_root(kit: "Kit") -> None:
     assert kit.span("validation").parent is None
 
 
+@pytest.mark.parametrize("when", ["within", "after"])
+def test_a_red_flag_is_shown_in_the_epoch_of_what_raised_it(kit: "Kit", epoch_event: Epoch, when: str) -> None:
+    kit.emit(epoch_event(EventType.EPOCH_STARTED, 0, IDS))
+    if when == "after":  # the step's loss came to the host when the next epoch was under way
+        kit.emit(epoch_event(EventType.EPOCH_COMPLETED, 3, IDS), epoch_event(EventType.EPOCH_STARTED, 3, LATER))
+    data = {"flag": "loss_spike", "step": 7}
+    kit.emit(TelemetryEvent(EventType.RED_FLAG_RAISED, data=data, message="Loss spike", time_unix_nano=at(2)))
+    span = kit.span("red_flag")
+    assert (span.start_time, span.end_time) == (at(2), at(2))
+    assert span.parent is not None
+    assert (span.parent.trace_id, span.parent.span_id) == (IDS.trace_id, IDS.span_id)
+    said = {attr.RED_FLAG_NAME: "loss_spike", attr.STEP: 7, attr.EPOCH: 3, attr.EVENT_MESSAGE: "Loss spike"}
+    assert dict(span.attributes or {}) == {attr.RUN_ID: "run-1"} | said
+    assert kit.logs("nissa.event.red_flag_raised")
+
+
+def test_a_red_flag_outside_of_any_epoch_is_a_root(kit: "Kit", epoch_event: Epoch) -> None:
+    kit.emit(epoch_event(EventType.EPOCH_STARTED, 5, IDS))
+    kit.emit(TelemetryEvent(EventType.RED_FLAG_RAISED, data={"flag": "plateau"}, time_unix_nano=at(2)))
+    span = kit.span("red_flag")
+    assert span.parent is None
+    assert attr.EPOCH not in (span.attributes or {})
+
+
 def test_a_checkpoint_lasts_as_long_as_saving_it_did(kit: "Kit", epoch_event: Epoch) -> None:
     kit.emit(epoch_event(EventType.EPOCH_STARTED, 0, IDS))
     kit.emit(epoch_event(EventType.CHECKPOINT_SAVED, 4, IDS, path="a.pt", started=at(1)))
@@ -140,6 +164,7 @@ def test_a_checkpoint_lasts_as_long_as_saving_it_did(kit: "Kit", epoch_event: Ep
     assert span.parent is not None
     assert span.parent.span_id == IDS.span_id
     assert (span.attributes or {})[attr.CHECKPOINT_PATH] == "a.pt"
+    assert (span.attributes or {})[attr.CHECKPOINT_SAVED] is True
     assert span.status.status_code is StatusCode.UNSET
 
 
@@ -148,6 +173,7 @@ def test_a_checkpoint_that_failed_says_so(kit: "Kit", epoch_event: Epoch) -> Non
     span = kit.span("checkpoint")
     assert span.parent is None
     assert (span.status.status_code, span.status.description) == (StatusCode.ERROR, "OSError")
+    assert (span.attributes or {})[attr.CHECKPOINT_SAVED] is False
 
 
 def test_an_epoch_that_the_sampler_drops_takes_its_children_along(

@@ -155,6 +155,36 @@ def test_a_gate_is_an_event_on_the_stage_and_an_event_in_the_log(kit: "Kit", lif
     assert (record.trace_id, record.span_id) == (stage.trace_id, stage.span_id)
 
 
+def test_a_gate_is_a_span_too_with_each_failed_check_by_its_name(kit: "Kit", life: "Life") -> None:
+    kit.emit(life.germinate(0), life.advance(Stage.TRAINING, 1))
+    kit.emit(replace(life.gate(2, passed=False, failed=["gain_0.10%", "age"], score=0.2), epoch=7))
+    gate = kit.span("gate")  # while the stage goes on: a killed process leaves it behind
+    assert kit.spans("seed.training") == []
+    assert (gate.start_time, gate.end_time) == (at(2), at(2))
+    told = {attr.GATE_NAME: "G2", attr.GATE_PASSED: False, attr.SEED_STAGE: "training", attr.EPOCH: 7}
+    assert told.items() <= dict(gate.attributes or {}).items()
+    assert [(event.name, event.timestamp, dict(event.attributes or {})) for event in gate.events] == [
+        ("nissa.seed.gate.failed_check", at(2), {attr.GATE_CHECK: "gain"}),
+        ("nissa.seed.gate.failed_check", at(2), {attr.GATE_CHECK: "age"}),
+    ]
+    kit.emit(life.cull(3))
+    stage = kit.span("seed.training").context
+    assert stage is not None
+    assert gate.parent is not None
+    assert (gate.parent.trace_id, gate.parent.span_id) == (stage.trace_id, stage.span_id)
+
+
+def test_a_stage_says_in_which_epoch_it_began(
+    kit: "Kit", life: "Life", epoch_event: Callable[..., "TelemetryEvent"]
+) -> None:
+    kit.emit(life.germinate(0), replace(life.advance(Stage.TRAINING, 1), epoch=0))
+    kit.emit(epoch_event(EventType.EPOCH_STARTED, 2, EPOCH), life.advance(Stage.BLENDING, 3))
+    kit.emit(epoch_event(EventType.EPOCH_COMPLETED, 4, EPOCH), life.advance(Stage.PROBATIONARY, 5), life.cull(6))
+    said = {span.name: (span.attributes or {}).get(attr.EPOCH) for span in kit.spans() if span.name.startswith("seed.")}
+    assert said.pop("seed.germinated") is said.pop("seed.probationary") is said.pop("seed.culled") is None
+    assert said == {"seed.training": 0, "seed.blending": 3}
+
+
 def test_a_refused_transition_is_an_event_on_the_stage(kit: "Kit", life: "Life") -> None:
     kit.emit(life.germinate(0), life.refuse(1), life.advance(Stage.TRAINING, 2))
     (event,) = kit.span("seed.germinated").events
