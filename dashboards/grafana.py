@@ -24,6 +24,11 @@ SCIENTIFIC: Final = "sci"
 BYTES: Final = "bytes"
 PER_SECOND: Final = "cps"
 
+RATE_STEP: Final = "30s"
+"""Least step of a query for a rate. Grafana then takes rates over 2 minutes, in which there are two of the exports that
+come once a minute unless OTEL_METRIC_EXPORT_INTERVAL says otherwise; gauges have finer steps, since they keep each
+step's time."""
+
 Steps = tuple[tuple[float | None, str], ...]
 """Thresholds: from which value on which colour; the first begins at None, which is everything below."""
 
@@ -80,6 +85,7 @@ def _targets(queries: Sequence[Query]) -> list[Json]:
             "instant": query.instant,
             "exemplar": query.exemplars,
             "format": query.form,
+            "interval": RATE_STEP if "$__rate_interval" in query.expression else "",
         }
         for number, query in enumerate(queries)
     ]

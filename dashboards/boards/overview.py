@@ -157,7 +157,12 @@ _LOSS = lines(
 )
 
 _ACCURACY = lines(
-    About("Accuracy", "By phase.", FRACTION, "No accuracy was given to validate() in this time"),
+    About(
+        "Accuracy",
+        "By phase; a gap between the two that widens is overfitting.",
+        FRACTION,
+        "No accuracy was given to validate() in this time",
+    ),
     Query(chosen(metrics.ACCURACY), legend(attr.PHASE, *_ENVIRONMENT)),
 )
 

@@ -205,9 +205,9 @@ _EXPORT_FAILURES = lines(
         _NO_LOSS,
         ((None, GREEN), (1, RED)),
     ),
-    *(
-        Query(summed(series(source), pipeline.EXPORTER), f"{signal} {legend(pipeline.EXPORTER)}")
-        for source, signal in zip(pipeline.SEND_FAILED, pipeline.SIGNALS, strict=True)
+    Query(
+        " or ".join(summed(series(source), pipeline.EXPORTER) for source in pipeline.SEND_FAILED),
+        legend(pipeline.EXPORTER),
     ),
 )
 
@@ -226,7 +226,12 @@ _FILLED = lines(
 )
 
 _MEMORY = lines(
-    About("Memory of the collector", "Resident.", BYTES, _NO_COLLECTOR),
+    About(
+        "Memory of the collector",
+        "Resident memory; it refuses what comes in at COLLECTOR_MEMORY_MIB.",
+        BYTES,
+        _NO_COLLECTOR,
+    ),
     Query(highest(series(pipeline.MEMORY)), "collector"),
 )
 

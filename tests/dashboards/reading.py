@@ -15,7 +15,7 @@ Json = dict[str, Any]
 BOARDS: dict[str, Json] = {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
 RULE_FILES: dict[str, Json] = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(RULES.glob("*.yaml"))}
 
-BUILT_IN = {"__rate_interval": "1m", "__interval": "15s", "__range": "1h"}
+BUILT_IN = {"__rate_interval": "2m", "__interval": "15s", "__range": "1h"}
 """Variables that Grafana computes from the time range and the width of a panel."""
 
 
@@ -24,7 +24,7 @@ class Asked:
     """A query.
 
     Args:
-        where: Board and panel, annotation or variable; or the rule's name.
+        where: Board, row, panel and letter; board and annotation; or a rule's name.
         expression: PromQL with variables in it.
         instant: Whether it asks for one time.
     """
@@ -43,18 +43,25 @@ def panels(board: Json) -> list[Json]:
     return [panel for panel in board["panels"] if panel["type"] != "row"]
 
 
-def of_panels() -> Iterator[Asked]:
+def targets(kind: str) -> Iterator[tuple[str, Json]]:
+    """Yield board, row, panel and letter of the queries of a kind of data source, with the query."""
     for name, board in BOARDS.items():
-        for panel in panels(board):
-            for target in panel["targets"]:
-                if "expr" in target:
-                    yield Asked(f"{name}: {panel['title']} {target['refId']}", target["expr"], target["instant"])
+        row = ""
+        for panel in board["panels"]:
+            row = panel["title"] if panel["type"] == "row" else row
+            for target in panel.get("targets", []):
+                if target["datasource"]["type"] == kind:
+                    yield f"{name} / {row} / {panel['title']} {target['refId']}", target
+
+
+def of_panels() -> Iterator[Asked]:
+    yield from (Asked(where, target["expr"], target["instant"]) for where, target in targets("prometheus"))
 
 
 def of_annotations() -> Iterator[Asked]:
     for name, board in BOARDS.items():
         for each in board["annotations"]["list"]:
-            yield Asked(f"{name}: {each['name']}", each["target"]["expr"], instant=False)
+            yield Asked(f"{name} / {each['name']}", each["target"]["expr"], instant=False)
 
 
 def of_variables() -> Iterator[tuple[str, str, str]]:
@@ -64,7 +71,7 @@ def of_variables() -> Iterator[tuple[str, str, str]]:
             if variable["type"] == "query":
                 found = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
                 assert found is not None, variable["query"]
-                yield f"{name}: {variable['name']}", found[1], found[2]
+                yield f"{name} / ${variable['name']}", found[1], found[2]
 
 
 def rules(kind: str) -> Iterator[Asked]:

@@ -37,6 +37,7 @@ interface PromQuery {
   instant: boolean;
   exemplar: boolean;
   format: "time_series" | "table" | "heatmap";
+  interval: string;
 }
 interface JaegerSearch {
   refId: string;
