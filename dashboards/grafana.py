@@ -33,6 +33,16 @@ Steps = tuple[tuple[float | None, str], ...]
 """Thresholds: from which value on which colour; the first begins at None, which is everything below."""
 
 
+def rising(watch: float, act: float) -> Steps:
+    """Return thresholds of what is better the lower it is."""
+    return (None, GREEN), (watch, ORANGE), (act, RED)
+
+
+def falling(act: float, watch: float) -> Steps:
+    """Return thresholds of what is better the higher it is: red below the first, green from the second on."""
+    return (None, RED), (act, ORANGE), (watch, GREEN)
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """A query of Prometheus.

@@ -4,19 +4,7 @@ from typing import Final
 
 from dashboards import variables
 from dashboards.board import Board, Row, legend
-from dashboards.grafana import (
-    COUNT,
-    FRACTION,
-    GREEN,
-    NUMBER,
-    ORANGE,
-    RED,
-    About,
-    Query,
-    bars,
-    lines,
-    table,
-)
+from dashboards.grafana import COUNT, FRACTION, NUMBER, About, Query, bars, falling, lines, rising, table
 from dashboards.links import of_series, to_traces
 from dashboards.promql import among, chosen, latest, share, summed
 from dashboards.recording import GONE, KEPT, SUCCESS
@@ -26,8 +14,8 @@ from nissa.semconv import metrics, pipeline, prometheus, spans
 _BLUEPRINT: Final = attr.BLUEPRINT_ID
 _NO_END: Final = "No seed's life has ended"
 _NO_ANALYTICS: Final = "No seed germinated in this time, or nothing was measured of its blueprint"
-_GOOD: Final = ((None, RED), (0.25, ORANGE), (0.5, GREEN))
-_COST: Final = ((None, GREEN), (2, ORANGE), (5, RED))
+_GOOD: Final = falling(0.25, 0.5)
+_COST: Final = rising(2, 5)
 _SEEDS_OF_IT: Final = to_traces("Its seeds", spans.SEED, {_BLUEPRINT: of_series(_BLUEPRINT)})
 
 
@@ -87,7 +75,7 @@ _DELTA = bars(
         "Mean improvement of its fossilized seeds; a point is 1 %.",
         FRACTION,
         "No seed fossilized, or none told what it improved",
-        ((None, RED), (0, ORANGE), (0.005, GREEN)),
+        falling(0, 0.005),
         (_SEEDS_OF_IT,),
     ),
     Query(f"sort_desc({_mean(metrics.BLUEPRINT_ACCURACY_DELTA)})", legend(_BLUEPRINT), instant=True),
