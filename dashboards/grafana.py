@@ -251,20 +251,22 @@ def table(about: About, *queries: Query, columns: Mapping[str, str], by: Sequenc
     Args:
         about: What it is.
         queries: Its queries, each an instant one.
-        columns: Titles by label, or by ``Value #A`` and so on where there are several queries; what has none is hidden.
+        columns: Titles by label, or by ``Value`` (``Value #A`` and so on where there are several queries); what has none
+            is hidden.
         by: Units by title, as ``title=unit``, where they differ from the panel's.
     """
     organise = {
         "id": "organize",
         "options": {
-            "excludeByName": {"Time": True, "__name__": True},
+            "excludeByName": {},
             "indexByName": {name: place for place, name in enumerate(columns)},
             "renameByName": dict(columns),
         },
     }
     options = {"showHeader": True, "cellHeight": "sm"}
     panel = _panel("table", about, _targets(queries), options, {"align": "auto", "filterable": True})
-    panel["transformations"] = [{"id": "merge", "options": {}}, organise]
+    kept = {"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}}
+    panel["transformations"] = [{"id": "merge", "options": {}}, kept, organise]
     panel["fieldConfig"]["overrides"] = [
         {
             "matcher": {"id": "byName", "options": title},

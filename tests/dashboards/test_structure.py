@@ -150,3 +150,19 @@ def test_the_guide_names_panels_that_exist() -> None:
     assert len(rows) > 20
     for board, named in rows:
         assert {each.strip() for each in re.split(r", (?=[A-Z])", named)} <= titles[board], named
+
+
+def test_a_table_s_columns_are_labels_of_its_queries_or_their_values() -> None:
+    for board in BOARDS.values():
+        for panel in panels(board):
+            if "transformations" in panel:
+                merge, keep, organise = panel["transformations"]
+                columns = keep["options"]["include"]["names"]
+                values = [f"Value #{target['refId']}" for target in panel["targets"]]
+                values = ["Value"] if len(values) == 1 else values
+                assert merge["id"] == "merge"
+                assert set(organise["options"]["renameByName"]) == set(columns)
+                asked = " ".join(target["expr"] for target in panel["targets"]) + " alertname alertstate severity"
+                for column in columns:
+                    assert column in values or re.search(rf"\b{column}\b", asked) or "ALERTS" in asked, column
+                assert set(values) <= set(columns) or "ALERTS" in asked

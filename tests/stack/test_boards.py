@@ -135,7 +135,7 @@ def test_prometheus_evaluates_every_rule_without_a_fault(stack: Stack) -> None:
 def test_a_variable_has_values(stack: Stack, demo: Seen, eventful: Seen, where: str, selector: str, label: str) -> None:
     seen = eventful if where.endswith(WITHOUT_VALUES) else demo
     matched = Asked(where, selector, instant=True).filled({"service": seen.service, "run": seen.run})
-    asked = {"match[]": matched, "start": seen.end - 240, "end": seen.end}
+    asked: dict[str, str | float] = {"match[]": matched, "start": seen.end - 240, "end": seen.end}
     assert fetch(f"{stack.prometheus}/api/v1/label/{label}/values", **asked)["data"]
 
 
@@ -153,7 +153,12 @@ def test_a_search_finds_traces(stack: Stack, demo: Seen, where: str, target: dic
 
 
 def _traces(stack: Stack, service: str, operation: str, searched: dict[str, str]) -> list[Any]:
-    asked = {"service": service, "operation": operation, "tags": json.dumps(searched), "limit": 5}
+    asked: dict[str, str | float] = {
+        "service": service,
+        "operation": operation,
+        "tags": json.dumps(searched),
+        "limit": 5,
+    }
     found: list[Any] = fetch(f"{stack.jaeger}/api/traces", **asked)["data"] or []
     return found
 
