@@ -24,13 +24,15 @@ import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
 
+from dashboards import recording
 from nissa.events import Stage
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline
 from nissa.semconv.metrics import Kind, MetricSpec
 from scripts.stack_processes import Processes
 from scripts.stack_settings import LOOPBACK, Ports
-from tests.dashboards.reading import of_annotations, of_panels
+from tests.dashboards.names import of_pipeline
+from tests.dashboards.reading import Asked, of_annotations, of_panels
 from tests.stack.queries import fetch
 
 RESULTS = Path(__file__).parent / "results" / "boards.csv"
@@ -43,6 +45,8 @@ POINTS = 1000
 """Points that Grafana asks for on a panel of half a screen; it rounds the step down to a whole minute."""
 PORTION = 3600
 """Seconds of data in a request."""
+SETTLING = 70
+"""Seconds in which Prometheus cuts blocks, as it would have during the day."""
 BUCKETS = 96
 """Of a parameter's histogram: absolute values span twelve octaves at the scale of 3."""
 FIELDS = ("query", "step", "series", "median_ms", "longest_ms", "parameters", "points", "rounds", "machine", "commit")
@@ -67,8 +71,28 @@ VALUES: dict[str, list[str]] = {
     attr.SHARPNESS_METHOD: ["critical", "average_case"],
     attr.BACKEND_NAME: ["opentelemetry", "file"],
     attr.EVENT_TYPE: [f"type-{number}" for number in range(20)],
-    attr.EVENT_OUTCOME: ["delivered", "dropped"],
+    attr.EVENT_OUTCOME: ["delivered", "dropped", "rejected"],
+    pipeline.EXPORTER: ["otlp_grpc/jaeger", "otlp_http/prometheus"],
+    pipeline.RECEIVER: ["otlp"],
+    pipeline.SPAN_NAME: ["seed", "seed.training", "seed.blending", "epoch", "validation", "step"],
 }
+STANDS_FOR = {rule.name: f"recorded_{number}" for number, rule in enumerate(recording.ALL)}
+"""What OTLP can bring in instead of recorded series, whose names it would change: as many, of the same kind."""
+SPECS = (
+    *metrics.ALL,
+    MetricSpec(STANDS_FOR[recording.STEPS.name], Kind.GAUGE, "", ""),
+    MetricSpec(STANDS_FOR[recording.SUCCESS.name], Kind.GAUGE, "", "", (attr.BLUEPRINT_ID,)),
+    MetricSpec(STANDS_FOR[recording.MAGNITUDE.name], Kind.EXPONENTIAL_HISTOGRAM, "", ""),
+    MetricSpec("traces_span_metrics_duration", Kind.EXPONENTIAL_HISTOGRAM, "s", "", (pipeline.SPAN_NAME,)),
+    *(
+        MetricSpec(
+            each.name.removesuffix("_total"), Kind.COUNTER if each.name.endswith("_total") else Kind.GAUGE, "", "", keys
+        )
+        for each in of_pipeline()
+        if each not in {pipeline.ALERTS, pipeline.SPAN_SECONDS}
+        for keys in [tuple(key for key in each.labels if key in VALUES)]
+    ),
+)
 RUN = {pipeline.SERVICE_NAME: "bench", pipeline.SERVICE_INSTANCE_ID: "p", attr.RUN_ID: "day", attr.PROFILE: "research"}
 
 
@@ -84,7 +108,7 @@ class Filling:
     def requests(self) -> Iterator[ExportMetricsServiceRequest]:
         """Yield requests in the order of their time."""
         for start in range(self._begin, self._begin + DAY, PORTION):
-            for spec in metrics.ALL:
+            for spec in SPECS:
                 request = ExportMetricsServiceRequest()
                 resource = request.resource_metrics.add()
                 for key, value in RUN.items():
@@ -184,20 +208,15 @@ def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object
     describe = ["git", "describe", "--always", "--dirty=+"]
     commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
     machine = f"{_processor()}; {os.cpu_count()} cores"
-    for asked in (*of_panels(), *of_annotations()):
-        step = _step(100 if "by parameter and time" in asked.where else POINTS)
-        filled = asked.filled(
-            {
-                "service": "bench",
-                "run": "day",
-                "__interval": f"{step}s",
-                "__rate_interval": f"{max(120, 2 * step)}s",
-                "__range": f"{DAY}s",
-            }
-        )
+    for name, asked, chosen in _asked():
+        step = _step(100 if "by parameter and time" in name else POINTS)
+        windows = {"__interval": f"{step}s", "__rate_interval": f"{max(120, 2 * step)}s", "__range": f"{DAY}s"}
+        filled = asked.filled({"service": "bench", "run": "day", **windows, **chosen})
+        for recorded, stand_in in STANDS_FOR.items():
+            filled = filled.replace(recorded, stand_in)
         took, found = _timed(address, filled, end, 0 if asked.instant else step)
         yield {
-            "query": asked.where,
+            "query": name,
             "step": "" if asked.instant else step,
             "series": found,
             "median_ms": f"{1000 * median(took):.1f}",
@@ -208,6 +227,14 @@ def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object
             "machine": machine,
             "commit": commit.strip(),
         }
+
+
+def _asked() -> Iterator[tuple[str, Asked, dict[str, str]]]:
+    """Yield queries with what is chosen: all, and where one parameter of its own can be, that too."""
+    for asked in (*of_panels(), *of_annotations()):
+        yield asked.where, asked, {}
+        if "$distribution" in asked.expression:
+            yield f"{asked.where} (one parameter)", asked, {"distribution": PARAMETERS[0]}
 
 
 def _timed(address: str, expression: str, end: int, step: int) -> tuple[list[float], int]:
@@ -241,7 +268,7 @@ def main() -> int:
             for request in filling.requests():
                 _send(f"{address}/api/v1/otlp/v1/metrics", request)
             print(f"{filling.points} points in {perf_counter() - began:.0f} s")
-            sleep(90)  # blocks are cut once a minute, as they would have been during the day
+            sleep(SETTLING)
             rows = list(_rows(address, end, filling))
         finally:
             servers.stop()

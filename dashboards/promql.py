@@ -203,13 +203,6 @@ def share(part: str, whole: str) -> str:
     return f"({part} or {whole} * 0) / {whole}"
 
 
-def quantile(q: float, source: Source, window: str, *keys: str) -> str:
-    """Return a quantile of a histogram, whether its bounds are explicit or its buckets native."""
-    explicit = isinstance(source, MetricSpec) and bool(source.bounds)
-    rate = f"rate({chosen(source, part='bucket' if explicit else '')}[{window}])"
-    by = [*map(prometheus.label, keys), *(["le"] if explicit else [])]
-    return (
-        f"histogram_quantile({q:g}, sum by ({', '.join(by)}) ({rate}))"
-        if by
-        else f"histogram_quantile({q:g}, sum({rate}))"
-    )
+def quantile(q: float, source: MetricSpec, window: str) -> str:
+    """Return a quantile of a histogram with explicit bounds."""
+    return f"histogram_quantile({q:g}, sum by (le) (rate({chosen(source, part='bucket')}[{window}])))"

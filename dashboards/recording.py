@@ -12,6 +12,8 @@ RUN: Final = (pipeline.SERVICE_NAME, attr.RUN_ID)
 PROCESS: Final = (*RUN, attr.RANK, pipeline.SERVICE_INSTANCE_ID)
 """What a process is told by."""
 
+_MODEL: Final = (*RUN, attr.RANK, attr.ENV_ID, attr.MODEL_NAME)
+
 KEPT: Final = Stage.FOSSILIZED.label
 GONE: Final = Stage.CULLED.label
 
@@ -34,5 +36,11 @@ SUCCESS: Final = Recorded(
     (*RUN, attr.BLUEPRINT_ID),
     "Share of fossilized among fossilized and culled seeds; the fraction that has no metric of its own.",
 )
+MAGNITUDE: Final = Recorded(
+    "process_model:nissa_gradient_magnitude:rate2m",
+    summed(f"rate({series(metrics.GRADIENT_MAGNITUDE)}[2m])", *_MODEL),
+    (*_MODEL, attr.PARAMETER_NAME),  # which it never has: a matcher that takes what has none selects it
+    "Rates of 200 histograms over a day take more than a second to add up; this is their sum.",
+)
 
-ALL: Final = (STEPS, SUCCESS)
+ALL: Final = (STEPS, SUCCESS, MAGNITUDE)

@@ -51,6 +51,14 @@ ENVIRONMENT: Final[Json] = _query(attr.ENV_ID, metrics.STEP, "Parallel environme
 MODEL: Final[Json] = _query(attr.MODEL_NAME, metrics.GRADIENT_HEALTH, "Watched models, where there are several", *_RUN)
 BLUEPRINT: Final[Json] = _query(attr.BLUEPRINT_ID, metrics.BLUEPRINT_PARAMETERS, "What seeds are built from", *_RUN)
 PARAMETER: Final[Json] = _query(attr.PARAMETER_NAME, metrics.GRADIENT_NORM, "Parameters, or blocks of them", *_RUN)
+DISTRIBUTION: Final[Json] = PARAMETER | {
+    "name": "distribution",
+    "label": "Distribution of",
+    "description": "One parameter, or all together as they were recorded",
+    "query": PARAMETER["query"] | {"refId": "distribution"},
+    "multi": False,
+    "allValue": "^$",  # what has no parameter
+}
 TRACE: Final[Json] = {
     "type": "textbox",
     "name": "trace",

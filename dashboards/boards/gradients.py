@@ -23,13 +23,16 @@ from dashboards.grafana import (
     table,
 )
 from dashboards.links import to_traces
-from dashboards.promql import chosen, grown, highest, latest, quantile, summed
+from dashboards.promql import Matcher, chosen, grown, highest, latest, summed
+from dashboards.recording import MAGNITUDE
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, prometheus, spans
 
 _RATE: Final = "$__rate_interval"
 _MODEL: Final = (attr.RANK, attr.ENV_ID, attr.MODEL_NAME)
-_NO_HISTOGRAM: Final = "The profile counts no histograms: gradients.histogram turns them on"
+_NO_HISTOGRAM: Final = (
+    "The profile counts no histograms (gradients.histogram does), or the run was replayed: then choose one parameter"
+)
 _MOST_LINES: Final = 10
 
 
@@ -74,26 +77,38 @@ _QUANTILES = lines(
     log=True,
 )
 
+
+def _magnitude() -> str:
+    """Return how fast elements fall into buckets: those of one parameter, or what was recorded of all together.
+
+    What is recorded has no parameter, which the variable matches where it stands for all; their own series, which are
+    too many to add up over a day, it matches then not.
+    """
+    of_it = {attr.PARAMETER_NAME: Matcher("=~", f"${variables.DISTRIBUTION['name']}")}
+    own, recorded = chosen(metrics.GRADIENT_MAGNITUDE, of_it), chosen(MAGNITUDE, of_it)
+    return f"sum(rate({own}[{_RATE}])) or sum({recorded})"
+
+
 _DISTRIBUTION = heatmap(
     About(
         "Absolute values",
-        "How the elements of the chosen parameters are distributed, from the native histogram. A dot is one step's "
-        "exemplar, and leads to its trace. A band that sinks is a network that stops learning; one that splits, "
-        "layers that part ways.",
+        "How the elements of all parameters, or of the one in 'Distribution of', are distributed: elements a second, "
+        "from the native histogram. A dot is one step's exemplar of that parameter, and leads to its trace. A band that "
+        "sinks is a network that stops learning; one that splits, layers that part ways.",
         SCIENTIFIC,
         _NO_HISTOGRAM,
     ),
-    Query(f"sum(increase({chosen(metrics.GRADIENT_MAGNITUDE)}[{_RATE}]))", exemplars=True, form="heatmap"),
+    Query(_magnitude(), exemplars=True, form="heatmap"),
 )
 
 _SPREAD = lines(
     About(
         "Spread of the absolute values",
-        "From the native histogram of the chosen parameters: half of all elements are below the middle line.",
+        "Of the same: half of all elements are below the middle line.",
         SCIENTIFIC,
         _NO_HISTOGRAM,
     ),
-    *(Query(quantile(q, metrics.GRADIENT_MAGNITUDE, _RATE), f"{q:.0%}") for q in (0.01, 0.5, 0.99)),
+    *(Query(f"histogram_quantile({q:g}, {_magnitude()})", f"{q:.0%}") for q in (0.01, 0.5, 0.99)),
     log=True,
 )
 
@@ -232,6 +247,7 @@ BOARD: Final = Board(
         variables.ENVIRONMENT,
         variables.MODEL,
         variables.PARAMETER,
+        variables.DISTRIBUTION,
     ),
     (
         NOW,

@@ -15,6 +15,14 @@ Json = dict[str, Any]
 BOARDS: dict[str, Json] = {path.stem: json.loads(path.read_text()) for path in sorted(GENERATED.glob("*.json"))}
 RULE_FILES: dict[str, Json] = {path.stem: yaml.safe_load(path.read_text()) for path in sorted(RULES.glob("*.yaml"))}
 
+ALL = {
+    variable["name"]: variable["allValue"]
+    for board in BOARDS.values()
+    for variable in board["templating"]["list"]
+    if variable.get("includeAll")
+}
+"""What variables stand for while nothing is chosen."""
+
 BUILT_IN = {"__rate_interval": "2m", "__interval": "15s", "__range": "1h"}
 """Variables that Grafana computes from the time range and the width of a panel."""
 
@@ -35,8 +43,8 @@ class Asked:
 
     def filled(self, chosen: Mapping[str, str]) -> str:
         """Return the expression with variables filled in; what is not chosen is all."""
-        values = {**BUILT_IN, **chosen}
-        return re.sub(r"\$(\w+)", lambda found: values.get(found[1], ".*"), self.expression)
+        values = {**BUILT_IN, **ALL, **chosen}
+        return re.sub(r"\$([a-z_]\w*)", lambda found: values[found[1]], self.expression)
 
 
 def panels(board: Json) -> list[Json]:

@@ -97,6 +97,7 @@ def test_an_alert_is_shown_to_fire_and_not_to(name: str) -> None:
 def test_each_recording_rule_is_in_a_test_of_rules() -> None:
     text = "".join(path.read_text() for path in TESTS)
     assert recording.SUCCESS.name in text
+    assert recording.MAGNITUDE.name in text
     assert recording.STEPS.name in (RULES / "alerts.yaml").read_text()  # what the tests of stalled runs stand on
 
 

@@ -114,14 +114,14 @@ def test_every_variable_that_is_used_is_defined_and_the_other_way_round(board: J
 
 def test_there_is_a_variable_for_each_thing_to_choose() -> None:
     defined = {variable["name"] for board in BOARDS.values() for variable in board["templating"]["list"]}
-    assert defined == {*VARIABLES.values(), "trace"}
+    assert defined == {*VARIABLES.values(), "distribution", "trace"}
 
 
 @EACH
 def test_a_variable_that_may_be_all_matches_what_has_no_such_label(board: Json) -> None:
     for variable in board["templating"]["list"]:
         if variable.get("includeAll"):
-            assert variable["allValue"] == ".*"
+            assert variable["allValue"] == ("^$" if variable["name"] == "distribution" else ".*")
             assert f'=~"${variable["name"]}"' in json.dumps(board).replace('\\"', '"')
 
 

@@ -69,9 +69,9 @@ class Seen:
     run: str
     end: float
 
-    def ask(self, stack: Stack, asked: Asked) -> list[Any]:
+    def ask(self, stack: Stack, asked: Asked, **chosen: str) -> list[Any]:
         """Return what a query returns, as Grafana would ask it when the run was over."""
-        expression = asked.filled({"service": self.service, "run": self.run})
+        expression = asked.filled({"service": self.service, "run": self.run, **chosen})
         if asked.instant:
             return [each for each in samples(stack, expression, time=self.end) if _says_something(each)]
         answer = fetch(
@@ -110,6 +110,17 @@ def eventful(stack: Stack, stack_folder: Path, tmp_path_factory: pytest.TempPath
 def test_a_query_is_answered_after_the_demo_or_is_listed(stack: Stack, demo: Seen, asked: Asked) -> None:
     answered = bool(demo.ask(stack, asked))
     assert answered is (asked.where not in EXPECTED_EMPTY), asked.expression
+
+
+def test_a_distribution_is_that_of_one_parameter_or_of_all(stack: Stack, demo: Seen) -> None:
+    (asked,) = [each for each in PANELS if each.where == "nissa-gradients / Distribution / Absolute values A"]
+    counted = Asked(asked.where, f"histogram_count({asked.expression})", instant=False)
+    one, everything_ = demo.ask(stack, counted, distribution="head[.]weight"), demo.ask(stack, counted)
+    assert 0 < _most(one) < _most(everything_)
+
+
+def _most(found: list[Any]) -> float:
+    return max(float(value) for each in found for _, value in each["values"])
 
 
 @pytest.mark.parametrize("where", EXPECTED_EMPTY)
