@@ -21,8 +21,6 @@ from nissa.semconv import metrics
 
 RATE: Final = "$__rate_interval"
 NONE_YET: Final = "No step was taken in this time"
-
-
 NOT_VALIDATED: Final = "Nothing was validated in this time"
 
 _EPOCH = stat(
@@ -36,7 +34,7 @@ _STEP = stat(
 )
 
 _SPEED = stat(
-    About("Steps per second", "Of all environments and ranks together.", PER_SECOND, NONE_YET),
+    About("Steps per second", "Of all environments and ranks together, within epochs.", PER_SECOND, NONE_YET),
     Query(summed(f"rate({chosen(metrics.STEP_DURATION, part='count')}[{RATE}])")),
 )
 

@@ -29,8 +29,6 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline, spans
 
 _NO_GATE: Final = "No gate judged a seed in this time"
-
-
 _BY_STAGE = lines(
     About("Seeds by stage", "Each seed counts in the one stage that it is in.", COUNT, NO_SEED),
     Query(f"{summed(chosen(metrics.SEED_COUNT), attr.SEED_STAGE)} > 0", legend(attr.SEED_STAGE)),
@@ -81,7 +79,7 @@ _FAILED = bars(
 
 
 def _judged(given: dict[str, str]) -> str:
-    return summed(latest(chosen(metrics.GATE_EVALUATIONS, dict(given))), attr.GATE_NAME)
+    return summed(latest(chosen(metrics.GATE_EVALUATIONS, given)), attr.GATE_NAME)
 
 
 _PASSED = bars(

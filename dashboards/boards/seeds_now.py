@@ -26,8 +26,6 @@ from nissa.semconv import metrics, spans
 
 NO_SEED: Final = "No seed germinated in this time"
 SUCCESS: Final = falling(0.5, 0.7)
-
-
 THIS_RUN: Final = {attr.RUN_ID: "${run}"}
 
 

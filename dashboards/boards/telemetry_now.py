@@ -20,12 +20,8 @@ from nissa.semconv import metrics, pipeline
 
 PROCESS: Final = (attr.RUN_ID, attr.RANK)
 _ANY: Final = rising(1, 6)
-
-
 SILENT: Final = "No process of this run exported in this time"
 NO_COLLECTOR: Final = "The collector says nothing of itself: it is down, or Prometheus does not take what it sends"
-
-
 NO_LOSS: Final = "Nothing was lost"
 
 
