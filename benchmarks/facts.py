@@ -19,15 +19,24 @@ def facts(threads: int, device: str = "cpu") -> dict[str, str]:
     """Return machine, versions and day; a commit with a ``+`` had changes that are not committed."""
     import torch  # noqa: PLC0415 - what starts processes to time imports does without it
 
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     machine = f"{_processor()}; {os.cpu_count()} cores; {threads} threads"
     return {
         "machine": machine if device == "cpu" else f"{torch.cuda.get_device_name()}; {machine}",
         "torch": torch.__version__,
-        "commit": commit,
+        "commit": _commit(),
         "date": datetime.now(tz=UTC).date().isoformat(),
     }
+
+
+def _commit() -> str:
+    head = _git("rev-parse", "--short", "HEAD")
+    # What a benchmark writes while it goes on changes nothing of what it measures.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", ":!benchmarks/results")
+    return f"{head}+" if changed else head
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
 
 
 def _processor() -> str:

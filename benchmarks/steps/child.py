@@ -67,7 +67,10 @@ class Training:
     @contextmanager
     def timed(self, watching: Watching | None) -> Iterator[Calls]:
         """Attach a way, or nothing, between hooks that take the time."""
-        hooks = [self.optimizer.register_step_pre_hook(self._begin), self.optimizer.register_step_post_hook(self._begin)]
+        hooks = [
+            self.optimizer.register_step_pre_hook(self._begin),
+            self.optimizer.register_step_post_hook(self._begin),
+        ]
         if watching is None:
             yield Calls()
         else:

@@ -15,9 +15,6 @@ from benchmarks.steps.table import WAYS
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-COUNTED = 10
-"""Steps that are counted."""
-
 FEWEST_ROUNDS = 3
 
 Told = dict[str, Any]
@@ -37,15 +34,16 @@ class Runner:
         self._process.start()
         theirs.close()
         self._connection.recv()
-        self._bare = self._ask("count", COUNTED, watched=False)
-        self._watched = self._ask("count", COUNTED, watched=True)
+        every = WAYS[way].every
+        self._bare = self._ask("count", every, watched=False)
+        self._watched = self._ask("count", every, watched=True)
         self._ask("pair", 2, bare_first=True)
 
     def pair(self) -> None:
         """Train a pair of blocks, in an order that alternates: what grows over time then weighs on both."""
         steps = WAYS[self.way].steps
         told = self._ask("pair", steps, bare_first=len(self.pairs) % 2 == 0)
-        self.pairs.append({"steps": steps, **{"background": 0.0, "inside": 0.0}, **told})
+        self.pairs.append({"steps": steps, "background": 0.0, "inside": 0.0, **told})
 
     def close(self) -> None:
         """End the process."""
@@ -58,7 +56,7 @@ class Runner:
         way = WAYS[self.way]
         found = {
             **timing(self.pairs, way.every, apart=way.profile is not None or "standard" in self.way),
-            **counted(self._watched, self._bare, COUNTED / way.every),
+            **counted(self._watched, self._bare),
             "version": _version(way.package),
         }
         if self.end:

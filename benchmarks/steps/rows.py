@@ -28,7 +28,11 @@ STEPS: Final = (
     "peak_mib",
     "bytes",
 )
-LIVE: Final = ("model", "profile", *(f"{name}{end}" for name in ("told", "took", "factor") for end in ("", "_low", "_high")))
+LIVE: Final = (
+    "model",
+    "profile",
+    *(f"{name}{end}" for name in ("told", "took", "factor") for end in ("", "_low", "_high")),
+)
 
 
 def interval(name: str, estimate: Estimate, form: str) -> dict[str, str]:
@@ -71,9 +75,9 @@ def own(pairs: Pairs) -> Estimate:
     return extra([pair["bare"] + pair["inside"] + pair["background"] for pair in pairs], bare)
 
 
-def counted(watched: Mapping[str, float], bare: Mapping[str, float], samples: float) -> dict[str, int]:
-    """Return reads and operations that a sampled step adds."""
-    return {name: round((watched[name] - bare[name]) / samples) for name in ("reads", "operations")}
+def counted(watched: Mapping[str, float], bare: Mapping[str, float]) -> dict[str, int]:
+    """Return reads and operations that a way adds to as many steps as it takes one sample of."""
+    return {name: round(watched[name] - bare[name]) for name in ("reads", "operations")}
 
 
 def live(told: Sequence[Sequence[float]], pairs: Pairs) -> dict[str, str]:
