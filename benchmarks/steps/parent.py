@@ -29,15 +29,20 @@ class Runner:
         self.way = way
         self.pairs: list[Told] = []
         self.end: Told = {}
+        self._bare: Told = {}
+        self._watched: Told = {}
         self._connection: Connection = ours
         self._process = context.Process(target=serve, args=(theirs, way, model, settings))
         self._process.start()
         theirs.close()
+
+    def prepare(self) -> None:
+        """Wait until it has begun, count what it dispatches, and warm up."""
         self._connection.recv()
-        every = WAYS[way].every
+        every = WAYS[self.way].every
         self._bare = self._ask("count", every, watched=False)
         self._watched = self._ask("count", every, watched=True)
-        self._ask("pair", 2, bare_first=True)
+        self._ask("pair", 1, bare_first=True)
 
     def pair(self) -> None:
         """Train a pair of blocks, in an order that alternates: what grows over time then weighs on both."""
@@ -79,6 +84,8 @@ def measure(
 ) -> list[Runner]:
     """Run rounds until a time of `monotonic`, three at least; report after each, and at the end."""
     runners = [Runner(way, model, settings) for way in ways]
+    for runner in runners:
+        runner.prepare()
     rounds, longest = 0, 0.0
     while rounds < FEWEST_ROUNDS or monotonic() + longest < deadline:
         began = monotonic()
