@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 BENCH_VENV ?= .venv-bench
 BENCH := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
-MINUTES ?= 18
+MINUTES ?= 20
+RUNS ?= 4
 
 .PHONY: help demo test test-full check format generate requirements bench plots capture stack stack-down clean
 
@@ -50,7 +51,7 @@ capture: $(READY) ## Run the demo and keep a picture of it for the README
 	$(BIN)/python -m scripts.capture docs/images/demo.svg
 
 bench: $(BENCH_READY) ## Measure what watching costs; 25 minutes, on a machine that does nothing else
-	$(BENCH)/python -m benchmarks.startup
+	$(BENCH)/python -m benchmarks.startup --runs $(RUNS)
 	$(BENCH)/python -m benchmarks.growth
 	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)
 	$(BENCH)/python -m benchmarks.plots

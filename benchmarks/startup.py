@@ -20,8 +20,6 @@ from benchmarks.facts import COLUMNS, RESULTS, facts, write
 from benchmarks.steps.statistics import Estimate, mean
 
 FIELDS = ("what", "value", "low", "high", "unit", "repetitions", "about", *COLUMNS)
-RUNS = 5
-
 _TIMED = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 _COMMON = """
@@ -102,7 +100,7 @@ def seconds(code: str) -> float:
     return float(script(_TIMED.format(code)))
 
 
-def imports() -> dict[str, list[float]]:
+def imports(runs: int) -> dict[str, list[float]]:
     """Return milliseconds by what is imported, warm: the files were read before."""
     statements = {
         "import torch": "import torch",
@@ -111,24 +109,24 @@ def imports() -> dict[str, list[float]]:
     }
     for code in statements.values():
         seconds(code)
-    return {what: [seconds(code) * 1000 for _ in range(RUNS)] for what, code in statements.items()}
+    return {what: [seconds(code) * 1000 for _ in range(runs)] for what, code in statements.items()}
 
 
-def starts(**environment: str) -> dict[str, list[float]]:
+def starts(runs: int, **environment: str) -> dict[str, list[float]]:
     """Return milliseconds by what a run does at its beginning and end."""
     script(_COMMON + _START, **environment)
-    found = [json.loads(script(_COMMON + _START, **environment)) for _ in range(RUNS)]
+    found = [json.loads(script(_COMMON + _START, **environment)) for _ in range(runs)]
     return {name: [each[name] * 1000 for each in found] for name in found[0]}
 
 
-def memory() -> list[float]:
+def memory(runs: int) -> list[float]:
     """Return MiB per 1,000 streams: what 600 tensors more take, by the streams that they have."""
 
     def grown(tensors: int) -> float:
         told = json.loads(script(_COMMON + _MEMORY, tensors))
         return float(told["after"]) - float(told["before"])
 
-    return [(grown(700) - grown(100)) / (600 * streams_per_tensor()) * 1000 for _ in range(3)]
+    return [(grown(700) - grown(100)) / (600 * streams_per_tensor()) * 1000 for _ in range(runs)]
 
 
 def streams_per_tensor() -> int:
@@ -186,7 +184,7 @@ def per_sample(size: Callable[[int], int]) -> float:
     return (size(21) - size(1)) / 20
 
 
-def lines() -> list[dict[str, Any]]:
+def lines(runs: int) -> list[dict[str, Any]]:
     """Return the lines of the results."""
     found: list[dict[str, Any]] = []
 
@@ -196,7 +194,7 @@ def lines() -> list[dict[str, Any]]:
         found.append({"what": what, **numbers, "unit": unit, "repetitions": len(values), "about": about})
         print(what, numbers["value"], unit, file=sys.stderr, flush=True)
 
-    for what, values in imports().items():
+    for what, values in imports(runs).items():
         add(what, values, "ms")
     names = {
         "start": (
@@ -207,13 +205,13 @@ def lines() -> list[dict[str, Any]]:
         "first": ("first sampled step", "with loading the compiled kernel"),
         "exit": ("end of a run, to files", "after 51 steps, with the last export"),
     }
-    for name, values in starts().items():
+    for name, values in starts(runs).items():
         add(names[name][0], values, "ms", names[name][1])
     dead = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"}
     dead["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-    add("end of a run, collector gone", starts(**dead)["exit"], "ms", "limits.exit_timeout_seconds bounds it")
+    add("end of a run, collector gone", starts(runs, **dead)["exit"], "ms", "limits.exit_timeout_seconds bounds it")
     about = f"{streams_per_tensor()} streams per tensor, after 20 samples"
-    add("resident memory per 1,000 streams", memory(), "MiB", about, ".2f")
+    add("resident memory per 1,000 streams", memory(runs), "MiB", about, ".2f")
     ways: dict[str, Callable[[int], int]] = {
         "metrics.jsonl": files,
         "OTLP over HTTP": lambda samples: wire(samples, "none"),
@@ -233,11 +231,12 @@ def lines() -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int, default=5, help="of each process")
     parser.add_argument("--into", type=Path, default=RESULTS)
     given = parser.parse_args()
     began = perf_counter()
     told = facts(1)
-    write(given.into / "startup.csv", FIELDS, [{**line, **told} for line in lines()])
+    write(given.into / "startup.csv", FIELDS, [{**line, **told} for line in lines(given.runs)])
     print(f"{perf_counter() - began:.0f} s", file=sys.stderr)
 
 

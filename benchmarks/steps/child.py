@@ -104,18 +104,11 @@ class Training:
 
 
 class Child:
-    """Answers the parent.
+    """Answers the parent."""
 
-    Args:
-        every: Watched seconds from one export to the next.
-    """
-
-    def __init__(self, training: Training, watching: Watching, folder: Path, every: float) -> None:
+    def __init__(self, training: Training, watching: Watching) -> None:
         self._training = training
         self._watching = watching
-        self._folder = folder
-        self._every = every
-        self._owed = 0.0
         self.steps = 0
         self.blocks: list[tuple[int, int]] = []
 
@@ -146,16 +139,14 @@ class Child:
             training.wait()
             inside, threads = training.inside, background() if background else 0.0
             at, busy, began = time_ns(), process_time(), perf_counter()
-            if watched and self._owed >= self._every:
-                self._owed -= self._every
-                self._watching.export()
+            if watched:
+                self._watching.export()  # of what the block before has left, while this one trains
             for _ in range(count):
                 training.step(calls)
             training.wait()
             seconds, busy = perf_counter() - began, process_time() - busy
         if not watched:
             return {"bare": seconds, "bare_busy": busy}
-        self._owed += seconds
         self.steps += count
         self.blocks.append((at, time_ns()))
         sleep(_SETTLING)
@@ -176,7 +167,7 @@ def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with WAYS[way].entering(training.network, training.optimizer, folder) as watching:
-            child = Child(training, watching, folder, settings["export_seconds"])
+            child = Child(training, watching)
             connection.send("ready")
             _answer(connection, child)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

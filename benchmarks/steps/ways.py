@@ -35,7 +35,7 @@ class Watching:
 
     Args:
         attached: Enters what makes a training watched; in between it is bare.
-        export: Begins an export in the background, as it happens every 15 seconds by default.
+        export: Begins an export in the background; called once in each watched block.
         background: Returns CPU seconds of the way's own threads so far; None where it has none that can be told apart.
     """
 
