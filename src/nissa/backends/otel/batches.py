@@ -11,7 +11,7 @@ from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExpo
 from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData, ResourceMetrics, ScopeMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from opentelemetry.sdk.metrics.export import Metric
 
@@ -38,19 +38,24 @@ def batches(data: MetricsData, most: int) -> "Iterator[MetricsData]":
                 yield MetricsData([_resource(resource, scope, metrics)])
 
 
-def _filled(metrics: "list[Metric]", most: int) -> "Iterator[list[Metric]]":
+def _filled(metrics: "Sequence[Metric]", most: int) -> "Iterator[list[Metric]]":
     batch: list[Metric] = []
     room = most
     for metric in metrics:
         points = list(metric.data.data_points)
         while points:
-            batch.append(replace(metric, data=replace(metric.data, data_points=points[:room])))
+            batch.append(_part(metric, points[:room]))
             points, room = points[room:], max(0, room - len(points))
             if not room:
                 yield batch
                 batch, room = [], most
     if batch:
         yield batch
+
+
+def _part(metric: "Metric", points: "list[Any]") -> "Metric":
+    data: Any = metric.data  # of whichever kind it is, the points are of the same
+    return replace(metric, data=replace(data, data_points=points))
 
 
 def _resource(resource: ResourceMetrics, scope: ScopeMetrics, metrics: "list[Metric]") -> ResourceMetrics:
