@@ -161,6 +161,8 @@ def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
     training = Training(model, settings["device"])
+    connection.send("loaded")
+    connection.recv()  # processes load side by side, but train one at a time
     for _ in range(3):
         training.step(Calls())
     peak = training.peak()

@@ -37,7 +37,9 @@ class Runner:
         theirs.close()
 
     def prepare(self) -> None:
-        """Wait until it has begun, count what it dispatches, and warm up."""
+        """Let it begin, count what it dispatches, and warm up."""
+        self._connection.recv()
+        self._connection.send("begin")
         self._connection.recv()
         every = WAYS[self.way].every
         self._bare = self._ask("count", every, watched=False)
