@@ -11,12 +11,15 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
-COLUMNS = ("machine", "torch", "commit", "date")
+COLUMNS = ("machine", "torch", "commit", "date", "load")
 """The columns of `facts`."""
 
 
 def facts(threads: int, device: str = "cpu") -> dict[str, str]:
-    """Return machine, versions and day; a commit with a ``+`` had changes that are not committed."""
+    """Return machine, versions, day, and the machine's load over the five minutes before.
+
+    A commit with a ``+`` had changes that are not committed.
+    """
     import torch  # noqa: PLC0415 - what starts processes to time imports does without it
 
     machine = f"{_processor()}; {os.cpu_count()} cores; {threads} threads"
@@ -25,6 +28,7 @@ def facts(threads: int, device: str = "cpu") -> dict[str, str]:
         "torch": torch.__version__,
         "commit": _commit(),
         "date": datetime.now(tz=UTC).date().isoformat(),
+        "load": f"{os.getloadavg()[1]:.2f}",
     }
 
 

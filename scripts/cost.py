@@ -55,8 +55,14 @@ def _where(_table: Table, results: Path) -> str:
     bare = ", ".join(f"{row['model']} {float(row['bare_ms']):.0f} ms" for row in rows if row["way"] == "bare")
     return (
         f"Measured on `{first['machine']}` with torch `{first['torch']}`, at commit `{first['commit']}` on {first['date']}. "
-        f"A bare step takes {bare}.\n"
+        f"A bare step takes {bare}. {_quiet(first)}\n"
     )
+
+
+def _quiet(row: Row) -> str:
+    if row.get("load"):
+        return f"The load of the machine over the five minutes before was {row['load']}: what this very benchmark did then is in it."
+    return "Others used the machine meanwhile; by how much was not recorded."
 
 
 def _goals(table: Table, results: Path) -> str:
