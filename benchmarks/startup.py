@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import perf_counter
@@ -184,18 +184,18 @@ def per_sample(size: Callable[[int], int]) -> float:
     return (size(21) - size(1)) / 20
 
 
-def lines(runs: int) -> list[dict[str, Any]]:
-    """Return the lines of the results."""
-    found: list[dict[str, Any]] = []
+def line(what: str, values: list[float], unit: str, about: str = "", form: str = ".1f") -> dict[str, Any]:
+    """Return a line of the results."""
+    estimate = mean(values) if len(values) > 1 else Estimate(*values * 3)
+    numbers = {name: format(getattr(estimate, name), form) for name in ("value", "low", "high")}
+    print(what, numbers["value"], unit, file=sys.stderr, flush=True)
+    return {"what": what, **numbers, "unit": unit, "repetitions": len(values), "about": about}
 
-    def add(what: str, values: list[float], unit: str, about: str = "", form: str = ".1f") -> None:
-        estimate = mean(values) if len(values) > 1 else Estimate(*values * 3)
-        numbers = {name: format(getattr(estimate, name), form) for name in ("value", "low", "high")}
-        found.append({"what": what, **numbers, "unit": unit, "repetitions": len(values), "about": about})
-        print(what, numbers["value"], unit, file=sys.stderr, flush=True)
 
+def lines(runs: int) -> Iterator[dict[str, Any]]:
+    """Yield the lines of the results."""
     for what, values in imports(runs).items():
-        add(what, values, "ms")
+        yield line(what, values, "ms")
     names = {
         "start": (
             "nissa.start() to a run that is ready",
@@ -206,26 +206,27 @@ def lines(runs: int) -> list[dict[str, Any]]:
         "exit": ("end of a run, to files", "after 51 steps, with the last export"),
     }
     for name, values in starts(runs).items():
-        add(names[name][0], values, "ms", names[name][1])
+        yield line(names[name][0], values, "ms", names[name][1])
     dead = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"}
     dead["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-    add("end of a run, collector gone", starts(runs, **dead)["exit"], "ms", "limits.exit_timeout_seconds bounds it")
+    yield line(
+        "end of a run, collector gone", starts(runs, **dead)["exit"], "ms", "limits.exit_timeout_seconds bounds it"
+    )
     about = f"{streams_per_tensor()} streams per tensor, after 20 samples"
-    add("resident memory per 1,000 streams", memory(runs), "MiB", about, ".2f")
+    yield line("resident memory per 1,000 streams", memory(runs), "MiB", about, ".2f")
     ways: dict[str, Callable[[int], int]] = {
         "metrics.jsonl": files,
         "OTLP over HTTP": lambda samples: wire(samples, "none"),
         "OTLP over HTTP, gzip": lambda samples: wire(samples, "gzip"),
     }
     for what, size in ways.items():
-        add(
+        yield line(
             f"an export of 1 sample, 150 tensors, {what}",
             [size(1) / 1024],
             "KiB",
             "diagnostic, the run's other metrics too",
         )
-        add(f"each further sample, {what}", [per_sample(size) / 1024], "KiB")
-    return found
+        yield line(f"each further sample, {what}", [per_sample(size) / 1024], "KiB")
 
 
 def main() -> None:
@@ -236,7 +237,10 @@ def main() -> None:
     given = parser.parse_args()
     began = perf_counter()
     told = facts(1)
-    write(given.into / "startup.csv", FIELDS, [{**line, **told} for line in lines(given.runs)])
+    found: list[dict[str, Any]] = []
+    for each in lines(given.runs):
+        found.append({**each, **told})
+        write(given.into / "startup.csv", FIELDS, found)
     print(f"{perf_counter() - began:.0f} s", file=sys.stderr)
 
 
