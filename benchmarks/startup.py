@@ -80,7 +80,6 @@ with start("diagnostic") as run:
     run.watch(model, optimizer)
     for _ in range(int(sys.argv[2])):
         optimizer.step()
-    run.flush(30)
 """
 
 
