@@ -38,7 +38,8 @@ class Results:
             if runner.pairs
         ]
         write(self._into / "steps.csv", (*STEPS, *COLUMNS), rows)
-        profiles = [(row, WAYS[row["way"]].profile) for row in rows]
+        # One pair has no interval.
+        profiles = [(row, WAYS[row["way"]].profile) for row in rows if int(row["pairs"]) > 1]
         write(self._into / "overhead.csv", OVERHEAD, [_overhead(row, profile) for row, profile in profiles if profile])
         pairs = [{"model": name, "way": runner.way, **pair} for name, runner in everything for pair in runner.pairs]
         write(self._into / "pairs.csv", ("model", "way", *PAIR), pairs)
