@@ -53,16 +53,17 @@ def _where(_table: Table, results: Path) -> str:
         return _NOT_YET
     first = rows[0]
     bare = ", ".join(f"{row['model']} {float(row['bare_ms']):.0f} ms" for row in rows if row["way"] == "bare")
-    return (
-        f"Measured on `{first['machine']}` with torch `{first['torch']}`, at commit `{first['commit']}` on {first['date']}. "
-        f"A bare step takes {bare}. {_quiet(first)}\n"
+    return f"{_measured(first)} A bare step takes {bare}.\n"
+
+
+def _measured(row: Row) -> str:
+    load = row.get("load")
+    quiet = (
+        f"the load of the machine over the five minutes before was {load}, with what the benchmark itself did then"
+        if load
+        else "others used the machine meanwhile"
     )
-
-
-def _quiet(row: Row) -> str:
-    if row.get("load"):
-        return f"The load of the machine over the five minutes before was {row['load']}: what this very benchmark did then is in it."
-    return "Others used the machine meanwhile; by how much was not recorded."
+    return f"Measured on `{row['machine']}` with torch `{row['torch']}`, at commit `{row['commit']}` on {row['date']}; {quiet}."
 
 
 def _goals(table: Table, results: Path) -> str:
@@ -108,7 +109,7 @@ def _steps(table: Table, results: Path) -> str:
     for model in dict.fromkeys(row["model"] for row in rows):
         lines = [_step(row) for row in rows if row["model"] == model]
         told += f"### {model}\n\n{table(head, lines)}\n"
-    return told.rstrip("\n") + "\n"
+    return f"{told}![What a sampled step adds, by way of watching](../images/cost-per-sample.svg)\n"
 
 
 def _step(row: Row) -> list[str]:
@@ -131,7 +132,9 @@ def _growth(table: Table, results: Path) -> str:
     if not rows:
         return _NOT_YET
     head = ["tensors", "elements", "MiB of gradients", "training thread, ms", "Nissa's threads, ms", "GB/s"]
-    return table(head, [_grown(row) for row in rows]) + "\n" + _law(rows)
+    plot = "![Cost of a sampled step by bytes and by tensors](../images/cost-growth.svg)\n"
+    parts = [table(head, [_grown(row) for row in rows]), _law(rows), f"{_measured(rows[0])}\n", plot]
+    return "\n".join(part for part in parts if part)
 
 
 def _grown(row: Row) -> list[str]:
@@ -192,7 +195,7 @@ def _startup(table: Table, results: Path) -> str:
         value = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
         text = spread(value, number) if int(row["repetitions"]) > 1 else number(value.value)
         lines.append([row["what"], f"{text} {row['unit']}", row["about"]])
-    return table(["what", "measured", "about"], lines)
+    return f"{table(['what', 'measured', 'about'], lines)}\n{_measured(rows[0])}\n"
 
 
 def spread(value: Estimate, shown: Callable[[float], str]) -> str:
