@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.facts import COLUMNS, RESULTS, facts, write
-from benchmarks.steps.models import MODELS
+from benchmarks.steps.models import MEASURED, MODELS
 from benchmarks.steps.parent import Runner, installed, measure
 from benchmarks.steps.rows import LIVE, PAIR, STEPS
 from benchmarks.steps.table import WAYS
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=RESULTS)
     given = parser.parse_args()
     ways = installed(dict.fromkeys(["bare", *(given.way or WAYS)]))
-    models = given.model or list(MODELS)
+    models = given.model or MEASURED
     results = Results(given.into, facts(given.threads, given.device), given.threads)
     settings = {"threads": given.threads, "device": given.device}
     ends = monotonic() + given.minutes * 60

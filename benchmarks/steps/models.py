@@ -53,6 +53,12 @@ def gpt(device: str = "cpu") -> Training:
     return model, lambda network: F.cross_entropy(network(text[:, :-1]), text[:, 1:])
 
 
+def tiny(device: str = "cpu") -> Training:
+    """Return a language model that is small enough to rehearse with; its numbers say nothing."""
+    text = torch.randint(0, 100, (2, 17)).to(device)
+    return Gpt(32, 100, 16).to(device), lambda network: F.cross_entropy(network(text[:, :-1]), text[:, 1:])
+
+
 def _convolution(inward: int, outward: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU())
 
@@ -73,4 +79,7 @@ def convnet(device: str = "cpu") -> Training:
     return model, lambda network: F.cross_entropy(network(images), labels)
 
 
-MODELS: dict[str, Callable[[str], Training]] = {"gpt": gpt, "convnet": convnet}
+MODELS: dict[str, Callable[[str], Training]] = {"gpt": gpt, "convnet": convnet, "tiny": tiny}
+
+MEASURED = ("gpt", "convnet")
+"""Those that results are of."""
