@@ -86,15 +86,15 @@ def measure(
 ) -> list[Runner]:
     """Run rounds until a time of `monotonic`, three at least; report after each, and at the end."""
     runners = [Runner(way, model, settings) for way in ways]
-    for runner in runners:
-        runner.prepare()
+    runners = [runner for runner in runners if _alive(runner, runner.prepare)]
     rounds, longest = 0, 0.0
     while rounds < FEWEST_ROUNDS or monotonic() + longest < deadline:
         began = monotonic()
         turns = [runner for runner in runners if rounds % WAYS[runner.way].rounds == 0 or not runner.pairs]
         random.shuffle(turns)
         for runner in turns:
-            runner.pair()
+            if not _alive(runner, runner.pair):
+                runners.remove(runner)
         rounds += 1
         longest = max(longest, monotonic() - began) if rounds > 1 else 0.0
         print(f"{model}: round {rounds}, {monotonic() - began:.0f} s", file=sys.stderr, flush=True)
@@ -103,6 +103,16 @@ def measure(
         runner.close()
     report(runners)
     return runners
+
+
+def _alive(runner: Runner, method: Callable[[], None]) -> bool:
+    """Call a method; whether the process was still there to answer. One that ends costs its way alone."""
+    try:
+        method()
+    except (EOFError, OSError):
+        print(f"{runner.way} is left out: its process has ended, and says above why", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _version(package: str | None) -> str:
