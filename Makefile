@@ -4,8 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH_VENV ?= .venv-bench
+BENCH := $(BENCH_VENV)/bin
+BENCH_READY := $(BENCH_VENV)/.ready
+MINUTES ?= 20
+RUNS ?= 4
 
-.PHONY: help demo test test-full check format generate requirements capture stack stack-down clean
+.PHONY: help demo test test-full check format generate requirements bench plots capture stack stack-down clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -45,11 +50,22 @@ stack-down: $(READY) ## End them
 capture: $(READY) ## Run the demo and keep a picture of it for the README
 	$(BIN)/python -m scripts.capture docs/images/demo.svg
 
+bench: $(BENCH_READY) ## Measure what watching costs; 25 minutes, on a machine that does nothing else
+	$(BENCH)/python -m benchmarks.startup --runs $(RUNS)
+	$(BENCH)/python -m benchmarks.growth
+	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)
+	$(BENCH)/python -m benchmarks.plots
+	$(BIN)/python -m scripts.generate
+
+plots: $(BENCH_READY) ## Draw the benchmark's results
+	$(BENCH)/python -m benchmarks.plots
+
 requirements: $(READY) ## Pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --upgrade --group dev pyproject.toml --extra demo -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --upgrade --override requirements/bench-overrides.in --constraint requirements/dev.txt requirements/bench.in pyproject.toml --extra cpu -o requirements/bench.txt
 
 clean: ## Remove the virtual environment and what runs left behind
-	rm -rf $(VENV) nissa-runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) nissa-runs .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Nissa needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Call make PYTHON=python3.12, for example.") if sys.version_info < (3, 11) else None'
@@ -58,4 +74,12 @@ $(READY): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# What is compared may ask for an older torch than ours: everything is pinned, and installed as pinned.
+$(BENCH_READY): $(READY) requirements/bench.txt
+	@echo "Setting up $(BENCH_VENV) ..."
+	@$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python $(BENCH_VENV)
+	@$(BIN)/uv pip sync --quiet --python $(BENCH)/python requirements/bench.txt
+	@$(BIN)/uv pip install --quiet --python $(BENCH)/python --no-deps -e .
 	@touch $@

@@ -46,18 +46,24 @@ class Gpt(nn.Module):
         return logits
 
 
-def gpt() -> Training:
+def gpt(device: str = "cpu") -> Training:
     """Return the language model; a batch is 6 sequences of 128 tokens."""
-    model = Gpt()
-    text = torch.randint(0, 1000, (6, 129))
+    model = Gpt().to(device)
+    text = torch.randint(0, 1000, (6, 129)).to(device)
     return model, lambda network: F.cross_entropy(network(text[:, :-1]), text[:, 1:])
+
+
+def tiny(device: str = "cpu") -> Training:
+    """Return a language model that is small enough to rehearse with; its numbers say nothing."""
+    text = torch.randint(0, 100, (2, 17)).to(device)
+    return Gpt(32, 100, 16).to(device), lambda network: F.cross_entropy(network(text[:, :-1]), text[:, 1:])
 
 
 def _convolution(inward: int, outward: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inward, outward, 3, padding=1, bias=False), nn.BatchNorm2d(outward), nn.ReLU())
 
 
-def convnet() -> Training:
+def convnet(device: str = "cpu") -> Training:
     """Return the convolutional net, 32 tensors and 4.7 M elements; a batch is 48 images of 32 by 32."""
     widths = (3, 64, 64, "half", 128, 128, "half", 256, 256, "half", 512, 512)
     layers: list[nn.Module] = []
@@ -68,9 +74,12 @@ def convnet() -> Training:
             continue
         layers.append(_convolution(before, width))
         before = width
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10))
-    images, labels = torch.randn(48, 3, 32, 32), torch.randint(0, 10, (48,))
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 10)).to(device)
+    images, labels = torch.randn(48, 3, 32, 32).to(device), torch.randint(0, 10, (48,)).to(device)
     return model, lambda network: F.cross_entropy(network(images), labels)
 
 
-MODELS: dict[str, Callable[[], Training]] = {"gpt": gpt, "convnet": convnet}
+MODELS: dict[str, Callable[[str], Training]] = {"gpt": gpt, "convnet": convnet, "tiny": tiny}
+
+MEASURED = ("gpt", "convnet")
+"""Those that results are of."""

@@ -1,6 +1,7 @@
-"""The ways of watching: each is a context in which a training runs, and yields what to call before ``optimizer.step()``."""
+"""The ways of watching: Nissa's profiles, and how any way is entered, attached to a training, and taken off again."""
 
-import os
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,11 +11,40 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-VANISHING, EXPLODING = 1e-7, 1e3
-"""The document's thresholds."""
 
-BeforeStep = Callable[[Tensor], None]
-Watching = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[BeforeStep]]
+def nothing(*_: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """What a training loop calls while it is watched.
+
+    Args:
+        before: Called with the loss after ``loss.backward()``, before ``optimizer.step()``.
+        after: Called after ``optimizer.step()``.
+    """
+
+    before: Callable[[Tensor], None] = nothing
+    after: Callable[[], None] = nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """A way that has been entered.
+
+    Args:
+        attached: Enters what makes a training watched; in between it is bare.
+        export: Begins an export in the background; called once in each watched block.
+        background: Returns CPU seconds of the way's own threads so far; None where it has none that can be told apart.
+    """
+
+    attached: Callable[[], AbstractContextManager[Calls]]
+    export: Callable[[], None] = nothing
+    background: Callable[[], float] | None = None
+
+
+Entering = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[Watching]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,127 +52,58 @@ class Way:
     """A way of watching.
 
     Args:
-        watching: Enters it; the folder is where it may write.
+        entering: Enters it; the folder is where it may write.
         every: Steps from one sample to the next.
+        steps: Steps of a block.
+        rounds: It takes part in each so-manieth round.
         profile: The profile of Nissa that it is, without changes; None for everything else.
+        package: Distribution that it needs.
     """
 
-    watching: Watching
+    entering: Entering
     every: int = 1
+    steps: int = 10
+    rounds: int = 1
     profile: str | None = None
+    package: str | None = None
 
 
 @contextmanager
-def bare(_model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[BeforeStep]:
-    """Watch nothing."""
-    yield lambda _loss: None
-
-
-def nissa(profile: str, **settings: Any) -> Watching:
-    """Return what watches with a profile of Nissa, writing to files."""
+def bare(_model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Watching]:
+    """Watch nothing: what is told of it is the noise of the benchmark."""
 
     @contextmanager
-    def watching(model: nn.Module, optimizer: Optimizer, folder: Path) -> Iterator[BeforeStep]:
+    def attached() -> Iterator[Calls]:
+        yield Calls()
+
+    yield Watching(attached)
+
+
+def nissa(profile: str, **settings: Any) -> Entering:
+    """Return what watches with a profile of Nissa, writing to files.
+
+    Metrics are exported when the benchmark says so: a timer would as well strike in a block that is not watched.
+    """
+
+    @contextmanager
+    def entering(model: nn.Module, optimizer: Optimizer, folder: Path) -> Iterator[Watching]:
         import nissa  # noqa: PLC0415 - only what is measured is imported
+        from nissa.gradients.background import thread_times  # noqa: PLC0415 - as above
 
-        given = {"files": {"directory": str(folder)}, "console": {"enabled": False}, **settings}
-        with nissa.start(profile, service_name="bench", **given) as run:
-            run.watch(model, optimizer)
-            with run.epoch(0):
-                yield run.log_loss
+        logging.getLogger("nissa").setLevel(logging.ERROR)  # weights that a benchmark trains on noise raise red flags
+        files = {"directory": str(folder), "export_interval_seconds": 3600}
+        given = {"files": files, "console": {"enabled": False}, **settings}
+        with nissa.start(profile, service_name="bench", **given) as run, run.epoch(0):
 
-    return watching
+            @contextmanager
+            def attached() -> Iterator[Calls]:
+                watch = run.watch(model, optimizer)
+                yield Calls(run.log_loss)
+                watch.close()
 
+            def export() -> None:
+                threading.Thread(target=run.flush, args=(60.0,), name="nissa-bench-export").start()
 
-@contextmanager
-def hooks(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[BeforeStep]:
-    """Watch as the seed document describes its tracker: a hook on each parameter, `.item()` on each statistic."""
-    import torch  # noqa: PLC0415 - see above
+            yield Watching(attached, export, lambda: sum(thread_times().values()) / 1e9)
 
-    found: dict[str, dict[str, float]] = {}
-
-    def record(name: str, grad: Tensor) -> None:
-        flat = grad.detach().abs().flatten()
-        numbers = {"norm": grad.norm().item(), "std": grad.std().item(), "mean": grad.mean().item()}
-        for percentile in (1, 25, 50, 75, 99):
-            numbers[f"p{percentile}"] = torch.quantile(flat, percentile / 100).item()
-        numbers["vanishing"] = (flat < VANISHING).float().mean().item()
-        numbers["exploding"] = (flat > EXPLODING).float().mean().item()
-        found[name] = numbers
-
-    def hook(name: str) -> Callable[[Tensor], None]:
-        return lambda grad: record(name, grad)
-
-    handles = [parameter.register_hook(hook(name)) for name, parameter in model.named_parameters()]
-    yield lambda _loss: None
-    for handle in handles:
-        handle.remove()
-
-
-@contextmanager
-def wandb(model: nn.Module, _optimizer: Optimizer, folder: Path) -> Iterator[BeforeStep]:
-    """Watch with ``wandb.watch(log="gradients")``, offline."""
-    os.environ.update(WANDB_MODE="offline", WANDB_SILENT="true", WANDB_DIR=str(folder))
-    import wandb  # noqa: PLC0415 - see above
-
-    run = wandb.init(project="bench", dir=str(folder))
-    run.watch(model, log="gradients", log_freq=1)
-    yield lambda loss: run.log({"loss": loss.item()})
-    run.finish()
-
-
-@contextmanager
-def lightning(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[BeforeStep]:
-    """Call Lightning's ``grad_norm`` before each step, as its documentation shows."""
-    from lightning.pytorch.utilities import grad_norm  # noqa: PLC0415 - see above
-
-    def before(_loss: Tensor) -> None:
-        grad_norm(model, norm_type=2)
-
-    yield before
-
-
-@contextmanager
-def pulsegrad(model: nn.Module, optimizer: Optimizer, folder: Path) -> Iterator[BeforeStep]:
-    """Watch with pulsegrad, every step."""
-    import pulsegrad  # noqa: PLC0415 - see above
-
-    session = pulsegrad.watch(model, optimizer, run_dir=folder / "pulsegrad", k=1)
-    with session:
-        yield lambda _loss: None
-
-
-@contextmanager
-def torchtel(model: nn.Module, _optimizer: Optimizer, folder: Path) -> Iterator[BeforeStep]:
-    """Watch with torchtel, which makes spans and reads no gradient; its spans go to a file."""
-    from opentelemetry import metrics, trace  # noqa: PLC0415 - see above
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - see above
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - see above
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415 - see above
-    from torchtel import PyTorchInstrumentor  # noqa: PLC0415 - see above
-
-    provider = TracerProvider()
-    with (folder / "spans.jsonl").open("w", encoding="utf-8") as file:
-        provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(out=file)))
-        trace.set_tracer_provider(provider)
-        metrics.set_meter_provider(MeterProvider())
-        PyTorchInstrumentor().instrument(model=model)
-        yield lambda _loss: None
-        provider.shutdown()
-
-
-EVERY_STEP = {"gradients": {"every_n_steps": 1}}
-
-WAYS: dict[str, Way] = {
-    "bare": Way(bare),
-    "minimal": Way(nissa("minimal"), profile="minimal"),
-    "standard": Way(nissa("standard"), every=10, profile="standard"),
-    "diagnostic": Way(nissa("diagnostic"), profile="diagnostic"),
-    "research": Way(nissa("research"), profile="research"),
-    "standard, every step": Way(nissa("standard", **EVERY_STEP)),
-    "hooks of the document": Way(hooks),
-    "wandb.watch": Way(wandb),
-    "Lightning grad_norm": Way(lightning),
-    "pulsegrad": Way(pulsegrad),
-    "torchtel": Way(torchtel),
-}
+    return entering

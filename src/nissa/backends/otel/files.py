@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, cast
 
 from opentelemetry.exporter.otlp.json.file._log_exporter import FileLogExporter
-from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
 from opentelemetry.exporter.otlp.json.file.trace_exporter import FileSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import SimpleLogRecordProcessor
@@ -16,6 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from nissa.backends.lines import LineFile
+from nissa.backends.otel.batches import BatchedFileMetricExporter
 from nissa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def build(folder: Path, suffix: str, resource: "Resource", interval_seconds: flo
     traces, metrics, logs = (cast("IO[str]", file) for file in files)
     tracer = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracer.add_span_processor(SimpleSpanProcessor(FileSpanExporter(stream=traces)))
-    reader = PeriodicExportingMetricReader(FileMetricExporter(stream=metrics), export_interval_millis=interval)
+    reader = PeriodicExportingMetricReader(BatchedFileMetricExporter(stream=metrics), export_interval_millis=interval)
     meter = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     logger = LoggerProvider(resource=resource, shutdown_on_exit=False)
     logger.add_log_record_processor(SimpleLogRecordProcessor(FileLogExporter(stream=logs)))

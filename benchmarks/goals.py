@@ -1,0 +1,136 @@
+"""What was promised, and whether what was measured keeps it; arithmetic alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Final
+
+import numpy as np
+
+from benchmarks.steps.statistics import Estimate, times
+
+Row = Mapping[str, str]
+
+PROFILES: Final = {
+    "cpu": {"minimal": 0.002, "standard": 0.01, "diagnostic": 0.05, "research": 0.15},
+    "cuda": {"minimal": 0.001, "standard": 0.01, "diagnostic": 0.03, "research": 0.10},
+}
+"""Ratios to the bare step of 300 ms or more, by device."""
+
+CHEAPER: Final = {"hooks of the document": 20.0, "wandb.watch": 10.0}
+"""How many times cheaper a sampled step is to be."""
+
+SAMPLED: Final = "standard, every step"
+"""The way whose sampled steps are compared."""
+
+AGREEMENT: Final = 1.5
+"""Factor within which a run's own ratio agrees with the benchmark."""
+
+
+class Verdict(StrEnum):
+    """What an interval says of a goal."""
+
+    MET = "met"
+    MISSED = "missed"
+    OPEN = "not shown"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A goal, and what was measured.
+
+    Args:
+        what: In words.
+        model: What was trained.
+        measured: With its interval.
+        least: What it should be at least.
+        most: What it should be at most.
+        percent: Whether the numbers are shares.
+    """
+
+    what: str
+    model: str
+    measured: Estimate
+    least: float = -inf
+    most: float = inf
+    percent: bool = False
+
+    @property
+    def verdict(self) -> Verdict:
+        """Met only where the whole interval is; missed where none of it is; else not shown."""
+        low, high = self.measured.low, self.measured.high
+        if self.least < low and high < self.most:
+            return Verdict.MET
+        return Verdict.MISSED if high <= self.least or low >= self.most else Verdict.OPEN
+
+    @property
+    def factor(self) -> float:
+        """How far the end of the interval that decides is beyond the goal (above 1), or within it (below 1).
+
+        Where a goal is missed, it is the measured value that is compared.
+        """
+        value = self.measured
+        above = (value.value if self.verdict is Verdict.MISSED else value.high) / self.most if self.most < inf else 0.0
+        end = value.value if self.verdict is Verdict.MISSED else value.low
+        below = 0.0 if self.least == -inf else self.least / end if end > 0 else inf
+        return max(above, below)
+
+
+def of_profiles(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
+    """Yield the goals of profiles, from the lines of ``steps.csv``."""
+    for row in rows:
+        most = PROFILES[device].get(row["way"])
+        if most is not None:
+            yield Judged(f"`{row['way']}`", row["model"], estimate(row, "ratio"), most=most, percent=True)
+
+
+def of_others(rows: Sequence[Row]) -> Iterator[Judged]:
+    """Yield how many times cheaper a sampled step is than what people would use instead."""
+    found = {(row["model"], row["way"]): _sample(row) for row in rows}
+    for (model, way), other in found.items():
+        ours = found.get((model, SAMPLED))
+        if way in CHEAPER and ours is not None:
+            yield Judged(f"a sampled step, against {way}", model, times(other, ours), least=CHEAPER[way])
+
+
+def of_live(rows: Sequence[Row]) -> Iterator[Judged]:
+    """Yield how well a run's own ratio agrees, from the lines of ``live.csv``."""
+    for row in rows:
+        what = f"`nissa.overhead.ratio` of `{row['profile']}`, by the benchmark's"
+        yield Judged(what, row["model"], estimate(row, "factor"), least=1 / AGREEMENT, most=AGREEMENT)
+
+
+def estimate(row: Row, name: str) -> Estimate:
+    """Read an estimate from its three columns."""
+    return Estimate(float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"]))
+
+
+def _sample(row: Row) -> Estimate:
+    return Estimate(float(row["sample_ms"]), float(row["sample_low"]), float(row["sample_high"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A straight line through points, and the slope of their logarithms.
+
+    Args:
+        fixed: Where it begins.
+        slope: By how much it rises per unit.
+        explained: R², the share of the variance that it explains.
+        exponent: Of a power law through the same points: 1 where cost is proportional.
+    """
+
+    fixed: float
+    slope: float
+    explained: float
+    exponent: float
+
+
+def line(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Return the line of least squares through points, of which there are three or more, all positive."""
+    across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    slope, fixed = np.polyfit(across, up, 1)
+    left = float(((up - fixed - slope * across) ** 2).sum())
+    exponent = float(np.polyfit(np.log(across), np.log(up), 1)[0])
+    return Line(float(fixed), float(slope), 1 - left / float(((up - up.mean()) ** 2).sum()), exponent)

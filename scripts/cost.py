@@ -1,0 +1,232 @@
+"""The tables of ``docs/explanation/cost.md``, from the results of ``make bench``."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Final
+
+from benchmarks.facts import RESULTS, read
+from benchmarks.goals import Judged, Line, Verdict, estimate, line, of_live, of_others, of_profiles
+from benchmarks.steps.statistics import Estimate
+
+Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
+Row = dict[str, str]
+
+_REGION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_NOT_YET: Final = "Not measured yet: `make bench` has not been run.\n"
+PLOTS: Final = {"cost-per-sample.svg": ("steps.csv",), "cost-growth.svg": ("growth.csv",)}
+"""The plots, and the results that each is drawn from."""
+
+
+def page(text: str, table: Table, results: Path = RESULTS) -> str:
+    """Return a page with its generated regions written anew."""
+
+    def region(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{REGIONS[found[2]](table, results)}\n{found[3]}"
+
+    return _REGION.sub(region, text)
+
+
+def digest(names: Iterable[str], results: Path = RESULTS) -> str:
+    """Return what stands in a plot that was drawn from these results; empty where there are none."""
+    there = [results / name for name in names]
+    if not all(path.exists() for path in there):
+        return ""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in there)).hexdigest()[:16]
+
+
+def stale_plots(images: Path, results: Path = RESULTS) -> list[Path]:
+    """Return the plots that were drawn from other results than those that are there."""
+    wanted = {images / name: digest(names, results) for name, names in PLOTS.items()}
+    return [
+        path
+        for path, told in wanted.items()
+        if told and not (path.exists() and told in path.read_text(encoding="utf-8"))
+    ]
+
+
+def _where(_table: Table, results: Path) -> str:
+    rows = read(results / "steps.csv")
+    if not rows:
+        return _NOT_YET
+    first = rows[0]
+    bare = ", ".join(f"{row['model']} {float(row['bare_ms']):.0f} ms" for row in rows if row["way"] == "bare")
+    return f"{_measured(first)} A bare step takes {bare}.\n"
+
+
+def _measured(row: Row) -> str:
+    load = row.get("load")
+    quiet = (
+        f"the load of the machine over the five minutes before was {load}, with what the benchmark itself did then"
+        if load
+        else "others used the machine meanwhile"
+    )
+    return f"Measured on `{row['machine']}` with torch `{row['torch']}`, at commit `{row['commit']}` on {row['date']}; {quiet}."
+
+
+def _goals(table: Table, results: Path) -> str:
+    steps = read(results / "steps.csv")
+    judged = [*of_profiles(steps), *of_others(steps), *of_live(read(results / "live.csv"))]
+    if not judged:
+        return _NOT_YET
+    head = ["goal", "model", "measured, with 95 % interval", "is to be", "verdict"]
+    return table(head, [_judged(each) for each in judged])
+
+
+def _judged(goal: Judged) -> list[str]:
+    shown = percent if goal.percent else number
+    ends = [f"above {shown(goal.least)}"] if isfinite(goal.least) else []
+    ends += [f"below {shown(goal.most)}"] if isfinite(goal.most) else []
+    return [goal.what, goal.model, spread(goal.measured, shown), ", ".join(ends), _verdict(goal)]
+
+
+def _verdict(goal: Judged) -> str:
+    if goal.verdict is Verdict.MET:
+        return f"**met**, {number(1 / goal.factor)} times better" if goal.factor > 0 else "**met**"
+    if goal.verdict is Verdict.MISSED:
+        return f"**missed** by a factor of {number(goal.factor)}"
+    return f"**not shown**: the interval ends {number(goal.factor)} times beyond"
+
+
+def _steps(table: Table, results: Path) -> str:
+    rows = read(results / "steps.csv")
+    if not rows:
+        return _NOT_YET
+    head = [
+        "way",
+        "longer step",
+        "of it in our own code",
+        "added per sampled step, ms",
+        "host reads",
+        "operations",
+        "peak memory, MiB",
+        "bytes",
+        "pairs",
+    ]
+    told = ""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        lines = [_step(row) for row in rows if row["model"] == model]
+        told += f"### {model}\n\n{table(head, lines)}\n"
+    return f"{told}![What a sampled step adds, by way of watching](../images/cost-per-sample.svg)\n"
+
+
+def _step(row: Row) -> list[str]:
+    sample = Estimate(float(row["sample_ms"]), float(row["sample_low"]), float(row["sample_high"]))
+    return [
+        f"{row['way']} {row['version']}".strip(),
+        spread(estimate(row, "ratio"), percent),
+        spread(estimate(row, "own"), percent) if row["own"] else "",
+        spread(sample, number),
+        f"{int(row['reads']):,}",
+        f"{int(row['operations']):,}",
+        f"{int(row['peak_mib']):,}" if row["peak_mib"] else "",
+        f"{int(row['bytes']):,}" if row["bytes"] else "",
+        row["pairs"],
+    ]
+
+
+def _growth(table: Table, results: Path) -> str:
+    rows = read(results / "growth.csv")
+    if not rows:
+        return _NOT_YET
+    head = ["tensors", "elements", "MiB of gradients", "training thread, ms", "Nissa's threads, ms", "GB/s"]
+    plot = "![Cost of a sampled step by bytes and by tensors](../images/cost-growth.svg)\n"
+    parts = [table(head, [_grown(row) for row in rows]), _law(rows), f"{_measured(rows[0])}\n", plot]
+    return "\n".join(part for part in parts if part)
+
+
+def _grown(row: Row) -> list[str]:
+    thread = estimate(row, "thread_ms")
+    size = int(row["bytes"])
+    return [
+        f"{int(row['tensors']):,}",
+        f"{int(row['elements']):,}",
+        f"{size / 2**20:,.0f}",
+        spread(thread, number),
+        number(float(row["background_ms"])),
+        number(size / thread.value / 1e6),
+    ]
+
+
+def _law(rows: Sequence[Row]) -> str:
+    by_size = [row for row in rows if row["sweep"] == "elements"]
+    large = [row for row in by_size if int(row["elements"]) >= 10_000_000]  # noqa: PLR2004 - no cache holds them
+    by_count = [row for row in rows if row["sweep"] == "tensors"]
+    if min(len(large), len(by_count)) < 3:  # noqa: PLR2004 - a line goes through any two points
+        return ""
+    size, count = _fit(large, "bytes"), _fit(by_count, "tensors")
+    return (
+        f"In bytes, from 10 M elements on, on the training thread: {number(size.slope * 2**30)} ms per GiB of gradients, R² "
+        f"{size.explained:.4f}, exponent {size.exponent:.3f} (1 is linear). In tensors, at 10 M elements: "
+        f"{number(count.slope * 1000)} µs each, R² {count.explained:.4f}.\n"
+    )
+
+
+def _fit(rows: Sequence[Row], name: str) -> Line:
+    return line([float(row[name]) for row in rows], [float(row["thread_ms"]) for row in rows])
+
+
+def _live(table: Table, results: Path) -> str:
+    rows = read(results / "live.csv")
+    if not rows:
+        return _NOT_YET
+    head = ["profile", "model", "the run tells", "the benchmark finds", "factor"]
+    lines = [
+        [
+            f"`{row['profile']}`",
+            row["model"],
+            spread(estimate(row, "told"), percent),
+            spread(estimate(row, "took"), percent),
+            spread(estimate(row, "factor"), number),
+        ]
+        for row in rows
+    ]
+    return table(head, lines)
+
+
+def _startup(table: Table, results: Path) -> str:
+    rows = read(results / "startup.csv")
+    if not rows:
+        return _NOT_YET
+    lines = []
+    for row in rows:
+        value = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
+        text = spread(value, number) if int(row["repetitions"]) > 1 else number(value.value)
+        lines.append([row["what"], f"{text} {row['unit']}", row["about"]])
+    return f"{table(['what', 'measured', 'about'], lines)}\n{_measured(rows[0])}\n"
+
+
+def spread(value: Estimate, shown: Callable[[float], str]) -> str:
+    """Return a value with its interval."""
+    return f"{shown(value.value)} ({shown(value.low)} to {shown(value.high)})"
+
+
+def percent(value: float) -> str:
+    """Return a share in percent."""
+    if not isfinite(value):
+        return number(value)
+    digits = 1 if abs(value) >= 0.1 else 2  # noqa: PLR2004 - two digits below ten percent
+    return f"{value * 100:.{digits}f} %"
+
+
+def number(value: float) -> str:
+    """Return three significant digits, without an exponent."""
+    if not isfinite(value):
+        return "∞" if value > 0 else "-∞"
+    if abs(value) >= 100:  # noqa: PLR2004 - as many digits as stand before the point
+        return f"{value:,.0f}"
+    text = f"{value:#.3g}"
+    return f"{value:.3f}" if "e" in text else text.rstrip(".")
+
+
+REGIONS: Final[dict[str, Callable[[Table, Path], str]]] = {
+    "where": _where,
+    "goals": _goals,
+    "steps": _steps,
+    "growth": _growth,
+    "live": _live,
+    "startup": _startup,
+}
+"""What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``."""

@@ -1,0 +1,84 @@
+"""The tables about cost."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from scripts.cost import PLOTS, REGIONS, digest, number, page, percent, stale_plots
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"{'|'.join(line)}\n" for line in [head, *rows])
+
+
+def put(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def step(way: str, ratio: float, own: float | None) -> dict[str, object]:
+    return {
+        **dict.fromkeys(("model", "machine", "torch", "commit", "date"), "x"),
+        "way": way,
+        "version": "",
+        "pairs": 9,
+        "bare_ms": 300.0,
+        **{f"ratio{end}": ratio for end in ("", "_low", "_high")},
+        **{f"own{end}": "" if own is None else own for end in ("", "_low", "_high")},
+        **dict.fromkeys(("sample_ms", "sample_low", "sample_high"), 1.5),
+        "reads": 0,
+        "operations": 7,
+        "peak_mib": "",
+        "bytes": 12_345,
+    }
+
+
+def test_only_regions_are_written(tmp_path: Path) -> None:
+    text = "before\n<!-- generated: steps -->\nold\n<!-- end -->\nafter\n<!-- generated: live -->\n<!-- end -->\n"
+    found = page(text, table, tmp_path)
+    assert found.startswith("before\n<!-- generated: steps -->\n")
+    assert "old" not in found
+    assert found.count("Not measured yet") == 2
+    assert "\nafter\n" in found
+    assert page(found, table, tmp_path) == found
+
+
+def test_every_table_says_when_nothing_was_measured(tmp_path: Path) -> None:
+    for region in REGIONS.values():
+        assert "Not measured yet" in region(table, tmp_path)
+
+
+def test_what_was_measured_stands_in_the_tables(tmp_path: Path) -> None:
+    put(tmp_path / "steps.csv", [step("bare", 0.0, None), step("standard", 0.004, 0.003), step("minimal", 0.05, 0.0)])
+    steps = REGIONS["steps"](table, tmp_path)
+    assert "standard|0.40 % (0.40 % to 0.40 %)|0.30 % (0.30 % to 0.30 %)|1.50 (1.50 to 1.50)|0|7||12,345|9" in steps
+    assert "bare|0.00 % (0.00 % to 0.00 %)||" in steps
+    goals = REGIONS["goals"](table, tmp_path).splitlines()
+    assert any(each.startswith("`standard`|") and "**met**, 2.50 times better" in each for each in goals)
+    assert any(each.startswith("`minimal`|") and "**missed** by a factor of 25.0" in each for each in goals)
+
+
+def test_a_plot_of_other_results_is_noticed(tmp_path: Path) -> None:
+    put(tmp_path / "steps.csv", [{"a": 1}])
+    (name,) = (name for name, drawn in PLOTS.items() if drawn == ("steps.csv",))
+    assert stale_plots(tmp_path, tmp_path) == [tmp_path / name]
+    (tmp_path / name).write_text(f"<svg>drawn from {digest(PLOTS[name], tmp_path)}</svg>", encoding="utf-8")
+    assert stale_plots(tmp_path, tmp_path) == []
+    put(tmp_path / "steps.csv", [{"a": 2}])
+    assert stale_plots(tmp_path, tmp_path) == [tmp_path / name]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.00"), (1234.5, "1,234"), (12.34, "12.3"), (0.00001, "0.000"), (float("inf"), "∞"), (-2.0, "-2.00")],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_shares_are_percent() -> None:
+    assert (percent(0.1234), percent(0.00123), percent(float("-inf"))) == ("12.3 %", "0.12 %", "-∞")

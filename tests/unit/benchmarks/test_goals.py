@@ -1,0 +1,91 @@
+"""Whether a goal is met."""
+
+from math import inf
+
+import pytest
+
+from benchmarks.goals import Judged, Verdict, line, of_live, of_others, of_profiles
+from benchmarks.steps.statistics import Estimate
+
+
+def step(
+    way: str, *, model: str = "gpt", ratio: Estimate | None = None, sample: Estimate | None = None
+) -> dict[str, str]:
+    ratio, sample = ratio or Estimate(0, 0, 0), sample or Estimate(0, 0, 0)
+    return {
+        "model": model,
+        "way": way,
+        "ratio": str(ratio.value),
+        "ratio_low": str(ratio.low),
+        "ratio_high": str(ratio.high),
+        "sample_ms": str(sample.value),
+        "sample_low": str(sample.low),
+        "sample_high": str(sample.high),
+    }
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict", "factor"),
+    [
+        (Estimate(0.004, 0.003, 0.005), Verdict.MET, 0.5),
+        (Estimate(0.004, -0.003, 0.02), Verdict.OPEN, 2.0),
+        (Estimate(0.004, -0.003, 0.01), Verdict.OPEN, 1.0),
+        (Estimate(0.03, 0.02, 0.04), Verdict.MISSED, 3.0),
+        (Estimate(-0.002, -0.003, -0.001), Verdict.MET, -0.1),
+        (Estimate(0.004, -inf, inf), Verdict.OPEN, inf),
+    ],
+)
+def test_a_ceiling_is_met_only_below_its_whole_interval(measured: Estimate, verdict: Verdict, factor: float) -> None:
+    (goal,) = of_profiles([step("standard", ratio=measured), step("bare")])
+    assert goal.verdict is verdict
+    assert goal.factor == pytest.approx(max(factor, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("other", "verdict"),
+    [
+        (Estimate(500, 450, 550), Verdict.MET),
+        (Estimate(300, 150, 450), Verdict.OPEN),
+        (Estimate(30, 25, 35), Verdict.MISSED),
+    ],
+)
+def test_cheaper_is_judged_by_the_worst_case(other: Estimate, verdict: Verdict) -> None:
+    ours = step("standard, every step", sample=Estimate(10, 9, 11))
+    (goal,) = of_others([ours, step("hooks of the document", sample=other), step("pulsegrad", sample=other)])
+    assert goal.verdict is verdict
+
+
+def test_models_are_compared_with_themselves() -> None:
+    rows = [step("standard, every step", model="convnet"), step("wandb.watch", model="gpt")]
+    assert not list(of_others(rows))
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [
+        (Estimate(1.0, 0.8, 1.2), Verdict.MET),
+        (Estimate(1.0, 0.5, 1.2), Verdict.OPEN),
+        (Estimate(0.4, 0.3, 0.5), Verdict.MISSED),
+        (Estimate(2.0, 1.8, 2.2), Verdict.MISSED),
+        (Estimate(inf, 0.5, inf), Verdict.OPEN),
+    ],
+)
+def test_agreement_is_judged_at_both_ends(factor: Estimate, verdict: Verdict) -> None:
+    row = {"profile": "standard", "model": "gpt", "factor": str(factor.value)}
+    (goal,) = of_live([row | {"factor_low": str(factor.low), "factor_high": str(factor.high)}])
+    assert goal.verdict is verdict
+
+
+def test_what_is_missed_is_missed_by_its_value() -> None:
+    assert Judged("x", "gpt", Estimate(5, 4, 8), least=10).factor == 2
+    assert Judged("x", "gpt", Estimate(30, 20, 40), most=10).factor == 3
+
+
+def test_a_line_tells_proportional_from_fixed() -> None:
+    x = [1.0, 10.0, 100.0]
+    proportional = line(x, [2.0, 20.0, 200.0])
+    assert proportional.exponent == pytest.approx(1)
+    assert proportional.explained == pytest.approx(1)
+    assert proportional.slope == pytest.approx(2)
+    assert line(x, [7.0, 16.0, 106.0]).fixed == pytest.approx(6)
+    assert line(x, [1.0, 100.0, 10_000.0]).exponent == pytest.approx(2)
