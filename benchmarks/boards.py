@@ -1,4 +1,4 @@
-"""How long the boards' queries take over a day of a run with 200 parameters.
+"""How long the boards' queries take over a day of a run with 200 parameters, and one evaluation of each rule.
 
 ``python -m benchmarks.boards`` fills a Prometheus of its own and writes ``benchmarks/results/boards.csv``: for each query
 the median and the longest of several calls, asked as Grafana asks, one after the other. Gauges have a point each 15 s,
@@ -32,7 +32,7 @@ from nissa.semconv.metrics import Kind, MetricSpec
 from scripts.stack_processes import Processes
 from scripts.stack_settings import LOOPBACK, Ports
 from tests.dashboards.names import of_pipeline
-from tests.dashboards.reading import Asked, of_annotations, of_panels
+from tests.dashboards.reading import Asked, of_annotations, of_panels, rules
 from tests.stack.queries import fetch
 
 RESULTS = Path(__file__).parent / "results" / "boards.csv"
@@ -235,6 +235,8 @@ def _asked() -> Iterator[tuple[str, Asked, dict[str, str]]]:
         yield asked.where, asked, {}
         if "$distribution" in asked.expression:
             yield f"{asked.where} (one parameter)", asked, {"distribution": PARAMETERS[0]}
+    for asked in (*rules("record"), *rules("alert")):
+        yield f"rule {asked.where}", asked, {}
 
 
 def _timed(address: str, expression: str, end: int, step: int) -> tuple[list[float], int]:

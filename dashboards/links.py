@@ -58,7 +58,15 @@ def of_series(key: str) -> str:
     return f"${{__field.labels.{prometheus.label(key)}}}"
 
 
-def filling(title: str, variable: str, value: str) -> Json:
-    """Return a link that stays on the board and gives a variable a value."""
-    url = f"/d/${{__dashboard.uid}}?${{__url_time_range}}&${{__all_variables}}&var-{variable}={value}"
+def filling(title: str, variable: str, value: str, *kept: Json) -> Json:
+    """Return a link that stays on the board and gives a variable a value.
+
+    Args:
+        title: What it is called.
+        variable: Name of the variable.
+        value: What it becomes; may be a variable of Grafana's for the cell that was clicked on.
+        kept: Variables that keep theirs; others begin anew.
+    """
+    others = "".join(f"&${{{each['name']}:queryparam}}" for each in kept)
+    url = f"/d/${{__dashboard.uid}}?${{__url_time_range}}{others}&var-{variable}={value}"
     return {"title": title, "url": url, "targetBlank": False}

@@ -32,13 +32,15 @@ from nissa.semconv import metrics, pipeline, prometheus, spans
 _ENVIRONMENT: Final = (attr.RANK, attr.ENV_ID)
 _MODEL: Final = (*_ENVIRONMENT, attr.MODEL_NAME)
 
+_CHOICE: Final = (variables.SERVICE, variables.RUN, variables.RANK, variables.ENVIRONMENT, variables.MODEL)
+
 _RUNS = table(
     About(
         "Runs",
         "Runs of the service in this time, with their profile, ranks and last step. A click on one selects it.",
         COUNT,
         NONE_YET,
-        links=(filling("Look at this run", "run", "${__data.fields.Run}"),),
+        links=(filling("Look at this run", "run", "${__data.fields.Run}", variables.SERVICE),),
     ),
     Query(
         highest(
@@ -200,7 +202,7 @@ _NARRATIVES = found_traces(
         "A click on one shows it beside this list.",
         NUMBER,
         "Jaeger knows of no validation of this run in this time",
-        links=(filling("Show it here", "trace", "${__data.fields.traceID}"),),
+        links=(filling("Show it here", "trace", "${__data.fields.traceID}", *_CHOICE),),
     ),
     operation=spans.VALIDATION,
     tags=tagged({attr.RUN_ID: "$run"}),
@@ -220,14 +222,7 @@ BOARD: Final = Board(
     "nissa-overview",
     "Nissa: Overview",
     "Is this run going well? How far is it, what is wrong with it, and what does it cost to look?",
-    (
-        variables.SERVICE,
-        variables.RUN,
-        variables.RANK,
-        variables.ENVIRONMENT,
-        variables.MODEL,
-        variables.TRACE,
-    ),
+    (*_CHOICE, variables.TRACE),
     (
         NOW,
         Row("Runs and alerts", ((12, _RUNS), (12, _ALERTS)), 6),

@@ -28,6 +28,7 @@ from nissa.events import Stage
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline, spans
 
+_CHOICE: Final = (variables.SERVICE, variables.RUN, variables.RANK, variables.ENVIRONMENT, variables.BLUEPRINT)
 _NO_GATE: Final = "No gate judged a seed in this time"
 _BY_STAGE = lines(
     About("Seeds by stage", "Each seed counts in the one stage that it is in.", COUNT, NO_SEED),
@@ -175,7 +176,7 @@ _LIST = found_traces(
         "A click on one shows it beside this list.",
         NUMBER,
         "Jaeger knows of no seed of this run in this time",
-        links=(filling("Show it here", "trace", "${__data.fields.traceID}"),),
+        links=(filling("Show it here", "trace", "${__data.fields.traceID}", *_CHOICE),),
     ),
     operation=spans.SEED,
     tags=tagged({attr.RUN_ID: "$run"}),
@@ -190,14 +191,7 @@ BOARD: Final = Board(
     "nissa-seeds",
     "Nissa: Seeds",
     "What becomes of seeds, how long does it take, and which gate stops them? From here to their traces.",
-    (
-        variables.SERVICE,
-        variables.RUN,
-        variables.RANK,
-        variables.ENVIRONMENT,
-        variables.BLUEPRINT,
-        variables.TRACE,
-    ),
+    (*_CHOICE, variables.TRACE),
     (
         NOW,
         Row("Stages", ((9, _BY_STAGE), (6, _FUNNEL), (9, _CHANGES))),

@@ -166,3 +166,15 @@ def test_a_table_s_columns_are_labels_of_its_queries_or_their_values() -> None:
                 for column in columns:
                     assert column in values or re.search(rf"\b{column}\b", asked) or "ALERTS" in asked, column
                 assert set(values) <= set(columns) or "ALERTS" in asked
+
+
+@EACH
+def test_a_link_that_stays_on_its_board_gives_each_variable_one_value(board: Json) -> None:
+    defined = {variable["name"] for variable in board["templating"]["list"]}
+    for panel in panels(board):
+        for link in panel["fieldConfig"]["defaults"]["links"]:
+            if link["url"].startswith("/d/"):
+                given = re.findall(r"\$\{(\w+):queryparam\}|&var-(\w+)=", link["url"])
+                names = [kept or filled for kept, filled in given]
+                assert len(names) == len(set(names)), panel["title"]
+                assert set(names) <= defined

@@ -129,7 +129,7 @@ def test_a_listed_query_is_answered_once_its_event_has_happened(stack: Stack, ev
     assert eventful.ask(stack, asked), f"{EXPECTED_EMPTY[where]}, and yet: {asked.expression}"
 
 
-@pytest.mark.parametrize("asked", rules("record"), ids=lambda each: each.where)
+@pytest.mark.parametrize("asked", [*rules("record")], ids=lambda each: each.where)
 def test_recording_rules_have_recorded_the_demo(stack: Stack, demo: Seen, asked: Asked) -> None:
     (rule,) = [rule for rule in recording.ALL if rule.name == asked.where]
     assert demo.ask(stack, Asked(rule.name, series(rule, {attr.RUN_ID: demo.run}), instant=False))
