@@ -70,13 +70,15 @@ def scan(
     n_finite = tl.zeros((THREADS,), tl.int32)
     n_zeros = tl.zeros((THREADS,), tl.int32)
     n_vanishing = tl.zeros((THREADS,), tl.int32)
-    n_exploding = tl.zeros((THREADS,), tl.int32)
+    n_beyond = tl.zeros((THREADS,), tl.int32)
     n_low = tl.zeros((THREADS,), tl.int32)
+    n_outside = tl.zeros((THREADS,), tl.int32)
     histogram = tl.zeros((POWER,), tl.int32)
 
     TILE: tl.constexpr = ROWS * THREADS * TOGETHER
     within = tl.reshape(tl.arange(0, TILE), (ROWS, THREADS, TOGETHER))
-    for tile in range(start, tl.minimum(start + CHUNK, behind), TILE):
+    stop = tl.maximum(tl.minimum(start + CHUNK, behind), start)
+    for tile in range(start, stop, TILE):
         inside = (tile >= before) & (tile + TILE <= behind)
         raw = _load(numbers + tile, within, before - tile, behind - tile, inside, KIND)
         value = _decode(raw, scale, KIND, SCALED, WIDE)
@@ -91,13 +93,15 @@ def scan(
         n_finite += _sum(finite.to(tl.int32))
         n_zeros += _sum((magnitude == 0).to(tl.int32))
         n_vanishing += _sum((magnitude <= vanishing).to(tl.int32))
-        n_exploding += _sum(((magnitude > exploding) & finite).to(tl.int32))
+        n_beyond += _sum((magnitude > exploding).to(tl.int32))
         if SIZE:
             n_low += _sum((magnitude <= low).to(tl.int32))
-            covered = (magnitude > low) & (magnitude <= high) & finite
             bucket = _bucket(magnitude, cells, WIDE, SCALE, SHIFT, OFFSET)
+            covered = (magnitude > low) & (magnitude <= high)
             if SHARED:
-                histogram += tl.histogram(tl.reshape(bucket, (TILE,)), POWER, mask=tl.reshape(covered, (TILE,)))
+                # What is in no bucket is put into the first, and taken out again below: a mask would cost more.
+                n_outside += _sum((covered == 0).to(tl.int32))
+                histogram += tl.histogram(tl.reshape(tl.where(covered, bucket, 0), (TILE,)), POWER)
             else:
                 one = tl.full((ROWS, THREADS, TOGETHER), 1, tl.int64)
                 tl.atomic_add(counts + row.to(tl.int64) * SIZE + bucket, one, mask=covered, sem="relaxed")
@@ -111,13 +115,15 @@ def scan(
     tl.store(at + FINITE * chunks, tl.sum(n_finite).to(tl.float64))
     tl.store(at + ZEROS * chunks, tl.sum(n_zeros).to(tl.float64))
     tl.store(at + VANISHING * chunks, tl.sum(n_vanishing).to(tl.float64))
-    tl.store(at + EXPLODING * chunks, tl.sum(n_exploding).to(tl.float64))
+    # Beyond any threshold is also what is not finite, and what fills up a tile.
+    others = tl.cdiv(stop - start, TILE) * TILE - tl.sum(n_finite)
+    tl.store(at + EXPLODING * chunks, (tl.sum(n_beyond) - others).to(tl.float64))
     tl.store(at + LOW * chunks, tl.sum(n_low).to(tl.float64))
     if SIZE and SHARED:
         slot = tl.arange(0, POWER)
-        tl.atomic_add(
-            counts + row.to(tl.int64) * SIZE + slot, histogram.to(tl.int64), mask=histogram > 0, sem="relaxed"
-        )
+        histogram -= tl.where(slot == 0, tl.sum(n_outside), 0)
+        bucket = counts + row.to(tl.int64) * SIZE + slot
+        tl.atomic_add(bucket, histogram.to(tl.int64), mask=histogram > 0, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=_PACK_NUMBERS)

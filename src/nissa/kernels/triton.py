@@ -217,13 +217,13 @@ def form_of(dtype: torch.dtype, buckets: BucketRange | None) -> Format:
 
 def options(
     dtype: torch.dtype, layout: "Layout", thresholds: "Thresholds", *, scaled: bool
-) -> tuple[dict[str, Any], tuple[int, int, int, int]]:
+) -> tuple[dict[str, Any], list[int]]:
     """Return the constants that :func:`nissa.kernels.device.scan` is compiled for, and the limits it is called with."""
     kind, span = _KINDS[dtype], layout.buckets
     form = form_of(dtype, span)
     # `|x| < t` is `|x| <= e` where `e` is the float64 just below `t`; below 0 where nothing vanishes.
-    bounds = [2.0**span.min_exponent, 2.0**span.max_exponent] if span else [0.0, 0.0]
-    edges = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding, *bounds]))
+    covered = [2.0**span.min_exponent, 2.0**span.max_exponent] if span else [0.0, 0.0]
+    edges = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding, *covered]))
     constants = {
         "KIND": kind,
         "WIDE": form.fraction == FORMATS[torch.float64].fraction,
@@ -239,5 +239,4 @@ def options(
         "TOGETHER": _ALIGNMENT // dtype.itemsize,
         "POWER": 1 << (span.size - 1).bit_length() if span and span.size <= _SHARED_BUCKETS else 1,
     }
-    vanishing, exploding, low, high = map(int, edges)
-    return constants, (vanishing, exploding, low, high)
+    return constants, [int(edge) for edge in edges]
