@@ -179,9 +179,7 @@ class Capture:
 
     def _measure(self, device: torch.device, part: _Part) -> None:
         try:
-            here = [
-                torch.empty(0, device=device) if each.tensor is None else each.tensor for each in part.locals
-            ]
+            here = [torch.empty(0, device=device) if each.tensor is None else each.tensor for each in part.locals]
             scale = scale_of(self._optimizer, device)
             part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds, scale)
         except Exception as error:

@@ -37,6 +37,7 @@ _Shape: TypeAlias = tuple[torch.dtype, int, int]
 _CHUNK = 32768  # numbers that one program reads
 _ALIGNMENT = 16  # bytes that a thread reads at once
 _WARPS = 4
+_OPTIONS = {"enable_fp_fusion": True}  # one rounding less in a square that is added; Triton asks for an answer
 _TILE = 16  # numbers that a thread has in its hands
 _SMALLEST_EXPONENT = -126  # of float32 that is not subnormal
 # Beyond, counters no longer fit the memory that threads of a program share, beside enough other programs.
@@ -182,6 +183,7 @@ class _Step(NamedTuple):
             SIZE=buckets,
             WIDTH=self.layout.width,
             num_warps=_WARPS,
+            **_OPTIONS,
         )
         return packed
 
@@ -201,6 +203,7 @@ class _Step(NamedTuple):
             *limits,
             **constants,
             num_warps=_WARPS,
+            **_OPTIONS,
         )
 
     def _cells_of(self, form: Format) -> "Tensor":
@@ -215,9 +218,10 @@ def form_of(dtype: torch.dtype, buckets: BucketRange | None) -> Format:
     return FORMATS[torch.float64 if wide else torch.float32]
 
 
+@lru_cache(maxsize=64)
 def options(
     dtype: torch.dtype, layout: "Layout", thresholds: "Thresholds", *, scaled: bool
-) -> tuple[dict[str, Any], list[int]]:
+) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return the constants that :func:`nissa.kernels.device.scan` is compiled for, and the limits it is called with."""
     kind, span = _KINDS[dtype], layout.buckets
     form = form_of(dtype, span)
@@ -239,4 +243,4 @@ def options(
         "TOGETHER": _ALIGNMENT // dtype.itemsize,
         "POWER": 1 << (span.size - 1).bit_length() if span and span.size <= _SHARED_BUCKETS else 1,
     }
-    return constants, [int(edge) for edge in edges]
+    return constants, tuple(map(int, edges))

@@ -247,6 +247,14 @@ def test_sums_of_half_precision_neither_round_nor_overflow() -> None:
     assert (moments.total.tolist(), moments.sum_of_squares.tolist()) == ([5000 * 60000.0], [5000 * 60000.0**2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_scale_is_divided_out_with_the_precision_of_float32_at_least(dtype: torch.dtype) -> None:
+    values, scale = spread(3000).to(dtype), torch.full((1,), 3.0 * 2**20)  # more than float16 can hold
+    wide = values if dtype is torch.float64 else values.float()
+    measured = measure([values, values.view(3, 1000)], LAYOUT, THRESHOLDS, scale)
+    assert torch.equal(measured, measure([wide / scale[0], (wide / scale[0]).view(3, 1000)], LAYOUT, THRESHOLDS))
+
+
 def test_measuring_changes_neither_its_input_nor_random_numbers() -> None:
     gradient = spread(400, 100).requires_grad_()
     sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([1.0, 2.0]), (4,), check_invariants=True)
