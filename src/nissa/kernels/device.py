@@ -227,10 +227,8 @@ def _decode(raw, scale, KIND: tl.constexpr, SCALED: tl.constexpr, WIDE: tl.const
     else:
         value = (raw.to(tl.int32) << 16).to(tl.float32, bitcast=True)
     if SCALED:
-        if KIND == 64:
-            value = value / tl.load(scale).to(tl.float64)
-        else:
-            value = tl.div_rn(value, tl.load(scale))
+        by = tl.load(scale)
+        value = value / by.to(tl.float64) if KIND == 64 else tl.div_rn(value, by.to(tl.float32))
     return value.to(tl.float64) if WIDE else value
 
 

@@ -42,8 +42,7 @@ class Contained:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            if self._kernel is reference.measure:
-                raise
+            measured = reference.measure(tensors, layout, thresholds, scale)  # raises where the tensors are at fault
             _logger.warning("%s failed; the slower one measures the same.", self._called, exc_info=error)
             self._kernel = reference.measure
-        return reference.measure(tensors, layout, thresholds, scale)
+            return measured

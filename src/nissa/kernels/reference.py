@@ -234,4 +234,4 @@ def send(tensor: "Tensor", device: "torch.device") -> "Tensor":
 
 def stream_of(device: "torch.device") -> int:
     """Return the stream that work on a device is queued in at the moment."""
-    return torch.cuda.currentstream_of(device).cuda_stream if device.type == "cuda" else 0
+    return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

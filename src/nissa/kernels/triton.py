@@ -22,7 +22,6 @@ from nissa.kernels.buckets import BucketRange
 from nissa.kernels.fallback import Contained
 from nissa.kernels.formats import FORMATS, Format, octave
 from nissa.kernels.memory import fills_its_memory, size, stored
-from nissa.kernels.moments import Column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +37,7 @@ _CHUNK = 32768  # numbers that one program reads
 _ALIGNMENT = 16  # bytes that a thread reads at once
 _WARPS = 4
 _OPTIONS = {"enable_fp_fusion": True}  # one rounding less in a square that is added; Triton asks for an answer
-_TILE = 16  # numbers that a thread has in its hands
+_HELD = 64  # bytes of numbers that a thread has in its registers, as they are compared
 _SMALLEST_EXPONENT = -126  # of float32 that is not subnormal
 # Beyond, counters no longer fit the memory that threads of a program share, beside enough other programs.
 _SHARED_BUCKETS = 2048
@@ -238,7 +237,7 @@ def options(
         "SHIFT": form.shift(span.scale if span else 0),
         "OFFSET": span.offset if span else 0,
         "CHUNK": _CHUNK,
-        "ROWS": _TILE * dtype.itemsize // _ALIGNMENT,
+        "ROWS": _HELD * dtype.itemsize // (_ALIGNMENT * np.dtype(form.bits).itemsize),
         "THREADS": _WARPS * 32,
         "TOGETHER": _ALIGNMENT // dtype.itemsize,
         "POWER": 1 << (span.size - 1).bit_length() if span and span.size <= _SHARED_BUCKETS else 1,

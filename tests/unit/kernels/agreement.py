@@ -39,8 +39,8 @@ def agrees(
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
     if found.buckets is not None and expected.buckets is not None:
         np.testing.assert_array_equal(found.buckets, expected.buckets)
-    scale = np.nan_to_num(expected.abs_total)
-    assert np.all(np.abs(found.total - expected.total) <= 1e-12 * scale)
+    added = np.nan_to_num(expected.abs_total)
+    assert np.all(np.abs(found.total - expected.total) <= 1e-12 * added)
     np.testing.assert_allclose(found.abs_total, expected.abs_total, rtol=1e-12)
     np.testing.assert_allclose(found.sum_of_squares, expected.sum_of_squares, rtol=1e-12)
 

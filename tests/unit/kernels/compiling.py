@@ -70,7 +70,7 @@ def told(name: str, kernel: Any) -> None:
         **resources(kernel.asm["cubin"], Path(sys.argv[1])),
         "shared": kernel.metadata.shared,
     }
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

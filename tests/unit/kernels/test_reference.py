@@ -325,7 +325,7 @@ def test_a_device_type_without_a_kernel_of_its_own_gets_the_reference() -> None:
 
 
 def test_a_test_can_force_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(*_: object) -> torch.Tensor:
+    def fake(*_: object, **__: object) -> torch.Tensor:
         return torch.empty(0)
 
     monkeypatch.setitem(kernels._CHOSEN, "cpu", fake)

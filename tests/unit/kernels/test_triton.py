@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pytest
@@ -159,7 +158,7 @@ class Counted:
         return self.kernel[grid]
 
 
-@pytest.mark.parametrize("number", [1, 4, 150])
+@pytest.mark.parametrize("number", [1, 40])
 def test_launches_do_not_grow_with_the_number_of_tensors(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     scan, pack = Counted(compiled.scan), Counted(compiled.pack)
     monkeypatch.setattr(compiled, "scan", scan)
@@ -172,9 +171,14 @@ def test_addresses_are_sent_only_where_they_changed(monkeypatch: pytest.MonkeyPa
     triton._plan.cache_clear()
     first, second = ([spread(n, seed=n).to(WHERE) for n in (3, 5000)] for _ in range(2))
     second[0] += 1
-    sent = []
+    sent: list[tuple[int, ...]] = []
+
+    def send(table: torch.Tensor, to: torch.device) -> torch.Tensor:
+        sent.append(tuple(table.shape))
+        return table.to(to)
+
     with monkeypatch.context() as patched:
-        patched.setattr(reference, "send", lambda of, to: sent.append(tuple(of.shape)) or of.to(to))
+        patched.setattr(reference, "send", send)
         for tensors in (first, first, second):
             packed = triton.measure(tensors, Layout(None), THRESHOLDS)
     tables = [shape for shape in sent if len(shape) == 2]
@@ -211,13 +215,12 @@ def test_memory_that_is_short_does_not_change_the_kernel() -> None:
             kernel([spread(100)], LAYOUT, THRESHOLDS)
 
 
-def test_what_the_reference_cannot_measure_either_is_not_tried_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    kernel = Contained(partial(triton.measure), "The kernel of a test")
-    with caplog.at_level(logging.WARNING, "nissa"):
-        for _ in range(2):
-            with pytest.raises(RuntimeError):
-                kernel([torch.ones(3, dtype=torch.int32).to_mkldnn()], LAYOUT, THRESHOLDS)
-    assert len(caplog.records) == 1
+def test_tensors_that_nothing_can_measure_do_not_change_the_kernel(caplog: pytest.LogCaptureFixture) -> None:
+    kernel = Contained(triton.measure, "The kernel of a test")
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        kernel([torch.ones(3).to_mkldnn()], LAYOUT, THRESHOLDS)
+    assert kernel._kernel is triton.measure
+    assert not caplog.records
 
 
 def test_it_is_the_kernel_of_cuda() -> None:

@@ -11,8 +11,7 @@ import pytest
 
 Compiled = dict[str, Any]
 
-BUCKETS = 2048  # bytes of 512 counters
-REGISTERS = 65536  # of a multiprocessor
+REGISTERS, SHARED = 65536, 160 * 1024  # of a multiprocessor with compute capability 8.0; the second in bytes
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def test_several_programs_fit_a_multiprocessor(compiled: list[Compiled]) -> None
     for each in compiled:
         if each["name"] != "90 many":
             assert each["reg"] * 128 * 3 <= REGISTERS, each
-        assert each["shared"] <= 2 * BUCKETS, each
+        assert each["shared"] <= SHARED // 16, each
 
 
 def test_numbers_are_read_sixteen_bytes_at_once(compiled: list[Compiled]) -> None:
@@ -49,4 +48,4 @@ def test_buckets_are_counted_in_shared_memory(compiled: list[Compiled]) -> None:
     for each in compiled:
         if "pack" not in each["name"]:
             shares = "moments" not in each["name"] and each["name"] != "90 many"
-            assert each["atomics"] == (16 if shares else 0), each
+            assert bool(each["atomics"]) is shares, each
