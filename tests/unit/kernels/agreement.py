@@ -18,6 +18,8 @@ LAYOUTS = {
     "coarse": Layout(BucketRange(-2, -8, 8)),
     "fine": Layout(BucketRange(8, -2, 2)),
     "among subnormals of float32": Layout(BucketRange(3, -160, 16)),
+    "float32 that is normal": Layout(BucketRange(1, -126, 127)),
+    "to the end of float32 and beyond": Layout(BucketRange(2, -126, 130)),
     "all of float64": Layout(BucketRange(0, -1022, 1023)),
 }
 EXACT = (
