@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from nissa.kernels import reference, scan
-from nissa.kernels.buckets import BucketRange
-from nissa.kernels.formats import FORMATS, Format, entries, octave_edges
+from nissa.kernels.formats import FORMATS, entries
 from nissa.kernels.memory import fills_its_memory, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 # A tensor whose elements do not fill its memory is copied, this many elements at a time.
 _COPIED = 2**18
-_NORMAL = -126, 127  # exponents of float32 that is neither subnormal nor infinite; the second is also its bias
-_COMPARED = 3  # the scale whose octave has as many buckets as are compared with
 _FINITE, _ZEROS, _VANISHING, _EXPLODING = range(4)
 _EMPTY = (0.0, 0.0, 0.0, inf, -inf)
 
@@ -163,7 +160,7 @@ class _Tables(NamedTuple):
     limits: "NDArray[Any]"
     like: "NDArray[Any]"
     brain: bool
-    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64], NDArray[np.int32]]"
+    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64]]"
 
 
 @lru_cache(maxsize=16)
@@ -180,19 +177,7 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
     kept = np.dtype(np.int64 if form.bits is np.int64 else np.int32)
     fits = added is not None and (kept.itemsize > 4 or bool(np.all(added == added.astype(kept))))  # noqa: PLR2004
     table = np.empty(0, dtype=kept) if added is None or not fits else added.astype(kept)
-    octave = _octave(layout.buckets, form) if layout.buckets else np.empty(0, dtype=np.int32)
-    return _Tables(limits, np.empty(0, dtype=form.values), form.brain, (shift, fits, table, edges, octave))
-
-
-def _octave(span: BucketRange, form: Format) -> "NDArray[np.int32]":
-    """Return what places float32 by its octave; nothing where that is not possible, or not faster."""
-    held = form.bits is np.int32 and _NORMAL[0] <= span.min_exponent and span.max_exponent <= _NORMAL[1]
-    if not held or not 0 <= span.scale <= _COMPARED:
-        return np.empty(0, dtype=np.int32)
-    edges = octave_edges(span.scale, form)
-    unused = [form.mask] * ((1 << _COMPARED) - len(edges))
-    base = (_NORMAL[1] << span.scale) + span.offset
-    return np.array([span.scale, base, span.size + 1, *edges, *unused], dtype=np.int32)
+    return _Tables(limits, np.empty(0, dtype=form.values), form.brain, (shift, fits, table, edges))
 
 
 @cache

@@ -84,18 +84,15 @@ def entries(edges: "NDArray[np.int64]", shift: int, cells: int) -> "NDArray[np.i
     return added
 
 
-def octave_edges(scale: int, form: Format) -> "NDArray[np.int64]":
-    """Return the edges of one octave, which are those of every octave of numbers that are not subnormal.
-
-    The bits are those of the fraction alone: a power of two has no edge below it, since it belongs to the octave before.
-    """
-    whole = np.array(fractions(max(scale, 0)), dtype=np.int64) >> (_DOUBLE_FRACTION - form.fraction)
-    return whole - (1 << form.fraction)
-
-
 def octave(scale: int, form: Format) -> "NDArray[np.int64]":
-    """Return the entries of the cells of one octave."""
+    """Return the entries of one octave, whose edges are those of every octave of numbers that are not subnormal.
+
+    The bits are those of the fraction alone: a power of two has none below it, since it belongs to the octave before.
+    """
+    edges = (np.array(fractions(max(scale, 0)), dtype=np.int64) >> (_DOUBLE_FRACTION - form.fraction)) - (
+        1 << form.fraction
+    )
     shift = form.shift(scale)
-    found = entries(octave_edges(scale, form), shift, 1 << (form.fraction - shift))
+    found = entries(edges, shift, 1 << (form.fraction - shift))
     assert found is not None  # noqa: S101 - four cells to a bucket are enough, whatever the scale
     return found

@@ -83,91 +83,6 @@ def _reduce(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
     return least, most
 
 
-# What follows does the same in two loops, of integers and of float64, each of which becomes wider vectors.
-@njit
-def _compare(bits: Any, limits: Any, counts: Any) -> Any:
-    """Add a block to counts; return its extremes as ordered integers."""
-    mask, infinite, top, vanishing, exploding = limits[0], limits[1], limits[2], limits[3], limits[4]
-    one, none = np.int32(1), np.int32(0)
-    finite, zeros, below, above = none, none, none, none
-    least, most = mask, ~mask
-    for i in range(bits.size):
-        magnitude = bits[i] & mask
-        counted = magnitude < infinite
-        finite = np.int32(finite + (one if counted else none))
-        zeros = np.int32(zeros + (one if magnitude == 0 else none))
-        below = np.int32(below + (one if magnitude <= vanishing else none))
-        above = np.int32(above + (one if magnitude > exploding else none))
-        ordered = bits[i] ^ ((bits[i] >> top) & mask)
-        least = min(least, ordered if counted else mask)
-        most = max(most, ordered if counted else ~mask)
-    counts[0] += finite
-    counts[1] += zeros
-    counts[2] += below
-    counts[3] += above - (bits.size - finite)  # what is not finite is above any threshold
-    return least, most
-
-
-@njit(fastmath={"reassoc", "nsz"})
-def _add(bits: Any, values: Any, mask: Any, infinite: Any, sums: Any) -> None:
-    """Add a block to sums."""
-    total, abs_total, squares = 0.0, 0.0, 0.0
-    for i in range(bits.size):
-        value = np.float64(values[i] if (bits[i] & mask) < infinite else np.float32(0.0))
-        total += value
-        abs_total += abs(value)
-        squares += value * value
-    sums[0] += total
-    sums[1] += abs_total
-    sums[2] += squares
-
-
-@njit
-def _measure(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
-    """Add a block to sums and counts in the faster way of both; return its extremes as ordered integers."""
-    if bits.itemsize < 8:  # noqa: PLR2004 - the bytes of float64
-        _add(bits, values, limits[0], limits[1], sums)
-        return _compare(bits, limits, counts)
-    return _reduce(bits, values, limits, sums, counts)
-
-
-@njit
-def _place(bits: Any, mask: Any, octave: Any, slots: Any) -> None:
-    """Write the bucket of each float32 of a block: that of its octave, and how many edges of the octave lie below."""
-    scale, base, last = octave[0], octave[1], octave[2]
-    e0, e1, e2, e3, e4, e5, e6, e7 = (
-        octave[3], octave[4], octave[5], octave[6], octave[7], octave[8], octave[9], octave[10],
-    )  # fmt: skip
-    one, none = np.int32(1), np.int32(0)
-    for i in range(bits.size):
-        magnitude = np.int32(bits[i] & mask)
-        fraction = np.int32(magnitude & 0x7FFFFF)
-        slot = np.int32(((magnitude >> 23) << scale) - base)
-        slot = np.int32(slot + (one if fraction > e0 else none))
-        slot = np.int32(slot + (one if fraction > e1 else none))
-        slot = np.int32(slot + (one if fraction > e2 else none))
-        slot = np.int32(slot + (one if fraction > e3 else none))
-        slot = np.int32(slot + (one if fraction > e4 else none))
-        slot = np.int32(slot + (one if fraction > e5 else none))
-        slot = np.int32(slot + (one if fraction > e6 else none))
-        slot = np.int32(slot + (one if fraction > e7 else none))
-        slots[i] = min(max(slot, none), last)
-
-
-@njit
-def _tally(slots: Any, histograms: Any) -> None:
-    """Count each slot of a block."""
-    first, second, third, fourth = histograms[0], histograms[1], histograms[2], histograms[3]
-    whole = slots.size // 4 * 4
-    for i in range(0, whole, 4):
-        first[np.uint64(slots[i])] += 1
-        second[np.uint64(slots[i + 1])] += 1
-        third[np.uint64(slots[i + 2])] += 1
-        fourth[np.uint64(slots[i + 3])] += 1
-    for i in range(whole, slots.size):
-        first[np.uint64(slots[i])] += 1
-
-
 @njit
 def _count(bits: Any, mask: Any, shift: Any, entries: Any, histograms: Any) -> None:
     """Put each element of a block into its bucket, where no cell has more than one edge."""
@@ -235,7 +150,7 @@ def _scan(
     limits: "NDArray[Any]",
     like: "NDArray[Any]",
     brain: bool,
-    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64], NDArray[np.int32]]",
+    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64]]",
     found: "tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]",
 ) -> None:
     """Add runs of numbers to the statistics of their rows.
@@ -246,17 +161,15 @@ def _scan(
             up to which magnitude an element vanishes and above which it explodes.
         like: An empty array of the type that bits are read as; float32 for half precision, which is decoded first.
         brain: Half precision is bfloat16.
-        table: How far to shift bits to get a cell, whether cells suffice, entries of cells, and the bits of edges. Where
-            :func:`_place` may be used, also the scale, the slot before the first one's, the last slot and eight edges.
+        table: How far to shift bits to get a cell, whether cells suffice, entries of cells, and the bits of edges.
         found: Shape ``(P, 5)``: the three sums, minimum and maximum. Shape ``(P, 4)``: finite, zeros, vanishing, exploding.
             Shape ``(P, E + 1)``: elements between edges; not touched where there is no edge.
     """
-    shift, cells, entries, edges, octave = table
+    shift, cells, entries, edges = table
     reduced, counts, histogram = found
     local = np.zeros((_HISTOGRAMS, histogram.shape[1]), np.int64)
     values = np.empty(_BLOCK, like.dtype)
     singles = values.view(np.int32)
-    slots = np.empty(_BLOCK, np.int16)
     for run in range(len(work)):
         row, size = work[run, 0], work[run, 2]
         bits = carray(_pointer(work[run, 1]), (size,), limits.dtype)
@@ -270,12 +183,9 @@ def _scan(
             else:
                 these = values[: stop - start]
                 _decode(block, brain, singles, these)
-            low, high = _measure(block, these, limits, reduced[row], counts[row])
+            low, high = _reduce(block, these, limits, reduced[row], counts[row])
             least, most = min(least, low), max(most, high)
-            if octave.size:
-                _place(block, limits[0], octave, slots)
-                _tally(slots[: stop - start], local)
-            elif edges.size and cells:
+            if edges.size and cells:
                 _count(block, limits[0], shift, entries, local)
             elif edges.size:
                 _search(block, limits[0], edges, local[0])
