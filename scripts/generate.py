@@ -33,6 +33,7 @@ from scripts.reference_api import api
 from scripts.reference_boards import boards as boards_page
 from scripts.reference_cli import cli
 from scripts.reference_environment import environment, overhead
+from scripts.reference_kernels import kernels
 from scripts.reference_rules import rules
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -203,6 +204,10 @@ def _rules() -> str:
     return rules(_table, RESULTS.with_name("rules.csv"))
 
 
+def _kernels() -> str:
+    return kernels(_table, RESULTS.with_name("kernels.csv"))
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "api.md": api,
     "attributes.md": _attributes,
@@ -212,6 +217,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "environment.md": _environment,
     "events.md": _events,
     "features.md": _features,
+    "kernels.md": _kernels,
     "metrics.md": _metrics,
     "narrative.md": _narrative,
     "profiles.md": _profiles,

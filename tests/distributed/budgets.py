@@ -77,9 +77,11 @@ def _train(training: Training) -> None:
 
 @contextmanager
 def _slow(on: bool) -> Iterator[None]:
-    def kernel(tensors: Sequence[Tensor], layout: Layout, thresholds: Thresholds) -> Tensor:
+    def kernel(
+        tensors: Sequence[Tensor], layout: Layout, thresholds: Thresholds, scale: Tensor | None = None
+    ) -> Tensor:
         sleep(SLOW if on else 0)
-        return measure(tensors, layout, thresholds)
+        return measure(tensors, layout, thresholds, scale)
 
     kernels._CHOSEN["cpu"] = kernel
     try:

@@ -112,10 +112,12 @@ def _kernel_that_fails(at: int | None) -> Iterator[None]:
     """Let the kernel raise when it is called for the n-th time."""
     calls = count()
 
-    def kernel(tensors: Sequence[Tensor], layout: Layout, thresholds: Thresholds) -> Tensor:
+    def kernel(
+        tensors: Sequence[Tensor], layout: Layout, thresholds: Thresholds, scale: Tensor | None = None
+    ) -> Tensor:
         if next(calls) == at:
             raise MemoryError("of this rank")
-        return measure(tensors, layout, thresholds)
+        return measure(tensors, layout, thresholds, scale)
 
     kernels._CHOSEN["cpu"] = kernel
     try:

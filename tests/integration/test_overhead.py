@@ -24,9 +24,11 @@ STEP, SAMPLE = 0.04, 0.012
 
 @pytest.fixture
 def _slow_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    def kernel(tensors: Sequence[torch.Tensor], layout: Layout, thresholds: Thresholds) -> torch.Tensor:
+    def kernel(
+        tensors: Sequence[torch.Tensor], layout: Layout, thresholds: Thresholds, scale: torch.Tensor | None = None
+    ) -> torch.Tensor:
         sleep(SAMPLE)
-        return measure(tensors, layout, thresholds)
+        return measure(tensors, layout, thresholds, scale)
 
     monkeypatch.setitem(kernels._CHOSEN, "cpu", kernel)
 

@@ -10,7 +10,7 @@ import torch
 from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
-from nissa.gradients.scaling import unscaled
+from nissa.gradients.scaling import scale_of
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
@@ -179,11 +179,9 @@ class Capture:
 
     def _measure(self, device: torch.device, part: _Part) -> None:
         try:
-            here = [
-                torch.empty(0, device=device) if each.tensor is None else unscaled(each.tensor, self._optimizer)
-                for each in part.locals
-            ]
-            part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds)
+            here = [torch.empty(0, device=device) if each.tensor is None else each.tensor for each in part.locals]
+            scale = scale_of(self._optimizer, device)
+            part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds, scale)
         except Exception as error:
             if not part.shared:
                 raise

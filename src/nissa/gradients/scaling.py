@@ -8,12 +8,10 @@ from weakref import WeakValueDictionary
 import torch
 
 
-def unscaled(gradient: torch.Tensor, optimizer: torch.optim.Optimizer | None) -> torch.Tensor:
-    """Return a gradient as the optimizer will use it: a fused one is handed the loss scale, and divides by it itself."""
+def scale_of(optimizer: torch.optim.Optimizer | None, device: torch.device) -> torch.Tensor | None:
+    """Return what gradients are still multiplied by: a fused optimizer is handed the loss scale, and divides by it itself."""
     scale: torch.Tensor | None = getattr(optimizer, "grad_scale", None)
-    if scale is None:
-        return gradient
-    return gradient / scale.to(gradient.device, non_blocking=True)
+    return None if scale is None else scale.to(device, non_blocking=True)
 
 
 def overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

@@ -5,11 +5,12 @@ A kernel reads tensors and fills the columns that :mod:`nissa.kernels.moments` l
 """
 
 import logging
+from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -19,7 +20,28 @@ __all__ = ["Kernel", "kernel_for"]
 
 _logger = logging.getLogger("nissa")
 
-Kernel: TypeAlias = "Callable[[Sequence[Tensor], Layout, Thresholds], Tensor]"
+
+class Kernel(Protocol):
+    """Measures tensors; :func:`nissa.kernels.reference.measure` says what that is."""
+
+    def __call__(
+        self, tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Thresholds", scale: "Tensor | None" = None
+    ) -> "Tensor":
+        """Return the packed statistics of tensors."""
+
+
+class _Compiler(NamedTuple):
+    """What a faster kernel than the reference needs, and whether its absence is worth a line."""
+
+    package: str
+    module: str
+    expected: bool
+
+
+_COMPILERS = {
+    "cpu": _Compiler("numba", "nissa.kernels.cpu", expected=False),  # an extra
+    "cuda": _Compiler("triton", "nissa.kernels.triton", expected=True),  # torch for CUDA brings it, but for Windows
+}
 
 # Device type -> the kernel chosen for it. A test forces a kernel by setting an entry.
 _CHOSEN: dict[str, Kernel] = {}
@@ -35,14 +57,20 @@ def kernel_for(device_type: str) -> Kernel:
 def _choose(device_type: str) -> Kernel:
     from nissa.kernels.reference import measure  # noqa: PLC0415 - importing this package must not import torch
 
-    if device_type != "cpu" or find_spec("numba") is None:
+    compiler = _COMPILERS.get(device_type)
+    if compiler is None:
+        return measure
+    if find_spec(compiler.package) is None:
+        if compiler.expected:
+            _logger.warning("There is no %s; the slower kernel measures the same.", compiler.package)
         return measure
     try:
-        from nissa.kernels.cpu import prepare  # noqa: PLC0415 - nor numba
-
-        return prepare()
+        prepared: Kernel = import_module(compiler.module).prepare()
     except Exception as error:  # a broken compiler costs speed, and nothing else
         _logger.warning(
-            "The compiled kernel for the CPU cannot be used; the slower one measures the same.", exc_info=error
+            "The compiled kernel for %s cannot be used; the slower one measures the same.",
+            device_type,
+            exc_info=error,
         )
         return measure
+    return prepared

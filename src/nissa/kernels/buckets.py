@@ -97,9 +97,9 @@ def _buckets_below(exponent: int, scale: int) -> int:
 def _boundaries(span: BucketRange) -> "NDArray[np.float64]":
     indices = range(span.offset, span.offset + span.size + 1)
     if span.scale >= 0:
-        fractions = _fractions(span.scale)
-        steps = len(fractions)
-        bounds = [np.ldexp(float(fractions[i % steps]), i // steps - _FRACTION_BITS) for i in indices]
+        within = fractions(span.scale)
+        steps = len(within)
+        bounds = [np.ldexp(float(within[i % steps]), i // steps - _FRACTION_BITS) for i in indices]
     else:
         bounds = [np.ldexp(1.0, i << -span.scale) for i in indices]
     array = np.array(bounds, dtype=np.float64)
@@ -107,7 +107,7 @@ def _boundaries(span: BucketRange) -> "NDArray[np.float64]":
     return array
 
 
-def _fractions(scale: int) -> list[int]:
+def fractions(scale: int) -> list[int]:
     """Return ``floor(2**(j / 2**scale) * 2**52)`` for each bucket ``j`` of an octave, in integer arithmetic.
 
     The floor is the root of order ``2**scale`` of ``2**(j + 52 * 2**scale)``, taken as ``scale`` square roots:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from nissa.kernels.edges import Edges
+from nissa.kernels.memory import size, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,13 +44,16 @@ _CPU_BLOCKS = 2**15 // _BLOCK - 1
 _OTHER_BLOCKS = 2**20 // _BLOCK
 
 
-def measure(tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Thresholds") -> "Tensor":
+def measure(
+    tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Thresholds", scale: "Tensor | None" = None
+) -> "Tensor":
     """Return the packed statistics of tensors, on their device.
 
     Args:
         tensors: Real or complex floating-point tensors on one device, dense or sparse, of any shape, strides and size.
         layout: Which columns to fill.
         thresholds: What counts as vanishing and exploding.
+        scale: What the tensors were multiplied by, one element on their device; what is measured is divided by it.
 
     Returns:
         int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
@@ -57,10 +61,10 @@ def measure(tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Threshol
     if not tensors:
         return torch.empty((0, layout.width), dtype=torch.int64, device="cpu")
     device = tensors[0].device
-    sizes, implicit, pieces = _prepare(tensors, most=_capacity(device) * _BLOCK)
+    sizes, implicit, pieces = _prepare(tensors, scale, most=_capacity(device) * _BLOCK)
     blocks = [sum(map(_blocks, of_row)) for of_row in pieces]
     size_of, implicit_of, blocks_of = _put([sizes, implicit, blocks], device)
-    slots = _slots(layout, thresholds, device, _stream(device))
+    slots = _slots(layout, thresholds, device, stream_of(device))
     histogram = torch.zeros((len(tensors), slots.number), dtype=torch.int64, device=device)
     histogram[:, 0] += implicit_of
     row_of = torch.repeat_interleave(blocks_of, output_size=sum(blocks))
@@ -68,16 +72,18 @@ def measure(tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Threshol
     return _pack(size_of, histogram, _over_rows(reduced, blocks_of), slots)
 
 
-def _prepare(tensors: "Sequence[Tensor]", most: int) -> tuple[list[int], list[int], "list[list[Tensor]]"]:
+def _prepare(
+    tensors: "Sequence[Tensor]", scale: "Tensor | None", most: int
+) -> tuple[list[int], list[int], "list[list[Tensor]]"]:
     """Return for each tensor its size, the zeros that are only to be counted, and the pieces to be read."""
     sizes, implicit, pieces = [], [], []
     for tensor in tensors:
-        stored = _stored(tensor)
-        sizes.append(tensor.numel() * (2 if tensor.is_complex() else 1))
-        pieces.append(list(_pieces(stored, most)))
-        implicit.append(sizes[-1] - stored.numel())
+        there = stored(tensor, scale)
+        sizes.append(size(tensor))
+        pieces.append(list(_pieces(there, most)))
+        implicit.append(sizes[-1] - there.numel())
         if implicit[-1]:  # one of them is read, for the sake of minimum and maximum
-            pieces[-1].append(stored.new_zeros(1))
+            pieces[-1].append(there.new_zeros(1))
             implicit[-1] -= 1
     return sizes, implicit, pieces
 
@@ -113,9 +119,9 @@ def _slots(layout: "Layout", thresholds: "Thresholds", device: "torch.device", _
     edges = Edges(layout, thresholds)
     # Infinity closes the table, so that the slot after the last edge can be looked up like any other.
     closed = torch.tensor([*edges.values, torch.inf], dtype=torch.float64, device="cpu")
-    intervals = _send(torch.from_numpy(edges.intervals), device)
-    first = _send(torch.from_numpy(edges.first_slots), device)
-    return _Slots(_send(closed, device), intervals, first, edges.shift, edges.most_per_cell)
+    intervals = send(torch.from_numpy(edges.intervals), device)
+    first = send(torch.from_numpy(edges.first_slots), device)
+    return _Slots(send(closed, device), intervals, first, edges.shift, edges.most_per_cell)
 
 
 def _scan(pieces: "list[Tensor]", row_of: "Tensor", histogram: "Tensor", slots: _Slots) -> "Tensor":
@@ -168,16 +174,6 @@ def _pack(size_of: "Tensor", histogram: "Tensor", reduced: "Tensor", slots: _Slo
     return torch.cat((sizes, sizes - finite, counts[:, :5], floats, counts[:, 5:]), dim=1)
 
 
-def _stored(tensor: "Tensor") -> "Tensor":
-    """Return the real numbers that a tensor stores, as a dense tensor; duplicates of a sparse one are added up first."""
-    tensor = tensor.detach()
-    if tensor.layout is torch.sparse_coo:
-        tensor = tensor.coalesce()
-    if tensor.layout is not torch.strided:
-        tensor = tensor.values()
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-
-
 def _pieces(tensor: "Tensor", most: int) -> "Iterator[Tensor]":
     """Cut a tensor into views of up to ``most`` elements; flattening one never copies more than that."""
     if tensor.numel() <= most:
@@ -228,13 +224,14 @@ def _blocks(piece: "Tensor") -> int:
 
 def _put(rows: list[list[int]], device: "torch.device") -> "Tensor":
     """Return host numbers as int64 on a device, without waiting for it."""
-    return _send(torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda"), device)
+    return send(torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda"), device)
 
 
-def _send(tensor: "Tensor", device: "torch.device") -> "Tensor":
+def send(tensor: "Tensor", device: "torch.device") -> "Tensor":
     """Return a tensor of the host on a device, without waiting for it."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-def _stream(device: "torch.device") -> int:
+def stream_of(device: "torch.device") -> int:
+    """Return the stream that work on a device is queued in at the moment."""
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

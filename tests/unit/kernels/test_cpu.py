@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,56 +16,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nissa import kernels
-from nissa.kernels import cpu, reference
-from nissa.kernels.moments import BucketRange, Layout, Thresholds, decode
-
-LAYOUT, THRESHOLDS = Layout(), Thresholds()
-NAN, INF = float("nan"), float("inf")
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-LAYOUTS = {
-    "default": LAYOUT,
-    "moments only": Layout(None),
-    "coarse": Layout(BucketRange(-2, -8, 8)),
-    "fine": Layout(BucketRange(8, -2, 2)),
-    "among subnormals of float32": Layout(BucketRange(3, -160, 16)),
-    "all of float64": Layout(BucketRange(0, -1022, 1023)),
-}
-EXACT = (
-    "count nonfinite zeros vanishing exploding underflow overflow minimum maximum abs_max".split()  # noqa: SIM905
+from nissa.kernels import cpu
+from nissa.kernels.moments import Layout, Thresholds, decode
+from tests.unit.kernels.agreement import (
+    DTYPES,
+    INF,
+    LAYOUT,
+    LAYOUTS,
+    NAN,
+    SHAPED,
+    THRESHOLDS,
+    agrees,
+    edges_of,
+    numbers,
+    spread,
 )
 
-
-def assert_agrees(tensors: list[torch.Tensor], layout: Layout = LAYOUT, thresholds: Thresholds = THRESHOLDS) -> None:
-    found = decode(cpu.measure(tensors, layout, thresholds).numpy(), layout)
-    expected = decode(reference.measure(tensors, layout, thresholds).numpy(), layout)
-    for name in EXACT:
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-    if found.buckets is not None and expected.buckets is not None:
-        np.testing.assert_array_equal(found.buckets, expected.buckets)
-    scale = np.nan_to_num(expected.abs_total)
-    assert np.all(np.abs(found.total - expected.total) <= 1e-12 * scale)
-    np.testing.assert_allclose(found.abs_total, expected.abs_total, rtol=1e-12)
-    np.testing.assert_allclose(found.sum_of_squares, expected.sum_of_squares, rtol=1e-12)
-
-
-def spread(*shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(shape, generator=generator) * torch.exp2(torch.randn(shape, generator=generator) * 12)
-    odd = torch.rand(shape, generator=generator)
-    return values.masked_fill(odd < 0.06, 0.0).masked_fill(odd < 0.04, NAN).masked_fill(odd < 0.02, -INF)
-
-
-def edges_of(layout: Layout, dtype: torch.dtype) -> torch.Tensor:
-    """The bounds and thresholds as the dtype holds them, and their neighbours, of both signs."""
-    bounds = layout.buckets.boundaries() if layout.buckets else np.empty(0)
-    exact = np.concatenate((bounds, [THRESHOLDS.vanishing, THRESHOLDS.exploding]))
-    wide = np.concatenate((exact, np.nextafter(exact, 0), np.nextafter(exact, INF)))
-    near = torch.from_numpy(wide).to(dtype)
-    integers = {8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]
-    bits = near.view(integers)
-    beside = torch.cat((near, (bits + 1).view(dtype), (bits - 1).clamp(min=0).view(dtype)))
-    beside = beside[beside.double().abs() < 1e150]  # whose squares are finite
-    return torch.cat((beside, -beside))
+assert_agrees = partial(agrees, cpu.measure)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -87,9 +55,6 @@ def test_special_values(dtype: torch.dtype) -> None:
     assert_agrees([each, *each.view(-1, 1)])
 
 
-numbers = st.floats(-1e100, 1e100) | st.sampled_from([0.0, -0.0, NAN, INF, -INF, 1e-7, 1e3, 5e-324])
-
-
 @settings(deadline=None)
 @given(
     st.lists(st.lists(numbers, max_size=9), max_size=5),
@@ -110,33 +75,16 @@ def test_thresholds_may_be_zero_or_infinite(thresholds: Thresholds) -> None:
     assert_agrees([values.to(dtype) for dtype in DTYPES] + [values.to_sparse()], thresholds=thresholds)
 
 
-SHAPED: dict[str, Callable[[], torch.Tensor]] = {
-    "transposed": lambda: spread(300, 200).T,
-    "every other column": lambda: spread(70, 50)[:, ::2],
-    "every other element": lambda: spread(600_001)[::2],
-    "a long and strided inner dimension": lambda: spread(3, 40000, 2)[..., 0],
-    "channels last": lambda: spread(8, 16, 30, 30).to(memory_format=torch.channels_last),
-    "expanded": lambda: spread(1, 50).expand(9000, 50),
-    "overlapping": lambda: spread(100).unfold(0, 10, 3),
-    "an offset view": lambda: spread(100)[7:],
-    "a scalar": lambda: torch.tensor(3.0),
-    "empty": lambda: torch.empty(3, 0, 2),
-    "no memory order": lambda: spread(4, 6, 5).permute(1, 2, 0),
-    "complex": lambda: torch.view_as_complex(spread(40, 2)),
-    "conjugate": lambda: torch.view_as_complex(spread(40, 2)).conj(),
-    "negative": lambda: torch.view_as_complex(spread(40, 2)).conj().imag,
-    "sparse": lambda: spread(30, 20).relu().to_sparse(),
-    "sparse without an element": lambda: torch.zeros(4, 4).to_sparse(),
-    "sparse complex": lambda: torch.tensor([0j, 1 + 2j, 0j]).to_sparse(),
-    "compressed rows": lambda: spread(30, 20).relu().to_sparse_csr(),
-}
-
-
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("make", SHAPED.values(), ids=SHAPED.keys())
 def test_layouts_and_strides(make: Callable[[], torch.Tensor]) -> None:
     assert_agrees([spread(10), make(), spread(10).double(), make()])
     assert_agrees([make()], Layout(None))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_the_loss_was_scaled_by_is_divided_out(dtype: torch.dtype) -> None:
+    assert_agrees([spread(3000).to(dtype), torch.eye(3, dtype=dtype).to_sparse()], scale=torch.full((), 3.0))
 
 
 def test_what_has_no_address_is_left_to_the_reference() -> None:
@@ -170,7 +118,7 @@ def test_sums_of_many_elements_hardly_round() -> None:
 def choice(preamble: str, folder: Path, **environ: str) -> tuple[str, str]:
     """The module of the kernel that a new process chooses, and what it says."""
     code = f"{textwrap.dedent(preamble)}\nfrom nissa import kernels\nkernels.kernel_for('cpu')\nprint(kernels.kernel_for('cpu').__module__)"
-    code += "\nassert kernels.kernel_for('cuda').__module__.endswith('reference')"
+    code += "\nassert kernels.kernel_for('mps').__module__.endswith('reference')"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,

@@ -247,6 +247,14 @@ def test_sums_of_half_precision_neither_round_nor_overflow() -> None:
     assert (moments.total.tolist(), moments.sum_of_squares.tolist()) == ([5000 * 60000.0], [5000 * 60000.0**2])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_scale_is_divided_out_with_the_precision_of_float32_at_least(dtype: torch.dtype) -> None:
+    values, scale = spread(3000).to(dtype), torch.full((1,), 3.0 * 2**20)  # more than float16 can hold
+    wide = values if dtype is torch.float64 else values.float()
+    measured = measure([values, values.view(3, 1000)], LAYOUT, THRESHOLDS, scale)
+    assert torch.equal(measured, measure([wide / scale[0], (wide / scale[0]).view(3, 1000)], LAYOUT, THRESHOLDS))
+
+
 def test_measuring_changes_neither_its_input_nor_random_numbers() -> None:
     gradient = spread(400, 100).requires_grad_()
     sparse = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.tensor([1.0, 2.0]), (4,), check_invariants=True)
@@ -313,11 +321,11 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 
 def test_a_device_type_without_a_kernel_of_its_own_gets_the_reference() -> None:
-    assert kernels.kernel_for("cuda") is measure
+    assert kernels.kernel_for("mps") is measure
 
 
 def test_a_test_can_force_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(*_: object) -> torch.Tensor:
+    def fake(*_: object, **__: object) -> torch.Tensor:
         return torch.empty(0)
 
     monkeypatch.setitem(kernels._CHOSEN, "cpu", fake)

@@ -1,0 +1,210 @@
+"""How long statistics take beside ``dst.copy_(src)`` of the same gradients, on the CPU and, where there is one, on CUDA.
+
+``python -m benchmarks.kernels`` writes ``benchmarks/results/kernels.csv``; rows of a device that is not there are kept.
+Each round copies and measures one after the other, and a ratio is the median over rounds with the bootstrap's interval,
+so that a machine that is busy for a while disturbs both. On the CPU one thread does both. On CUDA a round is timed by the
+device's own events, and launches are what its profiler saw.
+"""
+
+import csv
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.steps.statistics import median
+from nissa.kernels import Kernel, kernel_for
+from nissa.kernels.moments import Layout, Thresholds
+from nissa.kernels.reference import measure as reference
+
+RESULTS = Path(__file__).parent / "results" / "kernels.csv"
+LAYOUTS = {"buckets": Layout(), "moments": Layout(None)}
+WARM = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """So many tensors of so many elements each."""
+
+    tensors: int
+    elements: int
+    dtype: torch.dtype
+
+    def make(self, device: str) -> list[Tensor]:
+        """Return gradients of the size that training has."""
+        generator = torch.Generator(device).manual_seed(0)
+        return [
+            (torch.randn(self.elements, generator=generator, device=device) * 1e-3).to(self.dtype)
+            for _ in range(self.tensors)
+        ]
+
+
+CPU = (
+    Case(1, 2**24, torch.float32),
+    Case(60, 5000, torch.float32),
+    Case(1, 2**23, torch.float64),
+    Case(1, 2**24, torch.float16),
+    Case(1, 2**24, torch.bfloat16),
+)
+CUDA = (
+    *(Case(1, 2**28, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)),
+    Case(1, 2**27, torch.float64),
+    Case(400, 2**20, torch.float32),
+    Case(60, 5000, torch.float32),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the results; the ratio is time over the time of the copy, with its 95 % interval.
+
+    The share is of bandwidth: what is read per second over what the copy reads and writes per second.
+    """
+
+    device: str
+    kernel: str
+    statistics: str
+    dtype: str
+    tensors: int
+    elements: int
+    milliseconds: str
+    copy_milliseconds: str
+    ratio: str
+    ratio_low: str
+    ratio_high: str
+    share_of_bandwidth: str
+    launches: str
+    rounds: int
+    machine: str
+    torch: str
+    commit: str
+
+
+def on_host(act: Callable[[], object]) -> float:
+    """Return how many seconds a call takes."""
+    before = perf_counter()
+    act()
+    return perf_counter() - before
+
+
+def on_device(act: Callable[[], object]) -> float:
+    """Return how many seconds the device takes for what a call launches."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    act()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) / 1e3
+
+
+def launched(act: Callable[[], object]) -> int:
+    """Return how many kernels, copies and clearings of memory a call has the device do."""
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        act()
+        torch.cuda.synchronize()
+    return sum(event.device_type.name == "CUDA" for event in seen.events() or ())
+
+
+def compare(device: str, name: str, kernel: Kernel, case: Case, layout: str, rounds: int) -> Row:
+    """Return what a kernel takes for a case."""
+    tensors = case.make(device)
+    copies = [torch.empty_like(tensor) for tensor in tensors]
+
+    def measure() -> object:
+        return kernel(tensors, LAYOUTS[layout], Thresholds())
+
+    def copy() -> None:
+        for to, of in zip(copies, tensors, strict=True):
+            to.copy_(of)
+
+    seconds = on_host if device == "cpu" else on_device
+    pairs = [(seconds(copy), seconds(measure)) for _ in range(rounds + WARM)][WARM:]
+    ratio = median([measured / copied for copied, measured in pairs])
+    return Row(
+        device=device,
+        kernel=name,
+        statistics=layout,
+        dtype=str(case.dtype).removeprefix("torch."),
+        tensors=case.tensors,
+        elements=case.elements,
+        milliseconds=f"{1e3 * median([measured for _, measured in pairs]).value:.3f}",
+        copy_milliseconds=f"{1e3 * median([copied for copied, _ in pairs]).value:.3f}",
+        ratio=f"{ratio.value:.2f}",
+        ratio_low=f"{ratio.low:.2f}",
+        ratio_high=f"{ratio.high:.2f}",
+        share_of_bandwidth=f"{0.5 / ratio.value:.2f}",
+        launches="" if device == "cpu" else str(launched(measure)),
+        rounds=rounds,
+        **where(device),
+    )
+
+
+def where(device: str) -> dict[str, str]:
+    """Say what it was measured on."""
+    at = Path(__file__).parent
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - whichever git there is
+        cwd=at,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    cpu = f"{processor()}; {os.cpu_count()} cores; 1 thread"
+    return {
+        "machine": cpu if device == "cpu" else torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "commit": commit,
+    }
+
+
+def processor() -> str:
+    """Return the processor's name, as far as it is told."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def rows() -> Iterator[Row]:
+    """Measure on what is there."""
+    torch.set_num_threads(1)
+    for layout in LAYOUTS:
+        for case in CPU:
+            yield compare("cpu", "compiled", kernel_for("cpu"), case, layout, 40)
+        for case in CPU[:2]:
+            yield compare("cpu", "reference", reference, case, layout, 12)
+    if torch.cuda.is_available():
+        for layout in LAYOUTS:
+            for case in CUDA:
+                yield compare("cuda", "compiled", kernel_for("cuda"), case, layout, 100)
+            for case in CUDA[-2:]:
+                yield compare("cuda", "reference", reference, case, layout, 20)
+
+
+def main() -> None:
+    """Write the results, keeping those of a device that is not there."""
+    found: list[dict[str, Any]] = []
+    for row in rows():
+        print(*asdict(row).values(), sep="  ", flush=True)
+        found.append(asdict(row))
+    devices = {row["device"] for row in found}
+    if RESULTS.exists():
+        with RESULTS.open(encoding="utf-8", newline="") as file:
+            found += [row for row in csv.DictReader(file) if row["device"] not in devices]
+    with RESULTS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""The compiled part of :mod:`nissa.kernels.triton`: two launches over numbers at addresses.
+
+:func:`scan` reads each number once. A program has a chunk of one tensor, writes what its reductions are, and adds its
+counts of buckets to those of the tensor: integers, whose sum is the same in any order. :func:`pack` then adds up the
+chunks of a tensor, always in the same order, and writes its row.
+
+Numbers are compared as their bits, see :mod:`nissa.kernels.formats`. Tiles start at addresses that are multiples of 16
+bytes, so that a thread reads 16 bytes at once; the few numbers before and behind a tensor are taken for NaN, which belongs
+to no sum and to no interval.
+"""
+
+import triton
+import triton.language as tl
+
+# Reductions of a chunk, float64, in which counts are exact.
+TOTAL, ABS_TOTAL, SQUARES, LEAST, MOST, FINITE, ZEROS, VANISHING, EXPLODING, LOW = map(tl.constexpr, range(10))
+PARTS = 10
+_CHUNKS: tl.constexpr = tl.constexpr(512)  # that are added up at once
+_SLICE: tl.constexpr = tl.constexpr(1024)  # columns of a row that are written at once
+
+
+# What is compiled is the same for any of these numbers.
+_SCAN_NUMBERS = ["first", "chunks", "tensors", "vanishing", "exploding", "low", "high"]
+_PACK_NUMBERS = ["chunks", "tensors", "zeros_vanish"]
+
+
+@triton.jit(do_not_specialize=_SCAN_NUMBERS)
+def scan(
+    row_of,  # int32 (chunks,): the tensor of each chunk
+    rows,  # int64 (4, P): first chunk, chunks, size, zeros that are not stored
+    places,  # int64 (3, P): address of the first tile; numbers from there to the first element, and to behind the last
+    scale,  # float32 (1,): what numbers are divided by, if SCALED
+    cells,  # int (cells of an octave,): see formats.octave
+    parts,  # float64 (PARTS, chunks)
+    counts,  # int64 (P, SIZE)
+    first,  # chunks before those of this launch
+    chunks,
+    tensors,
+    vanishing,  # bits, as FORM compares them
+    exploding,
+    low,
+    high,
+    KIND: tl.constexpr,  # 64, 32 or 16 bits of a number, or -16 for bfloat16
+    WIDE: tl.constexpr,  # compare bits of float64, not of float32
+    SCALED: tl.constexpr,
+    SIZE: tl.constexpr,  # buckets, or 0
+    POWER: tl.constexpr,  # the same, up to the next power of two
+    SHARED: tl.constexpr,  # count in memory that is shared by the threads of a program
+    SCALE: tl.constexpr,  # of buckets
+    SHIFT: tl.constexpr,  # from bits to cells
+    OFFSET: tl.constexpr,  # OTLP index of the first bucket
+    CHUNK: tl.constexpr,
+    ROWS: tl.constexpr,
+    THREADS: tl.constexpr,
+    TOGETHER: tl.constexpr,  # numbers that a thread reads at once
+):
+    """Reduce and count one chunk."""
+    chunk = first + tl.program_id(0)
+    row = tl.load(row_of + chunk)
+    before = tl.load(places + tensors + row)
+    behind = tl.load(places + 2 * tensors + row)
+    start = (chunk - tl.load(rows + row)).to(tl.int64) * CHUNK
+    numbers = _pointer(tl.load(places + row), KIND)
+
+    total = tl.zeros((THREADS,), tl.float64)
+    abs_total = tl.zeros((THREADS,), tl.float64)
+    squares = tl.zeros((THREADS,), tl.float64)
+    least = tl.full((THREADS,), float("inf"), tl.float64 if WIDE else tl.float32)
+    most = tl.full((THREADS,), float("-inf"), tl.float64 if WIDE else tl.float32)
+    n_finite = tl.zeros((THREADS,), tl.int32)
+    n_zeros = tl.zeros((THREADS,), tl.int32)
+    n_vanishing = tl.zeros((THREADS,), tl.int32)
+    n_beyond = tl.zeros((THREADS,), tl.int32)
+    n_low = tl.zeros((THREADS,), tl.int32)
+    n_outside = tl.zeros((THREADS,), tl.int32)
+    histogram = tl.zeros((POWER,), tl.int32)
+
+    TILE: tl.constexpr = ROWS * THREADS * TOGETHER
+    within = tl.reshape(tl.arange(0, TILE), (ROWS, THREADS, TOGETHER))
+    stop = tl.maximum(tl.minimum(start + CHUNK, behind), start)
+    for tile in range(start, stop, TILE):
+        inside = (tile >= before) & (tile + TILE <= behind)
+        raw = _load(numbers + tile, within, before - tile, behind - tile, inside, KIND)
+        value = _decode(raw, scale, KIND, SCALED, WIDE)
+        magnitude = _magnitude(value, WIDE)
+        finite = magnitude < _infinite(WIDE)
+        exact = tl.where(finite, value, 0.0).to(tl.float64)
+        total += _sum(exact)
+        abs_total += _sum(tl.abs(exact))
+        squares += _sum(exact * exact)
+        least = tl.minimum(least, tl.min(tl.min(tl.where(finite, value, float("inf")), axis=2), axis=0))
+        most = tl.maximum(most, tl.max(tl.max(tl.where(finite, value, float("-inf")), axis=2), axis=0))
+        n_finite += _sum(finite.to(tl.int32))
+        n_zeros += _sum((magnitude == 0).to(tl.int32))
+        n_vanishing += _sum((magnitude <= vanishing).to(tl.int32))
+        n_beyond += _sum((magnitude > exploding).to(tl.int32))
+        if SIZE:
+            n_low += _sum((magnitude <= low).to(tl.int32))
+            bucket = _bucket(magnitude, cells, WIDE, SCALE, SHIFT, OFFSET)
+            covered = (magnitude > low) & (magnitude <= high)
+            if SHARED:
+                # What is in no bucket is put into the first, and taken out again below: a mask would cost more.
+                n_outside += _sum((covered == 0).to(tl.int32))
+                histogram += tl.histogram(tl.reshape(tl.where(covered, bucket, 0), (TILE,)), POWER)
+            else:
+                one = tl.full((ROWS, THREADS, TOGETHER), 1, tl.int64)
+                tl.atomic_add(counts + row.to(tl.int64) * SIZE + bucket, one, mask=covered, sem="relaxed")
+
+    at = parts + chunk
+    tl.store(at + TOTAL * chunks, tl.sum(total))
+    tl.store(at + ABS_TOTAL * chunks, tl.sum(abs_total))
+    tl.store(at + SQUARES * chunks, tl.sum(squares))
+    tl.store(at + LEAST * chunks, tl.min(least).to(tl.float64))
+    tl.store(at + MOST * chunks, tl.max(most).to(tl.float64))
+    tl.store(at + FINITE * chunks, tl.sum(n_finite).to(tl.float64))
+    tl.store(at + ZEROS * chunks, tl.sum(n_zeros).to(tl.float64))
+    tl.store(at + VANISHING * chunks, tl.sum(n_vanishing).to(tl.float64))
+    # Beyond any threshold is also what is not finite, and what fills up a tile.
+    others = tl.cdiv(stop - start, TILE) * TILE - tl.sum(n_finite)
+    tl.store(at + EXPLODING * chunks, (tl.sum(n_beyond) - others).to(tl.float64))
+    tl.store(at + LOW * chunks, tl.sum(n_low).to(tl.float64))
+    if SIZE and SHARED:
+        slot = tl.arange(0, POWER)
+        histogram -= tl.where(slot == 0, tl.sum(n_outside), 0)
+        bucket = counts + row.to(tl.int64) * SIZE + slot
+        tl.atomic_add(bucket, histogram.to(tl.int64), mask=histogram > 0, sem="relaxed")
+
+
+@triton.jit(do_not_specialize=_PACK_NUMBERS)
+def pack(
+    rows,  # as for scan
+    parts,
+    counts,
+    packed,  # int64 (P, WIDTH)
+    chunks,
+    tensors,
+    zeros_vanish,  # 1 where a zero counts as vanishing
+    SIZE: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Add up the chunks of one tensor and write its row, in the layout of :mod:`nissa.kernels.moments`."""
+    row = tl.program_id(0)
+    first = tl.load(rows + row)
+    behind = first + tl.load(rows + tensors + row)
+    size = tl.load(rows + 2 * tensors + row)
+    implicit = tl.load(rows + 3 * tensors + row)
+
+    total = _added(parts + TOTAL * chunks, first, behind)
+    abs_total = _added(parts + ABS_TOTAL * chunks, first, behind)
+    squares = _added(parts + SQUARES * chunks, first, behind)
+    finite = _added(parts + FINITE * chunks, first, behind).to(tl.int64) + implicit
+    zeros = _added(parts + ZEROS * chunks, first, behind).to(tl.int64) + implicit
+    vanishing = _added(parts + VANISHING * chunks, first, behind).to(tl.int64) + implicit * zeros_vanish
+    exploding = _added(parts + EXPLODING * chunks, first, behind).to(tl.int64)
+    low = _added(parts + LOW * chunks, first, behind).to(tl.int64) + implicit
+    least = _least(parts + LEAST * chunks, 1.0, first, behind)
+    most = -_least(parts + MOST * chunks, -1.0, first, behind)
+    if implicit > 0:
+        least = tl.minimum(least, 0.0)
+        most = tl.maximum(most, 0.0)
+    none = finite == 0
+    least = tl.where(none, float("nan"), least)
+    most = tl.where(none, float("nan"), most)
+    largest = tl.where(none, float("nan"), tl.maximum(most, -least))
+
+    out = packed + row.to(tl.int64) * WIDTH
+    covered = implicit * 0
+    if SIZE:
+        for start in range(0, SIZE, _SLICE):
+            column = start + tl.arange(0, _SLICE)
+            found = tl.load(counts + row.to(tl.int64) * SIZE + column, mask=column < SIZE, other=0)
+            tl.store(out + 13 + column, found, mask=column < SIZE)
+            covered += tl.sum(found)
+    tl.store(out, size)
+    tl.store(out + 1, size - finite)
+    tl.store(out + 2, zeros)
+    tl.store(out + 3, vanishing)
+    tl.store(out + 4, exploding)
+    tl.store(out + 5, low - zeros if SIZE else covered)
+    tl.store(out + 6, finite - low - covered if SIZE else covered)
+    tl.store(out + 7, total.to(tl.int64, bitcast=True))
+    tl.store(out + 8, abs_total.to(tl.int64, bitcast=True))
+    tl.store(out + 9, squares.to(tl.int64, bitcast=True))
+    tl.store(out + 10, least.to(tl.int64, bitcast=True))
+    tl.store(out + 11, most.to(tl.int64, bitcast=True))
+    tl.store(out + 12, largest.to(tl.int64, bitcast=True))
+
+
+@triton.jit
+def _sum(values):
+    """Return the sum of what each thread has; no other thread is needed for it."""
+    return tl.sum(tl.sum(values, axis=2), axis=0)
+
+
+@triton.jit
+def _pointer(address, KIND: tl.constexpr):
+    """Return an address as a pointer to bits, of which more than one is read at once."""
+    if KIND == 64:
+        numbers = address.to(tl.pointer_type(tl.int64))
+    elif KIND == 32:
+        numbers = address.to(tl.pointer_type(tl.int32))
+    else:
+        numbers = address.to(tl.pointer_type(tl.int16))
+    return tl.multiple_of(numbers, 16)
+
+
+@triton.jit
+def _load(numbers, within, before, behind, inside, KIND: tl.constexpr):
+    """Return the bits of a tile, with NaN for what is not of the tensor; only whole tiles are read without a mask."""
+    if inside:
+        raw = tl.load(numbers + within)
+    else:
+        other = 0x7FF8000000000000 if KIND == 64 else 0x7FC00000 if KIND == 32 else 0x7E00 if KIND == 16 else 0x7FC0
+        raw = tl.load(numbers + within, mask=(within >= before) & (within < behind), other=other)
+    return raw
+
+
+@triton.jit
+def _decode(raw, scale, KIND: tl.constexpr, SCALED: tl.constexpr, WIDE: tl.constexpr):
+    """Return the values, as float32 or float64, without what they were scaled by."""
+    if KIND == 64:
+        value = raw.to(tl.float64, bitcast=True)
+    elif KIND == 32:
+        value = raw.to(tl.float32, bitcast=True)
+    elif KIND == 16:
+        value = raw.to(tl.float16, bitcast=True).to(tl.float32)
+    else:
+        value = (raw.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    if SCALED:
+        by = tl.load(scale)
+        value = value / by.to(tl.float64) if KIND == 64 else tl.div_rn(value, by.to(tl.float32))
+    return value.to(tl.float64) if WIDE else value
+
+
+@triton.jit
+def _magnitude(value, WIDE: tl.constexpr):
+    """Return the bits of a magnitude."""
+    if WIDE:
+        magnitude = value.to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
+    else:
+        magnitude = value.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+    return magnitude
+
+
+@triton.jit
+def _infinite(WIDE: tl.constexpr):
+    """Return the bits of infinity."""
+    return 0x7FF0000000000000 if WIDE else 0x7F800000
+
+
+@triton.jit
+def _bucket(magnitude, cells, WIDE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, OFFSET: tl.constexpr):
+    """Return the buckets of numbers that are not subnormal, counted from the first one; of others it is of no matter.
+
+    The fraction's bits and the entry of their cell carry into how many edges of the octave lie below.
+    """
+    FRACTION: tl.constexpr = 52 if WIDE else 23
+    fraction = magnitude & ((1 << FRACTION) - 1)
+    octave = (magnitude >> FRACTION) - (1023 if WIDE else 127)
+    if SCALE > 0:
+        below = (fraction + tl.load(cells + (fraction >> SHIFT))) >> SHIFT
+        bucket = (octave << SCALE) + below
+    elif SCALE == 0:
+        bucket = octave + (fraction != 0).to(magnitude.dtype)
+    else:
+        bucket = (octave + (fraction != 0).to(magnitude.dtype) - 1 >> -SCALE) + 1
+    return (bucket - (OFFSET + 1)).to(tl.int32)
+
+
+@triton.jit
+def _added(part, first, behind):
+    """Return the sum over chunks."""
+    found = tl.zeros((_CHUNKS,), tl.float64)
+    for start in range(first, behind, _CHUNKS):
+        chunk = start + tl.arange(0, _CHUNKS)
+        found += tl.load(part + chunk, mask=chunk < behind, other=0.0)
+    return tl.sum(found)
+
+
+@triton.jit
+def _least(part, sign, first, behind):
+    """Return the smallest over chunks, or of what is opposite to them."""
+    found = tl.full((_CHUNKS,), float("inf"), tl.float64)
+    for start in range(first, behind, _CHUNKS):
+        chunk = start + tl.arange(0, _CHUNKS)
+        these = tl.load(part + chunk, mask=chunk < behind, other=0.0) * sign
+        found = tl.minimum(found, tl.where(chunk < behind, these, float("inf")))
+    return tl.min(found)
