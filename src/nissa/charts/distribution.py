@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -10,9 +10,10 @@ from nissa.charts import axes
 from nissa.charts.plotly import go
 from nissa.charts.series import Series, Times, Values
 from nissa.charts.text import plain
-from nissa.charts.theme import HEAT, SERIES
+from nissa.charts.theme import DENSITY, SERIES
 
 HEIGHT: Final = 380
+MOST_TICKS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,19 @@ def band_chart(band: Band | None, quantiles: Sequence[Series] = (), *, title: st
     """
     traces = [] if band is None else [_shares(band, group)]
     traces += [_quantile(each, index, len(quantiles)) for index, each in enumerate(quantiles)]
-    axis = {"type": "log", "title": {"text": title}, "exponentformat": "power", "dtick": 1, "minor": {"nticks": 0}}
+    axis = {"type": "log", "title": {"text": title}, **_powers(band, quantiles)}
     return axes.figure(traces, height=HEIGHT, yaxis=axis, hovermode="closest", showlegend=True)
+
+
+def _powers(band: Band | None, quantiles: Sequence[Series]) -> dict[str, Any]:
+    """Return ticks at powers of ten, as many as there is room for."""
+    values = np.concatenate([np.empty(0) if band is None else band.bounds, *(each.finite for each in quantiles)])
+    values = values[values > 0]
+    if not len(values):
+        return {}
+    low, high = int(np.floor(np.log10(values.min()))), int(np.ceil(np.log10(values.max())))
+    ticks = list(range(low, high + 1, max(1, -(-(high - low) // MOST_TICKS))))
+    return {"tickvals": [10.0**each for each in ticks], "ticktext": [f"10<sup>{each}</sup>" for each in ticks]}
 
 
 def _shares(band: Band, group: str) -> go.Heatmap:
@@ -54,7 +66,7 @@ def _shares(band: Band, group: str) -> go.Heatmap:
         x=axes.milliseconds(band.edges),
         y=axes.small(band.bounds),
         z=axes.small(shares),
-        colorscale=HEAT,
+        colorscale=DENSITY,
         zmin=0,
         colorbar={"title": {"text": "share of elements", "side": "right"}, "tickformat": ".0%", "thickness": 12},
         hovertemplate="%{x}<br>around %{y:.2g}<br>%{z:.2%} of the elements<extra></extra>",

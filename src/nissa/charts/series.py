@@ -1,6 +1,7 @@
 """Numbers over time, and fewer of them that look the same."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -63,7 +64,7 @@ def _kept(values: Values, most: int) -> NDArray[np.int64]:
     last = len(values) - 1
     bounds = np.linspace(1, last, (most - 2) // 2 + 1).astype(np.int64)
     chosen = {0, last}
-    for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+    for low, high in pairwise(bounds):
         if high > low:
             chosen |= _extremes(values, int(low), int(high))
     return np.array(sorted(chosen), dtype=np.int64)

@@ -12,9 +12,9 @@ from nissa.charts.text import plain, shorten
 from nissa.charts.theme import BAR_TEXT, FAILED, PASSED, STAGES
 from nissa.events import Stage
 
-ROW: Final = 34
+ROW: Final = 40
 LABEL: Final = 36
-_THICK: Final = 0.52
+_THICK: Final = 0.55
 _MARKS_ABOVE: Final = 0.4
 _SHORTEST: Final = 1.0
 """Milliseconds that a bar lasts at least, so that it is there when one zooms in."""
@@ -98,7 +98,9 @@ _MARKS: Final = (
 
 def _bars(stage: Stage, rows: "Sequence[tuple[int, Bar]]") -> go.Bar:
     style = STAGES[stage]
-    starts, ends = (axes.milliseconds(np.array(each)) for each in zip(*((b.start, b.end) for _, b in rows), strict=True))
+    starts, ends = (
+        axes.milliseconds(np.array(each)) for each in zip(*((b.start, b.end) for _, b in rows), strict=True)
+    )
     first = np.array([bar.start_step for _, bar in rows])
     last = np.array([bar.end_step for _, bar in rows])
     step = {"base": axes.listed(first), "x": axes.listed(np.maximum(last - first, 0.05))}
@@ -117,7 +119,14 @@ def _bars(stage: Stage, rows: "Sequence[tuple[int, Bar]]") -> go.Bar:
         marker={
             "color": style.colour,
             "line": {"width": 0},
-            "pattern": {"shape": style.pattern, "fgcolor": "#ffffff", "fgopacity": 0.4, "size": 7, "solidity": 0.2},
+            "pattern": {
+                "shape": style.pattern,
+                "fillmode": "overlay",
+                "fgcolor": "#ffffff",
+                "fgopacity": 0.4,
+                "size": 7,
+                "solidity": 0.2,
+            },
         },
         customdata=[_told(bar.told) for _, bar in rows],
         hovertemplate="%{customdata}<extra></extra>",

@@ -24,4 +24,4 @@ def number(value: float | None) -> str:
     """Return a number in four digits; a dash where there is none."""
     if value is None:
         return ABSENT
-    return f"{value:.4g}" if math.isfinite(value) else {math.inf: "∞", -math.inf: "−∞"}.get(value, "NaN")
+    return f"{value:.4g}" if math.isfinite(value) else {math.inf: "∞", -math.inf: "-∞"}.get(value, "NaN")

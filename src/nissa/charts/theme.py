@@ -106,6 +106,9 @@ SCHEMES: Final = {"light": LIGHT, "dark": DARK}
 HEAT: Final = "Viridis"
 """The scale of heatmaps: even to the eye, and in grey."""
 
+DENSITY: Final = ((0.0, "rgba(47,128,216,0.08)"), (0.5, "rgba(47,128,216,0.7)"), (1.0, "rgba(30,96,170,1)"))
+"""The scale of shares: the more, the less the page shows through."""
+
 
 def template(scheme: Scheme) -> go.layout.Template:
     """Return what figures look like on a page of a scheme."""
@@ -134,9 +137,13 @@ def template(scheme: Scheme) -> go.layout.Template:
         },
         "legend": {"font": {"color": scheme.ink}, "orientation": "h", "y": 1.02, "yanchor": "bottom"},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": scheme.muted, "activecolor": scheme.accent},
-        "margin": {"l": 8, "r": 12, "t": 28, "b": 8},
+        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
     }
-    bar = {"tickfont": {"color": scheme.muted}, "title": {"font": {"color": scheme.muted}}, "outlinewidth": 0}
+    bar = {
+        "tickfont": {"color": scheme.muted, "size": 12},
+        "title": {"font": {"color": scheme.muted, "size": 12}},
+        "outlinewidth": 0,
+    }
     return go.layout.Template(layout=layout, data={"heatmap": [go.Heatmap(colorbar=bar)]})
 
 
@@ -146,7 +153,7 @@ def luminance(colour: str) -> float:
     Source: WCAG 2.2, "relative luminance".
     """
     channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels)
+    red, green, blue = (each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels)  # noqa: PLR2004 - the standard's own
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -1,6 +1,6 @@
 """What runs have written as OTLP JSON lines, read back into plain values."""
 
-from nissa.recordings.folders import newest_run as newest_run
+from nissa.recordings.folders import find_run as find_run
 from nissa.recordings.folders import recorded_files as recorded_files
 from nissa.recordings.reading import read as read
 from nissa.recordings.records import Distribution as Distribution

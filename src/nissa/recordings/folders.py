@@ -25,13 +25,17 @@ def recorded_files(folder: Path) -> list[Path]:
     return found
 
 
-def newest_run(parent: Path) -> Path:
-    """Return the folder of the run that wrote last, below a folder of runs.
+def find_run(folder: Path) -> Path:
+    """Return a run's folder: the one given, or where it holds runs the one of them that wrote last.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is no such folder, or nothing in it or below it.
     """
-    written = {path.parent: path.stat().st_mtime_ns for path in sorted(parent.glob(f"*/*{SUFFIX}"))}
+    if not folder.is_dir():
+        raise ConfigurationError(f"There is no folder {folder}. {HERE}")
+    if any(folder.glob(f"*{SUFFIX}")):
+        return folder
+    written = {path: path.stat().st_mtime_ns for path in folder.glob(f"*/*{SUFFIX}")}
     if not written:
-        raise ConfigurationError(f"There are no runs in {parent}: name the folder of one. {HERE}")
-    return max(written, key=lambda folder: max(path.stat().st_mtime_ns for path in folder.glob(f"*{SUFFIX}")))
+        raise ConfigurationError(f"There is no run in {folder} or below it. {HERE}")
+    return max(written, key=lambda path: written[path]).parent

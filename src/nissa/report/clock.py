@@ -47,8 +47,8 @@ class Clock:
         if told is None:
             return np.full(len(times), np.nan)
         begin = told[0][0]
-        exact = np.interp((times - begin).astype(np.float64), (told[0] - begin).astype(np.float64), told[1])
-        return np.floor(exact)
+        exact: Values = np.interp((times - begin).astype(np.float64), (told[0] - begin).astype(np.float64), told[1])
+        return exact // 1
 
     def step(self, place: Place, time: int) -> float:
         """Return the latest step at one time, NaN where it is not known."""

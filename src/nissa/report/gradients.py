@@ -10,7 +10,7 @@ from nissa.charts.distribution import Band
 from nissa.charts.series import thin
 from nissa.charts.text import ABSENT, number
 from nissa.recordings import DistributionStream, Stream
-from nissa.report.bands import band_of, total_of
+from nissa.report.bands import band_of, quantiles_of, total_of
 from nissa.report.facts import Facts
 from nissa.report.panels import Panel, Row, Section, Table, Variant
 from nissa.report.places import Place
@@ -36,9 +36,7 @@ MOST_DISTRIBUTIONS: Final = 400
 
 ALL: Final = "all parameters"
 
-NONE: Final = (
-    "No gradients were measured: the profile reads none (see nissa profiles), or run.watch(model, optimizer) was not called."
-)
+NONE: Final = "No gradients were measured: the profile reads none (see nissa profiles), or run.watch(model, optimizer) was not called."
 
 
 def gradients(facts: Facts) -> Section:
@@ -73,7 +71,9 @@ def _heat_variant(facts: Facts, place: Place, streams: Sequence[Stream], columns
     rows = [facts.series(place, stream, _parameter(stream)) for stream in streams[:MOST_ROWS]]
     grid: Grid = gather(rows, most_columns=columns)
     name = facts.places.name(place) or "the model"
-    return Variant(name, facts.places.group(place.env), heatmap(grid, title="L2 norm", group=facts.places.group(place.env)))
+    return Variant(
+        name, facts.places.group(place.env), heatmap(grid, title="L2 norm", group=facts.places.group(place.env))
+    )
 
 
 def _heat_summary(found: Mapping[Place, Sequence[Stream]]) -> str:
@@ -110,7 +110,7 @@ def _distributions(facts: Facts) -> Panel:
     variants = []
     for place in dict.fromkeys(place for place, _ in shown):
         if place in bands:
-            variants.append(_variant(facts, place, ALL, total_of(bands[place], columns, BAND_ROWS), ()))
+            variants.append(_total(facts, place, total_of(bands[place], columns, BAND_ROWS)))
         for key in shown:
             if key[0] == place:
                 stream = by_key.get(key)
@@ -121,7 +121,8 @@ def _distributions(facts: Facts) -> Panel:
     return Panel(
         key="distribution",
         title=title,
-        reading=f"Colour: how many of the sampled elements are that large. Lines: quantiles at sampled steps.{more}",
+        reading="Colour: how many of the sampled elements are that large, without exact zeros and the smallest 0.1%. "
+        f"Lines: quantiles at sampled steps; of all parameters, from the colours.{more}",
         summary="How the absolute values of gradient elements are distributed over time, for one parameter at a time.",
         variants=variants,
         table=_zeros_table(facts, bands),
@@ -142,12 +143,30 @@ def _variant(facts: Facts, place: Place, parameter: str, band: Band | None, quan
     return Variant(f"{name} · {parameter}" if name else parameter, facts.places.group(place.env), figure)
 
 
+def _total(facts: Facts, place: Place, band: Band | None) -> Variant:
+    found = [] if band is None else quantiles_of(band)
+    lines = [
+        Series(
+            f"{level:.4g} quantile",
+            times,
+            values,
+            facts.clock.steps(place, times) if facts.clock.known else None,
+            hue=1,
+        )
+        for level, times, values in found
+    ]
+    return _variant(facts, place, ALL, band, lines)
+
+
 def _quantiles(facts: Facts) -> dict[tuple[Place, str], list[Series]]:
     found: dict[tuple[Place, str], list[tuple[float, Stream]]] = {}
     for place, stream in facts.streams(metric.GRADIENT_QUANTILE):
         level = float(stream.attributes.get(attr.QUANTILE, "nan"))
         found.setdefault((place, _parameter(stream)), []).append((level, stream))
-    return {key: [_quantile(facts, key[0], *each) for each in sorted(told, key=lambda t: t[0])] for key, told in found.items()}
+    return {
+        key: [_quantile(facts, key[0], *each) for each in sorted(told, key=lambda t: t[0])]
+        for key, told in found.items()
+    }
 
 
 def _quantile(facts: Facts, place: Place, level: float, stream: Stream) -> Series:

@@ -22,11 +22,14 @@ ALL_POINTS: Final = 48_000
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 
+_OVERHEAD: Final = "Share of wall time that telemetry took from training."
+
 _NONE: Final = {
     "loss": "No loss was logged: call run.log_loss(loss) before optimizer.step(), and run.validate(loss=...).",
     "accuracy": "No accuracy was logged: call run.validate(accuracy=...), and train_accuracy=... for that of training.",
     "health": "No gradients were measured: the profile reads none, or run.watch(model, optimizer) was not called.",
     "norm": "No gradients were measured: the profile reads none, or run.watch(model, optimizer) was not called.",
+    "overhead": "The cost of telemetry was not measured: run.watch(model, optimizer) was not called, or no step happened.",
     "rate": "No learning rate was recorded: run.watch(model, optimizer) was not called, or no step happened.",
 }
 
@@ -37,11 +40,16 @@ def learning(facts: Facts) -> Section:
         key="learning",
         title="Learning",
         panels=[
-            _panel(facts, "loss", "Loss", metric.LOSS, log=True, reading="Thin: every training step. Bold: validation."),
+            _panel(
+                facts, "loss", "Loss", metric.LOSS, log=True, reading="Thin: every training step. Bold: validation."
+            ),
             _panel(facts, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
             _panel(facts, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
-            _panel(facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."),
+            _panel(
+                facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."
+            ),
             _panel(facts, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
+            _panel(facts, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=_OVERHEAD),
         ],
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from nissa.charts.text import ABSENT, number
 from nissa.diagnostics.narrative import SEPARATOR
 from nissa.recordings import Stream
-from nissa.report.facts import Facts, date_time, duration
+from nissa.report.facts import Facts, clock_time, duration
 from nissa.report.learning import VALIDATION
 from nissa.report.lives import CULLED, FOSSILIZED
 from nissa.report.panels import Row, Table, count, percentage
@@ -46,11 +46,15 @@ def tiles(facts: Facts) -> list[Tile]:
     flags = [finding for finding in facts.findings if finding.lasting]
     up = sum(finding.until is None for finding in flags)
     return [
-        Tile("Duration", duration(facts.end - facts.begin), date_time(facts.begin)),
+        Tile("Duration", duration(facts.end - facts.begin), f"ended {clock_time(facts.end)} UTC"),
         Tile("Optimizer steps", count(sum(each + 1 for each in steps.values()) if steps else None), _epochs(facts)),
         _validation(facts, "Validation accuracy", metric.ACCURACY, percent=True),
         _validation(facts, "Validation loss", metric.LOSS, percent=False),
-        Tile("Seeds kept", f"{kept} of {len(last)}" if last else ABSENT, f"{culled} culled" if last else "none germinated"),
+        Tile(
+            "Seeds kept",
+            f"{kept} of {len(last)}" if last else ABSENT,
+            f"{culled} culled" if last else "none germinated",
+        ),
         Tile("Red flags", str(len(flags)), f"{up} still up at the end" if flags else "none was raised"),
     ]
 
@@ -72,14 +76,28 @@ def _validation(facts: Facts, label: str, spec: MetricSpec, *, percent: bool) ->
     found = [values for values in found if len(values)]
     if not found:
         return Tile(label, ABSENT, "no validation was logged")
-    shown = percentage if percent else number
+    shown = percentage if percent else _three
     ends = sorted(float(values[-1]) for values in found)
     best = max(float(values.max()) for values in found) if percent else min(float(values.min()) for values in found)
-    value = shown(ends[0]) if len(ends) == 1 else f"{shown(ends[0])} – {shown(ends[-1])}"
+    value = shown(ends[0]) if len(ends) == 1 else f"{shown(ends[0])} to {shown(ends[-1])}"
     return Tile(label, value, f"best {shown(best)}")
 
 
-HEAD: Final = ("steps", "epochs", "loss, first", "loss, last", "accuracy, last", "accuracy, best", "seeds", "kept", "flags")
+def _three(value: float) -> str:
+    return f"{value:.3g}"
+
+
+HEAD: Final = (
+    "steps",
+    "epochs",
+    "loss, first",
+    "loss, last",
+    "accuracy, last",
+    "accuracy, best",
+    "seeds",
+    "kept",
+    "flags",
+)
 
 
 def environments(facts: Facts) -> Table | None:

@@ -37,24 +37,28 @@ def page(facts: Facts, sections: Sequence[Section]) -> str:
         ConfigurationError: jinja2 is missing.
     """
     script, library = asset("report.js"), get_plotlyjs()
-    text: str = _environment().from_string(asset("page.html.jinja")).render(
-        title=f"{facts.service or 'training'} · {facts.run_id}",
-        facts=facts,
-        status=_STATUS[facts.ending.word],
-        began=date_time(facts.begin) if facts.begin else "",
-        lasted=duration(facts.end - facts.begin),
-        tiles=tiles(facts),
-        leads=leads(facts),
-        environments=environments(facts),
-        sections=sections,
-        policy=_policy(script, library),
-        style=asset("report.css"),
-        schemes={name: asdict(scheme) for name, scheme in SCHEMES.items()},
-        script=script,
-        library=_library(),
-        data=packed(json.dumps(_data(facts, sections), separators=(",", ":"), allow_nan=False)),
-        version=VERSION,
-        profile=facts.resource(attr.PROFILE),
+    text: str = (
+        _environment()
+        .from_string(asset("page.html.jinja"))
+        .render(
+            title=f"{facts.service or 'training'} · {facts.run_id}",
+            facts=facts,
+            status=_STATUS[facts.ending.word],
+            began=date_time(facts.begin) if facts.begin else "",
+            lasted=duration(facts.end - facts.begin),
+            tiles=tiles(facts),
+            leads=leads(facts),
+            environments=environments(facts),
+            sections=sections,
+            policy=_policy(script, library),
+            style=asset("report.css"),
+            schemes={name: asdict(scheme) for name, scheme in SCHEMES.items()},
+            script=script,
+            library=_library(),
+            data=packed(json.dumps(_data(facts, sections), separators=(",", ":"), allow_nan=False)),
+            version=VERSION,
+            profile=facts.resource(attr.PROFILE),
+        )
     )
     return text
 
@@ -119,4 +123,4 @@ def _extents(facts: Facts) -> dict[str, list[float]]:
     begin, end = min(starts, default=facts.begin), facts.end
     time = axes.milliseconds(np.array([begin, max(end, begin + 1_000_000)])).tolist()
     steps = facts.clock.last_steps()
-    return {"time": time} | ({"step": [0, max(max(steps.values()), 1)]} if steps else {})
+    return {"time": time} | ({"step": [0, max(*steps.values(), 1)]} if steps else {})

@@ -96,7 +96,9 @@ SERIES_HEAD: Final = ("series", "points", "first", "last", "lowest", "highest", 
 
 def series_table(caption: str, series: Sequence[Series], *, percent: bool = False) -> Table:
     """Return what lines show as a table."""
-    rows = [Row((each.name, f"{len(each.values):,}", *_told(each.values, percent=percent)), each.group) for each in series]
+    rows = [
+        Row((each.name, f"{len(each.values):,}", *_told(each.values, percent=percent)), each.group) for each in series
+    ]
     return Table(caption, SERIES_HEAD, tuple(rows), numeric=len(SERIES_HEAD) - 1)
 
 
@@ -104,7 +106,9 @@ def _told(values: Values, *, percent: bool) -> tuple[str, ...]:
     finite = [float(each) for each in values[abs(values) < float("inf")]]
     shown = percentage if percent else number
     broken = len(values) - len(finite)
-    ends = (number(float(values[0])), number(float(values[-1]))) if not finite else (shown(finite[0]), shown(finite[-1]))
+    ends = (
+        (number(float(values[0])), number(float(values[-1]))) if not finite else (shown(finite[0]), shown(finite[-1]))
+    )
     extremes = (shown(min(finite)), shown(max(finite))) if finite else (ABSENT, ABSENT)
     return (*ends, *extremes, f"{broken:,}")
 

@@ -43,7 +43,8 @@ class Places:
     @classmethod
     def of(cls, recording: Recording) -> "Places":
         """Return the places of a recording."""
-        measured = (Place.of(each.attributes, each.process) for each in (*recording.streams, *recording.distributions))
+        measured = [Place.of(each.attributes, each.process) for each in recording.streams]
+        measured += [Place.of(each.attributes, each.process) for each in recording.distributions]
         return cls([*measured, *(Place.of(span.attributes, span.process) for span in recording.spans)])
 
     @property

@@ -126,7 +126,14 @@ def _table(facts: Facts) -> Table:
     rows = []
     for life in facts.lives:
         stages = " → ".join(stage.stage.label for stage in life.stages)
-        cells = (life.seed_id, life.blueprint or ABSENT, life.slot or ABSENT, life.outcome, life.reason or ABSENT, stages)
+        cells = (
+            life.seed_id,
+            life.blueprint or ABSENT,
+            life.slot or ABSENT,
+            life.outcome,
+            life.reason or ABSENT,
+            stages,
+        )
         passed = sum(gate.passed for gate in life.gates)
         lasted = duration((life.end or facts.end) - life.start)
         told = (f"{passed} of {len(life.gates)}", points(life.improvement), count(life.epochs), lasted)
@@ -155,7 +162,7 @@ def _blueprint(name: str, lives: Sequence[Life], costs: dict[str, float]) -> Row
             points(_mean(worth)),
             count(_mean(sizes)),
             number(_mean(epochs)),
-            ABSENT if cost is None else f"{cost:.2f} ×",
+            ABSENT if cost is None else f"{cost:.2f}x",
         )
     )
 

@@ -14,7 +14,11 @@ MOST_ROWS: Final = 500
 def found(facts: Facts) -> Section:
     """Return the section about findings."""
     if not facts.findings:
-        why = "Nothing was found that deserved attention." if facts.narratives else "Nothing was diagnosed: no validate()."
+        why = (
+            "Nothing was found that deserved attention."
+            if facts.narratives
+            else "Nothing was diagnosed: no validate()."
+        )
         return Section(key="findings", title="Findings", empty=why)
     rows = tuple(_finding(facts, each) for each in facts.findings[-MOST_ROWS:])
     head = ("when", "where", "finding", "what was seen", "what to do", "until")

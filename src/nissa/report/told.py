@@ -150,9 +150,13 @@ def narratives(recording: Recording) -> list[Narrative]:
 
 def ending(recording: Recording) -> Ending:
     """Return how the run ended: each process says so when it does, and of a rank that was restarted the last one counts."""
-    latest = {r.process.rank: r.process.identity for r in recording.logs if r.name == event_name(EventType.TRAINING_STARTED)}
+    latest = {
+        r.process.rank: r.process.identity for r in recording.logs if r.name == event_name(EventType.TRAINING_STARTED)
+    }
     ended = {r.process.identity: r for r in recording.logs if r.name == event_name(EventType.TRAINING_ENDED)}
-    errors = [str(detail(record.attributes, "error")) for record in ended.values() if detail(record.attributes, "error")]
+    errors = [
+        str(detail(record.attributes, "error")) for record in ended.values() if detail(record.attributes, "error")
+    ]
     if errors:
         return Ending("failed", errors[0])
     if not ended:

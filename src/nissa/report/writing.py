@@ -83,4 +83,6 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"Cannot write the report to {path}: {error.strerror}. Choose another --output.") from error
+        raise ConfigurationError(
+            f"Cannot write the report to {path}: {error.strerror}. Choose another --output."
+        ) from error

@@ -87,7 +87,7 @@
       const { layout } = this.variant;
       const xaxis = { ...this.page.axes[state.axis], range: [...(state.range ?? this.page.extents[state.axis])], autorange: false };
       const yaxis = { ...layout.yaxis };
-      if (this.log) Object.assign(yaxis, { type: "log", dtick: 1, exponentformat: "power" });
+      if (this.log) Object.assign(yaxis, { type: "log", tickformat: "~g" });
       const found = { ...layout, xaxis, yaxis, template: this.page.templates[scheme()], showlegend: false };
       const lanes = layout.meta?.lanes;
       if (lanes && state.group) {
