@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 
 from nissa.demo.app import run_demo
+from scripts.browser import NAMES
 
 WIDTH, HEIGHT = 1280, 1500
 
@@ -23,7 +24,9 @@ def main(folder: Path, page: Path | None = None) -> None:
 
 def _picture(page: Path, scheme: str, path: Path) -> None:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=next(filter(None, map(shutil.which, NAMES))), args=["--no-sandbox"]
+        )
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme)  # type: ignore[arg-type]
         tab.goto(page.as_uri())
         tab.wait_for_selector("html[data-drawn]")

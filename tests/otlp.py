@@ -36,7 +36,7 @@ def gauge(metric: str, points: Iterable[tuple[int, Any]], told: Attributes = {})
 def exponential(
     metric: str,
     points: Iterable[tuple[int, int, int, list[int]]],
-    told: Attributes = {},
+    told: Attributes = {},  # noqa: B006
     *,
     temporality: int = 2,
 ) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def spans(*given: dict[str, Any], resource: Attributes = {}) -> str:  # noqa: B0
 def record(
     name: str,
     time: int,
-    told: Attributes = {},
+    told: Attributes = {},  # noqa: B006
     *,
     body: str = "",
     severity: int = 9,

@@ -123,7 +123,7 @@ def _bars(stage: Stage, rows: "Sequence[tuple[int, Bar]]") -> go.Bar:
                 "shape": style.pattern,
                 "fillmode": "overlay",
                 "fgcolor": "#ffffff",
-                "fgopacity": 0.4,
+                "fgopacity": 0.28,
                 "size": 7,
                 "solidity": 0.2,
             },

@@ -205,13 +205,16 @@
 
   try {
     const [library, data] = await Promise.all([unpack("library"), unpack("data")]);
+    performance.mark("unpacked");
     const script = document.createElement("script");
     script.textContent = library;
     document.head.append(script);
+    performance.mark("loaded");
     const page = JSON.parse(data);
     panels = Object.entries(page.panels).map(([key, panel]) => new Panel(key, panel.variants, page));
     listen();
     await dress();
+    performance.mark("drawn");
     root.dataset.drawn = String(panels.length);
   } catch (error) {
     fail(error.message);
