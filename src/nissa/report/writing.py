@@ -10,6 +10,7 @@ from nissa.report.facts import Facts
 from nissa.report.gradients import gradients
 from nissa.report.learning import learning
 from nissa.report.page import page
+from nissa.report.panels import Section
 from nissa.report.seeds import blueprints, seeds
 from nissa.report.telling import found, told
 
@@ -59,8 +60,7 @@ def write_report(folder: Path, output: Path | None = None) -> Written:
     """
     recording = read(folder)
     facts = Facts(recording, folder.resolve().name)
-    sections = [learning(facts), found(facts), seeds(facts), blueprints(facts), gradients(facts), told(facts)]
-    text = page(facts, sections)
+    text = page(facts, sections(facts))
     path = output or folder / NAME
     _write(path, text)
     return Written(
@@ -76,6 +76,11 @@ def write_report(folder: Path, output: Path | None = None) -> Written:
         narratives=len(facts.narratives),
         damaged=recording.damaged,
     )
+
+
+def sections(facts: Facts) -> list[Section]:
+    """Return the sections of a report, in their order."""
+    return [learning(facts), found(facts), seeds(facts), blueprints(facts), gradients(facts), told(facts)]
 
 
 def _write(path: Path, text: str) -> None:
