@@ -1,6 +1,5 @@
 """From exponential histograms to shares by bucket and stretch of time."""
 
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,14 +15,24 @@ TAIL: Final = 0.001
 """Share of the elements, the smallest ones, for which there are no buckets."""
 
 
+FINEST: Final = 4
+"""The finest scale that is drawn: 16 buckets for each doubling."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Gain:
-    """What was counted in a stretch of time, by index of the bucket at a scale."""
+    """What was counted in a stretch of time: bucket ``first + i`` at a scale got ``counts[i]``."""
 
     start: int
     end: int
     scale: int
-    counts: dict[int, int]
+    first: int
+    counts: NDArray[np.int64]
+
+    def indices(self, scale: int) -> NDArray[np.int64]:
+        """Return the buckets' indices at a scale that is as coarse or coarser: two become one per step down."""
+        found: NDArray[np.int64] = (self.first + np.arange(len(self.counts))) >> (self.scale - scale)
+        return found
 
 
 def band_of(stream: DistributionStream, most_columns: int, most_rows: int) -> Band | None:
@@ -49,23 +58,33 @@ def _gains(stream: DistributionStream) -> list[_Gain]:
 
 
 def _gain(start: int, point: Distribution, before: Distribution | None) -> _Gain:
-    scale = point.scale if before is None else min(point.scale, before.scale)
-    counts = _at(point, scale)
-    for index, count in ({} if before is None else _at(before, scale)).items():
-        counts[index] -= count
-    return _Gain(start, point.time, scale, {index: count for index, count in counts.items() if count > 0})
+    scale = min(FINEST, point.scale if before is None else min(point.scale, before.scale))
+    first, counts = _at(point, scale)
+    if before is not None and len(before.counts):
+        earlier, taken = _at(before, scale)
+        low = min(first, earlier) if len(counts) else earlier
+        counts = np.pad(counts, (first - low if len(counts) else 0, max(0, earlier + len(taken) - first - len(counts))))
+        counts[earlier - low : earlier - low + len(taken)] -= taken
+        first = low
+    return _Gain(start, point.time, scale, first, np.maximum(counts, 0))
 
 
-def _at(point: Distribution, scale: int) -> defaultdict[int, int]:
-    """Return a point's counts by bucket at a coarser scale: two neighbours become one per step down."""
-    counts: defaultdict[int, int] = defaultdict(int)
-    for position in np.flatnonzero(point.counts):
-        counts[(point.offset + int(position)) >> (point.scale - scale)] += int(point.counts[position])
-    return counts
+def _at(point: Distribution, scale: int) -> tuple[int, NDArray[np.int64]]:
+    """Return a point's first bucket at a coarser scale, and the counts from there."""
+    if not len(point.counts):
+        return 0, np.zeros(0, dtype=np.int64)
+    indices = (point.offset + np.arange(len(point.counts))) >> (point.scale - scale)
+    return int(indices[0]), _summed(indices - indices[0], point.counts)
+
+
+def _summed(indices: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    found = np.zeros(int(indices[-1]) + 1, dtype=np.int64)
+    np.add.at(found, indices, counts)
+    return found
 
 
 def _band(gains: Sequence[_Gain], most_columns: int, most_rows: int) -> Band | None:
-    gains = [gain for gain in gains if gain.counts and gain.end > gain.start]
+    gains = [gain for gain in gains if gain.counts.any() and gain.end > gain.start]
     if not gains:
         return None
     scale, low, high = _range(gains, most_rows)
@@ -73,11 +92,10 @@ def _band(gains: Sequence[_Gain], most_columns: int, most_rows: int) -> Band | N
     counts, totals = np.zeros((high - low + 1, len(edges) - 1)), np.zeros(len(edges) - 1)
     for gain in gains:
         column = min(int(np.searchsorted(edges, gain.end, side="left")) - 1, len(edges) - 2)
-        for index, count in gain.counts.items():
-            totals[column] += count
-            row = (index >> (gain.scale - scale)) - low
-            if row >= 0:
-                counts[row, column] += count
+        totals[column] += gain.counts.sum()
+        rows = gain.indices(scale) - low
+        inside = (rows >= 0) & (gain.counts > 0)
+        np.add.at(counts[:, column], rows[inside], gain.counts[inside])
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.where(totals > 0, counts / totals, np.nan)
     bounds = np.exp2(np.arange(low, high + 2) / 2.0**scale)
@@ -91,13 +109,11 @@ def _range(gains: Sequence[_Gain], most_rows: int) -> tuple[int, int, int]:
     magnitude, and would make the others indistinct.
     """
     scale = min(gain.scale for gain in gains)
-    counts: Counter[int] = Counter()
-    for gain in gains:
-        for index, count in gain.counts.items():
-            counts[index >> (gain.scale - scale)] += count
-    indices = np.array(sorted(counts))
-    below = np.cumsum([counts[index] for index in indices])
-    low, high = int(indices[np.searchsorted(below, TAIL * below[-1])]), int(indices[-1])
+    indices = np.concatenate([gain.indices(scale) for gain in gains])
+    counts = np.concatenate([gain.counts for gain in gains])
+    order = np.argsort(indices[counts > 0], kind="stable")
+    occupied, below = indices[counts > 0][order], np.cumsum(counts[counts > 0][order])
+    low, high = int(occupied[np.searchsorted(below, TAIL * below[-1])]), int(occupied[-1])
     while high - low + 1 > most_rows:
         scale, low, high = scale - 1, low >> 1, high >> 1
     return scale, low, high

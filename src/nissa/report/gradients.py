@@ -25,14 +25,18 @@ CELLS: Final = 280_000
 MOST_COLUMNS: Final = 480
 MOST_ROWS: Final = 300
 
-BAND_CELLS: Final = 260_000
+BAND_CELLS: Final = 180_000
 """Cells of all distributions together."""
 
 BAND_ROWS: Final = 48
 MOST_BAND_COLUMNS: Final = 60
 LEAST_BAND_COLUMNS: Final = 8
-QUANTILE_POINTS: Final = 120
-MOST_DISTRIBUTIONS: Final = 400
+QUANTILE_POINTS: Final = 60_000
+"""Points of all quantiles together."""
+
+MOST_QUANTILE_POINTS: Final = 120
+MOST_DISTRIBUTIONS: Final = 200
+"""Parameters whose distributions are drawn; of more, the first of each environment."""
 
 ALL: Final = "all parameters"
 
@@ -104,8 +108,9 @@ def _distributions(facts: Facts) -> Panel:
     keys = list(dict.fromkeys([*_keys(bands), *quantiles]))
     if not keys:
         return Panel(key="distribution", title=title, empty="No distributions of gradients were exported.")
-    shown = keys[:MOST_DISTRIBUTIONS]
+    shown = _first(keys, MOST_DISTRIBUTIONS)
     columns = min(MOST_BAND_COLUMNS, max(LEAST_BAND_COLUMNS, BAND_CELLS // (BAND_ROWS * (len(shown) + len(bands)))))
+    points = min(MOST_QUANTILE_POINTS, QUANTILE_POINTS // max(1, sum(len(quantiles.get(key, ())) for key in shown)))
     by_key = {(place, _parameter(each)): each for place, streams in bands.items() for each in streams}
     variants = []
     for place in dict.fromkeys(place for place, _ in shown):
@@ -115,7 +120,8 @@ def _distributions(facts: Facts) -> Panel:
             if key[0] == place:
                 stream = by_key.get(key)
                 band = None if stream is None else band_of(stream, columns, BAND_ROWS)
-                variants.append(_variant(facts, place, key[1], band, quantiles.get(key, ())))
+                lines = [thin(_quantile(facts, place, *each), points) for each in quantiles.get(key, ())]
+                variants.append(_variant(facts, place, key[1], band, lines))
     left_out = len(keys) - len(shown)
     more = f" {left_out} more parameters are left out." if left_out else ""
     return Panel(
@@ -128,6 +134,13 @@ def _distributions(facts: Facts) -> Panel:
         table=_zeros_table(facts, bands),
         choice="Parameter",
     )
+
+
+def _first(keys: Sequence[tuple[Place, str]], most: int) -> list[tuple[Place, str]]:
+    """Return the first parameters of each place, as many of each."""
+    places = dict.fromkeys(place for place, _ in keys)
+    each = max(1, most // len(places))
+    return [key for place in places for key in [key for key in keys if key[0] == place][:each]]
 
 
 def _keys(bands: "Mapping[Place, Sequence[DistributionStream]]") -> list[tuple[Place, str]]:
@@ -158,19 +171,16 @@ def _total(facts: Facts, place: Place, band: Band | None) -> Variant:
     return _variant(facts, place, ALL, band, lines)
 
 
-def _quantiles(facts: Facts) -> dict[tuple[Place, str], list[Series]]:
+def _quantiles(facts: Facts) -> dict[tuple[Place, str], list[tuple[float, Stream]]]:
     found: dict[tuple[Place, str], list[tuple[float, Stream]]] = {}
     for place, stream in facts.streams(metric.GRADIENT_QUANTILE):
         level = float(stream.attributes.get(attr.QUANTILE, "nan"))
         found.setdefault((place, _parameter(stream)), []).append((level, stream))
-    return {
-        key: [_quantile(facts, key[0], *each) for each in sorted(told, key=lambda t: t[0])]
-        for key, told in found.items()
-    }
+    return {key: sorted(told, key=lambda each: each[0]) for key, told in found.items()}
 
 
 def _quantile(facts: Facts, place: Place, level: float, stream: Stream) -> Series:
-    return thin(facts.series(place, stream, f"{level:.4g} quantile", hue=1), QUANTILE_POINTS)
+    return facts.series(place, stream, f"{level:.4g} quantile", hue=1)
 
 
 def _zeros_table(facts: Facts, bands: "Mapping[Place, Sequence[DistributionStream]]") -> Table | None:

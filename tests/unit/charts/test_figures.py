@@ -18,7 +18,7 @@ def numbers(array: Any) -> list[float]:
     """Return what plotly was given, which it packs."""
     if isinstance(array, dict):
         return [float(each) for each in np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])]
-    return [float(each) for each in array]
+    return [float(each) for each in np.ravel(array)]
 
 
 def series(values: list[float], *, start: int = 0, name: str = "s", steps: bool = True) -> Series:
