@@ -21,7 +21,7 @@ def behind(tab: Opened) -> str:
 
 
 def lines(tab: Opened) -> int:
-    return tab.page.locator("[data-plot=loss] .scatterlayer .trace .lines path").count()
+    return tab.page.locator("[data-plot=loss] .scatterlayer .trace:has(.lines path)").count()
 
 
 def test_everything_is_drawn(opened: Open) -> None:
@@ -125,12 +125,12 @@ def test_a_click_in_the_legend_hides_a_line_and_another_shows_it(opened: Open) -
     button = tab.page.locator("[data-legend=loss]").get_by_role("button", name="environment 1 · train", exact=True)
     button.click()
     tab.page.wait_for_function(
-        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace .lines path').length === 3"
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 3"
     )
     assert button.get_attribute("aria-pressed") == "false"
     button.click()
     tab.page.wait_for_function(
-        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace .lines path').length === 4"
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 4"
     )
 
 
@@ -138,7 +138,7 @@ def test_an_environment_can_be_looked_at_alone(opened: Open) -> None:
     tab = opened()
     tab.page.get_by_label("Environment", exact=True).select_option("environment 1")
     tab.page.wait_for_function(
-        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace .lines path').length === 2"
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 2"
     )
     findings = tab.page.locator("#findings tbody tr")
     assert [row.is_visible() for row in findings.all()] == [False, True]

@@ -132,7 +132,7 @@ def _tell(report: DemoReport, console: Console, *, json_output: bool) -> None:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
         for line in closing(report):
-            console.print(line, soft_wrap=True, highlight=False)
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 @contextmanager
