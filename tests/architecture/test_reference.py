@@ -69,7 +69,7 @@ def test_every_option_of_a_command_is_in_the_reference(name: str) -> None:
     _, _, section = (ROOT / "docs" / "reference" / "cli.md").read_text().partition(f"## nissa {name}\n")
     section = section.partition("\n## ")[0]
     for each in options(COMMANDS[name]):
-        for option in each.opts:
+        for option in [each.metavar] if each.param_type_name == "argument" else each.opts:
             assert f"`{option}" in section, option
 
 
