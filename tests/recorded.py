@@ -107,7 +107,7 @@ class Recorded:
             outcome = {"nissa.seed.outcome": "fossilized" if kept else "culled", "nissa.seed.epochs": 4}
             why = {} if kept else {"nissa.seed.cull_reason": f"no gain{self.mark}"}
             worth = {"nissa.seed.improvement": 0.025 if kept else -0.01}
-            label = outcome["nissa.seed.outcome"]
+            label = str(outcome["nissa.seed.outcome"])
             yield self._span(f"seed.{label}", 45, 45, about, trace, f"{label}-{env}", root)
             yield self._span("seed", 5, 45, about | outcome | why | worth, trace, root)
 

@@ -136,7 +136,7 @@ def test_a_click_in_the_legend_hides_a_line_and_another_shows_it(opened: Open) -
 
 def test_an_environment_can_be_looked_at_alone(opened: Open) -> None:
     tab = opened()
-    tab.page.get_by_label("Environment", exact=True).select_option("environment 1")
+    tab.page.get_by_role("combobox", name="Environment").select_option("environment 1")
     tab.page.wait_for_function(
         "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 2"
     )

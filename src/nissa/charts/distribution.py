@@ -76,19 +76,17 @@ def _shares(band: Band, group: str) -> go.Heatmap:
 
 
 def _quantile(series: Series, index: int, count: int) -> go.Scatter:
-    middle = abs(index - (count - 1) / 2) < 1
+    from_middle = round(abs(index - (count - 1) / 2))
     step = None if series.steps is None else {"x": axes.listed(series.steps)}
+    dash = ("solid", "dash", "dot")[min(from_middle, 2)]
     values = np.where(series.values > 0, series.values, np.nan)
     return go.Scatter(
         x=axes.milliseconds(series.times),
         y=axes.small(values),
         mode="lines+markers" if len(values) < 40 else "lines",  # noqa: PLR2004 - few points are hard to see as a line
         name=plain(series.name),
-        line={"color": SERIES[series.hue % len(SERIES)], "width": 2.4 if middle else 1.4, "dash": _DASHES[index % 5]},
+        line={"color": SERIES[series.hue % len(SERIES)], "width": 1.4 if from_middle else 2.4, "dash": dash},
         marker={"size": 4},
         hovertemplate="%{fullData.name}: %{y:.3g}<br>%{x}<extra></extra>",
         meta=axes.meta(series.name, series.group, step),
     )
-
-
-_DASHES: Final = ("dot", "dash", "solid", "dash", "dot")

@@ -12,6 +12,7 @@ from nissa.charts.text import ABSENT, number
 from nissa.recordings import DistributionStream, Stream
 from nissa.report.bands import band_of, quantiles_of, total_of
 from nissa.report.facts import Facts
+from nissa.report.learning import gradients_as_a_whole
 from nissa.report.panels import Panel, Row, Section, Table, Variant
 from nissa.report.places import Place
 from nissa.semconv import attributes as attr
@@ -47,7 +48,9 @@ def gradients(facts: Facts) -> Section:
     """Return the section about gradients."""
     if not facts.streams(metric.GRADIENT_NORM) and not facts.recording.distributions_of(metric.GRADIENT_MAGNITUDE.name):
         return Section(key="gradients", title="Gradients", empty=NONE)
-    return Section(key="gradients", title="Gradients", panels=[_heat(facts), _distributions(facts)])
+    return Section(
+        key="gradients", title="Gradients", panels=[*gradients_as_a_whole(facts), _heat(facts), _distributions(facts)]
+    )
 
 
 def _heat(facts: Facts) -> Panel:

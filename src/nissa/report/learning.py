@@ -22,8 +22,6 @@ ALL_POINTS: Final = 48_000
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
 
-_OVERHEAD: Final = "Share of wall time that telemetry took from training."
-
 _NONE: Final = {
     "loss": "No loss was logged: call run.log_loss(loss) before optimizer.step(), and run.validate(loss=...).",
     "accuracy": "No accuracy was logged: call run.validate(accuracy=...), and train_accuracy=... for that of training.",
@@ -36,22 +34,30 @@ _NONE: Final = {
 
 def learning(facts: Facts) -> Section:
     """Return the section about how training goes."""
-    return Section(
-        key="learning",
-        title="Learning",
-        panels=[
-            _panel(
-                facts, "loss", "Loss", metric.LOSS, log=True, reading="Thin: every training step. Bold: validation."
-            ),
-            _panel(facts, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
-            _panel(facts, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
-            _panel(
-                facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."
-            ),
-            _panel(facts, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
-            _panel(facts, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=_OVERHEAD),
-        ],
-    )
+    reading = "Thin: every training step. Bold: validation."
+    panels = [
+        _panel(facts, "loss", "Loss", metric.LOSS, log=True, reading=reading),
+        _panel(facts, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
+    ]
+    return Section(key="learning", title="Learning", panels=panels)
+
+
+def gradients_as_a_whole(facts: Facts) -> list[Panel]:
+    """Return the panels about the gradients of all parameters together."""
+    return [
+        _panel(facts, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
+        _panel(facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."),
+    ]
+
+
+def pace(facts: Facts) -> Section:
+    """Return the section about how fast it learns, and what telemetry costs."""
+    reading = "Share of wall time that telemetry took from training."
+    panels = [
+        _panel(facts, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
+        _panel(facts, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=reading),
+    ]
+    return Section(key="pace", title="Rate and cost", panels=panels)
 
 
 def _panel(

@@ -79,7 +79,7 @@ def _validation(facts: Facts, label: str, spec: MetricSpec, *, percent: bool) ->
     shown = percentage if percent else _three
     ends = sorted(float(values[-1]) for values in found)
     best = max(float(values.max()) for values in found) if percent else min(float(values.min()) for values in found)
-    value = shown(ends[0]) if len(ends) == 1 else f"{shown(ends[0])} to {shown(ends[-1])}"
+    value = shown(ends[0]) if len(ends) == 1 else f"{shown(ends[0]).removesuffix('%')} to {shown(ends[-1])}"
     return Tile(label, value, f"best {shown(best)}")
 
 

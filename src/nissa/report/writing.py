@@ -8,7 +8,7 @@ from nissa.errors import ConfigurationError
 from nissa.recordings import read
 from nissa.report.facts import Facts
 from nissa.report.gradients import gradients
-from nissa.report.learning import learning
+from nissa.report.learning import learning, pace
 from nissa.report.page import page
 from nissa.report.panels import Section
 from nissa.report.seeds import blueprints, seeds
@@ -80,7 +80,7 @@ def write_report(folder: Path, output: Path | None = None) -> Written:
 
 def sections(facts: Facts) -> list[Section]:
     """Return the sections of a report, in their order."""
-    return [learning(facts), found(facts), seeds(facts), blueprints(facts), gradients(facts), told(facts)]
+    return [make(facts) for make in (learning, seeds, blueprints, found, gradients, pace, told)]
 
 
 def _write(path: Path, text: str) -> None:

@@ -47,6 +47,7 @@
       this.plot = document.querySelector(`[data-plot="${key}"]`);
       this.legend = document.querySelector(`[data-legend="${key}"]`);
       this.select = document.querySelector(`[data-variant="${key}"]`);
+      this.title = document.getElementById(`${key}-title`).textContent;
       this.prepared = new Set();
       this.select?.addEventListener("change", () => { this.index = Number(this.select.value); this.draw(); });
       document.querySelector(`[data-log="${key}"]`)?.addEventListener("click", (event) => {
@@ -103,6 +104,7 @@
     async draw() {
       await Plotly.react(this.plot, this.traces(), this.layout(), CONFIG);
       this.plot.querySelectorAll("svg.main-svg").forEach((svg) => svg.setAttribute("aria-hidden", "true"));
+      this.plot.querySelectorAll("[role=toolbar]").forEach((bar) => bar.setAttribute("aria-label", `Tools of ${this.title}`));
       this.key_of_colours();
       if (!this.heard) {
         this.heard = true;
