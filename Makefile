@@ -20,10 +20,12 @@ demo: $(READY) ## Grow a small network on handwritten digits and look at its tel
 
 test: $(READY) ## Run the tests; those against real servers build them once, where there is Go or Docker
 	@$(BIN)/python -m scripts.stack --optional build
+	@$(BIN)/python -m scripts.browser --optional
 	$(BIN)/pytest -n 2 -m "not full" $(ARGS)
 
 test-full: $(READY) ## Run all tests, those that take minutes too
 	@$(BIN)/python -m scripts.stack --optional build
+	@$(BIN)/python -m scripts.browser --optional
 	$(BIN)/pytest -n 2 $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contract, generated files
@@ -47,8 +49,10 @@ stack: $(READY) ## Start collector, Prometheus and Jaeger (and Grafana, with Doc
 stack-down: $(READY) ## End them
 	@$(BIN)/python -m scripts.stack down
 
-capture: $(READY) ## Run the demo and keep a picture of it for the README
+capture: $(READY) ## Run the demo and keep pictures of it and of its report for the README
 	$(BIN)/python -m scripts.capture docs/images/demo.svg
+	@$(BIN)/python -m scripts.browser
+	$(BIN)/python -m scripts.capture_report docs/images
 
 bench: $(BENCH_READY) ## Measure what watching costs; 25 minutes, on a machine that does nothing else
 	$(BENCH)/python -m benchmarks.startup --runs $(RUNS)

@@ -111,6 +111,13 @@ def test_every_step_has_its_point_however_many_parameters_have_theirs(demo: tupl
         assert values == list(range(len(values)))
 
 
+def test_it_ends_with_a_report(demo: tuple[Path, Report]) -> None:
+    folder, report = demo
+    page = folder / report["page"]
+    assert page.parent == folder / report["directory"]
+    assert 1_000_000 < page.stat().st_size < 6_000_000
+
+
 def test_no_telemetry_was_lost(demo: tuple[Path, Report]) -> None:
     folder, report = demo
     outcomes = {

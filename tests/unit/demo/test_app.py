@@ -48,7 +48,7 @@ def seed_report(seed_id: str, outcome: str, improvement: float | None) -> SeedRe
     )
 
 
-def report(*seeds: SeedReport, directory: str | None = "runs/r") -> DemoReport:
+def report(*seeds: SeedReport, directory: str | None = "runs/r", page: str | None = "runs/r/report.html") -> DemoReport:
     environment = EnvironmentReport(env_id=0, epochs=48, baseline_accuracy=0.7, final_accuracy=0.8, seeds=seeds)
     return DemoReport(
         run_id="r",
@@ -58,6 +58,8 @@ def report(*seeds: SeedReport, directory: str | None = "runs/r") -> DemoReport:
         seed=0,
         seconds=40.0,
         environments=(environment,),
+        page=page,
+        no_page=None if page else "plotly is missing",
     )
 
 
@@ -73,6 +75,25 @@ def test_off_a_terminal_an_epoch_is_a_line_and_the_end_says_where_the_telemetry_
         assert (Path(done.directory) / name).is_file()
         assert any(line.endswith(f"{done.run_id}/{name}") for line in lines)
     assert sum(line.lstrip()[:2] in {"1.", "2.", "3."} for line in lines) == 3
+
+
+def test_a_demo_ends_by_writing_its_report_and_says_where(tmp_path: Path) -> None:
+    console, stream = written(terminal=False)
+    done = demo(tmp_path, console=console)
+    assert done.page == str(Path(str(done.directory)) / "report.html")
+    assert "<title>nissa-demo" in Path(done.page).read_text()
+    assert done.page in stream.getvalue()
+
+
+def test_a_demo_without_plotly_says_what_its_report_would_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: Path) -> None:
+        raise ConfigurationError("pip install 'nissa[report]'")
+
+    monkeypatch.setattr("nissa.report.write_report", missing)
+    console, stream = written(terminal=False)
+    done = demo(tmp_path, console=console)
+    assert done.page is None
+    assert "No report was written: pip install 'nissa[report]'" in stream.getvalue()
 
 
 def test_on_a_terminal_both_environments_are_drawn(tmp_path: Path) -> None:
@@ -134,10 +155,11 @@ def test_the_closing_lines_name_the_best_seed_and_the_worst() -> None:
 
 
 def test_where_telemetry_went_elsewhere_the_closing_lines_say_where() -> None:
-    told = "\n".join(closing(report(directory=None)))
+    told = "\n".join(closing(report(directory=None, page=None)))
 
     assert "OTLP, from the environment" in told
     assert "logs.jsonl" not in told
+    assert "report" not in told
     assert "none germinated" in told
 
 

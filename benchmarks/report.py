@@ -1,0 +1,111 @@
+"""How long a report takes to open: from navigation until all figures are drawn, in headless Chromium.
+
+Beside it, in the same browser and in turn, a page with nothing but plotly.js and one line, which is the least that any
+page of plotly can take. Run it on an idle machine: ``python -m benchmarks.report``.
+"""
+
+import csv
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from playwright.sync_api import Browser, sync_playwright
+from plotly.offline import get_plotlyjs
+
+from nissa.report import write_report
+from scripts.browser import NAMES
+from tests.recorded import Recorded
+
+RESULTS: Final = Path(__file__).parent / "results" / "report.csv"
+RUN: Final = Recorded(steps=2_500, parameters=40, sampled=12)
+"""Two environments; a point for each step of the loss, the rate and the health, and all gradients at some steps."""
+
+ROUNDS: Final = 9
+_DRAWN: Final = "performance.getEntriesByName('drawn')[0].startTime / 1000"
+_EMPTY: Final = """<!DOCTYPE html><meta charset="utf-8"><div id="plot"></div><script>{plotly}</script><script>
+Plotly.newPlot("plot", [{{y: [1, 2]}}]).then(() => {{
+  performance.mark("drawn");
+  document.documentElement.dataset.drawn = "1";
+}});</script>"""
+
+
+def main() -> None:
+    """Measure, print and write the results."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RUN.write(Path(scratch) / "run")
+        written = write_report(folder)
+        empty = Path(scratch) / "empty.html"
+        empty.write_text(_EMPTY.format(plotly=get_plotlyjs()), encoding="utf-8")
+        ours, least = _measure(Path(written.path), empty)
+    row = {
+        "points": written.points,
+        "bytes": written.bytes,
+        "seconds": f"{statistics.median(ours):.2f}",
+        "slowest": f"{max(ours):.2f}",
+        "empty_page_seconds": f"{statistics.median(least):.2f}",
+        "ratio": f"{statistics.median(ours) / statistics.median(least):.2f}",
+        "rounds": ROUNDS,
+        "machine": _machine(),
+        "browser": _version(),
+        "commit": _commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, row)
+        writer.writeheader()
+        writer.writerow(row)
+    for name, value in row.items():
+        print(f"{name:>20}  {value}")
+
+
+def _measure(report: Path, empty: Path) -> tuple[list[float], list[float]]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_browser(), args=["--no-sandbox"])
+        for page in (report, empty):  # the first time, files and the browser's own code are not in memory yet
+            _open(browser, page)
+        pairs = [(_open(browser, report), _open(browser, empty)) for _ in range(ROUNDS)]
+        browser.close()
+    return [ours for ours, _ in pairs], [least for _, least in pairs]
+
+
+def _open(browser: Browser, page: Path) -> float:
+    tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.goto(page.as_uri())
+    tab.wait_for_selector("html[data-drawn]")
+    seconds = float(tab.evaluate(_DRAWN))
+    tab.close()
+    return seconds
+
+
+def _browser() -> str:
+    found = next((path for path in map(shutil.which, NAMES) if path), None)
+    if found is None:
+        sys.exit("There is no Chromium: python -m scripts.browser")
+    return found
+
+
+def _version() -> str:
+    return subprocess.run([_browser(), "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(names, platform.machine())}; {os.cpu_count()} cores"
+
+
+def _commit() -> str:
+    """Return the commit that is checked out, and whether the tree differs from it."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+
+
+if __name__ == "__main__":
+    main()

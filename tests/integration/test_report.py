@@ -1,0 +1,66 @@
+"""Reports of runs as they really are: still going, and killed."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from nissa.recordings import read
+from nissa.report.facts import Facts
+from nissa.report.lives import OPEN
+from tests.support import finish, only_run, script, spans, until
+
+_ENDLESS = """
+    import time, torch, nissa
+    from nissa import Stage
+
+    model = torch.nn.Linear(8, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with nissa.start("diagnostic", console__enabled=False, files={"export_interval_seconds": 0.2}) as run:
+        run.watch(model, optimizer)
+        run.germinate("seed-1", blueprint="conv", slot="r0c0").advance(Stage.TRAINING)
+        for number in range(10 ** 9):
+            with run.epoch(number):
+                loss = model(torch.randn(4, 8)).square().mean()
+                optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
+                run.validate(loss=loss, accuracy=0.5)
+                time.sleep(0.02)
+"""
+
+
+def report(run: Path) -> dict[str, Any]:
+    command = [str(Path(sys.executable).parent / "nissa"), "report", str(run), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_run_can_be_reported_while_it_goes_on_and_after_it_was_killed(tmp_path: Path) -> None:
+    process = script(_ENDLESS, folder=tmp_path)
+    runs = tmp_path / "nissa-runs"
+    until(lambda: runs.is_dir() and any(runs.glob("*/traces.jsonl")), "files")
+    run = only_run(tmp_path)
+    until(
+        lambda: any(span.name == "validation" for span in _spans(run)) and (run / "metrics.jsonl").stat().st_size,
+        "a metric",
+    )
+    going = report(run)
+    process.send_signal(signal.SIGKILL)
+    finish(process)
+    killed = report(run)
+    for told in (going, killed):
+        assert told["status"] == "open"
+        assert told["seeds"] == 1
+        assert told["points"] > 0
+    assert killed["narratives"] >= going["narratives"] > 0
+    (life,) = Facts(read(run), "r").lives
+    assert (life.outcome, life.stages[-1].end, life.blueprint) == (OPEN, None, "conv")
+
+
+def _spans(run: Path) -> list[Any]:
+    try:
+        return list(spans(run))
+    except json.JSONDecodeError:  # the last line is being written
+        return []
