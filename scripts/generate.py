@@ -1,4 +1,4 @@
-"""Writes ``docs/reference/`` from the code, and the package's overhead data from the benchmark results.
+"""Writes ``docs/reference/``, boards and rules from the code, and the package's overhead data from the benchmark results.
 
 With ``--check`` it only says what has drifted.
 """
@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from dashboards import build as boards
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.narrative import MOST_LENGTH, SENTENCES, SEPARATOR
 from nissa.diagnostics.seed_findings import POINTS, RATIO
@@ -28,6 +29,7 @@ from nissa.profiles import (
 from nissa.seeds.stages import mermaid
 from nissa.semconv import attributes, metrics, prometheus, spans
 from scripts.reference_api import api
+from scripts.reference_boards import boards as boards_page
 from scripts.reference_cli import cli
 from scripts.reference_environment import environment, overhead
 from scripts.reference_rules import rules
@@ -190,6 +192,10 @@ def _environment() -> str:
     return environment(_table)
 
 
+def _boards() -> str:
+    return boards_page(_table)
+
+
 def _rules() -> str:
     return rules(_table, RESULTS.with_name("rules.csv"))
 
@@ -197,6 +203,7 @@ def _rules() -> str:
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "api.md": api,
     "attributes.md": _attributes,
+    "boards.md": _boards,
     "cli.md": cli,
     "configuration.md": _configuration,
     "environment.md": _environment,
@@ -223,14 +230,16 @@ def main(arguments: Sequence[str]) -> int:
     pages |= {REFERENCE / name: build() for name, build in SCHEMAS.items()}
     costs = overhead(RESULTS)
     pages |= {} if costs is None else {OVERHEAD: costs}
-    stale = [path for path in (*REFERENCE.glob("*.*"), OVERHEAD) if path.exists() and path not in pages]
+    pages |= boards.files()
+    kept = [path for folder, pattern in ((REFERENCE, "*.*"), *boards.FOLDERS) for path in folder.glob(pattern)]
+    stale = [path for path in (*kept, OVERHEAD) if path.exists() and path not in pages]
     changed = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in arguments:
         for path in (*changed, *stale):
             sys.stderr.write(f"{path.relative_to(ROOT)} is out of date; run make generate.\n")
         return 1 if changed or stale else 0
-    REFERENCE.mkdir(parents=True, exist_ok=True)
     for path in changed:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(pages[path], encoding="utf-8")
     for path in stale:
         path.unlink()

@@ -11,12 +11,14 @@ from rich.console import Console
 
 from scripts.stack_build import binary
 from scripts.stack_docker import FILE, why_not
-from scripts.stack_settings import CONFIG
+from scripts.stack_settings import CONFIG, ROOT
 
+_RULE_TESTS: Final = sorted((ROOT / "dashboards" / "rules" / "tests").glob("*.yaml"))
 CHECKS: Final = {
     "otel-collector.yaml": ("collector", ("validate", f"--config={CONFIG / 'otel-collector.yaml'}")),
     "jaeger.yaml": ("jaeger", ("validate", f"--config={CONFIG / 'jaeger.yaml'}")),
     "prometheus.yaml": ("promtool", ("check", "config", str(CONFIG / "prometheus.yaml"))),
+    "dashboards/rules": ("promtool", ("test", "rules", *map(str, _RULE_TESTS))),
 }
 
 

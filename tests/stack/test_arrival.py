@@ -1,7 +1,6 @@
 """What a run tells arrives in Prometheus, in Jaeger and in the collector's lines: all of it, by each transport."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from nissa.semconv import spans as names
 from scripts.stack import Stack
 from tests.stack.matrix import ROWS, Place
 from tests.stack.queries import ended, links, noted, parent, settled, spans, tags, trace, value
+from tests.stack.runs import Told, everything
 from tests.stack.seen import seen, things
-from tests.stack.training import TRANSPORTS, Transport, environment, once, service_name, train
+from tests.stack.training import TRANSPORTS, Transport, service_name
 from tests.support import until
 
 EACH_TRANSPORT = pytest.mark.parametrize("transport", TRANSPORTS, ids=str)
@@ -39,36 +39,9 @@ COUNTS: dict[str, tuple[str, float | None]] = {
 """What the two processes did, as Prometheus adds it up, whatever temporality they sent it in."""
 
 
-@dataclass(frozen=True)
-class Told:
-    """A run of two processes in which everything happened.
-
-    Args:
-        first: What the process said in which three seeds germinated.
-        second: What the process said that resumed the one whose fate was open.
-    """
-
-    service: str
-    first: Any
-    second: Any
-
-
 @pytest.fixture
 def told(stack: Stack, stack_folder: Path, tmp_path: Path, transport: Transport) -> Told:
-    def make() -> list[Any]:
-        service = service_name("everything")
-        rank = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
-        environ = environment(stack, transport, service) | rank
-        # The second process samples no new trace, so that a seed of which nothing is seen is counted.
-        unseen = environ | {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
-        state = str(tmp_path / "seed.json")
-        return [
-            service,
-            train("everything", tmp_path, environ, state),
-            train("resumed", tmp_path, unseen, state),
-        ]
-
-    return Told(*once(stack_folder, stack, f"everything-{transport}", make))
+    return everything(stack, stack_folder, tmp_path, transport)
 
 
 def test_every_declared_name_has_a_row() -> None:

@@ -1,8 +1,6 @@
 """The demo's telemetry, asked for over the APIs of Jaeger and Prometheus and held against the demo's own report."""
 
 import json
-import subprocess
-import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +13,10 @@ from nissa.semconv import metrics, prometheus
 from nissa.semconv import spans as names
 from scripts.stack import Stack
 from tests.stack.queries import ended, fetch, links, noted, parent, samples, settled, tags, trace, value
+from tests.stack.runs import Report, demonstrated
 from tests.stack.seen import series
-from tests.stack.training import TRANSPORTS, Transport, environment, once, service_name
+from tests.stack.training import TRANSPORTS, Transport
 from tests.support import until
-
-Report = dict[str, Any]
 
 SILENT = {
     metrics.SEED_UNSAMPLED,
@@ -45,26 +42,7 @@ pytestmark = pytest.mark.parametrize(
 @pytest.fixture
 def demo(stack: Stack, stack_folder: Path, tmp_path: Path, transport: Transport) -> Report:
     """Return what the demo says of itself; it is run once."""
-
-    def make() -> Report:
-        environ = environment(stack, transport, service_name("demo")) | {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}
-        del environ["OTEL_SERVICE_NAME"]
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / "nissa"), "demo", "--json"],
-            cwd=tmp_path,
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr
-        report: Report = json.loads(done.stdout)
-        return report
-
-    report: Report = once(stack_folder, stack, f"demo-{transport}", make)
-    assert report["directory"] is None
-    return report
+    return demonstrated(stack, stack_folder, tmp_path, transport)
 
 
 def _seeds(report: Report) -> list[Report]:

@@ -1,0 +1,325 @@
+"""Overview: is this run going well?"""
+
+from typing import Final
+
+from dashboards import variables
+from dashboards.board import Board, Row, legend
+from dashboards.grafana import (
+    COUNT,
+    FRACTION,
+    GREEN,
+    NUMBER,
+    ORANGE,
+    PER_SECOND,
+    RED,
+    SCIENTIFIC,
+    SECONDS,
+    About,
+    Query,
+    bars,
+    found_traces,
+    lines,
+    one_trace,
+    stat,
+    states,
+    table,
+)
+from dashboards.links import filling, tagged, to_traces
+from dashboards.promql import chosen, highest, latest, lowest, quantile, series, summed
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics, pipeline, prometheus, spans
+
+_RATE: Final = "$__rate_interval"
+_ENVIRONMENT: Final = (attr.RANK, attr.ENV_ID)
+_MODEL: Final = (*_ENVIRONMENT, attr.MODEL_NAME)
+_NONE_YET: Final = "No step was taken in this time"
+_NOT_VALIDATED: Final = "Nothing was validated in this time"
+
+_RUNS = table(
+    About(
+        "Runs",
+        "Runs of the service in this time, with their profile, ranks and last step. A click on one selects it.",
+        COUNT,
+        _NONE_YET,
+        links=(filling("Look at this run", "run", "${__data.fields.Run}"),),
+    ),
+    Query(
+        highest(
+            latest(series(metrics.STEP, {pipeline.SERVICE_NAME: "$service"})),
+            attr.RUN_ID,
+            attr.PROFILE,
+            attr.WORLD_SIZE,
+        ),
+        instant=True,
+        form="table",
+    ),
+    columns={
+        prometheus.label(attr.RUN_ID): "Run",
+        prometheus.label(attr.PROFILE): "Profile",
+        prometheus.label(attr.WORLD_SIZE): "Ranks",
+        "Value": "Last step",
+    },
+)
+
+_EPOCH = stat(
+    About("Epoch", "Number of the epoch under way, the furthest environment's.", COUNT, "No epoch began in this time"),
+    Query(highest(chosen(metrics.EPOCH))),
+)
+
+_STEP = stat(
+    About("Step", "Optimizer steps so far, of the furthest environment.", COUNT, _NONE_YET),
+    Query(highest(chosen(metrics.STEP))),
+)
+
+_SPEED = stat(
+    About("Steps per second", "Of all environments and ranks together.", PER_SECOND, _NONE_YET),
+    Query(summed(f"rate({chosen(metrics.STEP_DURATION, part='count')}[{_RATE}])")),
+)
+
+_AGE = stat(
+    About(
+        "Age of the last step",
+        "Time since the newest step that Prometheus knows of. Steps arrive with each export, once a minute unless "
+        "OTEL_METRIC_EXPORT_INTERVAL says otherwise. A run that has ended grows old too.",
+        SECONDS,
+        "No step in the last hour: the run has ended or has not begun",
+        ((None, GREEN), (120, ORANGE), (300, RED)),
+    ),
+    Query(f"time() - max(max_over_time(timestamp({chosen(metrics.STEP)})[1h:1m]))", instant=True),
+)
+
+_BEST = stat(
+    About("Best validation accuracy", "Highest in this time, of any environment.", FRACTION, _NOT_VALIDATED),
+    Query(highest(f"max_over_time({chosen(metrics.ACCURACY, {attr.PHASE: 'validation'})}[$__range])"), instant=True),
+)
+
+_HEALTH = stat(
+    About(
+        "Gradient health",
+        "0 (broken) to 1 (healthy), the worst model's. Below 0.5 gradients vanish, explode or are not finite in many "
+        "layers; the board Gradients has them.",
+        NUMBER,
+        "Gradients are not watched, or were not sampled in this time",
+        ((None, RED), (0.5, ORANGE), (0.8, GREEN)),
+    ),
+    Query(lowest(chosen(metrics.GRADIENT_HEALTH))),
+    background=True,
+)
+
+_FLAGS_NOW = stat(
+    About(
+        "Red flags",
+        "Findings that hold now, over all environments. Which, is below.",
+        COUNT,
+        _NOT_VALIDATED,
+        ((None, GREEN), (1, ORANGE), (3, RED)),
+    ),
+    Query(summed(chosen(metrics.RED_FLAG))),
+    background=True,
+)
+
+_OVERHEAD_NOW = stat(
+    About(
+        "Overhead",
+        "Share of wall time that telemetry takes from training, the worst environment's. overhead_budget bounds it.",
+        FRACTION,
+        "Not measured in this time",
+        ((None, GREEN), (0.02, ORANGE), (0.05, RED)),
+    ),
+    Query(highest(chosen(metrics.OVERHEAD_RATIO))),
+)
+
+_ALERTS = table(
+    About(
+        "Alerts",
+        "Alerts of this run, and of the collector, that are pending or firing. docs/how-to/alerts.md says what to do.",
+        NUMBER,
+        "No alert: all is well",
+    ),
+    Query(
+        f"{series(pipeline.ALERTS, {pipeline.SERVICE_NAME: '$service'})} or {series(pipeline.ALERTS, {pipeline.SERVICE_NAME: ''})}",
+        instant=True,
+        form="table",
+    ),
+    columns={
+        "alertname": "Alert",
+        "alertstate": "State",
+        "severity": "Severity",
+        prometheus.label(attr.RUN_ID): "Run",
+        prometheus.label(attr.RANK): "Rank",
+        prometheus.label(attr.ENV_ID): "Environment",
+    },
+)
+
+_LOSS = lines(
+    About("Loss", "By phase. A line that ends while the run goes on has become NaN or infinite.", NUMBER, _NONE_YET),
+    Query(chosen(metrics.LOSS), legend(attr.PHASE, *_MODEL)),
+)
+
+_ACCURACY = lines(
+    About(
+        "Accuracy",
+        "By phase; a gap between the two that widens is overfitting.",
+        FRACTION,
+        "No accuracy was given to validate() in this time",
+    ),
+    Query(chosen(metrics.ACCURACY), legend(attr.PHASE, *_ENVIRONMENT)),
+)
+
+_CLASSES = bars(
+    About(
+        "Accuracy by class",
+        "Of the last validation, the worst environment's; far below the others is a class that the network ignores.",
+        FRACTION,
+        "No accuracies by class were given to validate()",
+        ((None, RED), (0.5, ORANGE), (0.8, GREEN)),
+    ),
+    Query(lowest(latest(chosen(metrics.CLASS_ACCURACY)), attr.CLASS_NAME), legend(attr.CLASS_NAME), instant=True),
+    most=1,
+)
+
+_LEARNING_RATE = lines(
+    About("Learning rate", "Of the first parameter group.", SCIENTIFIC, _NONE_YET),
+    Query(chosen(metrics.LEARNING_RATE), legend(*_MODEL)),
+)
+
+_HEALTH_LINE = lines(
+    About(
+        "Gradient health",
+        "0 (broken) to 1 (healthy), by model.",
+        NUMBER,
+        "Gradients are not watched, or were not sampled in this time",
+        ((None, RED), (0.5, ORANGE), (0.8, GREEN)),
+    ),
+    Query(chosen(metrics.GRADIENT_HEALTH), legend(*_MODEL)),
+)
+
+_FLAGS = states(
+    About("Red flags", "When each finding held. docs/reference/rules.md says what raises it.", NUMBER, _NOT_VALIDATED),
+    Query(
+        f"{highest(chosen(metrics.RED_FLAG), attr.RED_FLAG_NAME, attr.ENV_ID)}"
+        f" and {highest(f'max_over_time({chosen(metrics.RED_FLAG)}[$__range])', attr.RED_FLAG_NAME, attr.ENV_ID)} == 1",
+        legend(attr.RED_FLAG_NAME, attr.ENV_ID),
+    ),
+    {"0": ("no", GREEN), "1": ("raised", RED)},
+)
+
+_SHARPNESS = lines(
+    About(
+        "Sharpness",
+        "How curved the loss is, by method. Above 2 over the learning rate, plain gradient descent is unstable.",
+        SCIENTIFIC,
+        "Sharpness is not measured: sharpness.enabled turns it on",
+    ),
+    Query(chosen(metrics.SHARPNESS), legend(attr.SHARPNESS_METHOD, *_ENVIRONMENT)),
+)
+
+_MARGIN = lines(
+    About(
+        "Learning rate over the critical one",
+        "Above 1 a step raises the loss of its own batch; close to it, training is at the edge of stability.",
+        NUMBER,
+        "Sharpness is not measured: sharpness.enabled turns it on",
+        ((None, GREEN), (0.9, ORANGE), (1, RED)),
+    ),
+    Query(chosen(metrics.STABILITY_MARGIN), legend(*_ENVIRONMENT)),
+)
+
+_SEEDS = lines(
+    About("Seeds by stage", "Of all environments; the board Seeds has more.", COUNT, "No seed germinated in this time"),
+    Query(f"{summed(chosen(metrics.SEED_COUNT), attr.SEED_STAGE)} > 0", legend(attr.SEED_STAGE)),
+    stacked=True,
+)
+
+_DURATION = lines(
+    About(
+        "Duration of a step",
+        "Host time from step to step within an epoch. A dot is one step's; it leads to its trace.",
+        SECONDS,
+        _NONE_YET,
+        links=(to_traces("Steps of this run", spans.STEP, {attr.RUN_ID: "${run}"}),),
+    ),
+    Query(quantile(0.5, metrics.STEP_DURATION, _RATE), "half of them", exemplars=True),
+    Query(quantile(0.95, metrics.STEP_DURATION, _RATE), "95 %"),
+)
+
+_OVERHEAD = lines(
+    About(
+        "Overhead",
+        "Share of wall time that telemetry takes from training.",
+        FRACTION,
+        "Not measured in this time",
+        ((None, GREEN), (0.02, ORANGE), (0.05, RED)),
+    ),
+    Query(chosen(metrics.OVERHEAD_RATIO), legend(*_ENVIRONMENT)),
+)
+
+_SKIPPED = lines(
+    About(
+        "Skipped steps",
+        "Steps that loss scaling left out, since gradients were not finite. A few at the start are how the scaler finds "
+        "its scale; many later are not.",
+        COUNT,
+        "No step was skipped, or no scaler is watched",
+    ),
+    Query(summed(chosen(metrics.STEP_SKIPPED), *_MODEL), legend(*_MODEL)),
+)
+
+_NARRATIVES = found_traces(
+    About(
+        "Validations, newest first",
+        "A click on one shows it beside this list.",
+        NUMBER,
+        "Jaeger knows of no validation of this run in this time",
+        links=(filling("Show it here", "trace", "${__data.fields.traceID}"),),
+    ),
+    operation=spans.VALIDATION,
+    tags=tagged({attr.RUN_ID: "$run"}),
+)
+
+_NARRATIVE = one_trace(
+    About(
+        "What training looks like",
+        f"The chosen epoch. Its span '{spans.VALIDATION}' has the narrative in {attr.NARRATIVE}.",
+        NUMBER,
+        "Choose a validation on the left",
+    ),
+    variables.TRACE["name"],
+)
+
+BOARD: Final = Board(
+    "nissa-overview",
+    "Nissa: Overview",
+    "Is this run going well? How far is it, what is wrong with it, and what does it cost to look?",
+    (
+        variables.SERVICE,
+        variables.RUN,
+        variables.RANK,
+        variables.ENVIRONMENT,
+        variables.MODEL,
+        variables.TRACE,
+    ),
+    (
+        Row(
+            "Now",
+            (
+                (3, _EPOCH),
+                (3, _STEP),
+                (3, _SPEED),
+                (3, _AGE),
+                (3, _BEST),
+                (3, _HEALTH),
+                (3, _FLAGS_NOW),
+                (3, _OVERHEAD_NOW),
+            ),
+            4,
+        ),
+        Row("Runs and alerts", ((12, _RUNS), (12, _ALERTS)), 6),
+        Row(
+            "Learning", ((8, _LOSS), (8, _ACCURACY), (8, _CLASSES), (8, _LEARNING_RATE), (8, _SHARPNESS), (8, _MARGIN))
+        ),
+        Row("Health", ((12, _FLAGS), (6, _HEALTH_LINE), (6, _SEEDS))),
+        Row("Cost", ((10, _DURATION), (7, _OVERHEAD), (7, _SKIPPED))),
+        Row("Narrative", ((9, _NARRATIVES), (15, _NARRATIVE)), 12),
+    ),
+)

@@ -1,0 +1,152 @@
+"""What a board must have for Grafana to show it, and for people to read it."""
+
+import json
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+import yaml
+
+from dashboards.board import WIDTH
+from dashboards.build import FOLDERS, files
+from dashboards.promql import VARIABLES
+from scripts.stack_docker import FILE
+from scripts.stack_settings import ROOT
+from tests.dashboards.reading import BOARDS, BUILT_IN, Json, panels
+
+PROVISIONING = ROOT / "dashboards" / "provisioning"
+EACH = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+
+
+def test_the_files_are_what_the_code_renders_and_nothing_else_is_there() -> None:
+    rendered = files()
+    assert {path: path.read_text() for path in rendered} == rendered
+    assert {path for folder, pattern in FOLDERS for path in folder.glob(pattern)} == rendered.keys()
+
+
+def test_compose_mounts_the_folders_from_which_grafana_and_prometheus_read() -> None:
+    services = yaml.safe_load(FILE.read_text())["services"]
+    (provider,) = yaml.safe_load((PROVISIONING / "dashboards" / "stack.yaml").read_text())["providers"]
+    assert f"./dashboards/generated:{provider['options']['path']}:ro" in services["grafana"]["volumes"]
+    assert "./dashboards/rules:/etc/nissa/dashboards/rules:ro" in services["prometheus"]["volumes"]
+
+
+def test_boards_have_addresses_of_their_own() -> None:
+    assert {board["uid"] for board in BOARDS.values()} == BOARDS.keys()
+    assert len({board["title"] for board in BOARDS.values()}) == len(BOARDS) == 5
+
+
+@EACH
+def test_panels_have_ids_of_their_own_and_do_not_overlap(board: Json) -> None:
+    placed = board["panels"]
+    assert len({panel["id"] for panel in placed}) == len(placed)
+    for panel in placed:
+        at = panel["gridPos"]
+        assert at["x"] >= 0, panel["title"]
+        assert at["x"] + at["w"] <= WIDTH, panel["title"]
+    for one, other in combinations(placed, 2):
+        assert not _overlap(one["gridPos"], other["gridPos"]), (one["title"], other["title"])
+
+
+def _overlap(one: Json, other: Json) -> bool:
+    beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+    above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+    return not beside and not above
+
+
+@EACH
+def test_a_line_of_panels_fills_the_width(board: Json) -> None:
+    lines: dict[int, int] = {}
+    for panel in board["panels"]:
+        lines[panel["gridPos"]["y"]] = lines.get(panel["gridPos"]["y"], 0) + panel["gridPos"]["w"]
+    assert set(lines.values()) == {WIDTH}
+
+
+@EACH
+def test_a_panel_says_what_it_shows_in_which_unit_and_why_it_may_be_empty(board: Json) -> None:
+    for panel in panels(board):
+        defaults = panel["fieldConfig"]["defaults"]
+        assert panel["title"]
+        assert len(panel["description"]) >= 10, panel["title"]
+        assert panel["description"].endswith("."), panel["title"]
+        assert defaults["unit"], panel["title"]
+        assert len(defaults["noValue"]) >= 8, panel["title"]
+        assert defaults["thresholds"]["steps"][0]["value"] is None, panel["title"]
+        steps = [step["value"] for step in defaults["thresholds"]["steps"][1:]]
+        assert steps == sorted(steps), panel["title"]
+
+
+@EACH
+def test_a_panel_with_a_background_or_bars_of_shares_has_thresholds(board: Json) -> None:
+    for panel in panels(board):
+        if panel["options"].get("colorMode") == "background":
+            assert len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) > 1, panel["title"]
+
+
+@EACH
+def test_every_data_source_is_provisioned(board: Json) -> None:
+    sources = yaml.safe_load((PROVISIONING / "datasources" / "stack.yaml").read_text())["datasources"]
+    known = {(each["type"], each["uid"]) for each in sources}
+    used = {(each["type"], each["uid"]) for each in _named(board, "datasource")}
+    assert used
+    assert used <= known
+
+
+def _named(node: Any, key: str) -> list[Any]:
+    if isinstance(node, dict):
+        found = [node[key]] if key in node else []
+        return found + [each for value in node.values() for each in _named(value, key)]
+    return [each for item in node for each in _named(item, key)] if isinstance(node, list) else []
+
+
+@EACH
+def test_every_variable_that_is_used_is_defined_and_the_other_way_round(board: Json) -> None:
+    defined = [variable["name"] for variable in board["templating"]["list"]]
+    asked = json.dumps([board["panels"], board["annotations"], board["templating"]])
+    used = set(re.findall(r"\$\{?([a-z]\w*)", asked))
+    assert used == set(defined)
+    assert set(re.findall(r"\$(__\w+)", json.dumps(_named(board["panels"], "expr")))) <= BUILT_IN.keys()
+    for place, variable in enumerate(board["templating"]["list"]):
+        before = set(re.findall(r"\$(\w+)", json.dumps(variable["query"])))
+        assert before <= set(defined[:place]), variable["name"]
+
+
+def test_there_is_a_variable_for_each_thing_to_choose() -> None:
+    defined = {variable["name"] for board in BOARDS.values() for variable in board["templating"]["list"]}
+    assert defined == {*VARIABLES.values(), "trace"}
+
+
+@EACH
+def test_a_variable_that_may_be_all_matches_what_has_no_such_label(board: Json) -> None:
+    for variable in board["templating"]["list"]:
+        if variable.get("includeAll"):
+            assert variable["allValue"] == ".*"
+            assert f'=~"${variable["name"]}"' in json.dumps(board).replace('\\"', '"')
+
+
+@EACH
+def test_changes_of_stages_are_marked(board: Json) -> None:
+    (annotation,) = board["annotations"]["list"]
+    assert annotation["enable"]
+    assert "nissa_seed_transitions_total" in annotation["target"]["expr"]
+
+
+def test_exemplars_are_asked_for_where_there_are_some() -> None:
+    with_exemplars = {
+        expression
+        for board in BOARDS.values()
+        for panel in panels(board)
+        for expression in (each["expr"] for each in panel["targets"] if each.get("exemplar"))
+    }
+    for series in ("nissa_step_duration_seconds_bucket", "nissa_gradient_magnitude", "traces_span_metrics_duration"):
+        assert any(series in expression for expression in with_exemplars), series
+
+
+def test_the_guide_names_panels_that_exist() -> None:
+    page = (ROOT / "docs" / "how-to" / "boards.md").read_text()
+    titles = {board["title"].removeprefix("Nissa: "): {p["title"] for p in panels(board)} for board in BOARDS.values()}
+    rows = re.findall(r"^\| [^|]+\? \| ([^|]+): ([^|]+) \|", page, flags=re.MULTILINE)
+    assert len(rows) > 20
+    for board, named in rows:
+        assert {each.strip() for each in re.split(r", (?=[A-Z])", named)} <= titles[board], named

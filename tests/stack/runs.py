@@ -1,0 +1,71 @@
+"""Runs that several test modules ask the servers about, each of them once."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts.stack import Stack
+from tests.stack.training import Transport, environment, once, service_name, train
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run of two processes in which everything happened.
+
+    Args:
+        service: Its service and its run.
+        first: What the process said in which three seeds germinated.
+        second: What the process said that resumed the one whose fate was open.
+    """
+
+    service: str
+    first: Any
+    second: Any
+
+
+def demonstrated(stack: Stack, stack_folder: Path, folder: Path, transport: Transport) -> Report:
+    """Return what the demo says of itself, after it has sent everything; it is run once."""
+
+    def make() -> Report:
+        environ = environment(stack, transport, service_name("demo")) | {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}
+        del environ["OTEL_SERVICE_NAME"]
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "nissa"), "demo", "--json"],
+            cwd=folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        assert done.returncode == 0, done.stderr
+        report: Report = json.loads(done.stdout)
+        return report
+
+    report: Report = once(stack_folder, stack, f"demo-{transport}", make)
+    assert report["directory"] is None
+    return report
+
+
+def everything(stack: Stack, stack_folder: Path, folder: Path, transport: Transport) -> Told:
+    """Return what a run says of itself in which everything happens that telemetry has a name for; it is run once."""
+
+    def make() -> list[Any]:
+        service = service_name("everything")
+        rank = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}
+        environ = environment(stack, transport, service) | rank
+        # The second process samples no new trace, so that a seed of which nothing is seen is counted.
+        unseen = environ | {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+        state = str(folder / "seed.json")
+        return [
+            service,
+            train("everything", folder, environ, state),
+            train("resumed", folder, unseen, state),
+        ]
+
+    return Told(*once(stack_folder, stack, f"everything-{transport}", make))
