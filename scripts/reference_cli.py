@@ -40,6 +40,8 @@ def _command(name: str, command: Any) -> str:
 
 
 def _spelled(option: Any) -> str:
+    if option.param_type_name == "argument":
+        return f"`{option.metavar}`"
     return "`" + ", ".join(option.opts) + ("" if option.is_flag else f" {option.metavar}") + "`"
 
 

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from nissa.cli import demo, doctor, profiles, version
+from nissa.cli import demo, doctor, profiles, report, version
 from nissa.cli.output import ExitCode, epilog
 from nissa.errors import NissaError
 
 _EXAMPLES = (
     ("nissa demo", "see it work, in about a minute"),
     ("nissa profiles", "what each profile measures"),
+    ("nissa report", "the newest run as one page, without a server"),
     ("nissa doctor", "is everything here ready to send telemetry?"),
     ("nissa COMMAND --help", "what a command does, with examples"),
 )
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
 app.command(epilog=epilog(*profiles.EXAMPLES))(profiles.profiles)
 app.command(epilog=epilog(*doctor.EXAMPLES))(doctor.doctor)
+app.command(epilog=epilog(*report.EXAMPLES))(report.report)
 app.command(epilog=epilog(*version.EXAMPLES))(version.version)
 
 

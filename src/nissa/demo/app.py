@@ -3,6 +3,8 @@
 import json
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,7 @@ def run_demo(
         display = _display(console, trainers, epochs, json_output=json_output)
         _train(trainers, display, epochs)
         report = _report(run, trainers, profile=profile, seed=seed, seconds=perf_counter() - began)
+    report = _with_page(report)
     _tell(report, console, json_output=json_output)
     return report
 
@@ -110,6 +113,18 @@ def _report(run: "Run", trainers: list[Trainer], *, profile: str, seed: int, sec
         seconds=seconds,
         environments=tuple(report_environment(trainer) for trainer in trainers),
     )
+
+
+def _with_page(report: DemoReport) -> DemoReport:
+    """Write the report of the run, unless its telemetry is elsewhere; a demo does not fail for the want of plotly."""
+    if report.directory is None:
+        return replace(report, no_page="its telemetry went elsewhere")
+    try:
+        from nissa.report import write_report  # noqa: PLC0415 - plotly is an extra
+
+        return replace(report, page=write_report(Path(report.directory)).path)
+    except ConfigurationError as error:
+        return replace(report, no_page=str(error))
 
 
 def _tell(report: DemoReport, console: Console, *, json_output: bool) -> None:

@@ -21,6 +21,7 @@ def closing(report: "DemoReport") -> list[str]:
         _seeds(report),
         "",
         *_where(report),
+        *_page(report),
         "",
         "Three things to look at:",
         *(f"  {number}. {line}" for number, line in enumerate(_worth_a_look(report), 1)),
@@ -43,6 +44,12 @@ def _where(report: "DemoReport") -> list[str]:
     if report.directory is None:
         return [f"The telemetry of run {report.run_id} went to: {report.destination}"]
     return [f"The telemetry of run {report.run_id} is in:", *(f"  {Path(report.directory) / name}" for name in FILES)]
+
+
+def _page(report: "DemoReport") -> list[str]:
+    if report.page is not None:
+        return ["", f"All of it on one page, for any browser: {report.page}"]
+    return [] if report.directory is None else ["", f"No report was written: {report.no_page}"]
 
 
 def _worth_a_look(report: "DemoReport") -> list[str]:

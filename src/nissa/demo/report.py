@@ -66,7 +66,10 @@ class EnvironmentReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """What a demo did and where its telemetry is; ``directory`` is None where it was exported elsewhere."""
+    """What a demo did and where its telemetry is; ``directory`` is None where it was exported elsewhere.
+
+    ``page`` is the report that ``nissa report`` would write; where there is none, ``no_page`` says why.
+    """
 
     run_id: str
     directory: str | None
@@ -75,6 +78,8 @@ class DemoReport:
     seed: int
     seconds: float
     environments: tuple[EnvironmentReport, ...]
+    page: str | None = None
+    no_page: str | None = None
 
     @property
     def seeds(self) -> tuple[SeedReport, ...]:

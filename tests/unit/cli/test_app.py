@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from nissa.cli import app
 
-COMMANDS = ("demo", "doctor", "profiles", "version")
+COMMANDS = ("demo", "doctor", "profiles", "report", "version")
 
 
 def run(*arguments: str) -> Result:
@@ -64,8 +64,14 @@ def test_the_version_as_json() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nonsense",), ("doctor", "--nonsense"), ("profiles", "--profile", "nonsense"), ("doctor", "--protocol", "grpc")],
-    ids=["command", "option", "value", "combination"],
+    [
+        ("nonsense",),
+        ("doctor", "--nonsense"),
+        ("profiles", "--profile", "nonsense"),
+        ("doctor", "--protocol", "grpc"),
+        ("report", "nowhere"),
+    ],
+    ids=["command", "option", "value", "combination", "folder"],
 )
 def test_misuse_is_two_and_a_message_and_no_traceback(arguments: tuple[str, ...]) -> None:
     done = process(*arguments)

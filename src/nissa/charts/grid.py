@@ -1,0 +1,60 @@
+"""Many series with common times as a grid: a row for each, a column for a stretch of time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nissa.charts.series import Series, Times, Values
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells by row and stretch of time.
+
+    Args:
+        rows: R names.
+        edges: Shape (C + 1,), nanoseconds; column ``c`` is from ``edges[c]`` to ``edges[c + 1]``.
+        steps: Shape (C + 1,), the steps at the edges; None where none is known.
+        cells: Shape (R, C); NaN where nothing was measured.
+    """
+
+    rows: tuple[str, ...]
+    edges: Times
+    steps: Values | None
+    cells: Values
+
+
+def gather(rows: Sequence[Series], *, most_columns: int) -> Grid:
+    """Return series as a grid; where several values fall into a cell it holds the largest.
+
+    Columns are the times at which anything was measured, or as many neighbours of them together as it takes.
+    """
+    instants = np.unique(np.concatenate([row.times for row in rows]))
+    columns = min(len(instants), most_columns)
+    first = (np.arange(columns) * len(instants) + columns - 1) // columns
+    cells = np.full((len(rows), columns), np.nan)
+    for index, row in enumerate(rows):
+        at = np.searchsorted(instants, row.times) * columns // len(instants)
+        np.fmax.at(cells[index], at, row.values)
+    edges = np.append(instants[first], instants[-1] + _width(instants))
+    return Grid(tuple(row.name for row in rows), edges, _steps(rows, edges), cells)
+
+
+def _width(instants: Times) -> int:
+    """Return how wide the last column is: as long as it usually takes from one measurement to the next."""
+    return int(np.median(np.diff(instants))) if len(instants) > 1 else 1_000_000_000
+
+
+def _steps(rows: Sequence[Series], edges: Times) -> Values | None:
+    known = [(row.times, row.steps) for row in rows if row.steps is not None]
+    times = np.concatenate([each for each, _ in known]) if known else np.empty(0, dtype=np.int64)
+    steps = np.concatenate([each for _, each in known]) if known else np.empty(0)
+    told = np.isfinite(steps)
+    if not told.any():
+        return None
+    order = np.argsort(times[told], kind="stable")
+    times, steps = times[told][order], steps[told][order]
+    found: Values = np.interp(edges.astype(np.float64), times.astype(np.float64), steps)
+    found[-1] = steps[-1] + max(1.0, float(np.median(np.diff(np.unique(steps)))) if len(np.unique(steps)) > 1 else 1.0)
+    return found

@@ -1,0 +1,77 @@
+"""Numbers over time as lines, a colour for each hue; what is not finite is a cross at the upper edge."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from nissa.charts import axes
+from nissa.charts.plotly import go
+from nissa.charts.series import Series, thin
+from nissa.charts.text import number, plain
+from nissa.charts.theme import FAILED, SERIES
+
+HEIGHT: Final = 300
+MOST_POINTS: Final = 2_000
+"""Points of a line: about two for each pixel of a wide screen."""
+
+_EDGE: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True, "matches": None}
+
+
+def lines(
+    series: Sequence[Series], *, unit: str = "", percent: bool = False, most: int = MOST_POINTS, height: int = HEIGHT
+) -> go.Figure:
+    """Return a figure of lines.
+
+    Args:
+        series: What to draw; long ones are thinned.
+        unit: What the y axis counts, its title.
+        percent: Values are fractions, and shown as percent.
+        most: Points of a line.
+        height: Pixels.
+    """
+    thinned = [thin(each, most) for each in series]
+    traces = [_line(each, percent=percent) for each in thinned]
+    marks = [_broken(each) for each in thinned if not np.isfinite(each.values).all()]
+    axis = {"title": {"text": unit}, "tickformat": ".0%" if percent else ""}
+    extra = {"yaxis2": _EDGE} if marks else {}
+    return axes.figure([*traces, *marks], height=height, yaxis=axis, hovermode="x unified", showlegend=True, **extra)
+
+
+def _line(series: Series, *, percent: bool) -> go.Scatter:
+    colour = SERIES[series.hue % len(SERIES)]
+    style: dict[str, Any] = {"mode": "lines", "line": {"color": colour, "width": 1.1}}
+    if series.sparse or len(series.values) == 1:
+        marker = {"color": colour, "size": 5}
+        style = {"mode": "lines+markers", "line": {"color": colour, "width": 2.2}, "marker": marker}
+    return go.Scatter(
+        x=axes.milliseconds(series.times),
+        y=axes.small(series.values),
+        name=plain(series.name),
+        connectgaps=False,
+        hovertemplate="%{y:.2%}" if percent else "%{y:.4g}",
+        meta=axes.meta(series.name, series.group, _steps(series)),
+        **style,
+    )
+
+
+def _broken(series: Series) -> go.Scatter:
+    """Mark the values of a series that are not finite."""
+    broken = ~np.isfinite(series.values)
+    label = f"{series.name}: not finite"
+    steps = None if series.steps is None else {"x": axes.listed(series.steps[broken])}
+    return go.Scatter(
+        x=axes.milliseconds(series.times[broken]),
+        y=np.full(int(broken.sum()), 0.97, dtype=np.float32),
+        yaxis="y2",
+        mode="markers",
+        marker={"symbol": "x", "size": 8, "color": FAILED},
+        name=plain(label),
+        text=[number(float(value)) for value in series.values[broken]],
+        hovertemplate="%{text}",
+        meta=axes.meta(label, series.group, steps),
+    )
+
+
+def _steps(series: Series) -> dict[str, list[float | None]] | None:
+    return None if series.steps is None else {"x": axes.listed(series.steps)}

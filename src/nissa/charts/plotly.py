@@ -1,0 +1,13 @@
+"""The one door to plotly, which is an extra."""
+
+from nissa.errors import ConfigurationError
+
+try:
+    import plotly.graph_objects as go
+    from plotly.offline import get_plotlyjs
+except ImportError as error:
+    raise ConfigurationError(
+        "Figures are drawn by plotly, and plotly is missing: pip install 'nissa[report]'"
+    ) from error
+
+__all__ = ["get_plotlyjs", "go"]

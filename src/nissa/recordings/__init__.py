@@ -1,0 +1,13 @@
+"""What runs have written as OTLP JSON lines, read back into plain values."""
+
+from nissa.recordings.folders import find_run as find_run
+from nissa.recordings.folders import recorded_files as recorded_files
+from nissa.recordings.reading import read as read
+from nissa.recordings.records import Distribution as Distribution
+from nissa.recordings.records import DistributionStream as DistributionStream
+from nissa.recordings.records import LogRecord as LogRecord
+from nissa.recordings.records import Process as Process
+from nissa.recordings.records import Recording as Recording
+from nissa.recordings.records import Span as Span
+from nissa.recordings.records import SpanEvent as SpanEvent
+from nissa.recordings.records import Stream as Stream

@@ -1,0 +1,182 @@
+"""Reads the OTLP JSON lines in a folder, whichever process wrote them."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from nissa.errors import ConfigurationError
+from nissa.recordings.folders import HERE, recorded_files
+from nissa.recordings.records import (
+    Distribution,
+    DistributionStream,
+    LogRecord,
+    Process,
+    Recording,
+    Span,
+    SpanEvent,
+    Stream,
+)
+from nissa.recordings.values import attributes, nanoseconds, number
+
+_DELTA: Final = 1
+_FAILED: Final = 2
+_Key = tuple[str, tuple[str, int | None], str]
+
+
+def read(folder: Path) -> Recording:
+    """Return what was recorded in a folder.
+
+    Lines that are no JSON are left out and named: a killed process leaves its last one incomplete. Lines that are no
+    OTLP, such as those of the hub's own file backend, are passed over. A span that was written twice counts once.
+
+    Raises:
+        ConfigurationError: There is no such folder, or no telemetry in it.
+    """
+    files = recorded_files(folder)
+    reader = _Reader()
+    for path in files:
+        reader.read(path)
+    if not reader.lines:
+        raise ConfigurationError(f"The *.jsonl files in {folder} hold no OTLP JSON lines. {HERE}")
+    return reader.recording(tuple(path.name for path in files))
+
+
+class _Reader:
+    """Gathers lines."""
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._damaged: list[str] = []
+        self._processes: dict[tuple[str, int | None], Process] = {}
+        self._spans: dict[tuple[str, str], Span] = {}
+        self._logs: list[LogRecord] = []
+        self._heads: dict[_Key, tuple[dict[str, Any], Process]] = {}
+        self._numbers: dict[_Key, list[tuple[int, float]]] = {}
+        self._distributions: dict[_Key, list[Distribution]] = {}
+        self._cumulative: dict[_Key, bool] = {}
+        self._points = 0
+
+    def read(self, path: Path) -> None:
+        """Take the lines of a file."""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for line_number, text in enumerate(file, 1):
+                if not text.strip():
+                    continue
+                try:
+                    self._line(json.loads(text))
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    self._damaged.append(f"{path.name}:{line_number}")
+
+    def recording(self, files: tuple[str, ...]) -> Recording:
+        """Return all that was taken, in the order of time."""
+        return Recording(
+            files=files,
+            spans=tuple(sorted(self._spans.values(), key=lambda span: (span.start, span.end))),
+            streams=tuple(self._stream(key) for key in self._numbers),
+            distributions=tuple(self._distribution_stream(key) for key in self._distributions),
+            logs=tuple(sorted(self._logs, key=lambda record: record.time)),
+            damaged=tuple(self._damaged),
+            point_count=self._points,
+            processes=tuple(self._processes.values()),
+        )
+
+    def _line(self, line: Mapping[str, Any]) -> None:
+        for process, spans in self._parts(line, "resourceSpans", "scopeSpans", "spans"):
+            for each in spans:
+                span = _span(each, process)
+                self._spans[span.trace_id, span.span_id] = span
+        for process, records in self._parts(line, "resourceLogs", "scopeLogs", "logRecords"):
+            self._logs += [_record(each, process) for each in records]
+        for process, metrics in self._parts(line, "resourceMetrics", "scopeMetrics", "metrics"):
+            for each in metrics:
+                self._metric(each, process)
+
+    def _parts(
+        self, line: Mapping[str, Any], resources: str, scopes: str, items: str
+    ) -> Iterator[tuple[Process, list[Any]]]:
+        for resource in line.get(resources, ()):
+            found = Process(attributes(resource.get("resource", {})))
+            process = self._processes.setdefault(found.identity, found)
+            for scope in resource.get(scopes, ()):
+                self.lines += 1
+                yield process, scope.get(items, [])
+
+    def _metric(self, metric: Mapping[str, Any], process: Process) -> None:
+        for kind in ("gauge", "sum"):
+            for point in metric.get(kind, {}).get("dataPoints", ()):
+                value = number(point)
+                if value is not None:
+                    key = self._key(metric["name"], point, process)
+                    self._numbers.setdefault(key, []).append((nanoseconds(point, "timeUnixNano"), value))
+        exponential = metric.get("exponentialHistogram", {})
+        for point in exponential.get("dataPoints", ()):
+            key = self._key(metric["name"], point, process)
+            self._cumulative[key] = exponential.get("aggregationTemporality") != _DELTA
+            self._distributions.setdefault(key, []).append(_distribution(point))
+        self._points += len(metric.get("histogram", {}).get("dataPoints", ()))
+
+    def _key(self, name: str, point: Mapping[str, Any], process: Process) -> _Key:
+        self._points += 1
+        key = name, process.identity, json.dumps(point.get("attributes", ()), sort_keys=True)
+        if key not in self._heads:
+            self._heads[key] = attributes(point), process
+        return key
+
+    def _stream(self, key: _Key) -> Stream:
+        points = sorted(self._numbers[key], key=lambda point: point[0])
+        return Stream(
+            key[0],
+            *self._heads[key],
+            times=np.array([time for time, _ in points], dtype=np.int64),
+            values=np.array([value for _, value in points], dtype=np.float64),
+        )
+
+    def _distribution_stream(self, key: _Key) -> DistributionStream:
+        points = tuple(sorted(self._distributions[key], key=lambda point: point.time))
+        return DistributionStream(key[0], *self._heads[key], cumulative=self._cumulative[key], points=points)
+
+
+def _span(span: Mapping[str, Any], process: Process) -> Span:
+    status = span.get("status", {})
+    return Span(
+        name=span["name"],
+        trace_id=span["traceId"],
+        span_id=span["spanId"],
+        parent_id=span.get("parentSpanId") or None,
+        start=nanoseconds(span, "startTimeUnixNano"),
+        end=nanoseconds(span, "endTimeUnixNano"),
+        attributes=attributes(span),
+        events=tuple(
+            SpanEvent(each["name"], nanoseconds(each, "timeUnixNano"), attributes(each))
+            for each in span.get("events", ())
+        ),
+        error=status.get("message", "") if status.get("code") == _FAILED else None,
+        process=process,
+    )
+
+
+def _record(record: Mapping[str, Any], process: Process) -> LogRecord:
+    return LogRecord(
+        name=record.get("eventName", ""),
+        time=nanoseconds(record, "timeUnixNano") or nanoseconds(record, "observedTimeUnixNano"),
+        severity=int(record.get("severityNumber", 0)),
+        body=str(record.get("body", {}).get("stringValue", "")),
+        attributes=attributes(record),
+        trace_id=record.get("traceId", ""),
+        process=process,
+    )
+
+
+def _distribution(point: Mapping[str, Any]) -> Distribution:
+    positive = point.get("positive", {})
+    return Distribution(
+        start=nanoseconds(point, "startTimeUnixNano"),
+        time=nanoseconds(point, "timeUnixNano"),
+        scale=int(point.get("scale", 0)),
+        offset=int(positive.get("offset", 0)),
+        counts=np.array([int(count) for count in positive.get("bucketCounts", ())], dtype=np.int64),
+        zeros=int(point.get("zeroCount", 0)),
+    )

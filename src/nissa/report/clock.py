@@ -1,0 +1,61 @@
+"""Which step it was at a time."""
+
+import numpy as np
+
+from nissa.charts.series import Times, Values
+from nissa.recordings import Recording
+from nissa.report.places import Place
+from nissa.semconv import metrics as metric
+
+
+class Clock:
+    """Knows the steps of each environment and rank, from the gauge that has a point at each of them.
+
+    Args:
+        recording: What was written.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._told: dict[tuple[str, int], tuple[Times, Values]] = {}
+        parts: dict[tuple[str, int], list[tuple[Times, Values]]] = {}
+        for stream in recording.of(metric.STEP.name):
+            place = Place.of(stream.attributes, stream.process)
+            parts.setdefault((place.env, place.rank), []).append((stream.times, stream.values))
+        for key, found in parts.items():
+            times = np.concatenate([times for times, _ in found])
+            order = np.argsort(times, kind="stable")  # a resumed run goes on in another process
+            self._told[key] = times[order], np.concatenate([values for _, values in found])[order]
+
+    @property
+    def known(self) -> bool:
+        """Whether any step was recorded."""
+        return bool(self._told)
+
+    def last_steps(self) -> dict[str, int]:
+        """Return the last step of each environment."""
+        steps: dict[str, int] = {}
+        for (env, _), (_, values) in self._told.items():
+            steps[env] = max(steps.get(env, 0), int(np.nanmax(values)))
+        return steps
+
+    def steps(self, place: Place, times: Times) -> Values:
+        """Return the latest step at each time, NaN where the environment's steps are not known.
+
+        Between the points that were kept of a long run steps are taken as evenly spaced.
+        """
+        told = self._of(place)
+        if told is None:
+            return np.full(len(times), np.nan)
+        begin = told[0][0]
+        exact: Values = np.interp((times - begin).astype(np.float64), (told[0] - begin).astype(np.float64), told[1])
+        return exact // 1
+
+    def step(self, place: Place, time: int) -> float:
+        """Return the latest step at one time, NaN where it is not known."""
+        return float(self.steps(place, np.array([time], dtype=np.int64))[0])
+
+    def _of(self, place: Place) -> tuple[Times, Values] | None:
+        exact = self._told.get((place.env, place.rank))
+        if exact is not None:
+            return exact
+        return next((told for (env, _), told in self._told.items() if env == place.env), None)

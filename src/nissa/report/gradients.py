@@ -1,0 +1,205 @@
+"""Gradients: a heatmap of parameters by time, and how their elements are distributed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import numpy as np
+
+from nissa.charts import Grid, Series, band_chart, gather, heatmap
+from nissa.charts.distribution import Band
+from nissa.charts.series import thin
+from nissa.charts.text import ABSENT, number
+from nissa.recordings import DistributionStream, Stream
+from nissa.report.bands import band_of, quantiles_of, total_of
+from nissa.report.facts import Facts
+from nissa.report.panels import Panel, Row, Section, Table, Variant
+from nissa.report.places import Place
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+
+T = TypeVar("T")
+
+CELLS: Final = 280_000
+"""Cells of all heatmaps together."""
+
+MOST_COLUMNS: Final = 480
+MOST_ROWS: Final = 300
+
+BAND_CELLS: Final = 260_000
+"""Cells of all distributions together."""
+
+BAND_ROWS: Final = 48
+MOST_BAND_COLUMNS: Final = 60
+LEAST_BAND_COLUMNS: Final = 8
+QUANTILE_POINTS: Final = 120
+MOST_DISTRIBUTIONS: Final = 400
+
+ALL: Final = "all parameters"
+
+NONE: Final = "No gradients were measured: the profile reads none (see nissa profiles), or run.watch(model, optimizer) was not called."
+
+
+def gradients(facts: Facts) -> Section:
+    """Return the section about gradients."""
+    if not facts.streams(metric.GRADIENT_NORM) and not facts.recording.distributions_of(metric.GRADIENT_MAGNITUDE.name):
+        return Section(key="gradients", title="Gradients", empty=NONE)
+    return Section(key="gradients", title="Gradients", panels=[_heat(facts), _distributions(facts)])
+
+
+def _heat(facts: Facts) -> Panel:
+    found = _by_place(facts.streams(metric.GRADIENT_NORM))
+    title = "Gradient norm by parameter"
+    if not found:
+        return Panel(key="heatmap", title=title, empty="No norms of gradients were exported: see gradients.statistics.")
+    left_out = sum(max(len(streams) - MOST_ROWS, 0) for streams in found.values())
+    rows = sum(min(len(streams), MOST_ROWS) for streams in found.values())
+    columns = max(min(MOST_COLUMNS, CELLS // rows), LEAST_BAND_COLUMNS)
+    variants = [_heat_variant(facts, place, streams, columns) for place, streams in found.items()]
+    more = f" {left_out} more parameters are in the table only." if left_out else ""
+    return Panel(
+        key="heatmap",
+        title=title,
+        reading=f"Brighter is larger, on a logarithmic scale; a cell shows its largest norm, blank was not measured.{more}",
+        summary=_heat_summary(found),
+        variants=variants,
+        table=_norm_table(facts, found),
+        choice="Gradients of",
+    )
+
+
+def _heat_variant(facts: Facts, place: Place, streams: Sequence[Stream], columns: int) -> Variant:
+    rows = [facts.series(place, stream, _parameter(stream)) for stream in streams[:MOST_ROWS]]
+    grid: Grid = gather(rows, most_columns=columns)
+    name = facts.places.name(place) or "the model"
+    return Variant(
+        name, facts.places.group(place.env), heatmap(grid, title="L2 norm", group=facts.places.group(place.env))
+    )
+
+
+def _heat_summary(found: Mapping[Place, Sequence[Stream]]) -> str:
+    parameters = {_parameter(stream) for streams in found.values() for stream in streams}
+    return f"L2 norms of the gradients of {len(parameters)} parameters over time; the table gives each one's range."
+
+
+def _norm_table(facts: Facts, found: Mapping[Place, Sequence[Stream]]) -> Table:
+    rows = []
+    for place, streams in found.items():
+        for stream in streams:
+            finite = stream.values[np.isfinite(stream.values)]
+            told = [finite[0], np.median(finite), finite[-1], finite.max()] if len(finite) else []
+            cells = tuple(number(float(each)) for each in told) or (ABSENT,) * 4
+            name = (facts.places.name(place) or ABSENT, _parameter(stream), f"{len(stream.values):,}")
+            rows.append(Row((*name, *cells), facts.places.group(place.env)))
+    head = ("of", "parameter", "samples", "first", "median", "last", "largest")
+    return Table("L2 norms of gradients by parameter", head, tuple(rows), numeric=5)
+
+
+def _distributions(facts: Facts) -> Panel:
+    title = "Distribution of gradient magnitudes"
+    bands = _by_place(
+        (Place.of(each.attributes, each.process), each)
+        for each in facts.recording.distributions_of(metric.GRADIENT_MAGNITUDE.name)
+    )
+    quantiles = _quantiles(facts)
+    keys = list(dict.fromkeys([*_keys(bands), *quantiles]))
+    if not keys:
+        return Panel(key="distribution", title=title, empty="No distributions of gradients were exported.")
+    shown = keys[:MOST_DISTRIBUTIONS]
+    columns = min(MOST_BAND_COLUMNS, max(LEAST_BAND_COLUMNS, BAND_CELLS // (BAND_ROWS * (len(shown) + len(bands)))))
+    by_key = {(place, _parameter(each)): each for place, streams in bands.items() for each in streams}
+    variants = []
+    for place in dict.fromkeys(place for place, _ in shown):
+        if place in bands:
+            variants.append(_total(facts, place, total_of(bands[place], columns, BAND_ROWS)))
+        for key in shown:
+            if key[0] == place:
+                stream = by_key.get(key)
+                band = None if stream is None else band_of(stream, columns, BAND_ROWS)
+                variants.append(_variant(facts, place, key[1], band, quantiles.get(key, ())))
+    left_out = len(keys) - len(shown)
+    more = f" {left_out} more parameters are left out." if left_out else ""
+    return Panel(
+        key="distribution",
+        title=title,
+        reading="Colour: how many of the sampled elements are that large, without exact zeros and the smallest 0.1%. "
+        f"Lines: quantiles at sampled steps; of all parameters, from the colours.{more}",
+        summary="How the absolute values of gradient elements are distributed over time, for one parameter at a time.",
+        variants=variants,
+        table=_zeros_table(facts, bands),
+        choice="Parameter",
+    )
+
+
+def _keys(bands: "Mapping[Place, Sequence[DistributionStream]]") -> list[tuple[Place, str]]:
+    return [(place, _parameter(each)) for place, streams in bands.items() for each in streams]
+
+
+def _variant(facts: Facts, place: Place, parameter: str, band: Band | None, quantiles: Sequence[Series]) -> Variant:
+    if band is not None and facts.clock.known:
+        steps = facts.clock.steps(place, band.edges)
+        band = band if np.isnan(steps).any() else Band(band.edges, steps, band.bounds, band.shares)
+    figure = band_chart(band, quantiles, title="magnitude", group=facts.places.group(place.env))
+    name = facts.places.name(place)
+    return Variant(f"{name} · {parameter}" if name else parameter, facts.places.group(place.env), figure)
+
+
+def _total(facts: Facts, place: Place, band: Band | None) -> Variant:
+    found = [] if band is None else quantiles_of(band)
+    lines = [
+        Series(
+            f"{level:.4g} quantile",
+            times,
+            values,
+            facts.clock.steps(place, times) if facts.clock.known else None,
+            hue=1,
+        )
+        for level, times, values in found
+    ]
+    return _variant(facts, place, ALL, band, lines)
+
+
+def _quantiles(facts: Facts) -> dict[tuple[Place, str], list[Series]]:
+    found: dict[tuple[Place, str], list[tuple[float, Stream]]] = {}
+    for place, stream in facts.streams(metric.GRADIENT_QUANTILE):
+        level = float(stream.attributes.get(attr.QUANTILE, "nan"))
+        found.setdefault((place, _parameter(stream)), []).append((level, stream))
+    return {
+        key: [_quantile(facts, key[0], *each) for each in sorted(told, key=lambda t: t[0])]
+        for key, told in found.items()
+    }
+
+
+def _quantile(facts: Facts, place: Place, level: float, stream: Stream) -> Series:
+    return thin(facts.series(place, stream, f"{level:.4g} quantile", hue=1), QUANTILE_POINTS)
+
+
+def _zeros_table(facts: Facts, bands: "Mapping[Place, Sequence[DistributionStream]]") -> Table | None:
+    rows = []
+    for place, streams in bands.items():
+        for stream in streams:
+            counted, zeros = _counted(stream)
+            share = f"{zeros / counted:.2%}" if counted else ABSENT
+            cells = (facts.places.name(place) or ABSENT, _parameter(stream), f"{counted:,}", share)
+            rows.append(Row(cells, facts.places.group(place.env)))
+    if not rows:
+        return None
+    head = ("of", "parameter", "elements sampled", "exactly zero")
+    return Table("Sampled gradient elements by parameter", head, tuple(rows), numeric=2)
+
+
+def _counted(stream: DistributionStream) -> tuple[int, int]:
+    """Return how many elements were sampled, and how many of them were zero."""
+    points = stream.points[-1:] if stream.cumulative else stream.points
+    zeros = sum(point.zeros for point in points)
+    return zeros + sum(int(point.counts.sum()) for point in points), zeros
+
+
+def _parameter(stream: "Stream | DistributionStream") -> str:
+    return str(stream.attributes.get(attr.PARAMETER_NAME, ""))
+
+
+def _by_place(pairs: "Iterable[tuple[Place, T]]") -> "dict[Place, list[T]]":
+    found: dict[Place, list[T]] = {}
+    for place, each in pairs:
+        found.setdefault(place, []).append(each)
+    return dict(sorted(found.items()))

@@ -1,0 +1,116 @@
+"""Loss, accuracy, learning rate and gradient health over time."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from nissa.charts import Series, lines
+from nissa.charts.lines import MOST_POINTS
+from nissa.recordings import Stream
+from nissa.report.facts import Facts
+from nissa.report.panels import Panel, Section, Variant, series_table
+from nissa.report.places import Place
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+from nissa.semconv.metrics import MetricSpec
+
+MOST_SERIES: Final = 48
+"""Lines of a figure; of more, those of the first environments and ranks are drawn."""
+
+ALL_POINTS: Final = 48_000
+"""Points of all lines of a figure."""
+
+TRAIN: Final = "train"
+VALIDATION: Final = "validation"
+
+_OVERHEAD: Final = "Share of wall time that telemetry took from training."
+
+_NONE: Final = {
+    "loss": "No loss was logged: call run.log_loss(loss) before optimizer.step(), and run.validate(loss=...).",
+    "accuracy": "No accuracy was logged: call run.validate(accuracy=...), and train_accuracy=... for that of training.",
+    "health": "No gradients were measured: the profile reads none, or run.watch(model, optimizer) was not called.",
+    "norm": "No gradients were measured: the profile reads none, or run.watch(model, optimizer) was not called.",
+    "overhead": "The cost of telemetry was not measured: run.watch(model, optimizer) was not called, or no step happened.",
+    "rate": "No learning rate was recorded: run.watch(model, optimizer) was not called, or no step happened.",
+}
+
+
+def learning(facts: Facts) -> Section:
+    """Return the section about how training goes."""
+    return Section(
+        key="learning",
+        title="Learning",
+        panels=[
+            _panel(
+                facts, "loss", "Loss", metric.LOSS, log=True, reading="Thin: every training step. Bold: validation."
+            ),
+            _panel(facts, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
+            _panel(facts, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
+            _panel(
+                facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."
+            ),
+            _panel(facts, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
+            _panel(facts, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=_OVERHEAD),
+        ],
+    )
+
+
+def _panel(
+    facts: Facts, key: str, title: str, spec: MetricSpec, *, log: bool = False, percent: bool = False, reading: str = ""
+) -> Panel:
+    series = phases(facts, facts.streams(spec))
+    shown = series[:MOST_SERIES]
+    if not shown:
+        return Panel(key=key, title=title, empty=_NONE[key], wide=False)
+    left_out = len(series) - len(shown)
+    most = min(MOST_POINTS, ALL_POINTS // len(shown))
+    missing = "" if key != "loss" or any(each.sparse for each in shown) else " No validation was logged."
+    more = f" {left_out} more lines are left out." if left_out else ""
+    return Panel(
+        key=key,
+        title=title,
+        reading=(reading + missing + more).strip(),
+        summary=summary(title, shown, percent=percent),
+        variants=[Variant("", "", lines(shown, percent=percent, most=most))],
+        table=series_table(title, series, percent=percent),
+        log=log,
+        wide=False,
+    )
+
+
+def phases(facts: Facts, streams: Sequence[tuple[Place, Stream]]) -> list[Series]:
+    """Return streams as series: a colour for each place, validation as marked lines."""
+    places = list(dict.fromkeys(place for place, _ in streams))
+    hues = _hues(places)
+    several = {str(stream.attributes.get(attr.PHASE, "")) for _, stream in streams} - {""}
+    found = []
+    for place, stream in streams:
+        phase = str(stream.attributes.get(attr.PHASE, ""))
+        name = " · ".join(part for part in (facts.places.name(place), phase) if part) or "value"
+        hue = hues[place] + (len(set(hues.values())) if len(several) > 1 and phase == TRAIN and len(places) == 1 else 0)
+        found.append(facts.series(place, stream, name, hue=hue, sparse=_sparse(stream, phase)))
+    return sorted(found, key=lambda series: series.sparse)
+
+
+def _hues(places: Sequence[Place]) -> dict[Place, int]:
+    """Return a colour for each place; the models of an environment have its own where there is one model."""
+    several = len({place.model for place in places if place.model}) > 1
+    keys = [(place.env, place.model if several else "", place.rank) for place in places]
+    order = list(dict.fromkeys(keys))
+    return {place: order.index(key) for place, key in zip(places, keys, strict=True)}
+
+
+def _sparse(stream: Stream, phase: str) -> bool:
+    return phase == VALIDATION and len(stream.times) <= 400  # noqa: PLR2004 - more marks than that are a band
+
+
+def summary(title: str, series: Sequence[Series], *, percent: bool) -> str:
+    """Return what lines show, in a sentence."""
+    told = []
+    for each in series[:6]:
+        finite = each.finite
+        if len(finite):
+            first, last = (f"{value:.1%}" if percent else f"{value:.4g}" for value in (finite[0], finite[-1]))
+            told.append(f"{each.name} {first} → {last}")
+        else:
+            told.append(f"{each.name}: never finite")
+    return f"{title} from first to last: {'; '.join(told)}."

@@ -1,0 +1,126 @@
+"""The page: everything in one file, which asks no network for anything.
+
+plotly.js and the figures are in it compressed, and unpacked by the browser. A content policy names the only two scripts
+that may run by their hashes, so that nothing that a name or a reason holds ever does.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+
+import numpy as np
+
+from nissa.charts import axes
+from nissa.charts.plotly import get_plotlyjs
+from nissa.charts.theme import SCHEMES, template
+from nissa.errors import ConfigurationError
+from nissa.report.facts import Facts, date_time, duration
+from nissa.report.overview import environments, leads, tiles
+from nissa.report.panels import Panel, Section
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+from nissa.version import VERSION
+
+_STATUS: Final = {"completed": "Completed", "failed": "Failed", "open": "Open-ended"}
+
+
+def page(facts: Facts, sections: Sequence[Section]) -> str:
+    """Return the page as HTML.
+
+    Raises:
+        ConfigurationError: jinja2 is missing.
+    """
+    script, library = asset("report.js"), get_plotlyjs()
+    text: str = (
+        _environment()
+        .from_string(asset("page.html.jinja"))
+        .render(
+            title=f"{facts.service or 'training'} · {facts.run_id}",
+            facts=facts,
+            status=_STATUS[facts.ending.word],
+            began=date_time(facts.begin) if facts.begin else "",
+            lasted=duration(facts.end - facts.begin),
+            tiles=tiles(facts),
+            leads=leads(facts),
+            environments=environments(facts),
+            sections=sections,
+            policy=_policy(script, library),
+            style=asset("report.css"),
+            schemes={name: asdict(scheme) for name, scheme in SCHEMES.items()},
+            script=script,
+            library=_library(),
+            data=packed(json.dumps(_data(facts, sections), separators=(",", ":"), allow_nan=False)),
+            version=VERSION,
+            profile=facts.resource(attr.PROFILE),
+        )
+    )
+    return text
+
+
+def _environment() -> Any:
+    try:
+        import jinja2  # noqa: PLC0415 - the message says what to install
+    except ImportError as error:
+        raise ConfigurationError("The report needs jinja2: pip install 'nissa[report]'") from error
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def asset(name: str) -> str:
+    """Return a file that the page is made from."""
+    return (resources.files("nissa.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def packed(text: str) -> str:
+    """Return text compressed, in characters that HTML leaves alone; the same text always packs the same."""
+    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+
+
+@cache
+def _library() -> str:
+    return packed(get_plotlyjs())
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
+    images = "img-src data: blob:"  # what plotly makes of a figure that is downloaded
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; {images}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _data(facts: Facts, sections: Sequence[Section]) -> dict[str, Any]:
+    panels = [panel for section in sections for panel in section.panels if panel.variants]
+    return {
+        "panels": {panel.key: _panel(panel) for panel in panels},
+        "templates": {name: template(scheme).to_plotly_json() for name, scheme in SCHEMES.items()},
+        "axes": {"time": axes.TIME, "step": axes.STEP},
+        "extents": _extents(facts),
+    }
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    return {"variants": [_figure(variant.figure) for variant in panel.variants]}
+
+
+def _figure(figure: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(figure.to_json())
+    plain["layout"].pop("template")
+    return plain
+
+
+def _extents(facts: Facts) -> dict[str, list[float]]:
+    """Return from where to where the axes go: from the first step, or what came first where there was none."""
+    starts = [int(stream.times[0]) for spec in (metric.STEP, metric.LOSS) for _, stream in facts.streams(spec)]
+    starts += [life.start for life in facts.lives]
+    begin, end = min(starts, default=facts.begin), facts.end
+    time = axes.milliseconds(np.array([begin, max(end, begin + 1_000_000)])).tolist()
+    steps = facts.clock.last_steps()
+    return {"time": time} | ({"step": [0, max(*steps.values(), 1)]} if steps else {})

@@ -1,0 +1,167 @@
+"""What was found and said while the run went on: red flags, other findings, narratives, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nissa.events import EventType
+from nissa.recordings import LogRecord, Recording
+from nissa.report.places import Place
+from nissa.semconv import attributes as attr
+from nissa.semconv import spans as names
+
+WARNING: Final = 13
+"""The least severity number of a warning in OTLP."""
+
+ERROR: Final = 17
+
+
+def event_name(kind: EventType) -> str:
+    """Return what a hub's event is called among the log records."""
+    return names.EVENT_PREFIX + kind.lower()
+
+
+def detail(attributes: Mapping[str, Any], name: str) -> Any:
+    """Return a detail of a hub's event, None where it has none of that name."""
+    return attributes.get(names.EVENT_PREFIX + name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that deserved attention.
+
+    Args:
+        until: When it was over; None where it still held, or is of a moment.
+        lasting: It is a state, which holds until it is cleared.
+    """
+
+    name: str
+    place: Place
+    time: int
+    until: int | None
+    lasting: bool
+    severity: int
+    sentence: str
+    advice: str
+    certainty: str
+    epoch: int | None
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Narrative:
+    """What training looked like after a validation."""
+
+    place: Place
+    time: int
+    epoch: int | None
+    text: str
+    loss: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ended.
+
+    Args:
+        word: ``completed``, ``failed`` or ``open``.
+        reason: What is known of it.
+    """
+
+    word: str
+    reason: str
+
+
+_MOMENTS: Final = {
+    event_name(EventType.PLATEAU_DETECTED): "plateau",
+    event_name(EventType.PERFORMANCE_DEGRADATION): "performance degradation",
+    names.EVENT_ISOLATION: "isolation violation",
+    names.EVENT_REFUSED: "refused transition",
+}
+
+
+def findings(recording: Recording) -> list[Finding]:
+    """Return what was found, in the order of time."""
+    cleared: dict[tuple[Place, str, Any], list[int]] = {}
+    for record in recording.logs:
+        if record.name == event_name(EventType.RED_FLAG_CLEARED):
+            cleared.setdefault(_flag(record), []).append(record.time)
+    found = []
+    for record in recording.logs:
+        if record.name == event_name(EventType.RED_FLAG_RAISED):
+            until = next((time for time in cleared.get(_flag(record), ()) if time >= record.time), None)
+            found.append(_finding(record, str(record.attributes.get(attr.RED_FLAG_NAME, "")), until, lasting=True))
+        elif record.name in _MOMENTS:
+            found.append(_finding(record, _MOMENTS[record.name], None, lasting=False))
+    return found
+
+
+def _flag(record: LogRecord) -> tuple[Place, str, Any]:
+    name = str(record.attributes.get(attr.RED_FLAG_NAME, ""))
+    return Place.of(record.attributes, record.process), name, detail(record.attributes, "model")
+
+
+def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) -> Finding:
+    told = record.attributes
+    advice = str(detail(told, "advice") or "")
+    return Finding(
+        name=name.replace("_", " "),
+        place=Place.of(told, record.process),
+        time=record.time,
+        until=until,
+        lasting=lasting,
+        severity=record.severity,
+        sentence=record.body.removesuffix(advice).strip() or _details(told),
+        advice=advice,
+        certainty=str(detail(told, "certainty") or ""),
+        epoch=told.get(attr.EPOCH),
+        step=detail(told, "step"),
+    )
+
+
+def _details(attributes: Mapping[str, Any]) -> str:
+    """Return the numbers that an event without a sentence came with."""
+    told = {
+        name.removeprefix(names.EVENT_PREFIX).replace("_", " "): value
+        for name, value in attributes.items()
+        if name.startswith(names.EVENT_PREFIX) and name != attr.EVENT_TYPE
+    }
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items()
+    )
+
+
+def narratives(recording: Recording) -> list[Narrative]:
+    """Return the narratives, in the order of time."""
+    return [
+        Narrative(
+            place=Place.of(record.attributes, record.process),
+            time=record.time,
+            epoch=record.attributes.get(attr.EPOCH),
+            text=record.body or str(record.attributes.get(attr.NARRATIVE, "")),
+            loss=record.attributes.get(attr.LOSS),
+            accuracy=record.attributes.get(attr.ACCURACY),
+        )
+        for record in recording.logs
+        if record.name == names.EVENT_NARRATIVE
+    ]
+
+
+def ending(recording: Recording) -> Ending:
+    """Return how the run ended: each process says so when it does, and of a rank that was restarted the last one counts."""
+    latest = {
+        r.process.rank: r.process.identity for r in recording.logs if r.name == event_name(EventType.TRAINING_STARTED)
+    }
+    ended = {r.process.identity: r for r in recording.logs if r.name == event_name(EventType.TRAINING_ENDED)}
+    errors = [
+        str(detail(record.attributes, "error")) for record in ended.values() if detail(record.attributes, "error")
+    ]
+    if errors:
+        return Ending("failed", errors[0])
+    if not ended:
+        return Ending("open", "No end was written: the process was killed, or still runs.")
+    missing = len(set(latest.values()) - ended.keys())
+    if missing:
+        return Ending("open", f"{missing} of {len(latest)} ranks wrote no end: killed, or still running.")
+    return Ending("completed", "")
