@@ -32,8 +32,8 @@ from tests.unit.kernels.agreement import (
 
 pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
 
-from nissa.kernels import device as compiled  # noqa: E402 - it imports Triton
-from nissa.kernels import triton  # noqa: E402 - so does this
+from nissa.kernels import device as compiled
+from nissa.kernels import triton
 
 WHERE = "cuda" if torch.cuda.is_available() else "cpu"
 RANGES = {**LAYOUTS, "more buckets than programs keep to themselves": Layout(BucketRange(8))}
