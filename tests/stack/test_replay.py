@@ -91,7 +91,8 @@ def _ids(stack: Stack, trace_id: str) -> list[str]:
 
 def _same(found: Any, span: Span) -> None:
     assert (found["operationName"], parent(found)) == (span.name, span.parent_id)
-    assert (found["startTime"], ended(found)) == (span.start // 1000, pytest.approx(span.end // 1000, abs=1))
+    assert found["startTime"] == span.start // 1000
+    assert ended(found) == pytest.approx(span.end // 1000, abs=1)
     assert sorted(links(found)) == sorted(span.links)
     simple = {key: each for key, each in span.attributes.items() if not isinstance(each, list)}
     assert simple.items() <= tags(found).items()
@@ -104,9 +105,9 @@ def _in_prometheus(stack: Stack, written: Path) -> None:
     assert len(wanted) > 50
     assert settled(partial(_stored, stack, written.name), wanted) == wanted
     for spec in (metrics.STEP_DURATION, metrics.GRADIENT_MAGNITUDE):
-        total = _count(points(written, spec.name))
+        total: float | None = _count(points(written, spec.name))
         asked = _distribution(spec, written.name)
-        assert total > 0
+        assert total
         assert settled(partial(value, stack, asked), total) == total
 
 
@@ -148,9 +149,10 @@ def test_a_run_that_is_replayed_again_changes_nothing_but_the_count_of_its_spans
 ) -> None:
     calls = f'sum(traces_span_metrics_calls_total{{service_name="{written.name}", span_name="seed"}})'
     seeds = len([span for span in spans(written) if span.name == names.SEED])
-    for times in (1, 2):
+    wanted: float | None
+    for wanted in (seeds, 2 * seeds):
         assert replay("--endpoint", stack.otlp_http)["complete"]
-        assert settled(partial(value, stack, calls), seeds * times) == seeds * times
+        assert settled(partial(value, stack, calls), wanted) == wanted
         assert settled(partial(_stored, stack, written.name), _gauge(written)) == _gauge(written)
         (seed, *_) = [span for span in spans(written) if span.name == names.SEED]
         kept = {span.span_id for span in spans(written) if span.trace_id == seed.trace_id}

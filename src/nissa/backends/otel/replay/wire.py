@@ -190,7 +190,10 @@ def _grpc_answer(error: Any) -> Answer:
 
 def _pause(error: Any) -> float | None:
     """Return the pause that a collector asks for in the details of a gRPC status."""
-    from google.rpc import error_details_pb2, status_pb2  # noqa: PLC0415 - only where it is spoken
+    from google.rpc import (  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is spoken
+        error_details_pb2,
+        status_pb2,
+    )
 
     for name, value in error.trailing_metadata() or ():
         if name == "grpc-status-details-bin":
