@@ -198,7 +198,7 @@ def test_everything_that_can_be_used_has_a_name(opened: Open) -> None:
         re.MULTILINE,
     )
     for title in ("Loss", "Lives of the seeds", "Gradient norm by parameter"):
-        assert re.search(rf'- group "{title}\. ', tree)
+        assert re.search(rf'group "{title}\. ', tree)
     assert tab.page.locator("html").get_attribute("lang") == "en"
 
 

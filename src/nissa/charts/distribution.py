@@ -45,7 +45,8 @@ def band_chart(band: Band | None, quantiles: Sequence[Series] = (), *, title: st
     traces = [] if band is None else [_shares(band, group)]
     traces += [_quantile(each, index, len(quantiles)) for index, each in enumerate(quantiles)]
     axis = {"type": "log", "title": {"text": title}, **_powers(band, quantiles)}
-    return axes.figure(traces, height=HEIGHT, yaxis=axis, hovermode="closest", showlegend=True)
+    margin = {"l": 66, "r": 90}
+    return axes.figure(traces, height=HEIGHT, yaxis=axis, hovermode="closest", showlegend=True, margin=margin)
 
 
 def _powers(band: Band | None, quantiles: Sequence[Series]) -> dict[str, Any]:

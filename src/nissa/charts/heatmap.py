@@ -43,7 +43,8 @@ def heatmap(grid: Grid, *, title: str, group: str = "") -> go.Figure:
     labels = {"tickvals": names, "ticktext": [plain(shorten(row, LABEL)) for row in grid.rows]}
     height = min(max(ROW * len(names) + 90, LEAST_HEIGHT), MOST_HEIGHT)
     rows = {"type": "category", "autorange": "reversed", "showgrid": False, **(labels if _fits(grid) else {})}
-    return axes.figure([trace], height=height, yaxis=rows, hovermode="closest")
+    margin = {"l": axes.room(labels["ticktext"]), "r": 90}
+    return axes.figure([trace], height=height, yaxis=rows, hovermode="closest", margin=margin)
 
 
 def logarithms(cells: Values) -> tuple[Values, float]:

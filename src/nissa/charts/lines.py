@@ -12,8 +12,8 @@ from nissa.charts.text import number, plain
 from nissa.charts.theme import FAILED, SERIES
 
 HEIGHT: Final = 300
-MOST_POINTS: Final = 2_000
-"""Points of a line: about two for each pixel of a wide screen."""
+MOST_POINTS: Final = 1_000
+"""Points of a line: about two for each pixel of half a screen."""
 
 _EDGE: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True, "matches": None}
 

@@ -84,6 +84,7 @@ def swimlane(lanes: Sequence[Lane]) -> go.Figure:
         bargap=0,
         hovermode="closest",
         showlegend=True,
+        margin={"l": axes.room(labels["ticktext"])},
         meta={"lanes": [lane.group for lane in lanes], "row": ROW},
         uniformtext={"minsize": 10, "mode": "hide"},
     )

@@ -119,7 +119,6 @@ def template(scheme: Scheme) -> go.layout.Template:
         "tickfont": {"color": scheme.muted, "size": 12},
         "title": {"font": {"color": scheme.muted, "size": 12}, "standoff": 8},
         "zeroline": False,
-        "automargin": True,
     }
     layout: dict[str, Any] = {
         "font": {"family": FONT, "size": 13, "color": scheme.ink},
@@ -137,7 +136,7 @@ def template(scheme: Scheme) -> go.layout.Template:
         },
         "legend": {"font": {"color": scheme.ink}, "orientation": "h", "y": 1.02, "yanchor": "bottom"},
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": scheme.muted, "activecolor": scheme.accent},
-        "margin": {"l": 8, "r": 12, "t": 12, "b": 8},
+        "margin": {"l": 56, "r": 12, "t": 12, "b": 58},
     }
     bar = {
         "tickfont": {"color": scheme.muted, "size": 12},

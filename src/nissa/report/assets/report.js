@@ -173,7 +173,7 @@
   const show = (range, from) => {
     state.range = range;
     const wanted = range ?? (panels.length ? panels[0].page.extents[state.axis] : null);
-    panels.filter((panel) => panel !== from).forEach((panel) => {
+    panels.filter((panel) => panel !== from && panel.plot.layout).forEach((panel) => {
       const now = panel.plot.layout.xaxis.range;
       if (number(now[0]) !== number(wanted[0]) || number(now[1]) !== number(wanted[1])) Plotly.relayout(panel.plot, { "xaxis.range": [...wanted] });
     });
@@ -205,6 +205,17 @@
     return all();
   };
 
+  // What one sees comes first; between figures the page listens.
+  const open = async () => {
+    const seen = (panel) => panel.plot.getBoundingClientRect().top < innerHeight;
+    for (const panel of panels.filter(seen)) await panel.draw();
+    performance.mark("shown");
+    for (const panel of panels.filter((each) => !seen(each))) {
+      await new Promise((go) => setTimeout(go));
+      await panel.draw();
+    }
+  };
+
   try {
     const [library, data] = await Promise.all([unpack("library"), unpack("data")]);
     performance.mark("unpacked");
@@ -215,7 +226,8 @@
     const page = JSON.parse(data);
     panels = Object.entries(page.panels).map(([key, panel]) => new Panel(key, panel.variants, page));
     listen();
-    await dress();
+    document.getElementById("scheme").setAttribute("aria-pressed", String(scheme() === "dark"));
+    await open();
     performance.mark("drawn");
     root.dataset.drawn = String(panels.length);
   } catch (error) {
