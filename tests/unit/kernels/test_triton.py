@@ -32,8 +32,8 @@ from tests.unit.kernels.agreement import (
 
 pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
 
-from nissa.kernels import device as compiled  # noqa: E402 - it imports Triton
-from nissa.kernels import triton  # noqa: E402 - so does this
+from nissa.kernels import device as compiled
+from nissa.kernels import triton
 
 WHERE = "cuda" if torch.cuda.is_available() else "cpu"
 RANGES = {**LAYOUTS, "more buckets than programs keep to themselves": Layout(BucketRange(8))}
@@ -104,8 +104,9 @@ def test_a_tensor_may_begin_and_end_anywhere(dtype: torch.dtype) -> None:
     agrees(triton.measure, [memory[size : size + 5] for size in range(17)])
 
 
+@pytest.mark.full  # what is interpreted takes half a minute
 def test_so_many_chunks_that_they_are_not_added_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "_CHUNK", 2048)  # what is interpreted takes long
+    monkeypatch.setattr(triton, "_CHUNK", 2048)
     for tables in (triton._plan, triton.options):
         tables.cache_clear()
         monkeypatch.setattr(triton, tables.__name__, tables.__wrapped__)
