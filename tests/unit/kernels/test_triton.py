@@ -104,8 +104,9 @@ def test_a_tensor_may_begin_and_end_anywhere(dtype: torch.dtype) -> None:
     agrees(triton.measure, [memory[size : size + 5] for size in range(17)])
 
 
+@pytest.mark.full  # what is interpreted takes half a minute
 def test_so_many_chunks_that_they_are_not_added_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton, "_CHUNK", 2048)  # what is interpreted takes long
+    monkeypatch.setattr(triton, "_CHUNK", 2048)
     for tables in (triton._plan, triton.options):
         tables.cache_clear()
         monkeypatch.setattr(triton, tables.__name__, tables.__wrapped__)
