@@ -110,9 +110,8 @@ def _in_prometheus(stack: Stack, written: Path) -> None:
         _comes_to(stack, _distribution(spec, written.name), total)
 
 
-def _comes_to(stack: Stack, expression: str, wanted: float) -> None:
-    look: Callable[[], float | None] = partial(value, stack, expression)
-    assert settled(look, wanted) == wanted
+def _comes_to(stack: Stack, expression: str, wanted: float | None) -> None:
+    assert settled(partial(value, stack, expression), wanted) == wanted
 
 
 def _gauge(written: Path) -> list[tuple[int, float]]:
