@@ -10,7 +10,7 @@ BENCH_READY := $(BENCH_VENV)/.ready
 MINUTES ?= 20
 RUNS ?= 4
 
-.PHONY: help demo test test-full check format generate requirements bench plots capture stack stack-down clean
+.PHONY: help demo test test-full check format generate requirements bench plots capture pictures stack stack-down clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -48,6 +48,9 @@ stack: $(READY) ## Start collector, Prometheus and Jaeger (and Grafana, with Doc
 
 stack-down: $(READY) ## End them
 	@$(BIN)/python -m scripts.stack down
+
+pictures: $(READY) ## Draw the boards from what the real servers answer after the demo
+	$(BIN)/python -m scripts.pictures
 
 capture: $(READY) ## Run the demo and keep pictures of it and of its report for the README
 	$(BIN)/python -m scripts.capture docs/images/demo.svg

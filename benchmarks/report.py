@@ -24,7 +24,7 @@ from scripts.browser import NAMES
 from tests.recorded import Recorded
 
 RESULTS: Final = Path(__file__).parent / "results" / "report.csv"
-RUN: Final = Recorded(steps=2_500, parameters=40, sampled=12)
+RUN: Final = Recorded(steps=2_500, parameters=32, sampled=12)
 """Two environments; a point for each step of the loss, the rate and the health, and all gradients at some steps."""
 
 ROUNDS: Final = 9

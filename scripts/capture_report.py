@@ -11,7 +11,11 @@ from rich.console import Console
 from nissa.demo.app import run_demo
 from scripts.browser import NAMES
 
-WIDTH, HEIGHT = 1280, 1500
+WIDTH, HEIGHT = 1280, 900
+UNTIL = "#panel-swimlane"
+"""The last thing in the picture."""
+
+BELOW = 24
 
 
 def main(folder: Path, page: Path | None = None) -> None:
@@ -30,7 +34,8 @@ def _picture(page: Path, scheme: str, path: Path) -> None:
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme=scheme)  # type: ignore[arg-type]
         tab.goto(page.as_uri())
         tab.wait_for_selector("html[data-drawn]")
-        tab.screenshot(path=path, clip={"x": 0, "y": 0, "width": WIDTH, "height": HEIGHT}, full_page=True)
+        end = int(tab.evaluate(f"document.querySelector('{UNTIL}').getBoundingClientRect().bottom + scrollY")) + BELOW
+        tab.screenshot(path=path, clip={"x": 0, "y": 0, "width": WIDTH, "height": end}, full_page=True)
         browser.close()
 
 

@@ -33,7 +33,7 @@ class Opened:
         area.scroll_into_view_if_needed()
         found = area.bounding_box()
         assert found is not None
-        return {name: float(each) for name, each in found.items()}
+        return {"x": found["x"], "y": found["y"], "width": found["width"], "height": found["height"]}
 
 
 Open = Callable[..., Opened]

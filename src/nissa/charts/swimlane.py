@@ -70,7 +70,7 @@ def swimlane(lanes: Sequence[Lane]) -> go.Figure:
         traces += [_marks(name, symbol, colour, marked)] if marked else []
     open_ends = [(row, bar) for row, lane in enumerate(lanes) for bar in lane.bars if bar.open_end]
     traces += [_open(open_ends)] if open_ends else []
-    labels = {
+    labels: dict[str, Any] = {
         "tickvals": list(range(len(lanes))),
         "ticktext": [plain(shorten(lane.label, LABEL)) for lane in lanes],
         "range": [len(lanes) - 0.35, -0.75],

@@ -45,7 +45,7 @@ def test_a_line_can_be_drawn_over_steps_where_they_are_known() -> None:
 def test_columns_are_the_times_of_measurements_and_what_was_not_measured_is_blank() -> None:
     grid = gather([series([1.0, 2.0, 3.0]), series([5.0], start=1, steps=False)], most_columns=10)
     assert grid.edges.tolist() == [0, SECOND, 2 * SECOND, 3 * SECOND]
-    assert np.array_equal(grid.cells, [[1, 2, 3], [np.nan, 5, np.nan]], equal_nan=True)
+    assert np.array_equal(grid.cells, np.array([[1.0, 2.0, 3.0], [np.nan, 5.0, np.nan]]), equal_nan=True)
     assert grid.steps is not None
     assert grid.steps.tolist() == [0, 1, 2, 3]
 

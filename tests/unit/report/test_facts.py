@@ -50,6 +50,7 @@ def test_gates_are_told_from_spans_where_there_are_no_logs(tmp_path: Path) -> No
 
 
 def test_a_killed_seed_is_open_in_the_stage_that_it_was_in(killed: Facts) -> None:
+    assert len(killed.lives) == 2
     for life in killed.lives:
         assert (life.outcome, life.end) == ("open", None)
         assert [(stage.stage, stage.end) for stage in life.stages] == [

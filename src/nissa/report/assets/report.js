@@ -156,6 +156,7 @@
         ArrowLeft: [low - width / 8, high - width / 8],
         ArrowRight: [low + width / 8, high + width / 8],
         "+": [low + width / 6, high - width / 6],
+        "=": [low + width / 6, high - width / 6],
         "-": [low - width / 4, high + width / 4],
         0: null,
       };
