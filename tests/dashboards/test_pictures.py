@@ -1,17 +1,21 @@
 """Pictures of boards: what servers answer, as panels."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dashboards.build import GENERATED
 from scripts.pictures import numbers
+from scripts.pictures.__main__ import IMAGES
 from scripts.pictures.answers import Moment
 from scripts.pictures.page import MARK, page
 from scripts.pictures.panels import draw
+from scripts.stack_settings import ROOT
 
 Json = dict[str, Any]
 PANELS = [
@@ -126,3 +130,11 @@ def test_variables_are_filled_in_and_what_is_not_chosen_is_all() -> None:
 def test_a_page_says_that_it_is_not_grafana() -> None:
     board = json.loads(next(iter(sorted(GENERATED.glob("*.json")))).read_text())
     assert MARK.replace("'", "&#x27;") in page(board, told())
+
+
+@pytest.mark.parametrize("path", sorted(GENERATED.glob("*.json")), ids=lambda path: path.stem)
+def test_the_document_shows_each_board_and_says_that_it_is_not_grafana(path: Path) -> None:
+    name = f"board-{path.stem.removeprefix('nissa-')}.png"
+    document = (ROOT / "docs" / "how-to" / "boards.md").read_text(encoding="utf-8")
+    assert re.search(rf"!\[[^]]*not by Grafana\]\(\.\./images/{name}\)", document)
+    assert (IMAGES / name).stat().st_size > 10_000
