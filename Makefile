@@ -21,12 +21,12 @@ demo: $(READY) ## Grow a small network on handwritten digits and look at its tel
 test: $(READY) ## Run the tests; those against real servers build them once, where there is Go or Docker
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(BIN)/pytest -n 2 -m "not full" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not full" $(ARGS)
 
 test-full: $(READY) ## Run all tests, those that take minutes too
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check .

@@ -190,8 +190,12 @@ class Run(Environment):
             self._session.reader.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._session.closed = True
-            for name in self._added:
+            *others, last = self._added
+            for name in others:
                 self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
+            # What backends that are not ours fail at is exported too; one that hangs delays that, and does not prevent it.
+            self._hub.flush(limit / 4, besides=last)
+            self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
             self._hub.flush(max(0.0, deadline - monotonic()))
         self._hub.listen(None)
         self._guard.release()

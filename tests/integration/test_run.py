@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
 
 import nissa
-from nissa import EventType, GateResult, MemoryBackend, Stage
+from nissa import EventType, GateResult, MemoryBackend, Stage, TelemetryEvent
 from nissa.run import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
@@ -47,6 +48,32 @@ def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None
     assert offsets("seed.culled") == (15.5, 15.5)
     steps = [(point.value, (point.time - began) / 1e9) for point in points(Path("nissa-runs/r"), "nissa.step")]
     assert steps == [(0, 3.5), (1, 4.0), (2, 4.5)]
+
+
+class Slow:
+    """A backend that takes its time and then fails."""
+
+    def emit(self, _event: TelemetryEvent) -> None:
+        sleep(0.3)
+        raise OSError("no space left")
+
+
+@pytest.mark.faults
+def test_what_a_backend_of_the_hub_fails_at_last_is_exported_too() -> None:
+    with nissa.start("minimal", run_id="r", console__enabled=False) as run:
+        name = run.hub.add_backend(Slow())
+        run.germinate("s", blueprint="conv", slot="a")
+    counts = [
+        point
+        for point in points(Path("nissa-runs/r"), "nissa.hub.events")
+        if point.attributes["nissa.backend.name"] == name
+    ]
+    last = {
+        point.attributes["nissa.event.type"]: point.value
+        for point in counts
+        if point.attributes["nissa.event.outcome"] == "failed"
+    }
+    assert last == {"SEED_GERMINATED": 1, "TRAINING_ENDED": 1, "CHANGED": 1}
 
 
 def test_seeds_of_several_environments_never_mix(toy: Toy, another_toy: Toy) -> None:

@@ -202,11 +202,16 @@ class NissaHub:
                 if worker.wants_measurements:
                     worker.put(measurement)
 
-    def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until every backend has handed on what was emitted so far; False if one had not by then."""
+    def flush(self, timeout: float = 5.0, *, besides: str | None = None) -> bool:
+        """Wait until every backend has handed on what was emitted so far; False if one had not by then.
+
+        Args:
+            timeout: Seconds.
+            besides: Name of a backend that is left alone.
+        """
         deadline = monotonic() + timeout
         with self._order:
-            workers = list(self._workers.values())
+            workers = [worker for name, worker in self._workers.items() if name != besides]
             # Closing hands everything on, and nothing comes after it.
             waits: list[Callable[[float], bool]] = [
                 worker.join if self.closed else worker.flush(timeout) for worker in workers
