@@ -73,7 +73,7 @@ def test_what_a_backend_of_the_hub_fails_at_last_is_exported_too() -> None:
         for point in counts
         if point.attributes["nissa.event.outcome"] == "failed"
     }
-    assert last == {"SEED_GERMINATED": 1, "TRAINING_ENDED": 1, "CHANGED": 1}
+    assert last == {"SEED_GERMINATED": 1, "TRAINING_ENDED": 1}
 
 
 def test_seeds_of_several_environments_never_mix(toy: Toy, another_toy: Toy) -> None:

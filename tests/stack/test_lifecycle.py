@@ -13,7 +13,7 @@ from nissa.semconv import spans as names
 from scripts.stack import Stack
 from scripts.stack_build import binary, locked, missing
 from scripts.stack_processes import Processes
-from scripts.stack_settings import ROOT, Ports
+from scripts.stack_settings import ROOT, SERVERS, Ports
 from tests.stack.queries import spans
 from tests.stack.sending import tracer
 from tests.support import until
