@@ -18,15 +18,16 @@ help: ## Show the targets
 demo: $(READY) ## Grow a small network on handwritten digits and look at its telemetry
 	@$(BIN)/nissa demo
 
+# A file stays in one worker: a document's examples go on from one another, and fixtures of a module are set up once.
 test: $(READY) ## Run the tests; those against real servers build them once, where there is Go or Docker
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not full" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile -m "not full" $(ARGS)
 
 test-full: $(READY) ## Run all tests, those that take minutes too
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check .

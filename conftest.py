@@ -7,7 +7,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 from sybil import Sybil
-from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser
 from sybil.parsers.rest import DocTestParser
 
@@ -36,13 +35,6 @@ def no_contained_fault(request: pytest.FixtureRequest) -> Iterator[None]:
     nissa.reset_hub()
     if request.node.get_closest_marker("faults") is None:
         assert not faults, f"contained faults: {faults}; see the log above"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the examples of a file in one worker: each goes on from the one before."""
-    for item in items:
-        if isinstance(item, SybilItem):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 
 _FIXTURES = ["clean_environment", "no_contained_fault"]
