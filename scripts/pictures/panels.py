@@ -83,9 +83,13 @@ def _fitted(figure: Any, panel: Json, longest: int = 0) -> Any:
     font = {"size": 10}
     legend = {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top", "font": font, "bgcolor": "rgba(0,0,0,0)"}
     figure.update_xaxes(
-        title_text="", nticks=4 if longest or panel["gridPos"]["w"] < _WIDE else 12, tickangle=0, tickfont=font
+        title_text="",
+        nticks=4 if longest or panel["gridPos"]["w"] < _WIDE else 12,
+        tickangle=0,
+        tickfont=font,
+        automargin=True,
     )
-    figure.update_yaxes(tickfont=font)
+    figure.update_yaxes(tickfont=font, automargin=True)
     height = int(panel["gridPos"]["h"]) * (_ROW + _GAP) - _GAP - _HEADING
     return figure.update_layout(height=height, legend=legend, margin={"l": 4, "r": 4, "t": 6, "b": 4})
 
