@@ -25,6 +25,12 @@ T = TypeVar("T")
 
 _POLL_SECONDS: Final = 0.0002
 
+_PATIENCE_SECONDS: Final = 2.0
+"""For how long at most the reader leaves numbers that are in no hurry."""
+
+_MOST_LEFT: Final = 64
+"""How many of them at most."""
+
 
 class Transfer:
     """Tensors on their way to the host.
@@ -109,15 +115,24 @@ class Reader(Generic[T]):
         containment: "Containment",
     ) -> None:
         self.dropped = 0
+        self._most_left = min(_MOST_LEFT, capacity // 2)
         self._deliver = deliver
         self._containment = containment
         self._mailbox: Mailbox[_Job[T] | threading.Event | None] = Mailbox(capacity=capacity, reserve=1_000)
         self._thread = threading.Thread(target=self._run, name="nissa-readback", daemon=True)
         self._thread.start()
 
-    def submit(self, transfer: Transfer, note: T) -> None:
-        """Queue a transfer without waiting."""
-        if self._mailbox.put(_Job(transfer, note), keep=False) is not None:
+    def submit(self, transfer: Transfer, note: T, *, hurry: bool = True) -> None:
+        """Queue a transfer without waiting.
+
+        Args:
+            transfer: Begun already.
+            note: What it comes with.
+            hurry: Whether the reader is told at once. To wake a thread costs more than to read a few numbers, and it
+                then takes the interpreter from training; else it reads those of several steps together.
+        """
+        hurry = hurry or len(self._mailbox) >= self._most_left
+        if self._mailbox.put(_Job(transfer, note), keep=False, wake=hurry) is not None:
             self.dropped += 1
 
     def flush(self, timeout: float) -> bool:
@@ -135,8 +150,8 @@ class Reader(Generic[T]):
     def _run(self) -> None:
         while True:
             try:
-                job = self._mailbox.get()
-            except queue.Empty:  # pragma: no cover - get() without a timeout does not raise it
+                job = self._mailbox.get(_PATIENCE_SECONDS)
+            except queue.Empty:  # it looks again, for what it was not told of
                 continue
             if job is None:
                 return

@@ -17,7 +17,7 @@ from nissa.gradients.capture import Capture
 from nissa.gradients.hooks import learning_rate, untraced
 from nissa.gradients.notes import CLIP_NORM, INTERVAL, LOSS, OVERFLOW, OVERHEAD, RATE, WINDOW, Sampling, StepNote
 from nissa.gradients.overhead import Toll
-from nissa.gradients.parcel import one_number, wrap
+from nissa.gradients.parcel import on_host, one_number, wrap
 from nissa.gradients.readback import Reader, Transfer
 from nissa.gradients.scaling import ScaledSteps, overflow
 from nissa.gradients.underway import UnderWay, steps_under_way
@@ -280,7 +280,7 @@ class Watch:
             skipped=skipped,
             clip_limit=said.clip_limit,
         )
-        self._reader.submit(Transfer(tensors), note)
+        self._reader.submit(Transfer(tensors), note, hurry=skipped or sampled is not None)
 
     def _own_numbers(self) -> dict[str, float]:
         """Return what the step says of watching itself."""
@@ -306,7 +306,12 @@ class Watch:
         for name, value in found.items():
             with self._containment.guard("log_loss" if name == LOSS else name):
                 if isinstance(value, torch.Tensor):
-                    moving[name] = one_number(value, "log_loss()" if name == LOSS else name)
+                    one = one_number(value, "log_loss()" if name == LOSS else name)
+                    there = on_host(one)
+                    if there is None:
+                        moving[name] = one
+                    else:
+                        known[name] = there
                 elif value is not None:
                     known[name] = float(value)
         return known, moving

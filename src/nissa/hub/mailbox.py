@@ -35,8 +35,14 @@ class Mailbox(Generic[T]):
         """Return how many items wait, requests apart."""
         return sum(map(len, self._lanes.values()))
 
-    def put(self, item: T, *, keep: bool) -> T | None:
-        """Add an item without ever waiting; return the one that had to give way, if any."""
+    def put(self, item: T, *, keep: bool, wake: bool = True) -> T | None:
+        """Add an item without ever waiting; return the one that had to give way, if any.
+
+        Args:
+            item: Not None.
+            keep: Whether it must be kept.
+            wake: Whether a reader that waits is told; else it finds the item when it is told of another, or looks again.
+        """
         lane = self._lanes[keep]
         dropped = None
         if len(lane) >= self._limits[keep]:
@@ -44,7 +50,7 @@ class Mailbox(Generic[T]):
                 dropped = lane.popleft()[1]
             except IndexError:  # the reader took it first
                 dropped = None
-        self._append(lane, item)
+        self._append(lane, item, wake=wake)
         return dropped
 
     def request(self, item: T) -> None:
@@ -63,10 +69,10 @@ class Mailbox(Generic[T]):
                 return item[1]
             self._wakeups.get(timeout=timeout)
 
-    def _append(self, lane: deque[tuple[int, T]], item: T) -> None:
+    def _append(self, lane: deque[tuple[int, T]], item: T, *, wake: bool = True) -> None:
         lane.append((next(self._order), item))
         # A wakeup that is still there is taken after the item came, and so finds it.
-        if self._wakeups.empty():
+        if wake and self._wakeups.empty():
             self._wakeups.put(None)
 
     def _take(self) -> tuple[int, T] | None:
