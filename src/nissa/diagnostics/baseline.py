@@ -70,7 +70,12 @@ class LayerBaseline:
         median = np.full(len(names), np.nan)
         ready = self._seen >= self._warm_up
         if ready.any():
-            median[ready] = np.nanmedian(self._kept[ready], axis=1)
+            # What is not there yet is NaN, which is put at the end; numpy's own `nanmedian` takes ten times as long.
+            number = np.minimum(self._seen[ready], self._window)
+            low, high = (number - 1) // 2, number // 2
+            parted = np.partition(self._kept[ready], np.union1d(low, high), axis=1)
+            rows = np.arange(len(parted))
+            median[ready] = (parted[rows, low] + parted[rows, high]) / 2
         return median
 
     def feed(self, names: tuple[str, ...], values: "NDArray[np.float64]", usable: "NDArray[np.bool_]") -> None:

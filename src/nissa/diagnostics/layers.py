@@ -74,7 +74,7 @@ def medians(layers: Iterable[LayerGradients]) -> dict[float, float]:
 def _layers(sample: "GradientsMeasured", quantiles: Mapping[float, float]) -> Iterator[LayerGradients]:
     moments = sample.moments
     columns = {name: getattr(moments, name).tolist() for name in _STATISTICS}
-    read = {percentile: moments.quantile(quantile).tolist() for percentile, quantile in quantiles.items()}
+    read = dict(zip(quantiles, moments.quantile([*quantiles.values()]).tolist(), strict=True))
     weights = None if sample.weight_norms is None else sample.weight_norms.tolist()
     updates = None if sample.update_ratios is None else sample.update_ratios.tolist()
     for row, name in enumerate(sample.names):

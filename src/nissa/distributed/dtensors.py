@@ -9,10 +9,14 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", bound="torch.Tensor | float")
 
 
+def distributed_exist() -> bool:
+    """Whether there can be a ``DTensor``: where nobody imported what makes them, there is none."""
+    return "torch.distributed.tensor" in sys.modules
+
+
 def is_distributed(tensor: object) -> bool:
     """Whether it is a ``DTensor``, of which this rank may hold a part only."""
-    module = sys.modules.get("torch.distributed.tensor")  # where nobody imported it, there is none
-    return module is not None and isinstance(tensor, module.DTensor)
+    return distributed_exist() and isinstance(tensor, sys.modules["torch.distributed.tensor"].DTensor)
 
 
 def whole(value: Number) -> Number:

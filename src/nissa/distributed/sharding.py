@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 import torch
 
-from nissa.distributed.dtensors import is_distributed
+from nissa.distributed.dtensors import distributed_exist, is_distributed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,6 +49,8 @@ def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
     Args:
         pairs: Parameter and gradient, in the same order on all ranks that share them.
     """
+    if not distributed_exist():
+        return [Local(gradient if gradient is None else _arrived(gradient), (), first=True) for _, gradient in pairs]
     parts = [_part(parameter, gradient) for parameter, gradient in pairs]
     for pending in dict.fromkeys(pending for part in parts for pending in part.pending):
         _reduce([part for part in parts if pending in part.pending], pending)

@@ -10,6 +10,7 @@ import torch
 from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
+from nissa.gradients.readback import side_by_side
 from nissa.gradients.scaling import scale_of
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
@@ -89,17 +90,18 @@ class Sampled:
         """Return the statistics from the parts' host copies."""
         width = self.layout.width + self.extra
         rows = [np.asarray(array, dtype=np.int64).reshape(-1, width) for array in arrays]
-        packed = np.concatenate(rows) if rows else np.zeros((0, width), dtype=np.int64)
+        packed = rows[0] if len(rows) == 1 else np.concatenate([np.zeros((0, width), dtype=np.int64), *rows])
         counts = packed[:, 0]
         there = np.flatnonzero(counts >= 0)
-        squares = np.ascontiguousarray(packed[there, self.layout.width :]).view(np.float64)
+        if len(there) < len(packed):
+            packed = packed[there]
         slots = np.array([self.slots[row] or "" for row in there], dtype=object)
         return Statistics(
             names=tuple(self.names[row] for row in there),
             streams=tuple(self.streams[row] for row in there),
-            moments=decode(packed[there, : self.layout.width], self.layout),
+            moments=decode(packed[:, : self.layout.width], self.layout),
             exported=np.array(self.exported, dtype=np.bool_)[there],
-            squares=squares,
+            squares=np.ascontiguousarray(packed[:, self.layout.width :]).view(np.float64),
             failed=int((counts == FAILED).sum()),
             seeds={slot: np.flatnonzero(slots == slot) for slot in dict.fromkeys(self.slots) if slot is not None},
         )
@@ -222,7 +224,7 @@ class Capture:
             failed=self.fault is not None,
             sums=squares,
         )
-        return rows if squares is None else torch.cat([rows, squares.view(torch.int64)], dim=1)
+        return rows if squares is None else side_by_side(rows, squares.view(torch.int64))
 
     def _squares(self, part: _Part) -> torch.Tensor:
         try:

@@ -209,8 +209,10 @@ class StepDelivery:
 
     def _streams(self, found: "Statistics", rows: "NDArray[np.intp]") -> dict[str, Any]:
         """Return what is told of some rows, folded where they are many."""
-        names, groups = self._bound(tuple(found.streams[row] for row in rows))
-        moments, squares = found.moments.select(rows), found.squares[rows]
+        whole = len(rows) == len(found.names)  # the usual case, for which nothing has to be copied
+        names, groups = self._bound(found.streams if whole else tuple(found.streams[row] for row in rows))
+        moments = found.moments if whole else found.moments.select(rows)
+        squares = found.squares if whole else found.squares[rows]
         if len(names) < len(rows):
             moments = moments.fold(groups, len(names))
             folded = np.zeros((len(names), squares.shape[1]))

@@ -1,7 +1,7 @@
 """All numbers of one step as one tensor per device, so that each device is copied from once."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -72,19 +72,6 @@ def one_number(value: torch.Tensor, called: str) -> torch.Tensor:
     if value.numel() != 1:
         raise ValueError(f"{called} takes one number, not a tensor of shape {tuple(value.shape)}; give its mean.")
     return value
-
-
-_NUMPY: Final = {torch.float64, torch.float32, torch.float16, torch.int64, torch.int32}
-
-
-def on_host(value: torch.Tensor) -> float | None:
-    """Return a number that needs no transfer, as it is in the host's memory; None where it has to travel like others.
-
-    Read as an array: that is no operation of torch's, each of which costs tens of microseconds between two steps.
-    """
-    # Of a subclass, or within a transform of torch's, there may be no array; nor of a tensor that is a view of another's bits.
-    plain = type(value) is torch.Tensor and value.device.type == "cpu" and value.dtype in _NUMPY
-    return float(value.numpy().item()) if plain and not value.requires_grad and not value.is_neg() else None
 
 
 def _by_device(numbers: "Mapping[str, torch.Tensor]") -> dict[torch.device, tuple[str, ...]]:

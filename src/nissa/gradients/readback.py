@@ -11,17 +11,19 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+import numpy as np
 import torch
 
 from nissa.hub.mailbox import Mailbox
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from nissa.hub.containment import Containment
 
 T = TypeVar("T")
+
+_NUMPY: Final = {torch.float64, torch.float32, torch.float16, torch.int64, torch.int32}
 
 _POLL_SECONDS: Final = 0.0002
 
@@ -90,6 +92,23 @@ def number(value: object, timeout: float) -> float | None:
     except TimeoutError:
         return None
     return float(array[0])
+
+
+def on_host(value: torch.Tensor) -> float | None:
+    """Return a number that is in the host's memory already; None where it has to travel like those of a device.
+
+    Read as an array: that is no operation of torch's, each of which costs tens of microseconds between two steps.
+    """
+    # Of a subclass, or within a transform of torch's, there may be no array; nor of a number whose sign is in a bit of its own.
+    plain = type(value) is torch.Tensor and value.device.type == "cpu" and value.dtype in _NUMPY
+    return float(value.numpy().item()) if plain and not value.requires_grad and not value.is_neg() else None
+
+
+def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Return the columns of two tensors of as many rows, on the same device."""
+    if left.device.type != "cpu":
+        return torch.cat([left, right], dim=1)
+    return torch.from_numpy(np.concatenate((left.numpy(), right.numpy()), axis=1))  # torch would wake its threads
 
 
 @dataclass(frozen=True, slots=True)

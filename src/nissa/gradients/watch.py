@@ -17,8 +17,8 @@ from nissa.gradients.capture import Capture
 from nissa.gradients.hooks import learning_rate, untraced
 from nissa.gradients.notes import CLIP_NORM, INTERVAL, LOSS, OVERFLOW, OVERHEAD, RATE, WINDOW, Sampling, StepNote
 from nissa.gradients.overhead import Toll
-from nissa.gradients.parcel import on_host, one_number, wrap
-from nissa.gradients.readback import Reader, Transfer
+from nissa.gradients.parcel import one_number, wrap
+from nissa.gradients.readback import Reader, Transfer, on_host
 from nissa.gradients.scaling import ScaledSteps, overflow
 from nissa.gradients.underway import UnderWay, steps_under_way
 

@@ -36,6 +36,8 @@ from nissa.errors import ConfigurationError
 from nissa.kernels.buckets import BucketRange
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["BucketRange", "Column", "Layout", "Moments", "Thresholds", "decode", "encode", "merge", "ratio"]
@@ -181,8 +183,10 @@ class Moments:
         """Share of the finite elements that explodes."""
         return ratio(self.exploding, self.finite)
 
-    def quantile(self, q: float) -> "NDArray[np.float64]":
+    def quantile(self, q: "float | Sequence[float]") -> "NDArray[np.float64]":
         """Return the ``q`` quantile of ``|x|`` per row, NaN where there is no finite element or no buckets.
+
+        Of several, which take less together, the result has shape ``(Q, P)``.
 
         It is the order statistic of the inverted CDF (``numpy.quantile(..., method="inverted_cdf")``), known as well as
         its bucket: with ``gamma = 2**(2**-scale)`` the relative error is at most ``(gamma - 1) / (gamma + 1)``.
@@ -191,15 +195,18 @@ class Moments:
         Raises:
             ValueError: ``q`` is not within 0 and 1.
         """
-        if not 0 <= q <= 1:
+        asked = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not np.all((asked >= 0) & (asked <= 1)):
             raise ValueError(f"A quantile lies within 0 and 1, not {q!r}.")
-        if self.buckets is None or self.bucket_range is None:
-            return np.full(len(self), np.nan)
-        rank = np.maximum(np.ceil(self.finite * q), 1).astype(np.int64)
-        slots = np.column_stack((self.zeros, self.underflow, self.buckets, self.overflow))
-        slot = (slots.cumsum(axis=1) < rank[:, np.newaxis]).sum(axis=1)
-        value = self.bucket_range.representatives(slot, self.abs_max)
-        return np.where(rank < self.finite, value, self.abs_max)
+        found = np.full((len(asked), len(self)), np.nan)
+        if self.buckets is not None and self.bucket_range is not None:
+            below = np.column_stack((self.zeros, self.underflow, self.buckets, self.overflow)).cumsum(axis=1)
+            for each, share in zip(found, asked, strict=True):
+                rank = np.maximum(np.ceil(self.finite * share), 1).astype(np.int64)
+                slot = (below < rank[:, np.newaxis]).sum(axis=1)
+                value = self.bucket_range.representatives(slot, self.abs_max)
+                each[:] = np.where(rank < self.finite, value, self.abs_max)
+        return found if np.ndim(q) else found[0]
 
     def fold(self, groups: "NDArray[np.intp]", size: int) -> "Moments":
         """Merge rows that have the same group.

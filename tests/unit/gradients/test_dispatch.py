@@ -88,12 +88,27 @@ def test_a_profile_without_gradients_dispatches_nothing(
     assert operations == []
 
 
-def test_a_loss_on_a_device_costs_one_copy_and_a_few_views(
+def test_a_loss_on_the_host_costs_nothing_but_to_leave_its_graph(
     make_lab: "Callable[..., Lab]", trained: tuple[nn.Module, Optimizer]
 ) -> None:
     lab = make_lab("minimal")
     lab.env.watch(*trained)
     loss = torch.tensor(0.5, requires_grad=True)
+    with recorded() as operations:
+        lab.env.log_loss(loss)
+        trained[1].step()
+    assert operations == ["aten::detach"]
+    assert [step.loss for step in lab.steps] == [0.5]
+
+
+def test_a_loss_on_a_device_costs_one_copy_and_a_few_views(
+    make_lab: "Callable[..., Lab]", trained: tuple[nn.Module, Optimizer]
+) -> None:
+    lab = make_lab("minimal")
+    lab.env.watch(*trained)
+    loss = torch.tensor(
+        0.5, dtype=torch.bfloat16, requires_grad=True
+    )  # which numpy does not know: it travels like others
     with recorded() as operations:
         lab.env.log_loss(loss)
         trained[1].step()

@@ -74,3 +74,10 @@ def test_nonfinite_elements_do_not_move_a_quantile() -> None:
 def test_a_probability_outside_0_and_1_is_refused(q: float) -> None:
     with pytest.raises(ValueError, match="within 0 and 1"):
         moments_of([1.0], BucketRange()).quantile(q)
+
+
+def test_several_quantiles_are_those_one_by_one() -> None:
+    moments = moments_of([0.0, 1e-30, 0.3, 5.0, 1e30, 7.0], BucketRange(3, -8, 8))
+    asked = [0.0, 0.5, 0.9, 1.0]
+    np.testing.assert_array_equal(moments.quantile(asked), [moments.quantile(q) for q in asked])
+    assert moments.quantile([]).shape == (0, 1)

@@ -2,26 +2,21 @@
 
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
+from nissa.backends.otel.gradient_recorder import GradientRecorder
 from nissa.backends.otel.labels import Labels, check_name
-from nissa.backends.otel.store import MagnitudeStream, Sample
+from nissa.backends.otel.store import Sample
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from nissa.backends.otel.store import MetricStore
     from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
     from nissa.profiles import TelemetryConfig
 
 _ENDS: Final = (Stage.FOSSILIZED, Stage.CULLED)
-_Model = tuple[str | None, str | None]
-"""Environment and model name."""
 
 
 class MetricRecorder:
@@ -42,14 +37,10 @@ class MetricRecorder:
     ) -> None:
         self._store = store
         self._dropped = dropped
-        self._gradients = config.gradients
-        self._quantiles = config.gradients.quantiles
+        self._gradients = GradientRecorder(store, config.gradients)
         self._blueprints = Labels(config.limits.max_blueprints)
         self._gates = Labels(config.limits.max_gate_checks)
         self._checks = Labels(config.limits.max_gate_checks)
-        self._rows: dict[tuple[Any, ...], Sequence[dict[str, Any]]] = {}
-        self._names: dict[_Model, tuple[str, ...]] = {}
-        self._last_sample: dict[_Model, int] = {}
         self._counted: dict[SpanIds, Stage] = {}
         self._ending: dict[SpanIds, TelemetryEvent] = {}
 
@@ -114,79 +105,7 @@ class MetricRecorder:
 
     def gradients(self, sample: "GradientsMeasured") -> None:
         """Take the gradients of one sampled step."""
-        base = _env(sample.env_id) | ({attr.MODEL_NAME: sample.model_name} if sample.model_name else {})
-        key, at = (sample.env_id, sample.model_name), sample.time_unix_nano
-        start = self._last_sample.get(key, self._store.start)
-        self._last_sample[key] = at
-        rows = self._attributes(key, base, sample)
-        group = (key, sample.names)
-        for statistic in self._gradients.statistics:
-            values = _shown(sample, getattr(sample.moments, statistic))
-            self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], rows, at, values, group=group)
-        self._store.gauge(metric.GRADIENT_GLOBAL_NORM, base, at, sample.health.global_norm)
-        self._store.gauge(metric.GRADIENT_HEALTH, base, at, sample.health.score)
-        self._store.gauge(metric.READBACK_LAG, base, at, sample.lag)
-        if self._gradients.weight_norms and sample.weight_norms is not None:
-            norms = sample.weight_norms  # of which NaN is a finding, where every row is shown
-            told = tuple(norms.tolist()) if sample.shown is None else _shown(sample, norms)
-            self._store.gauge_row(metric.WEIGHT_NORM, rows, at, told, group=group)
-        if self._gradients.update_ratios and sample.update_ratios is not None:
-            self._store.gauge_row(metric.UPDATE_RATIO, rows, at, _shown(sample, sample.update_ratios), group=group)
-        for slot, ratio in sample.seed_ratios.items():
-            self._store.gauge(metric.SEED_GRADIENT_RATIO, _env(sample.env_id) | {attr.SEED_SLOT: slot}, at, ratio)
-        self._record_quantiles(key, rows, sample)
-        for index in _indices(sample):
-            self._store.add(metric.GRADIENT_NONFINITE, rows[index], int(sample.moments.nonfinite[index]), start=start)
-        self._magnitudes(rows, sample, start)
-
-    def _attributes(self, key: _Model, base: dict[str, Any], sample: "GradientsMeasured") -> "Sequence[dict[str, Any]]":
-        """Return an attribute dictionary per parameter, the same objects as long as the network is the same."""
-        names, before = sample.names, self._names.get(key)
-        if before != names:  # of the first sample too, which may be without names
-            for gone in set(before or ()) - set(names):
-                for spec in (metric.GRADIENT_MAGNITUDE, metric.GRADIENT_NONFINITE):
-                    self._store.end(spec, base | {attr.PARAMETER_NAME: gone}, sample.time_unix_nano)
-            self._store.end_gauges((key, before))
-            self._names[key] = names
-            self._rows[key] = [base | {attr.PARAMETER_NAME: name} for name in names]
-            self._rows.pop((*key, "quantiles"), None)
-        return self._rows[key]
-
-    def _record_quantiles(self, key: _Model, rows: "Sequence[dict[str, Any]]", sample: "GradientsMeasured") -> None:
-        if not self._quantiles or sample.moments.buckets is None:
-            return
-        cached = self._rows.setdefault(
-            (*key, "quantiles"),
-            [row | {attr.QUANTILE: f"{q:.12g}"} for q in self._quantiles for row in rows],
-        )
-        values = np.concatenate([_shown(sample, sample.moments.quantile(q)) for q in self._quantiles])
-        self._store.gauge_row(
-            metric.GRADIENT_QUANTILE, cached, sample.time_unix_nano, values, group=(key, sample.names)
-        )
-
-    def _magnitudes(self, rows: "Sequence[dict[str, Any]]", sample: "GradientsMeasured", start: int) -> None:
-        moments = sample.moments
-        if moments.buckets is None or moments.bucket_range is None:
-            return
-        bucket_range = moments.bucket_range
-        counts = np.column_stack((moments.underflow, moments.buckets, moments.overflow))
-        epoch = self._epoch(sample)
-        with self._store.lock:
-            for index in _indices(sample):
-                row = rows[index]
-
-                def make(row: dict[str, Any] = row) -> MagnitudeStream:
-                    return MagnitudeStream(row, start, bucket_range, np.zeros(bucket_range.size + 2, dtype=np.int64))
-
-                stream = self._store.magnitude(metric.GRADIENT_MAGNITUDE, row, make)
-                stream.counts += counts[index]
-                stream.zeros += int(moments.zeros[index])
-                stream.total += float(moments.abs_total[index])
-                largest = float(moments.abs_max[index])
-                if np.isfinite(largest):
-                    stream.maximum = largest if stream.maximum is None else max(stream.maximum, largest)
-                    if epoch is not None:
-                        stream.sample = Sample(largest, sample.time_unix_nano, epoch)
+        self._gradients.take(sample, self._epoch(sample))
 
     def _epoch(self, measured: "StepMeasured | GradientsMeasured") -> SpanIds | None:
         """Return the epoch that an exemplar of a measurement leads to, None where there is no such trace."""
@@ -235,19 +154,6 @@ class MetricRecorder:
         if event.seed is not None and event.seed.slot_id is not None:
             slot = {attr.SEED_SLOT: event.seed.slot_id}
             self._store.gauge(metric.SEED_ALPHA, env | slot, event.time_unix_nano, event.seed.alpha)
-
-
-def _indices(sample: "GradientsMeasured") -> "Iterable[int]":
-    return range(len(sample.names)) if sample.shown is None else map(int, sample.shown)
-
-
-def _shown(sample: "GradientsMeasured", values: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Return values with those of rows that are not exported this time absent."""
-    if sample.shown is None:
-        return values
-    kept = np.full(values.shape, np.nan)
-    kept[sample.shown] = values[sample.shown]
-    return kept
 
 
 def _env(env_id: str | None) -> dict[str, Any]:

@@ -168,6 +168,8 @@ class MetricStore:
         with self.lock:
             found = (self.sums.get(spec, {}).pop(key, None), self.magnitudes.get(spec, {}).pop(key, None))
             for stream in found:
+                if isinstance(stream, MagnitudeStream):
+                    stream.counts = stream.counts.copy()  # else it would keep those of all others alive
                 if stream is not None:
                     self.ended.append((self.ended_before, spec, stream, at))
                     self.ended_before += 1
