@@ -72,4 +72,5 @@ def everything(stack: Stack, stack_folder: Path, folder: Path, transport: Transp
         ]
 
     made = once(stack_folder, stack, f"everything-{transport}", make)
-    return Told(*made.told, made.past)
+    service, first, second = made.told
+    return Told(service, first, second, made.past)
