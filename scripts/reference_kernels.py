@@ -30,7 +30,7 @@ def kernels(table: Table, results: Path) -> str:
         "# Kernels\n\n"
         "How long statistics take beside `dst.copy_(src)` of the same gradients: the median over rounds, each of which "
         "copied and measured, with the bootstrap's interval. A copy reads and writes, so that what only reads has half "
-        "the bandwidth of a copy that takes as long. On the CPU both may use so many threads. "
+        "the bandwidth of a copy that takes as long. Under threads is how many both may use on the CPU. "
         "`python -m benchmarks.kernels` writes `benchmarks/results/kernels.csv`, which this page shows; what kernels do "
         "is in [the explanation](../explanation/kernels.md).\n"
     )
