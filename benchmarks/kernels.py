@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.kernels`` writes ``benchmarks/results/kernels.csv``; rows of a device that is not there are kept.
 Each round copies and measures one after the other, and a ratio is the median over rounds with the bootstrap's interval,
-so that a machine that is busy for a while disturbs both. On the CPU one thread does both. On CUDA a round is timed by the
-device's own events, and launches are what its profiler saw.
+so that a machine that is busy for a while disturbs both. On the CPU both may use so many threads of PyTorch: one, and then
+as many as it takes by itself. On CUDA a round is timed by the device's own events, and launches are what its profiler saw.
 """
 
 import csv
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.steps.statistics import median
+from benchmarks.medians import median
 from nissa.kernels import Kernel, kernel_for
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.kernels.reference import measure as reference
@@ -66,7 +66,8 @@ CUDA = (
 class Row:
     """A line of the results; the ratio is time over the time of the copy, with its 95 % interval.
 
-    The share is of bandwidth: what is read per second over what the copy reads and writes per second.
+    The share is of bandwidth: what is read per second over what the copy reads and writes per second. Threads are
+    how many both may use on the CPU; launches are of CUDA alone.
     """
 
     device: str
@@ -75,6 +76,7 @@ class Row:
     dtype: str
     tensors: int
     elements: int
+    threads: str
     milliseconds: str
     copy_milliseconds: str
     ratio: str
@@ -97,7 +99,7 @@ def on_host(act: Callable[[], object]) -> float:
 
 def on_device(act: Callable[[], object]) -> float:
     """Return how many seconds the device takes for what a call launches."""
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     begin.record()
     act()
     end.record()
@@ -136,6 +138,7 @@ def compare(device: str, name: str, kernel: Kernel, case: Case, layout: str, rou
         dtype=str(case.dtype).removeprefix("torch."),
         tensors=case.tensors,
         elements=case.elements,
+        threads=str(torch.get_num_threads()) if device == "cpu" else "",
         milliseconds=f"{1e3 * median([measured for _, measured in pairs]).value:.3f}",
         copy_milliseconds=f"{1e3 * median([copied for copied, _ in pairs]).value:.3f}",
         ratio=f"{ratio.value:.2f}",
@@ -158,7 +161,7 @@ def where(device: str) -> dict[str, str]:
         text=True,
         check=False,
     ).stdout.strip()
-    cpu = f"{processor()}; {os.cpu_count()} cores; 1 thread"
+    cpu = f"{processor()}; {os.cpu_count()} cores"
     return {
         "machine": cpu if device == "cpu" else torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -174,14 +177,20 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def rows() -> Iterator[Row]:
-    """Measure on what is there."""
-    torch.set_num_threads(1)
+def on_cpu() -> Iterator[Row]:
+    """Measure with as many threads as are set."""
     for layout in LAYOUTS:
         for case in CPU:
             yield compare("cpu", "compiled", kernel_for("cpu"), case, layout, 40)
         for case in CPU[:2]:
             yield compare("cpu", "reference", reference, case, layout, 12)
+
+
+def rows() -> Iterator[Row]:
+    """Measure on what is there."""
+    for threads in sorted({1, torch.get_num_threads()}):
+        torch.set_num_threads(threads)
+        yield from on_cpu()
     if torch.cuda.is_available():
         for layout in LAYOUTS:
             for case in CUDA:

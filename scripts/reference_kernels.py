@@ -6,7 +6,18 @@ from pathlib import Path
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
-_HEAD = ("statistics", "gradients", "kernel", "time / copy", "95 %", "ms", "copy, ms", "bandwidth / copy", "launches")
+_HEAD = (
+    "statistics",
+    "gradients",
+    "kernel",
+    "threads",
+    "time / copy",
+    "95 %",
+    "ms",
+    "copy, ms",
+    "bandwidth / copy",
+    "launches",
+)
 _STATISTICS = {"buckets": "all, with buckets", "moments": "all but buckets"}
 _DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 
@@ -19,9 +30,9 @@ def kernels(table: Table, results: Path) -> str:
         "# Kernels\n\n"
         "How long statistics take beside `dst.copy_(src)` of the same gradients: the median over rounds, each of which "
         "copied and measured, with the bootstrap's interval. A copy reads and writes, so that what only reads has half "
-        "the bandwidth of a copy that takes as long. `python -m benchmarks.kernels` writes "
-        "`benchmarks/results/kernels.csv`, which this page shows; what kernels do is in "
-        "[the explanation](../explanation/kernels.md).\n"
+        "the bandwidth of a copy that takes as long. Under threads is how many both may use on the CPU. "
+        "`python -m benchmarks.kernels` writes `benchmarks/results/kernels.csv`, which this page shows; what kernels do "
+        "is in [the explanation](../explanation/kernels.md).\n"
     )
     for device, called in _DEVICES.items():
         found = [row for row in rows if row["device"] == device]
@@ -39,6 +50,7 @@ def _cells(row: dict[str, str]) -> list[str]:
         _STATISTICS[row["statistics"]],
         f"{row['tensors']} of {int(row['elements']):,} {row['dtype']}",
         row["kernel"],
+        row["threads"] or "-",
         row["ratio"],
         f"{row['ratio_low']}-{row['ratio_high']}",
         row["milliseconds"],

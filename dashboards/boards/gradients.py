@@ -4,7 +4,8 @@ from typing import Final
 
 from dashboards import variables
 from dashboards.board import Board, Row, legend
-from dashboards.boards.gradients_now import EXPLODED, NOW, UNWATCHED, VANISHED
+from dashboards.boards.gradients_now import EXPLODED, NOW, VANISHED
+from dashboards.boards.shared import UNWATCHED
 from dashboards.grafana import (
     COUNT,
     FRACTION,

@@ -3,11 +3,13 @@
 from typing import Final
 
 from dashboards.board import Row
+from dashboards.boards.shared import UNWATCHED
 from dashboards.grafana import (
     COUNT,
     NUMBER,
     SCIENTIFIC,
     About,
+    Json,
     Query,
     falling,
     rising,
@@ -17,20 +19,12 @@ from dashboards.promql import chosen, highest, latest, summed
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics
 
-UNWATCHED: Final = "Gradients are not watched, or were not sampled in this time"
 VANISHED: Final = 0.9
 """Share of elements below the threshold from which a layer counts as dead; of exploding ones a tenth is plenty."""
 
 
 EXPLODED: Final = 0.1
 
-
-def _count_above(selector: str, threshold: float) -> str:
-    """Return how many parameters are above a threshold: zero where all are below, nothing where none was measured."""
-    return f"sum({highest(selector, attr.PARAMETER_NAME)} > bool {threshold:g})"
-
-
-_TROUBLE = rising(1, 3)
 
 _GLOBAL_NOW = stat(
     About("Norm of all gradients", "The largest model's.", SCIENTIFIC, UNWATCHED, rising(5, 10)),
@@ -53,28 +47,18 @@ _VARIATION = stat(
     ),
 )
 
-_DEAD_NOW = stat(
-    About(
-        "Vanishing layers",
-        f"Parameters of which over {VANISHED:.0%} of the gradient is below the vanishing threshold.",
-        COUNT,
-        UNWATCHED,
-        _TROUBLE,
-    ),
-    Query(_count_above(chosen(metrics.GRADIENT_VANISHING_FRACTION), VANISHED)),
-    background=True,
-)
 
-_EXPLODING_NOW = stat(
-    About(
-        "Exploding layers",
-        f"Parameters of which over {EXPLODED:.0%} of the gradient is above the exploding threshold.",
-        COUNT,
-        UNWATCHED,
-        _TROUBLE,
-    ),
-    Query(_count_above(chosen(metrics.GRADIENT_EXPLODING_FRACTION), EXPLODED)),
-    background=True,
+def _layers(title: str, bound: str, fractions: str, threshold: float) -> Json:
+    """Show how many parameters have too large a part of their gradient beyond a bound."""
+    description = f"Parameters of which over {threshold:.0%} of the gradient is {bound} threshold."
+    count = f"sum({highest(fractions, attr.PARAMETER_NAME)} > bool {threshold:g})"  # none where none was measured
+    return stat(About(title, description, COUNT, UNWATCHED, rising(1, 3)), Query(count), background=True)
+
+
+_DEAD_NOW = _layers("Vanishing layers", "below the vanishing", chosen(metrics.GRADIENT_VANISHING_FRACTION), VANISHED)
+
+_EXPLODING_NOW = _layers(
+    "Exploding layers", "above the exploding", chosen(metrics.GRADIENT_EXPLODING_FRACTION), EXPLODED
 )
 
 _NONFINITE_NOW = stat(

@@ -5,6 +5,7 @@ from typing import Final
 from dashboards import variables
 from dashboards.board import Board, Row, legend
 from dashboards.boards.overview_now import NONE_YET, NOT_VALIDATED, NOW, RATE
+from dashboards.boards.shared import UNWATCHED, newest, overhead
 from dashboards.grafana import (
     COUNT,
     FRACTION,
@@ -17,14 +18,13 @@ from dashboards.grafana import (
     Query,
     bars,
     falling,
-    found_traces,
     lines,
     one_trace,
     rising,
     states,
     table,
 )
-from dashboards.links import filling, tagged, to_traces
+from dashboards.links import filling, to_traces
 from dashboards.promql import chosen, highest, latest, lowest, quantile, series, summed
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline, prometheus, spans
@@ -119,7 +119,7 @@ _HEALTH_LINE = lines(
         "Gradient health",
         "0 (broken) to 1 (healthy), by model.",
         NUMBER,
-        "Gradients are not watched, or were not sampled in this time",
+        UNWATCHED,
         falling(0.5, 0.8),
     ),
     Query(chosen(metrics.GRADIENT_HEALTH), legend(*_MODEL)),
@@ -135,12 +135,14 @@ _FLAGS = states(
     {"0": ("no", GREEN), "1": ("raised", RED)},
 )
 
+_NO_SHARPNESS: Final = "Sharpness is not measured: sharpness.enabled turns it on"
+
 _SHARPNESS = lines(
     About(
         "Sharpness",
         "How curved the loss is, by method. Above 2 over the learning rate, plain gradient descent is unstable.",
         SCIENTIFIC,
-        "Sharpness is not measured: sharpness.enabled turns it on",
+        _NO_SHARPNESS,
     ),
     Query(chosen(metrics.SHARPNESS), legend(attr.SHARPNESS_METHOD, *_ENVIRONMENT)),
 )
@@ -150,7 +152,7 @@ _MARGIN = lines(
         "Learning rate over the critical one",
         "Above 1 a step raises the loss of its own batch; close to it, training is at the edge of stability.",
         NUMBER,
-        "Sharpness is not measured: sharpness.enabled turns it on",
+        _NO_SHARPNESS,
         rising(0.9, 1),
     ),
     Query(chosen(metrics.STABILITY_MARGIN), legend(*_ENVIRONMENT)),
@@ -174,16 +176,7 @@ _DURATION = lines(
     Query(quantile(0.95, metrics.STEP_DURATION, RATE), "95 %"),
 )
 
-_OVERHEAD = lines(
-    About(
-        "Overhead",
-        "Share of wall time that telemetry takes from training.",
-        FRACTION,
-        "Not measured in this time",
-        rising(0.02, 0.05),
-    ),
-    Query(chosen(metrics.OVERHEAD_RATIO), legend(*_ENVIRONMENT)),
-)
+_OVERHEAD = overhead(*_ENVIRONMENT)
 
 _SKIPPED = lines(
     About(
@@ -196,17 +189,7 @@ _SKIPPED = lines(
     Query(summed(chosen(metrics.STEP_SKIPPED), *_MODEL), legend(*_MODEL)),
 )
 
-_NARRATIVES = found_traces(
-    About(
-        "Validations, newest first",
-        "A click on one shows it beside this list.",
-        NUMBER,
-        "Jaeger knows of no validation of this run in this time",
-        links=(filling("Show it here", "trace", "${__data.fields.traceID}", *_CHOICE),),
-    ),
-    operation=spans.VALIDATION,
-    tags=tagged({attr.RUN_ID: "$run"}),
-)
+_NARRATIVES = newest(spans.VALIDATION, "Validations", "Jaeger knows of no validation of this run in this time", _CHOICE)
 
 _NARRATIVE = one_trace(
     About(

@@ -3,6 +3,7 @@
 from typing import Final
 
 from dashboards.board import Row
+from dashboards.boards.shared import OVERHEAD, UNWATCHED
 from dashboards.grafana import (
     COUNT,
     FRACTION,
@@ -61,7 +62,7 @@ _HEALTH = stat(
         "0 (broken) to 1 (healthy), the worst model's. Below 0.5 gradients vanish, explode or are not finite in many "
         "layers; the board Gradients has them.",
         NUMBER,
-        "Gradients are not watched, or were not sampled in this time",
+        UNWATCHED,
         falling(0.5, 0.8),
     ),
     Query(lowest(chosen(metrics.GRADIENT_HEALTH))),
@@ -84,9 +85,7 @@ _OVERHEAD_NOW = stat(
     About(
         "Overhead",
         "Share of wall time that telemetry takes from training, the worst environment's. overhead_budget bounds it.",
-        FRACTION,
-        "Not measured in this time",
-        rising(0.02, 0.05),
+        *OVERHEAD,
     ),
     Query(highest(chosen(metrics.OVERHEAD_RATIO))),
 )

@@ -6,6 +6,7 @@ from dashboards import variables
 from dashboards.board import Board, Row, legend
 from dashboards.boards.blueprints import success
 from dashboards.boards.seeds_now import NO_SEED, NOW, SUCCESS, THIS_RUN, changes
+from dashboards.boards.shared import newest
 from dashboards.grafana import (
     COUNT,
     FRACTION,
@@ -16,12 +17,11 @@ from dashboards.grafana import (
     About,
     Query,
     bars,
-    found_traces,
     lines,
     one_trace,
     stat,
 )
-from dashboards.links import filling, of_series, tagged, to_traces
+from dashboards.links import of_series, to_traces
 from dashboards.promql import Matcher, chosen, grown, latest, share, summed
 from dashboards.recording import GONE
 from nissa.events import Stage
@@ -170,17 +170,7 @@ _UNSAMPLED = stat(
     Query(summed(latest(chosen(metrics.SEED_UNSAMPLED))), instant=True),
 )
 
-_LIST = found_traces(
-    About(
-        "Lives of seeds, newest first",
-        "A click on one shows it beside this list.",
-        NUMBER,
-        "Jaeger knows of no seed of this run in this time",
-        links=(filling("Show it here", "trace", "${__data.fields.traceID}", *_CHOICE),),
-    ),
-    operation=spans.SEED,
-    tags=tagged({attr.RUN_ID: "$run"}),
-)
+_LIST = newest(spans.SEED, "Lives of seeds", "Jaeger knows of no seed of this run in this time", _CHOICE)
 
 _LIFE = one_trace(
     About("Life of a seed", "Its stages and the gates that judged them.", NUMBER, "Choose a seed on the left"),

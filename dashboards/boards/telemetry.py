@@ -4,6 +4,7 @@ from typing import Final
 
 from dashboards import variables
 from dashboards.board import Board, Row, legend
+from dashboards.boards.shared import UNWATCHED, overhead
 from dashboards.boards.telemetry_now import NO_COLLECTOR, NO_LOSS, NOW, PROCESS, SILENT, became
 from dashboards.grafana import (
     BYTES,
@@ -73,7 +74,7 @@ _LAG = lines(
         "Readback lag",
         "From a step to its statistics being on the host.",
         SECONDS,
-        "Gradients are not watched, or were not sampled in this time",
+        UNWATCHED,
         rising(1, 10),
     ),
     Query(chosen(metrics.READBACK_LAG), legend(*PROCESS, attr.ENV_ID, attr.MODEL_NAME)),
@@ -89,16 +90,7 @@ _SAMPLING = lines(
     Query(chosen(metrics.SAMPLING_INTERVAL), legend(*PROCESS, attr.ENV_ID, attr.MODEL_NAME)),
 )
 
-_OVERHEAD = lines(
-    About(
-        "Overhead",
-        "Share of wall time that telemetry takes from training.",
-        FRACTION,
-        "Not measured in this time",
-        rising(0.02, 0.05),
-    ),
-    Query(chosen(metrics.OVERHEAD_RATIO), legend(*PROCESS, attr.ENV_ID)),
-)
+_OVERHEAD = overhead(*PROCESS, attr.ENV_ID)
 
 _ACCEPTED = lines(
     About("Accepted by the collector", "By signal and receiver.", PER_SECOND, NO_COLLECTOR),

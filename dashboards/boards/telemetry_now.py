@@ -3,6 +3,7 @@
 from typing import Final
 
 from dashboards.board import Row
+from dashboards.boards.shared import UNWATCHED
 from dashboards.grafana import (
     COUNT,
     GREEN,
@@ -80,7 +81,7 @@ _LAG_NOW = stat(
         "Readback lag",
         "From a step to its statistics being on the host, the slowest.",
         SECONDS,
-        "Gradients are not watched, or were not sampled in this time",
+        UNWATCHED,
         rising(1, 10),
     ),
     Query(highest(chosen(metrics.READBACK_LAG))),

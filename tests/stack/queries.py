@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
-from time import monotonic, sleep, time
+from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlencode
@@ -87,8 +88,28 @@ def noted(span: Any, name: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == name]
 
 
-def exemplars(stack: Stack, series: str, seconds: float = 900) -> list[Any]:
-    """Return the exemplars that a series got in the last so many seconds, each with the labels of its series."""
-    now = time()
-    answer = fetch(f"{stack.prometheus}/api/v1/query_exemplars", query=series, start=now - seconds, end=now + 60)
-    return [{**exemplar, "series": each["seriesLabels"]} for each in answer["data"] for exemplar in each["exemplars"]]
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Prometheus, asked about a moment: what it says of now lacks each series that had no sample for five minutes.
+
+    Args:
+        stack: The servers.
+        moment: Seconds since the Unix epoch.
+    """
+
+    stack: Stack
+    moment: float
+
+    def samples(self, expression: str) -> list[Any]:
+        """Return what a PromQL expression evaluated to then."""
+        return samples(self.stack, expression, time=self.moment)
+
+    def value(self, expression: str) -> float | None:
+        """Return the one number that a PromQL expression evaluated to then, or None."""
+        return value(self.stack, expression, time=self.moment)
+
+    def exemplars(self, series: str, seconds: float = 900) -> list[Any]:
+        """Return the exemplars that a series got in so many seconds before, each with the labels of its series."""
+        asked: dict[str, str | float] = {"query": series, "start": self.moment - seconds, "end": self.moment}
+        found = fetch(f"{self.stack.prometheus}/api/v1/query_exemplars", **asked)["data"]
+        return [{**exemplar, "series": each["seriesLabels"]} for each in found for exemplar in each["exemplars"]]

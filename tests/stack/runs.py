@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.stack import Stack
-from tests.stack.training import Transport, environment, once, service_name, train
+from tests.stack.queries import Past
+from tests.stack.training import Made, Transport, environment, once, service_name, train
 
 Report = dict[str, Any]
 
@@ -21,15 +22,17 @@ class Told:
         service: Its service and its run.
         first: What the process said in which three seeds germinated.
         second: What the process said that resumed the one whose fate was open.
+        past: Prometheus at its end.
     """
 
     service: str
     first: Any
     second: Any
+    past: Past
 
 
-def demonstrated(stack: Stack, stack_folder: Path, folder: Path, transport: Transport) -> Report:
-    """Return what the demo says of itself, after it has sent everything; it is run once."""
+def demonstrated(stack: Stack, stack_folder: Path, folder: Path, transport: Transport) -> Made:
+    """Return the demo's report of itself, after it has sent everything; it is run once."""
 
     def make() -> Report:
         environ = environment(stack, transport, service_name("demo")) | {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}
@@ -47,9 +50,9 @@ def demonstrated(stack: Stack, stack_folder: Path, folder: Path, transport: Tran
         report: Report = json.loads(done.stdout)
         return report
 
-    report: Report = once(stack_folder, stack, f"demo-{transport}", make)
-    assert report["directory"] is None
-    return report
+    made = once(stack_folder, stack, f"demo-{transport}", make)
+    assert made.told["directory"] is None
+    return made
 
 
 def everything(stack: Stack, stack_folder: Path, folder: Path, transport: Transport) -> Told:
@@ -68,4 +71,6 @@ def everything(stack: Stack, stack_folder: Path, folder: Path, transport: Transp
             train("resumed", folder, unseen, state),
         ]
 
-    return Told(*once(stack_folder, stack, f"everything-{transport}", make))
+    made = once(stack_folder, stack, f"everything-{transport}", make)
+    service, first, second = made.told
+    return Told(service, first, second, made.past)

@@ -20,7 +20,7 @@ from nissa.semconv import metrics
 from nissa.semconv import spans as names
 from scripts.stack import Stack
 from tests.dashboards.reading import Asked, of_annotations, of_panels, of_variables, rules, targets
-from tests.stack.queries import fetch, samples, tags, trace
+from tests.stack.queries import Past, fetch, samples, tags, trace
 from tests.stack.runs import demonstrated, everything
 from tests.stack.training import TRANSPORTS, environment, service_name, start
 from tests.support import until
@@ -85,25 +85,24 @@ def _says_something(sample: Any) -> bool:
     return any(value != "NaN" for value in numbers) or "histogram" in sample or "histograms" in sample
 
 
-def _when_over(stack: Stack, service: str, run: str) -> Seen:
+def _when_over(past: Past, service: str, run: str) -> Seen:
     """Wait until rules have been evaluated after a run's last step, and return the run."""
     step = series(metrics.STEP, {attr.RUN_ID: run})
-    last = until(lambda: samples(stack, f"max(max_over_time(timestamp({step})[30m:5s]))"), f"steps of {run}")
-    end = float(last[0]["value"][1]) + 25
+    end = until(lambda: past.value(f"max(timestamp({step}))"), f"steps of {run}") + 25
     time.sleep(max(0.0, end - time.time()))
     return Seen(service, run, end)
 
 
 @pytest.fixture(scope="module")
 def demo(stack: Stack, stack_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    report = demonstrated(stack, stack_folder, tmp_path_factory.mktemp("demo"), TRAINED)
-    return _when_over(stack, "nissa-demo", report["run_id"])
+    made = demonstrated(stack, stack_folder, tmp_path_factory.mktemp("demo"), TRAINED)
+    return _when_over(made.past, "nissa-demo", made.told["run_id"])
 
 
 @pytest.fixture(scope="module")
 def eventful(stack: Stack, stack_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     told = everything(stack, stack_folder, tmp_path_factory.mktemp("everything"), TRAINED)
-    return _when_over(stack, told.service, told.service)
+    return _when_over(told.past, told.service, told.service)
 
 
 @pytest.mark.parametrize("asked", [each for each in PANELS if each.where not in APART], ids=lambda each: each.where)

@@ -12,10 +12,10 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, prometheus
 from nissa.semconv import spans as names
 from scripts.stack import Stack
-from tests.stack.queries import ended, fetch, links, noted, parent, samples, settled, tags, trace, value
+from tests.stack.queries import Past, ended, fetch, links, noted, parent, settled, tags, trace
 from tests.stack.runs import Report, demonstrated
 from tests.stack.seen import series
-from tests.stack.training import TRANSPORTS, Transport
+from tests.stack.training import TRANSPORTS, Made, Transport
 from tests.support import until
 
 SILENT = {
@@ -40,9 +40,21 @@ pytestmark = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def demo(stack: Stack, stack_folder: Path, tmp_path: Path, transport: Transport) -> Report:
-    """Return what the demo says of itself; it is run once."""
+def made(stack: Stack, stack_folder: Path, tmp_path: Path, transport: Transport) -> Made:
     return demonstrated(stack, stack_folder, tmp_path, transport)
+
+
+@pytest.fixture
+def demo(made: Made) -> Report:
+    """Return what the demo says of itself."""
+    report: Report = made.told
+    return report
+
+
+@pytest.fixture
+def past(made: Made) -> Past:
+    """Return Prometheus as it was at the demo's end."""
+    return made.past
 
 
 def _seeds(report: Report) -> list[Report]:
@@ -157,14 +169,14 @@ def _search(stack: Stack, wanted: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("spec", [spec for spec in metrics.ALL if spec not in SILENT], ids=lambda spec: spec.name)
-def test_prometheus_has_every_metric(stack: Stack, demo: Report, spec: metrics.MetricSpec) -> None:
+def test_prometheus_has_every_metric(past: Past, demo: Report, spec: metrics.MetricSpec) -> None:
     selector = f'{series(spec)}{{nissa_run_id="{demo["run_id"]}"}}'
-    found = until(lambda: samples(stack, f"last_over_time({selector}[30m])"), f"{selector} in Prometheus")
+    found = until(lambda: past.samples(f"last_over_time({selector}[30m])"), f"{selector} in Prometheus")
     labels = {prometheus.label(key) for key in spec.attributes}
     assert labels <= {label for sample in found for label in sample["metric"]}
 
 
-def test_prometheus_counts_the_stages_and_gates_that_the_demo_reports(stack: Stack, demo: Report) -> None:
+def test_prometheus_counts_the_stages_and_gates_that_the_demo_reports(past: Past, demo: Report) -> None:
     seeds = _seeds(demo)
     for blueprint in {seed["blueprint"] for seed in seeds}:
         here, label = [seed for seed in seeds if seed["blueprint"] == blueprint], f'nissa_blueprint_id="{blueprint}"'
@@ -175,23 +187,23 @@ def test_prometheus_counts_the_stages_and_gates_that_the_demo_reports(stack: Sta
                 len(gate["checks_failed"]) for seed in here for gate in seed["gates"]
             ),
         }
-        look = partial(_totals, stack, demo, label, tuple(wanted))
+        look = partial(_totals, past, demo, label, tuple(wanted))
         assert settled(look, wanted) == wanted
     gates = [gate["passed"] for seed in seeds for gate in seed["gates"]]
     for passed in (True, False):
         evaluations = {"nissa_seed_gate_evaluations_total": gates.count(passed)}
-        look = partial(_totals, stack, demo, f'nissa_gate_passed="{str(passed).lower()}"', tuple(evaluations))
+        look = partial(_totals, past, demo, f'nissa_gate_passed="{str(passed).lower()}"', tuple(evaluations))
         assert settled(look, evaluations) == evaluations
 
 
-def _totals(stack: Stack, demo: Report, label: str, names: tuple[str, ...]) -> dict[str, int]:
+def _totals(past: Past, demo: Report, label: str, names: tuple[str, ...]) -> dict[str, int]:
     selectors = {name: f'{name}{{nissa_run_id="{demo["run_id"]}", {label}}}' for name in names}
-    return {name: int(value(stack, f"sum(last_over_time({each}[30m]))") or 0) for name, each in selectors.items()}
+    return {name: int(past.value(f"sum(last_over_time({each}[30m]))") or 0) for name, each in selectors.items()}
 
 
-def test_points_have_the_times_of_their_steps(stack: Stack, demo: Report) -> None:
+def test_points_have_the_times_of_their_steps(past: Past, demo: Report) -> None:
     selector = f'nissa_step{{nissa_run_id="{demo["run_id"]}", nissa_env_id="0"}}[30m]'
-    (found,) = until(lambda: samples(stack, selector), "steps")
+    (found,) = until(lambda: past.samples(selector), "steps")
     times = [float(time) for time, _ in found["values"]]
     steps = [float(step) for _, step in found["values"]]
     assert steps == sorted(steps)

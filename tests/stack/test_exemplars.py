@@ -8,7 +8,7 @@ import pytest
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack
-from tests.stack.queries import ended, exemplars, parent, tags, trace, value
+from tests.stack.queries import ended, parent, tags, trace
 from tests.stack.trainers.gradients import EPOCHS, STEPS
 from tests.stack.training import TRANSPORTS, Transport
 from tests.stack.truth import Truth, known_run
@@ -18,22 +18,8 @@ MILLISECOND = 1e-3
 """What Prometheus keeps of a time."""
 
 EACH_TRANSPORT = pytest.mark.parametrize("transport", TRANSPORTS, ids=str)
-EVERY_EXPORT = pytest.mark.parametrize(
-    "transport",
-    [
-        pytest.param(
-            each,
-            # Of a stream that is sent in deltas, Prometheus keeps the exemplars of the first delta only.
-            marks=pytest.mark.xfail(
-                each.temporality == "delta",
-                raises=AssertionError,
-                reason="Prometheus adds up deltas without their exemplars",
-            ),
-        )
-        for each in TRANSPORTS
-    ],
-    ids=str,
-)
+KEPT = {"cumulative": {*range(EPOCHS)}, "delta": {0}}
+"""Epochs, each of which has an export, whose exemplars Prometheus keeps: of deltas those of the first alone."""
 SERIES = ("nissa_step_duration_seconds_bucket", "nissa_gradient_magnitude")
 
 
@@ -44,7 +30,7 @@ def truth(stack: Stack, stack_folder: Path, transport: Transport) -> Truth:
 
 @EACH_TRANSPORT
 def test_the_exemplar_of_a_gradient_is_the_largest_of_a_step_of_its_epoch(stack: Stack, truth: Truth) -> None:
-    for found in _exemplars(stack, truth, "nissa_gradient_magnitude"):
+    for found in _exemplars(truth, "nissa_gradient_magnitude"):
         step = _step(stack, found)
         gradients = truth.magnitudes[found["series"]["nissa_parameter_name"]]
         assert float(found["value"]) == gradients[tags(step)[attr.STEP]].max()
@@ -52,24 +38,24 @@ def test_the_exemplar_of_a_gradient_is_the_largest_of_a_step_of_its_epoch(stack:
 
 @EACH_TRANSPORT
 def test_the_exemplar_of_a_duration_is_that_of_a_step_of_its_epoch(stack: Stack, truth: Truth) -> None:
-    for found in _exemplars(stack, truth, "nissa_step_duration_seconds_bucket"):
+    for found in _exemplars(truth, "nissa_step_duration_seconds_bucket"):
         step = _step(stack, found)
         assert float(found["value"]) == pytest.approx(step["duration"] / 1e6, abs=2e-6)
         assert float(found["value"]) <= float(found["series"]["le"])
 
 
-@EVERY_EXPORT
+@EACH_TRANSPORT
 @pytest.mark.parametrize("series", SERIES)
-def test_every_export_brings_an_exemplar(stack: Stack, truth: Truth, series: str) -> None:
-    epochs = {tags(_epoch(stack, each))[attr.EPOCH] for each in _exemplars(stack, truth, series)}
-    assert epochs == {*range(EPOCHS)}
+def test_exports_bring_exemplars(stack: Stack, truth: Truth, transport: Transport, series: str) -> None:
+    epochs = {tags(_epoch(stack, each))[attr.EPOCH] for each in _exemplars(truth, series)}
+    assert epochs == KEPT[transport.temporality]
 
 
-def _exemplars(stack: Stack, truth: Truth, series: str) -> list[Any]:
+def _exemplars(truth: Truth, series: str) -> list[Any]:
     # The exemplars of an export are stored with its numbers.
     steps = f'max(nissa_step{{job="{truth.service}"}})'
-    until(lambda: value(stack, steps) == EPOCHS * STEPS - 1, "the last export")
-    found = exemplars(stack, f'{series}{{job="{truth.service}"}}')
+    until(lambda: truth.past.value(steps) == EPOCHS * STEPS - 1, "the last export")
+    found = truth.past.exemplars(f'{series}{{job="{truth.service}"}}')
     assert found
     return found
 

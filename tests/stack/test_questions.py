@@ -55,7 +55,7 @@ def told(stack: Stack, stack_folder: Path, tmp_path: Path) -> Told:
         _end(stack, tmp_path, environ, "lost", signal.SIGKILL)
         return {"service": service, "seeds": first, "resumed": second["moved"]}
 
-    kept = once(stack_folder, stack, "story", make)
+    kept = once(stack_folder, stack, "story", make).told
     until(partial(_ended, stack, kept["resumed"]["trace_id"]), "the end of the story in Jaeger")
     variables = {"SERVICE": kept["service"], "JAEGER": stack.jaeger}
     return Told(kept["seeds"], variables | _spike(stack, kept["service"]))

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from typing import Any, Final
 from uuid import uuid4
 
 from scripts.stack import Stack
 from scripts.stack_build import locked
+from tests.stack.queries import Past
 
 _EXPECTED: Final = ("Refused ", "Rejected ", "Further ")
 """How warnings begin that a trainer provokes."""
@@ -81,10 +83,25 @@ def train(trainer: str, folder: Path, environ: Mapping[str, str], *arguments: st
     return json.loads(out) if out else None
 
 
-def once(folder: Path, stack: Stack, name: str, make: Callable[[], Any]) -> Any:
-    """Return what ``make`` returned to the first who asked; the workers of a test run ask the same servers."""
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Something that was made once.
+
+    Args:
+        told: What it said of itself.
+        past: Prometheus at its end. Its processes had ended, so that none of their samples is younger.
+    """
+
+    told: Any
+    past: Past
+
+
+def once(folder: Path, stack: Stack, name: str, make: Callable[[], Any]) -> Made:
+    """Return what the first who asked has made; the workers of a test run ask the same servers, some much later."""
     kept = folder / f"{name}-{stack.ports.otlp_grpc}.json"
     with locked(kept.with_suffix(".lock")):
         if not kept.exists():
-            kept.write_text(json.dumps(make()))
-    return json.loads(kept.read_text())
+            told = make()
+            kept.write_text(json.dumps([told, time()]))
+    told, ended = json.loads(kept.read_text())
+    return Made(told, Past(stack, ended))

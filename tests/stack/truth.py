@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scripts.stack import Stack
+from tests.stack.queries import Past
 from tests.stack.training import Transport, environment, once, service_name, train
 
 if TYPE_CHECKING:
@@ -18,10 +19,13 @@ class Truth:
     """A run, and the gradients that its optimizer used.
 
     Args:
+        service: Its service.
+        past: Prometheus at its end.
         magnitudes: Absolute values per parameter, a row per step.
     """
 
     service: str
+    past: Past
     magnitudes: "dict[str, NDArray[np.float64]]"
 
 
@@ -34,6 +38,7 @@ def known_run(stack: Stack, folder: Path, transport: Transport) -> Truth:
         train("gradients", folder, environment(stack, transport, service), str(path))
         return [service, str(path)]
 
-    service, path = once(folder, stack, f"gradients-{transport}", make)
+    made = once(folder, stack, f"gradients-{transport}", make)
+    service, path = made.told
     with np.load(path) as kept:
-        return Truth(service, {name: kept[name] for name in kept.files})
+        return Truth(service, made.past, {name: kept[name] for name in kept.files})

@@ -21,6 +21,7 @@ LAYOUTS = {
     "float32 that is normal": Layout(BucketRange(1, -126, 127)),
     "to the end of float32 and beyond": Layout(BucketRange(2, -126, 130)),
     "all of float64": Layout(BucketRange(0, -1022, 1023)),
+    "more buckets than programs on CUDA keep to themselves": Layout(BucketRange(8)),
 }
 EXACT = (
     "count nonfinite zeros vanishing exploding underflow overflow minimum maximum abs_max".split()  # noqa: SIM905
