@@ -14,16 +14,17 @@ import torch
 
 from nissa.distributed.dtensors import is_distributed
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import learning_rate, untraced
-from nissa.gradients.notes import CLIP_NORM, INTERVAL, LOSS, OVERFLOW, OVERHEAD, RATE, WINDOW, Sampling, StepNote
+from nissa.gradients.hooks import untraced
+from nissa.gradients.notes import INTERVAL, OVERHEAD, WINDOW, Sampling, StepNote
+from nissa.gradients.numbers import numbers_of
 from nissa.gradients.overhead import Toll
-from nissa.gradients.parcel import one_number, wrap
-from nissa.gradients.readback import Reader, Transfer, on_host
-from nissa.gradients.scaling import ScaledSteps, overflow
+from nissa.gradients.parcel import wrap
+from nissa.gradients.readback import Reader, Transfer
+from nissa.gradients.scaling import ScaledSteps
 from nissa.gradients.underway import UnderWay, steps_under_way
 
 if TYPE_CHECKING:
-    from nissa.gradients.steps import Said, StepClock
+    from nissa.gradients.steps import StepClock
     from nissa.hub.containment import Containment
 
 Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
@@ -262,7 +263,7 @@ class Watch:
                 parts, sampled = capture.finish(self._seeds())
                 if capture.fault is not None:
                     raise capture.fault
-        known, moving = self._numbers(optimizer, said)
+        known, moving = numbers_of(optimizer, said, self._containment)
         if not skipped:
             known |= self._own_numbers()
         tensors, parcel = wrap(parts, moving)
@@ -290,31 +291,6 @@ class Watch:
             return {INTERVAL: float(interval)} if interval != before else {}
         overhead = self._clock.overhead.close() if self.primary else None
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
-
-    def _numbers(
-        self, optimizer: torch.optim.Optimizer | None, said: "Said"
-    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """Return the step's single numbers: those on the host, and those that are tensors."""
-        found = {
-            LOSS: said.loss,
-            CLIP_NORM: said.clip_norm,
-            RATE: None if optimizer is None else learning_rate(optimizer),
-            OVERFLOW: None if optimizer is None else overflow(optimizer),
-        }
-        known: dict[str, float] = {}
-        moving: dict[str, torch.Tensor] = {}
-        for name, value in found.items():
-            with self._containment.guard("log_loss" if name == LOSS else name):
-                if isinstance(value, torch.Tensor):
-                    one = one_number(value, "log_loss()" if name == LOSS else name)
-                    there = on_host(one)
-                    if there is None:
-                        moving[name] = one
-                    else:
-                        known[name] = there
-                elif value is not None:
-                    known[name] = float(value)
-        return known, moving
 
 
 def _recording() -> bool:

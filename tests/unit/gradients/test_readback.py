@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from nissa.gradients import readback
-from nissa.gradients.readback import Reader, Transfer, number
+from nissa.gradients.readback import Reader, Transfer, number, on_host, side_by_side
 from nissa.hub.containment import Containment
+from tests.support import until
 
 
 class Busy:
@@ -96,6 +98,75 @@ def test_transfers_are_handed_on_in_order_with_their_notes(read: Callable[..., R
     assert reader.flush(5)
     assert found == [(index, index / 2) for index in range(50)]
     assert reader.dropped == 0
+
+
+def test_what_is_in_no_hurry_waits_for_what_is_and_keeps_its_place(
+    read: Callable[..., Reader[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 60.0)
+    notes: list[int] = []
+    reader = read(lambda note, _: notes.append(note), capacity=100)
+    for note in range(3):
+        reader.submit(transfer(0.0), note, hurry=False)
+    time.sleep(0.2)
+    assert notes == []
+    reader.submit(transfer(0.0), 3)
+    assert until(lambda: len(notes) == 4, "the notes")
+    assert notes == [0, 1, 2, 3]
+
+
+def test_what_is_in_no_hurry_is_read_after_a_while(
+    read: Callable[..., Reader[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 0.05)
+    notes: list[int] = []
+    reader = read(lambda note, _: notes.append(note))
+    reader.submit(transfer(0.0), 1, hurry=False)
+    assert until(lambda: notes == [1], "the note")
+
+
+@pytest.mark.parametrize(("capacity", "most"), [(8, 5), (1000, 65)])
+def test_no_more_is_left_than_fits(
+    read: Callable[..., Reader[Any]], monkeypatch: pytest.MonkeyPatch, capacity: int, most: int
+) -> None:
+    monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 60.0)
+    notes: list[int] = []
+    reader = read(lambda note, _: notes.append(note), capacity=capacity)
+    for note in range(most):
+        time.sleep(0.2 if note == most - 1 else 0.0)
+        assert notes == []
+        reader.submit(transfer(0.0), note, hurry=False)
+    assert until(lambda: len(notes) == most, "the notes")
+    assert reader.dropped == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.tensor(0.5), torch.tensor([3]), torch.tensor([[0.25]], dtype=torch.float16), torch.tensor(torch.inf)],
+    ids=str,
+)
+def test_a_number_of_the_host_is_read_where_it_is(value: torch.Tensor) -> None:
+    assert on_host(value) == float(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.tensor(0.5, dtype=torch.bfloat16),
+        torch.tensor(0.5, device="meta"),
+        torch.tensor(0.5, requires_grad=True),
+        torch.tensor([1 + 2j]).conj().imag,
+        torch.nn.Parameter(torch.tensor(0.5)),
+    ],
+    ids=["bfloat16", "meta", "graph", "negated", "subclass"],
+)
+def test_a_number_that_is_no_plain_array_travels(value: torch.Tensor) -> None:
+    assert on_host(value) is None
+
+
+def test_columns_stand_side_by_side() -> None:
+    left, right = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5], [6]])
+    assert side_by_side(left, right).tolist() == [[1, 2, 5], [3, 4, 6]]
 
 
 def test_when_the_queue_is_full_the_oldest_give_way_and_are_counted(read: Callable[..., Reader[Any]]) -> None:

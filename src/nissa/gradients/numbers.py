@@ -1,0 +1,47 @@
+"""The single numbers of a step: what the training loop said of it, and what its optimizer tells."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from nissa.gradients.hooks import learning_rate
+from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE
+from nissa.gradients.parcel import one_number
+from nissa.gradients.readback import on_host
+from nissa.gradients.scaling import overflow
+
+if TYPE_CHECKING:
+    from nissa.gradients.steps import Said
+    from nissa.hub.containment import Containment
+
+
+def numbers_of(
+    optimizer: torch.optim.Optimizer | None, said: "Said", containment: "Containment"
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Return a step's numbers by name: those on the host, and those that have to travel.
+
+    Args:
+        optimizer: None where it is gone.
+        said: By the training loop.
+        containment: Catches what cannot be taken as a number.
+    """
+    found = {
+        LOSS: said.loss,
+        CLIP_NORM: said.clip_norm,
+        RATE: None if optimizer is None else learning_rate(optimizer),
+        OVERFLOW: None if optimizer is None else overflow(optimizer),
+    }
+    known: dict[str, float] = {}
+    moving: dict[str, torch.Tensor] = {}
+    for name, value in found.items():
+        with containment.guard("log_loss" if name == LOSS else name):
+            if not isinstance(value, torch.Tensor):
+                known |= {} if value is None else {name: float(value)}
+                continue
+            number = one_number(value, "log_loss()" if name == LOSS else name)
+            here = on_host(number)
+            if here is None:
+                moving[name] = number
+            else:
+                known[name] = here
+    return known, moving
