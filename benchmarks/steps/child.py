@@ -3,12 +3,11 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import random
 from time import monotonic, perf_counter, process_time, time_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -16,6 +15,9 @@ from benchmarks.steps.table import WAYS
 from benchmarks.steps.threads import Spent, settle
 from benchmarks.steps.training import Training
 from benchmarks.steps.ways import Calls, Entering, Watching
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEAD: Final = 1
 """Steps at the begin of a block that are not timed. What a step leaves to other threads is done while the next one trains:

@@ -90,7 +90,11 @@ class Runner:
 
 
 def measure(
-    pairs: Iterable[tuple[str, str]], settings: Told, deadline: float, live: float, report: Callable[[list[Runner]], None]
+    pairs: Iterable[tuple[str, str]],
+    settings: Told,
+    deadline: float,
+    live: float,
+    report: Callable[[list[Runner]], None],
 ) -> None:
     """Run rounds until a time of `monotonic`, five at least; report after each, and at the end.
 

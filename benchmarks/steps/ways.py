@@ -1,17 +1,19 @@
 """The ways of watching: Nissa's profiles, and how any way is entered, attached to a training, and taken off again."""
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmarks.steps.threads import Exporter, Spent, spent
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
 
 
 def nothing(*_: object) -> None:
