@@ -77,7 +77,7 @@ def _goals(table: Table, results: Path) -> str:
         "measured, with 95 % interval",
         "is to be",
         "verdict",
-        "where time cannot tell: our own code",
+        "where time cannot tell: our own code alone, and counts",
     ]
     return table(head, [_judged(each) for each in judged])
 
