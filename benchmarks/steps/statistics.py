@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, isfinite, sqrt
+from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
 TWO_SIDED = 0.975
 
-Array = np.ndarray[tuple[int], np.dtype[np.float64]]
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)

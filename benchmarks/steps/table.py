@@ -1,9 +1,11 @@
 """All ways that are compared."""
 
+from typing import Any
+
 from benchmarks.steps import others
 from benchmarks.steps.ways import Way, bare, nissa
 
-EVERY_STEP = {"gradients": {"every_n_steps": 1}}
+EVERY_STEP: dict[str, Any] = {"gradients": {"every_n_steps": 1}}
 SAMPLED = "standard, every step"
 """The way whose sampled steps are compared with those of others."""
 

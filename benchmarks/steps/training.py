@@ -22,11 +22,11 @@ _PROCESS: Final = Path("/proc/self")
 _FORGET_PEAK: Final = "5"
 
 
-class Counting(TorchDispatchMode):
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     """Counts what the training thread dispatches."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,7 +72,7 @@ class Training:
         """Train one step."""
         loss = self._loss(self.network)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # as above
         self._begin()
         calls.before(loss)
         self._end()

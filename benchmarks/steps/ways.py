@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from benchmarks.steps.threads import Exporter, Spent, spent
 
 if TYPE_CHECKING:
-    from collections import OrderedDict
 
 
 def nothing(*_: object) -> None:
@@ -79,7 +78,7 @@ class StepHooks:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        there: tuple[OrderedDict[int, Any], ...] = (
+        there: tuple[dict[int, Any], ...] = (
             optimizer._optimizer_step_pre_hooks,  # noqa: SLF001 - there is no other way to it
             optimizer._optimizer_step_post_hooks,  # noqa: SLF001 - as above
         )
