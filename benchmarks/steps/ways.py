@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from benchmarks.steps.threads import Exporter, Spent, spent
-
-if TYPE_CHECKING:
 
 
 def nothing(*_: object) -> None:
