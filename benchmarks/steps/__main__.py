@@ -15,7 +15,7 @@ from benchmarks.steps.rows import LIVE, PAIR, STEPS
 from benchmarks.steps.table import WAYS
 from benchmarks.steps.threads import free_memory
 
-_MIB = 900.0
+_MIB = 800.0
 """What a process takes at most, most of the time."""
 
 OVERHEAD = ("profile", "model", "ratio", "low", "high", "machine", "commit", "date")
