@@ -56,8 +56,10 @@ class Exporter:
 
     def _run(self) -> None:
         while self._asked.get():
-            self._export()
-            self._asked.task_done()
+            try:
+                self._export()
+            finally:  # what waits must not wait for ever
+                self._asked.task_done()
 
 
 @dataclass(frozen=True, slots=True)
