@@ -61,7 +61,9 @@ class Child:
         """Return what pairs of blocks took, after a step that brings the caches back from another process."""
         self._training.steps(1, Calls())
         settle()
-        return [self._pair() for _ in range(pairs)]
+        found = [self._pair() for _ in range(pairs)]
+        self._training.trim()
+        return found
 
     def _pair(self) -> dict[str, float]:
         order = (False, True) if self._pairs % 2 == 0 else (True, False)  # what grows over time weighs on both

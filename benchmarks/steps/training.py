@@ -114,14 +114,18 @@ class Training:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def forget_peak(self) -> None:
-        """Begin the peak anew, where the system lets us; what is free already goes back to it."""
+        """Begin the peak anew, where the system lets us."""
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
-        with suppress(OSError, AttributeError):  # no glibc, or no such file
-            ctypes.CDLL(None).malloc_trim(0)
+        self.trim()
         with suppress(OSError):
             (_PROCESS / "clear_refs").write_text(_FORGET_PEAK, encoding="ascii")
+
+    def trim(self) -> None:
+        """Give the system what is free, so that many processes have room beside one another."""
+        with suppress(OSError, AttributeError):  # a C library that has no such thing
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _begin(self, *_: object) -> None:
         self._began = perf_counter()
