@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 BENCH_VENV ?= .venv-bench
 BENCH := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
-MINUTES ?= 20
+MINUTES ?= 60
 RUNS ?= 4
 
 .PHONY: help demo test test-full check format generate requirements bench plots capture pictures stack stack-down clean
@@ -58,7 +58,7 @@ capture: $(READY) ## Run the demo and keep pictures of it and of its report for 
 	@$(BIN)/python -m scripts.browser
 	$(BIN)/python -m scripts.capture_report docs/images
 
-bench: $(BENCH_READY) ## Measure what watching costs; 25 minutes, on a machine that does nothing else
+bench: $(BENCH_READY) ## Measure what watching costs; 70 minutes, on a machine that does nothing else
 	$(BENCH)/python -m benchmarks.startup --runs $(RUNS)
 	$(BENCH)/python -m benchmarks.growth
 	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)

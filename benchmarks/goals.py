@@ -1,7 +1,7 @@
 """What was promised, and whether what was measured keeps it; arithmetic alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 from typing import Final
@@ -47,6 +47,9 @@ class Judged:
         least: What it should be at least.
         most: What it should be at most.
         percent: Whether the numbers are shares.
+        within: The same by what is told from within, which leaves out caches and memory bandwidth: it stands beside the
+            verdict where time leaves that open, and never in its place. None where nothing is told.
+        counts: What was counted, in words, for where time cannot tell.
     """
 
     what: str
@@ -55,14 +58,23 @@ class Judged:
     least: float = -inf
     most: float = inf
     percent: bool = False
+    within: Estimate | None = None
+    counts: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """Met only where the whole interval is; missed where none of it is; else not shown."""
         low, high = self.measured.low, self.measured.high
-        if self.least < low and high < self.most:
+        if self.least < low and (high < self.most or self.most == inf):
             return Verdict.MET
         return Verdict.MISSED if high <= self.least or low >= self.most else Verdict.OPEN
+
+    @property
+    def from_within(self) -> "Judged | None":
+        """The goal judged by what is told from within; None where time decides, or nothing is told."""
+        if self.within is None or self.verdict is not Verdict.OPEN:
+            return None
+        return replace(self, measured=self.within, within=None)
 
     @property
     def factor(self) -> float:
@@ -82,23 +94,36 @@ def of_profiles(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
     for row in rows:
         most = PROFILES[device].get(row["way"])
         if most is not None:
-            yield Judged(f"`{row['way']}`", row["model"], estimate(row, "ratio"), most=most, percent=True)
+            measured, own = estimate(row, "ratio"), _own(row)
+            yield Judged(
+                f"`{row['way']}`", row["model"], measured, most=most, percent=True, within=own, counts=_counts(row)
+            )
 
 
 def of_others(rows: Sequence[Row]) -> Iterator[Judged]:
     """Yield how many times cheaper a sampled step is than what people would use instead."""
-    found = {(row["model"], row["way"]): _sample(row) for row in rows}
+    found = {(row["model"], row["way"]): row for row in rows}
     for (model, way), other in found.items():
         ours = found.get((model, SAMPLED))
         if way in CHEAPER and ours is not None:
-            yield Judged(f"a sampled step, against {way}", model, times(other, ours), least=CHEAPER[way])
+            factor, counts = times(_sample(other), _sample(ours)), f"{_counts(ours)}; theirs {_counts(other)}"
+            yield Judged(f"a sampled step, against {way}", model, factor, least=CHEAPER[way], counts=counts)
 
 
-def of_live(rows: Sequence[Row]) -> Iterator[Judged]:
-    """Yield how well a run's own ratio agrees, from the lines of ``live.csv``."""
+def of_live(rows: Sequence[Row], steps: Sequence[Row] = ()) -> Iterator[Judged]:
+    """Yield how well a run's own ratio agrees.
+
+    Args:
+        rows: The lines of ``live.csv``.
+        steps: Those of ``steps.csv``, for what the benchmark finds from within.
+    """
+    own = {(row["model"], row["way"]): _own(row) for row in steps}
     for row in rows:
         what = f"`nissa.overhead.ratio` of `{row['profile']}`, by the benchmark's"
-        yield Judged(what, row["model"], estimate(row, "factor"), least=1 / AGREEMENT, most=AGREEMENT)
+        ours = own.get((row["model"], row["profile"]))
+        within = None if ours is None else times(estimate(row, "told"), _share(ours))
+        measured = estimate(row, "factor")
+        yield Judged(what, row["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=within)
 
 
 def estimate(row: Row, name: str) -> Estimate:
@@ -108,6 +133,20 @@ def estimate(row: Row, name: str) -> Estimate:
 
 def _sample(row: Row) -> Estimate:
     return Estimate(float(row["sample_ms"]), float(row["sample_low"]), float(row["sample_high"]))
+
+
+def _own(row: Row) -> Estimate | None:
+    return estimate(row, "own") if row.get("own") else None
+
+
+def _share(added: Estimate) -> Estimate:
+    """Return what is added to bare time as a share of watched time; to the first order, as its interval is narrow."""
+    value, half = added.value / (1 + added.value), added.half / (1 + added.value) ** 2
+    return Estimate(value, value - half, value + half)
+
+
+def _counts(row: Row) -> str:
+    return f"{int(row['reads']):,} reads, {int(row['operations']):,} operations" if row.get("reads") else ""
 
 
 @dataclass(frozen=True, slots=True)

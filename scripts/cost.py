@@ -68,10 +68,17 @@ def _measured(row: Row) -> str:
 
 def _goals(table: Table, results: Path) -> str:
     steps = read(results / "steps.csv")
-    judged = [*of_profiles(steps), *of_others(steps), *of_live(read(results / "live.csv"))]
+    judged = [*of_profiles(steps), *of_others(steps), *of_live(read(results / "live.csv"), steps)]
     if not judged:
         return _NOT_YET
-    head = ["goal", "model", "measured, with 95 % interval", "is to be", "verdict"]
+    head = [
+        "goal",
+        "model",
+        "measured, with 95 % interval",
+        "is to be",
+        "verdict",
+        "where time cannot tell: our own code alone, and counts",
+    ]
     return table(head, [_judged(each) for each in judged])
 
 
@@ -79,15 +86,32 @@ def _judged(goal: Judged) -> list[str]:
     shown = percent if goal.percent else number
     ends = [f"above {shown(goal.least)}"] if isfinite(goal.least) else []
     ends += [f"below {shown(goal.most)}"] if isfinite(goal.most) else []
-    return [goal.what, goal.model, spread(goal.measured, shown), ", ".join(ends), _verdict(goal)]
+    return [
+        goal.what,
+        goal.model,
+        spread(goal.measured, shown),
+        ", ".join(ends),
+        f"**{_verdict(goal)}**",
+        _within(goal),
+    ]
+
+
+def _within(goal: Judged) -> str:
+    """Return what is told from within, and what was counted: both beside a verdict that time leaves open."""
+    if goal.verdict is not Verdict.OPEN:
+        return ""
+    shown = percent if goal.percent else number
+    told = goal.from_within
+    by_code = [] if told is None else [f"{_verdict(told)} ({shown(told.measured.low)} to {shown(told.measured.high)})"]
+    return "; ".join([*by_code, *([goal.counts] if goal.counts else [])])
 
 
 def _verdict(goal: Judged) -> str:
     if goal.verdict is Verdict.MET:
-        return f"**met**, {number(1 / goal.factor)} times better" if goal.factor > 0 else "**met**"
+        return f"met, {number(1 / goal.factor)} times better" if goal.factor > 0 else "met"
     if goal.verdict is Verdict.MISSED:
-        return f"**missed** by a factor of {number(goal.factor)}"
-    return f"**not shown**: the interval ends {number(goal.factor)} times beyond"
+        return f"missed by a factor of {number(goal.factor)}"
+    return f"not shown: the interval ends {number(goal.factor)} times beyond"
 
 
 def _steps(table: Table, results: Path) -> str:

@@ -1,7 +1,7 @@
 """``python -m benchmarks.steps``: run it, and write ``pairs.csv``, ``steps.csv``, ``live.csv`` and ``overhead.csv``."""
 
 import argparse
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -13,6 +13,10 @@ from benchmarks.steps.models import MEASURED, MODELS
 from benchmarks.steps.parent import Runner, installed, measure
 from benchmarks.steps.rows import LIVE, PAIR, STEPS
 from benchmarks.steps.table import WAYS
+from benchmarks.steps.threads import free_memory
+
+_MIB = 800.0
+"""What a process takes at most, most of the time."""
 
 OVERHEAD = ("profile", "model", "ratio", "low", "high", "machine", "commit", "date")
 
@@ -24,12 +28,13 @@ class Results:
         self._into = into
         self._told = told
         self._threads = threads
-        self._models: dict[str, list[Runner]] = {}
+        self._found: dict[tuple[str, str], Runner] = {}
 
-    def report(self, model: str, runners: list[Runner]) -> None:
-        """Take what a model's processes have found so far."""
-        self._models[model] = runners
-        everything = [(name, runner) for name, found in self._models.items() for runner in found]
+    def report(self, runners: list[Runner]) -> None:
+        """Take what processes have found so far, and keep it where one ends."""
+        self._found |= {(runner.model, runner.way): runner for runner in runners}
+        order = [(model, way) for model in MODELS for way in WAYS]
+        everything = [(key[0], self._found[key]) for key in order if key in self._found]
         common = {"threads": self._threads, **self._told}
         bare = {name: runner.end.get("peak", 0.0) for name, runner in everything if runner.way == "bare"}
         rows: list[dict[str, Any]] = [
@@ -58,7 +63,8 @@ def _overhead(row: dict[str, Any], profile: str) -> dict[str, Any]:
 def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=20.0, help="for all models together")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for all models together")
+    parser.add_argument("--live", type=float, default=45.0, help="seconds for which each run tells what it costs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
@@ -70,9 +76,17 @@ def main() -> None:
     results = Results(given.into, facts(given.threads, given.device), given.threads)
     settings = {"threads": given.threads, "device": given.device}
     ends = monotonic() + given.minutes * 60
-    for number, model in enumerate(models):
-        deadline = monotonic() + (ends - monotonic()) / (len(models) - number)
-        measure(model, ways, settings, deadline, partial(results.report, model))
+    parts = _parts(models, ways)
+    for number, part in enumerate(parts):
+        deadline = monotonic() + (ends - monotonic()) / (len(parts) - number)
+        measure(part, settings, deadline, given.live, results.report)
+
+
+def _parts(models: Sequence[str], ways: Sequence[str]) -> list[list[tuple[str, str]]]:
+    """Return models with ways, in parts that fit into memory: all at once, so that models have the same weather, or each."""
+    every = [[(model, way) for way in ways] for model in models]
+    together = [pair for part in every for pair in part]
+    return [together] if len(together) * _MIB < free_memory() else every
 
 
 if __name__ == "__main__":

@@ -1,106 +1,36 @@
-"""One way of watching one model, in a process of its own: trains a block whenever it is asked to, watched or bare."""
+"""One way of watching one model, in a process of its own: trains pairs of blocks whenever it is asked to."""
 
 import json
 import os
-import resource
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter, process_time, sleep, time_ns
-from typing import Any
+from random import random
+from time import monotonic, perf_counter, process_time, time_ns
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch.profiler import profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.steps.models import MODELS
 from benchmarks.steps.table import WAYS
-from benchmarks.steps.ways import Calls, Watching
+from benchmarks.steps.threads import Spent, settle
+from benchmarks.steps.training import Training
+from benchmarks.steps.ways import Calls, Entering, Watching
 
-READS = {"aten::_local_scalar_dense", "aten::equal"}
-"""Operations that hand a number to the host; on a device, copies to the host are counted instead, which they make."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-_SETTLING = 0.1
-"""Seconds after a watched block in which what it left to other threads ends."""
+LEAD: Final = 1
+"""Steps at the begin of a block that are not timed. What a step leaves to other threads is done while the next one trains:
+with a step before them, timed steps hold the background of as many steps as they are."""
 
+TIMED: Final = 2
+"""Timed steps of a block. A watched block is of three steps, and three and ten have no common divisor: in `standard`, which
+samples every tenth step, each of the ten is the first, the second and the third of a block equally often."""
 
-class Counting(TorchDispatchMode):
-    """Counts what the training thread dispatches."""
+EXPORT_SECONDS: Final = 15.0
+"""Timed, watched seconds from one export to the next: the default interval of all exporters."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Count a call."""
-        self.count += 1
-        return func(*args, **(kwargs or {}))
-
-
-class Training:
-    """A model that trains.
-
-    Attributes:
-        inside: Seconds that the training thread spent in what a way attached around ``optimizer.step()``.
-    """
-
-    def __init__(self, model: str, device: str) -> None:
-        self.device = device
-        self.network, self._loss = MODELS[model](device)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4)
-        self.inside = 0.0
-        self._began = 0.0
-
-    @contextmanager
-    def timed(self, watching: Watching | None) -> Iterator[Calls]:
-        """Attach a way, or nothing, between hooks that take the time."""
-        hooks = [
-            self.optimizer.register_step_pre_hook(self._begin),
-            self.optimizer.register_step_post_hook(self._begin),
-        ]
-        if watching is None:
-            yield Calls()
-        else:
-            with watching.attached() as calls:
-                hooks += [
-                    self.optimizer.register_step_pre_hook(self._end),
-                    self.optimizer.register_step_post_hook(self._end),
-                ]
-                yield calls
-        for hook in hooks:
-            hook.remove()
-
-    def step(self, calls: Calls) -> None:
-        """Train one step."""
-        loss = self._loss(self.network)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self._begin()
-        calls.before(loss)
-        self._end()
-        self.optimizer.step()
-        self._begin()
-        calls.after()
-        self._end()
-
-    def wait(self) -> None:
-        """Wait for the device."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-
-    def peak(self) -> float:
-        """Return the most memory used so far, in MiB: of the process, or of the device."""
-        if self.device == "cuda":
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    def _begin(self, *_: object) -> None:
-        self._began = perf_counter()
-
-    def _end(self, *_: object) -> None:
-        self.inside += perf_counter() - self._began
+_WARM = 3
 
 
 class Child:
@@ -109,63 +39,84 @@ class Child:
     def __init__(self, training: Training, watching: Watching) -> None:
         self._training = training
         self._watching = watching
+        self._pairs = 0
+        self._watched = 0.0
+        self._next_export = random() * EXPORT_SECONDS  # noqa: S311 - no secret
         self.steps = 0
-        self.blocks: list[tuple[int, int]] = []
 
-    def pair(self, count: int, *, bare_first: bool) -> dict[str, float]:
-        """Train a bare and a watched block of as many steps; return what both took."""
-        order = (False, True) if bare_first else (True, False)
-        return {key: value for watched in order for key, value in self._block(count, watched=watched).items()}
+    def count(self, every: int) -> dict[str, dict[str, float]]:
+        """Return what steps dispatch, bare and watched: as many as there are from one sample to the next."""
+        training = self._training
+        with training.timed(None) as calls:
+            one = training.counted(1, calls)
+        with training.timed(self._watching) as calls:
+            training.steps(max(every, _WARM), calls)  # the first sample allocates what the others use
+            watched = training.counted(every, calls)
+        self.steps += max(every, _WARM) + 2 * every
+        self._settled()
+        training.forget_peak()
+        return {"bare": {name: value * every for name, value in one.items()}, "watched": watched}
 
-    def count(self, count: int, *, watched: bool) -> dict[str, float]:
-        """Return what two blocks dispatch: of one all operations, of the other what reads, some of which hides from Python."""
+    def turn(self, pairs: int) -> list[dict[str, float]]:
+        """Return what pairs of blocks took, after a step that brings the caches back from another process."""
+        self._training.steps(1, Calls())
+        settle()
+        found = [self._pair() for _ in range(pairs)]
+        self._training.trim()
+        return found
+
+    def _pair(self) -> dict[str, float]:
+        order = (False, True) if self._pairs % 2 == 0 else (True, False)  # what grows over time weighs on both
+        self._pairs += 1
+        before = self._spent()
+        found = {key: value for watched in order for key, value in self._block(watched=watched).items()}
+        spent = self._spent().since(before)
+        # All threads are idle at both ends, so that it is the background of all watched steps, of which a part is timed. An
+        # export is begun for timed steps alone.
+        return found | {"background": spent.steps * TIMED / (LEAD + TIMED) + spent.exports}
+
+    def _block(self, *, watched: bool) -> dict[str, float]:
         training = self._training
         with training.timed(self._watching if watched else None) as calls:
-            with Counting() as counting:
-                for _ in range(count):
-                    training.step(calls)
-            with profile() as profiled:
-                for _ in range(count):
-                    training.step(calls)
-        self.steps += 2 * count if watched else 0
-        names = [(event.key, event.count) for event in profiled.key_averages()]
-        copies = sum(number for name, number in names if name.startswith("Memcpy DtoH"))
-        reads = copies if training.device == "cuda" else sum(number for name, number in names if name in READS)
-        return {"operations": counting.count, "reads": reads}
-
-    def _block(self, count: int, *, watched: bool) -> dict[str, float]:
-        training, background = self._training, self._watching.background
-        with training.timed(self._watching if watched else None) as calls:
-            training.wait()
-            inside, threads = training.inside, background() if background else 0.0
-            at, busy, began = time_ns(), process_time(), perf_counter()
+            training.steps(LEAD, calls)
+            inside, busy, began = training.inside, process_time(), perf_counter()
             if watched:
-                self._watching.export()  # of what the block before has left, while this one trains
-            for _ in range(count):
-                training.step(calls)
-            training.wait()
+                self._export()
+            training.steps(TIMED, calls)
             seconds, busy = perf_counter() - began, process_time() - busy
+        inside = training.inside - inside
+        self._settled()
         if not watched:
             return {"bare": seconds, "bare_busy": busy}
-        self.steps += count
-        self.blocks.append((at, time_ns()))
-        sleep(_SETTLING)
-        own = training.inside - inside
-        used = background() - threads if background else 0.0
-        return {"watched": seconds, "watched_busy": busy, "inside": own, "background": used}
+        self._watched += seconds
+        self.steps += LEAD + TIMED
+        return {"watched": seconds, "watched_busy": busy, "inside": inside}
+
+    def _export(self) -> None:
+        exporter = self._watching.exporter
+        if exporter is not None and self._watched >= self._next_export:
+            self._next_export += EXPORT_SECONDS
+            exporter.begin()
+
+    def _settled(self) -> None:
+        if self._watching.exporter is not None:
+            self._watching.exporter.wait()
+        settle()
+
+    def _spent(self) -> Spent:
+        return self._watching.spent()
 
 
 def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]) -> None:
-    """Answer the methods of `Child` by name, until there is None."""
+    """Answer the methods of `Child` by name, until there is None; then a last time, what a run tells of itself."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells of devices that are not there
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
     training = Training(model, settings["device"])
     connection.send("loaded")
     connection.recv()  # processes load side by side, but train one at a time
-    for _ in range(3):
-        training.step(Calls())
-    peak = training.peak()
+    training.steps(_WARM, Calls())
+    before = training.peak()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with WAYS[way].entering(training.network, training.optimizer, folder) as watching:
@@ -173,20 +124,37 @@ def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]
             connection.send("ready")
             _answer(connection, child)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        live = list(_live(folder, child.blocks))
-        connection.send({"peak": training.peak() - peak, "bytes": size, "steps": child.steps, "live": live})
+        connection.send({"peak": training.peak() - before, "bytes": size, "steps": child.steps})
+    seconds = connection.recv()
+    untimed = WAYS[way].live
+    if seconds and untimed is not None:
+        connection.send(_live(untimed, training, seconds))
 
 
 def _answer(connection: Connection, child: Child) -> None:
-    methods: dict[str, Callable[..., dict[str, float]]] = {"pair": child.pair, "count": child.count}
+    methods: dict[str, Callable[..., Any]] = {"turn": child.turn, "count": child.count}
     while (asked := connection.recv()) is not None:
-        method, args, kwargs = asked
-        connection.send(methods[method](*args, **kwargs))
+        method, args = asked
+        connection.send(methods[method](*args))
 
 
-def _live(folder: Path, blocks: list[tuple[int, int]]) -> Iterator[list[float]]:
-    """Yield for each watched block what the run itself told of its cost; the first point of a block is of before, too."""
-    points = [
+def _live(entering: Entering, training: Training, seconds: float) -> list[float]:
+    """Return what another run, as it is by default and watched all the time, tells of its cost."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with entering(training.network, training.optimizer, folder) as watching, watching.attached() as calls:
+            training.steps(_WARM, calls)
+            began = time_ns()
+            ends = monotonic() + seconds
+            while monotonic() < ends:
+                training.steps(1, calls)
+            ended = time_ns()
+        return told(folder, began, ended)
+
+
+def told(folder: Path, began: int, ended: int) -> list[float]:
+    """Return the points of ``nissa.overhead.ratio`` in files, but the first of the time, which is of before, too."""
+    points = sorted(
         (int(point["timeUnixNano"]), float(point["asDouble"]))
         for file in folder.rglob("metrics.jsonl")
         for line in file.read_text(encoding="utf-8").splitlines()
@@ -195,8 +163,5 @@ def _live(folder: Path, blocks: list[tuple[int, int]]) -> Iterator[list[float]]:
         for metric in scope["metrics"]
         if metric["name"] == "nissa.overhead.ratio"
         for point in metric["gauge"]["dataPoints"]
-    ]
-    for began, ended in blocks:
-        inside = sorted(point for point in points if began <= point[0] <= ended)
-        if len(inside) > 1:
-            yield [value for _, value in inside[1:]]
+    )
+    return [value for at, value in points if began <= at <= ended][1:]

@@ -27,7 +27,8 @@ class Block(nn.Module):
         query, key, value = mixed.permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(attended.transpose(1, 2).reshape(batch, time, width))
-        return x + self.mlp(self.after(x))
+        left: Tensor = x + self.mlp(self.after(x))
+        return left
 
 
 class Gpt(nn.Module):

@@ -36,7 +36,10 @@ def hooks(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Wa
 
     @contextmanager
     def attached() -> Iterator[Calls]:
-        handles = [parameter.register_hook(hook(name)) for name, parameter in model.named_parameters()]
+        handles = [
+            parameter.register_hook(hook(name))  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            for name, parameter in model.named_parameters()
+        ]
         yield Calls()
         for handle in handles:
             handle.remove()

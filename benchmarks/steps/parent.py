@@ -1,21 +1,23 @@
-"""Runs the ways of one model side by side: a process each, which take turns in a random order."""
+"""Runs the ways of models side by side: a process each, which take turns in a random order."""
 
 import multiprocessing
 import random
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.steps.child import serve
+from benchmarks.steps.child import TIMED, serve
 from benchmarks.steps.rows import counted, live, timing
 from benchmarks.steps.table import WAYS
+from benchmarks.steps.threads import free_memory
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-FEWEST_ROUNDS = 3
+FEWEST_ROUNDS = 5
 
 Told = dict[str, Any]
 
@@ -27,35 +29,42 @@ class Runner:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self.way = way
+        self.model = model
         self.pairs: list[Told] = []
         self.end: Told = {}
-        self._bare: Told = {}
-        self._watched: Told = {}
+        self._turns = 0
+        self._counts: Told = {}
+        self._live: list[float] = []
         self._connection: Connection = ours
         self._process = context.Process(target=serve, args=(theirs, way, model, settings))
         self._process.start()
         theirs.close()
 
     def prepare(self) -> None:
-        """Let it begin, count what it dispatches, and warm up."""
+        """Let it begin, and count what it dispatches."""
         self._connection.recv()
         self._connection.send("begin")
         self._connection.recv()
-        every = WAYS[self.way].every
-        self._bare = self._ask("count", every, watched=False)
-        self._watched = self._ask("count", every, watched=True)
-        self._ask("pair", 1, bare_first=True)
+        self._counts = self._ask("count", WAYS[self.way].every)
+        _say(f"{self.model}, {self.way}: ready")
 
-    def pair(self) -> None:
-        """Train a pair of blocks, in an order that alternates: what grows over time then weighs on both."""
-        steps = WAYS[self.way].steps
-        told = self._ask("pair", steps, bare_first=len(self.pairs) % 2 == 0)
-        self.pairs.append({"steps": steps, "background": 0.0, "inside": 0.0, **told})
+    def turn(self) -> None:
+        """Train its pairs of blocks."""
+        found = self._ask("turn", WAYS[self.way].pairs)
+        self.pairs += [{"turn": self._turns, "steps": TIMED, **pair} for pair in found]
+        self._turns += 1
 
     def close(self) -> None:
-        """End the process."""
+        """End what is watched; the process stays."""
         self._connection.send(None)
         self.end = self._connection.recv()
+
+    def tell(self, seconds: float) -> None:
+        """Let another run tell for some time what it costs, where it is one that does; then end the process."""
+        there = WAYS[self.way].live is not None
+        self._connection.send(seconds if there else 0.0)
+        if there:
+            self._live = self._connection.recv()
         self._process.join()
 
     def row(self, bare_peak: float) -> Told:
@@ -63,7 +72,7 @@ class Runner:
         way = WAYS[self.way]
         found = {
             **timing(self.pairs, way.every, apart=way.profile is not None or "standard" in self.way),
-            **counted(self._watched, self._bare),
+            **counted(self._counts["watched"], self._counts["bare"]),
             "version": _version(way.package),
         }
         if self.end:
@@ -73,36 +82,44 @@ class Runner:
 
     def live(self) -> Told | None:
         """Return what the run told of its cost beside what it took; None where it told nothing."""
-        return live(self.end["live"], self.pairs) if self.end.get("live") else None
+        return live(self._live, self.pairs) if self._live else None
 
-    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Told:
-        self._connection.send((method, args, kwargs))
-        answer: Told = self._connection.recv()
-        return answer
+    def _ask(self, method: str, *args: Any) -> Any:
+        self._connection.send((method, args))
+        return self._connection.recv()
 
 
 def measure(
-    model: str, ways: Iterable[str], settings: Told, deadline: float, report: Callable[[list[Runner]], None]
-) -> list[Runner]:
-    """Run rounds until a time of `monotonic`, three at least; report after each, and at the end."""
-    runners = [Runner(way, model, settings) for way in ways]
+    pairs: Iterable[tuple[str, str]],
+    settings: Told,
+    deadline: float,
+    live: float,
+    report: Callable[[list[Runner]], None],
+) -> None:
+    """Run rounds until a time of `monotonic`, five at least; report after each, and at the end.
+
+    Args:
+        pairs: Models, and ways of watching them.
+        settings: Of the training.
+        deadline: When all is to be over.
+        live: Seconds for which each run of Nissa tells what it costs.
+        report: Called with what there is so far.
+    """
+    runners = [Runner(way, model, settings) for model, way in pairs]
     runners = [runner for runner in runners if _alive(runner, runner.prepare)]
+    deadline -= live * sum(WAYS[runner.way].live is not None for runner in runners)
     rounds, longest = 0, 0.0
     while rounds < FEWEST_ROUNDS or monotonic() + longest < deadline:
         began = monotonic()
-        turns = [runner for runner in runners if rounds % WAYS[runner.way].rounds == 0 or not runner.pairs]
-        random.shuffle(turns)
-        for runner in turns:
-            if not _alive(runner, runner.pair):
-                runners.remove(runner)
+        random.shuffle(runners)
+        runners = [runner for runner in runners if _alive(runner, runner.turn)]
         rounds += 1
-        longest = max(longest, monotonic() - began) if rounds > 1 else 0.0
-        print(f"{model}: round {rounds}, {monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        longest = max(longest, monotonic() - began)
+        _say(f"round {rounds}, {monotonic() - began:.0f} s, {free_memory() / 1024:.1f} GiB free")
         report(runners)
-    for runner in runners:
-        runner.close()
-    report(runners)
-    return runners
+    for method in (Runner.close, lambda runner: runner.tell(live)):
+        runners = [runner for runner in runners if _alive(runner, partial(method, runner))]
+        report(runners)
 
 
 def _alive(runner: Runner, method: Callable[[], None]) -> bool:
@@ -110,9 +127,13 @@ def _alive(runner: Runner, method: Callable[[], None]) -> bool:
     try:
         method()
     except (EOFError, OSError):
-        print(f"{runner.way} is left out: its process has ended, and says above why", file=sys.stderr, flush=True)
+        _say(f"{runner.way} of {runner.model} is left out: its process has ended, and says above why")
         return False
     return True
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _version(package: str | None) -> str:
@@ -126,5 +147,5 @@ def installed(ways: Iterable[str]) -> list[str]:
     """Return the ways whose packages are there, and say which are not."""
     absent = [way for way in ways if WAYS[way].package and not _version(WAYS[way].package)]
     for way in absent:
-        print(f"{way} is left out: {WAYS[way].package} is not installed", file=sys.stderr)
+        _say(f"{way} is left out: {WAYS[way].package} is not installed")
     return [way for way in ways if way not in absent]

@@ -8,9 +8,9 @@ from benchmarks.steps.statistics import Estimate, extra, mean, times
 Pairs = Sequence[Mapping[str, float]]
 """Seconds of each pair of blocks, under the names of `PAIR`."""
 
-PAIR: Final = ("steps", "bare", "watched", "bare_busy", "watched_busy", "inside", "background")
-"""What a pair says: steps of a block; seconds bare and watched; the same as CPU time of the process; and what of it was in
-calls and optimizer hooks of the way, and on threads of its own."""
+PAIR: Final = ("turn", "steps", "bare", "watched", "bare_busy", "watched_busy", "inside", "background")
+"""What a pair says: the turn of its process; timed steps of a block; seconds bare and watched; the same as CPU time of the
+process; and what of it was in calls and optimizer hooks of the way, and on threads of its own."""
 
 STEPS: Final = (
     "model",
@@ -54,8 +54,8 @@ def timing(pairs: Pairs, every: int, *, apart: bool) -> dict[str, Any]:
     """
     bare = [pair["bare"] for pair in pairs]
     per_step = sum(bare) / sum(pair["steps"] for pair in pairs)
-    ratio = extra([pair["watched"] for pair in pairs], bare)
-    busy = extra([pair["watched_busy"] for pair in pairs], [pair["bare_busy"] for pair in pairs])
+    ratio = extra([pair["watched"] for pair in pairs], bare, _turns(pairs))
+    busy = extra([pair["watched_busy"] for pair in pairs], [pair["bare_busy"] for pair in pairs], _turns(pairs))
     sample = ratio.scaled(per_step * every * 1000)
     row = {
         "pairs": len(pairs),
@@ -72,7 +72,11 @@ def timing(pairs: Pairs, every: int, *, apart: bool) -> dict[str, Any]:
 def own(pairs: Pairs) -> Estimate:
     """Return the time in the way's calls and hooks and on its threads, as a fraction of the bare time."""
     bare = [pair["bare"] for pair in pairs]
-    return extra([pair["bare"] + pair["inside"] + pair["background"] for pair in pairs], bare)
+    return extra([pair["bare"] + pair["inside"] + pair["background"] for pair in pairs], bare, _turns(pairs))
+
+
+def _turns(pairs: Pairs) -> list[float]:
+    return [pair["turn"] for pair in pairs]
 
 
 def counted(watched: Mapping[str, float], bare: Mapping[str, float]) -> dict[str, int]:
@@ -80,16 +84,16 @@ def counted(watched: Mapping[str, float], bare: Mapping[str, float]) -> dict[str
     return {name: round(watched[name] - bare[name]) for name in ("reads", "operations")}
 
 
-def live(told: Sequence[Sequence[float]], pairs: Pairs) -> dict[str, str]:
-    """Compare what a run told of its cost with what it took, both as a share of watched time.
+def live(told: Sequence[float], pairs: Pairs) -> dict[str, str]:
+    """Compare what a run told of its cost with what watching took, both as a share of watched time.
 
     Args:
-        told: Its ratios, block by block.
-        pairs: Of the same run.
+        told: Its ratios.
+        pairs: Of the same way, in the same process.
     """
-    says = mean([sum(block) / len(block) for block in told])
-    ratio = extra([pair["watched"] for pair in pairs], [pair["bare"] for pair in pairs])
-    took = Estimate(*(each / (1 + each) for each in (ratio.value, ratio.low, ratio.high)))
+    says = mean(told)
+    less = extra([pair["bare"] for pair in pairs], [pair["watched"] for pair in pairs], _turns(pairs))
+    took = Estimate(-less.value, -less.high, -less.low)
     return {
         **interval("told", says, ".5f"),
         **interval("took", took, ".5f"),

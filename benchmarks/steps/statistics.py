@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf, isfinite, sqrt
+from typing import Any
 
 import numpy as np
 from scipy.stats import t
 
 TWO_SIDED = 0.975
+
+Array = np.ndarray[tuple[Any, ...], np.dtype[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,48 +21,87 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
+
     def scaled(self, factor: float) -> "Estimate":
         """Return it in another unit; ``factor`` is above zero."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
-def extra(watched: Sequence[float], bare: Sequence[float]) -> Estimate:
+def extra(watched: Sequence[float], bare: Sequence[float], turns: Sequence[float] | None = None) -> Estimate:
     """Return how much more ``watched`` is than ``bare``, as a fraction of ``bare``.
 
     A ratio of sums, since what happens in one block of many, such as an export, is a part of the cost; its standard error
     is that of a ratio estimator (Cochran, "Sampling Techniques", chapter 6), with Student's t for as few pairs as there are.
+    Pairs that followed one another may be alike, so that there is less to learn from them than from as many others. Where
+    turns are given, the interval is the wider of that of pairs, and that of whole turns as clusters of pairs.
 
     Args:
         watched: One number per pair.
         bare: The other of each pair; positive.
+        turns: Number of the turn that each pair is of.
     """
     ours, theirs = np.asarray(watched, dtype=np.float64), np.asarray(bare, dtype=np.float64)
     ratio = float(ours.sum() / theirs.sum())
-    return _around(ratio - 1, (ours - ratio * theirs) / theirs.mean())
+    residuals = (ours - ratio * theirs) / theirs.mean()
+    half = _half(residuals, len(residuals))
+    if turns is not None:
+        _, turn = np.unique(np.asarray(turns), return_inverse=True)
+        half = max(half, _half(np.bincount(turn, residuals), len(residuals)))
+    return Estimate(ratio - 1, ratio - 1 - half, ratio - 1 + half)
 
 
 def mean(values: Sequence[float]) -> Estimate:
     """Return the mean."""
     array = np.asarray(values, dtype=np.float64)
-    return _around(float(array.mean()), array - array.mean())
-
-
-def _around(value: float, residuals: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> Estimate:
-    count = len(residuals)
-    if count < 2:  # noqa: PLR2004 - one pair says nothing of its spread
-        return Estimate(value, -inf, inf)
-    half = float(t.ppf(TWO_SIDED, count - 1)) * sqrt(float((residuals**2).sum()) / (count - 1) / count)
+    value, half = float(array.mean()), _half(array - array.mean(), len(array))
     return Estimate(value, value - half, value + half)
 
 
-def times(more: Estimate, less: Estimate) -> Estimate:
-    """Return how many times ``less`` is in ``more``, where both have an interval.
+def median(values: Sequence[float], resamples: int = 4000) -> Estimate:
+    """Return the median over rounds and the bootstrap's percentile interval; the same for the same values."""
+    array = np.asarray(values, dtype=np.float64)
+    chosen = np.random.default_rng(0).integers(0, len(array), (resamples, len(array)))
+    low, high = np.quantile(np.median(array[chosen], axis=1), (0.025, 0.975))
+    middle = float(np.median(array))
+    return Estimate(middle, min(float(low), middle), max(float(high), middle))
 
-    The ends are those of the worst case, upper end by lower end, so that the interval is rather too wide. It has no upper
-    end where nothing tells ``less`` from zero, and a value of infinity where it was not above zero.
+
+def _half(residuals: Array, pairs: int) -> float:
+    """Return half the width of the interval of a mean over pairs, from residuals of pairs, or their sums over turns."""
+    count = len(residuals)
+    if count < 2:  # noqa: PLR2004 - one says nothing of how they differ
+        return inf
+    return float(t.ppf(TWO_SIDED, count - 1)) * sqrt(count / (count - 1) * float((residuals**2).sum())) / pairs
+
+
+def times(more: Estimate, less: Estimate) -> Estimate:
+    """Return how many times ``less`` is in ``more``, two independent estimates of what costs something or nothing.
+
+    The interval is Fieller's: all factors f for which ``more`` - f · ``less`` is not told from zero. It has no upper end
+    where ``less`` is not told from zero. Costs are not negative, and so is no end of it; a ``less`` that is told to be below
+    zero contradicts that, and then nothing is known.
     """
-    return Estimate(
-        more.value / less.value if less.value > 0 else inf,
-        max(0.0, more.low) / less.high if less.high > 0 else inf,
-        more.high / less.low if less.low > 0 else inf,
-    )
+    if less.high < 0:
+        return Estimate(inf, 0.0, inf)
+    value = max(0.0, more.value) / less.value if less.value > 0 else inf
+    bounded = less.low > 0 and isfinite(more.half)
+    return Estimate(value, _lower(more, less), _upper(more, less) if bounded else inf)
+
+
+def _lower(more: Estimate, less: Estimate) -> float:
+    if more.value <= more.half or not isfinite(less.half):
+        return 0.0
+    return (more.value**2 - more.half**2) / (more.value * less.value + _root(more, less))
+
+
+def _upper(more: Estimate, less: Estimate) -> float:
+    return max(0.0, (more.value * less.value + _root(more, less)) / (less.value**2 - less.half**2))
+
+
+def _root(more: Estimate, less: Estimate) -> float:
+    product = (more.value**2 - more.half**2) * (less.value**2 - less.half**2)
+    return sqrt(max(0.0, (more.value * less.value) ** 2 - product))

@@ -1,7 +1,6 @@
 """The ways of watching: Nissa's profiles, and how any way is entered, attached to a training, and taken off again."""
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from benchmarks.steps.threads import Exporter, Spent, spent
 
 
 def nothing(*_: object) -> None:
@@ -35,13 +36,13 @@ class Watching:
 
     Args:
         attached: Enters what makes a training watched; in between it is bare.
-        export: Begins an export in the background; called once in each watched block.
-        background: Returns CPU seconds of the way's own threads so far; None where it has none that can be told apart.
+        exporter: What exports when the benchmark says so; None where there is none, or it has its own time.
+        spent: Returns what the way's own threads took so far; nothing where they cannot be told apart.
     """
 
     attached: Callable[[], AbstractContextManager[Calls]]
-    export: Callable[[], None] = nothing
-    background: Callable[[], float] | None = None
+    exporter: Exporter | None = None
+    spent: Callable[[], Spent] = Spent
 
 
 Entering = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[Watching]]
@@ -53,19 +54,47 @@ class Way:
 
     Args:
         entering: Enters it; the folder is where it may write.
+        pairs: Pairs of blocks in each round: its share of the time.
         every: Steps from one sample to the next.
-        steps: Steps of a block.
-        rounds: It takes part in each so-manieth round.
         profile: The profile of Nissa that it is, without changes; None for everything else.
+        live: Enters it with exporters that keep their own time; None where no run tells of its cost.
         package: Distribution that it needs.
     """
 
     entering: Entering
+    pairs: int = 1
     every: int = 1
-    steps: int = 10
-    rounds: int = 1
     profile: str | None = None
+    live: Entering | None = None
     package: str | None = None
+
+
+class StepHooks:
+    """All hooks that are registered with an optimizer: taken off, and put back as they are.
+
+    Watching anew would count steps from the beginning, and sample the first of them each time.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        there: tuple[dict[int, Any], ...] = (
+            optimizer._optimizer_step_pre_hooks,  # noqa: SLF001 - there is no other way to it
+            optimizer._optimizer_step_post_hooks,  # noqa: SLF001 - as above
+        )
+        self._kept = [(hooks, dict(hooks)) for hooks in there]
+        self._take()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Put them back for a while, after those that are there."""
+        for hooks, kept in self._kept:
+            hooks.update(kept)
+        yield
+        self._take()
+
+    def _take(self) -> None:
+        for hooks, kept in self._kept:
+            for key in kept:
+                hooks.pop(key, None)
 
 
 @contextmanager
@@ -79,10 +108,14 @@ def bare(_model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Wa
     yield Watching(attached)
 
 
-def nissa(profile: str, **settings: Any) -> Entering:
+def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
     """Return what watches with a profile of Nissa, writing to files.
 
-    Metrics are exported when the benchmark says so: a timer would as well strike in a block that is not watched.
+    Args:
+        profile: Its name.
+        timer: Whether metrics are exported by a timer, as by default. Where blocks are timed it would as well strike in one
+            that is not watched, and the benchmark says when.
+        settings: Others than those of the profile.
     """
 
     @contextmanager
@@ -91,19 +124,19 @@ def nissa(profile: str, **settings: Any) -> Entering:
         from nissa.gradients.background import thread_times  # noqa: PLC0415 - as above
 
         logging.getLogger("nissa").setLevel(logging.ERROR)  # weights that a benchmark trains on noise raise red flags
-        files = {"directory": str(folder), "export_interval_seconds": 3600}
+        files: dict[str, Any] = {"directory": str(folder)} | ({} if timer else {"export_interval_seconds": 3600})
         given = {"files": files, "console": {"enabled": False}, **settings}
         with nissa.start(profile, service_name="bench", **given) as run, run.epoch(0):
+            run.watch(model, optimizer)
+            hooks = StepHooks(optimizer)
 
             @contextmanager
             def attached() -> Iterator[Calls]:
-                watch = run.watch(model, optimizer)
-                yield Calls(run.log_loss)
-                watch.close()
+                with hooks.attached():
+                    yield Calls(run.log_loss)
 
-            def export() -> None:
-                threading.Thread(target=run.flush, args=(60.0,), name="nissa-bench-export").start()
-
-            yield Watching(attached, export, lambda: sum(thread_times().values()) / 1e9)
+            exporter = Exporter(lambda: run.flush(60.0))
+            yield Watching(attached, exporter, lambda: spent(thread_times(), exporter))
+            exporter.close()
 
     return entering

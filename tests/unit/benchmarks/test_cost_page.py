@@ -58,8 +58,18 @@ def test_what_was_measured_stands_in_the_tables(tmp_path: Path) -> None:
     assert "standard|0.40 % (0.40 % to 0.40 %)|0.30 % (0.30 % to 0.30 %)|1.50 (1.50 to 1.50)|0|7||12,345|9" in steps
     assert "bare|0.00 % (0.00 % to 0.00 %)||" in steps
     goals = REGIONS["goals"](table, tmp_path).splitlines()
-    assert any(each.startswith("`standard`|") and "**met**, 2.50 times better" in each for each in goals)
-    assert any(each.startswith("`minimal`|") and "**missed** by a factor of 25.0" in each for each in goals)
+    assert any(each.startswith("`standard`|") and "**met, 2.50 times better**" in each for each in goals)
+    assert any(each.startswith("`minimal`|") and "**missed by a factor of 25.0**" in each for each in goals)
+
+
+def test_what_time_leaves_open_is_told_from_within_and_by_counts(tmp_path: Path) -> None:
+    wide = step("standard", 0.004, 0.003) | {"ratio_low": -0.1, "ratio_high": 0.1}
+    put(tmp_path / "steps.csv", [step("minimal", 0.001, 0.5), wide])
+    _, closed, opened = REGIONS["goals"](table, tmp_path).splitlines()
+    assert closed.endswith("|**met, 2.00 times better**|")
+    verdict, within = opened.split("|")[-2:]
+    assert verdict.startswith("**not shown")
+    assert within == "met, 3.33 times better (0.30 % to 0.30 %); 0 reads, 7 operations"
 
 
 def test_a_plot_of_other_results_is_noticed(tmp_path: Path) -> None:

@@ -49,10 +49,47 @@ def test_a_ceiling_is_met_only_below_its_whole_interval(measured: Estimate, verd
         (Estimate(30, 25, 35), Verdict.MISSED),
     ],
 )
-def test_cheaper_is_judged_by_the_worst_case(other: Estimate, verdict: Verdict) -> None:
+def test_cheaper_is_judged_by_the_interval_of_the_factor(other: Estimate, verdict: Verdict) -> None:
     ours = step("standard, every step", sample=Estimate(10, 9, 11))
     (goal,) = of_others([ours, step("hooks of the document", sample=other), step("pulsegrad", sample=other)])
     assert goal.verdict is verdict
+
+
+def test_cheaper_is_met_where_nothing_tells_our_cost_from_zero() -> None:
+    ours = step("standard, every step", sample=Estimate(1, -9, 11))
+    (goal,) = of_others([ours, step("hooks of the document", sample=Estimate(500, 490, 510))])
+    assert goal.measured.high == inf
+    assert goal.verdict is Verdict.MET
+
+
+@pytest.mark.parametrize(
+    ("ratio", "asked"), [(Estimate(0.004, -0.02, 0.03), True), (Estimate(0.02, 0.015, 0.03), False)]
+)
+def test_our_own_code_is_asked_only_where_time_leaves_it_open(ratio: Estimate, asked: bool) -> None:
+    own = {"own": "0.003", "own_low": "0.002", "own_high": "0.004", "reads": "0", "operations": "1200"}
+    (goal,) = of_profiles([step("standard", ratio=ratio) | own])
+    assert goal.counts == "0 reads, 1,200 operations"
+    assert (goal.from_within is not None) == asked
+    assert goal.verdict is (Verdict.OPEN if asked else Verdict.MISSED)
+    if goal.from_within is not None:
+        assert goal.from_within.verdict is Verdict.MET
+
+
+def test_results_without_own_time_and_counts_are_judged_by_time() -> None:
+    (goal,) = of_profiles([step("standard", ratio=Estimate(0.004, -0.02, 0.03)) | {"own": ""}])
+    assert goal.from_within is None
+    assert goal.counts == ""
+
+
+def test_a_run_is_compared_with_our_own_code_as_a_share_of_watched_time() -> None:
+    told = {f"told{end}": "0.1" for end in ("", "_low", "_high")}
+    row = {"profile": "research", "model": "gpt", "factor": "2", "factor_low": "0", "factor_high": "inf"} | told
+    ours = step("research") | dict.fromkeys(("own", "own_low", "own_high"), "0.25")
+    (goal,) = of_live([row], [ours])
+    assert goal.verdict is Verdict.OPEN
+    assert goal.from_within is not None
+    assert goal.from_within.measured.value == pytest.approx(0.5)
+    assert goal.from_within.verdict is Verdict.MISSED
 
 
 def test_models_are_compared_with_themselves() -> None:

@@ -1,0 +1,120 @@
+"""Threads beside the training thread: one that exports when it is told to, and what all of ours take of the processor."""
+
+import sys
+import threading
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from queue import Queue
+from time import clock_gettime_ns, monotonic, process_time, process_time_ns, sleep
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HELPERS: Final = "nissa-kernel"
+"""How the names of threads begin that work while the training thread waits for them: its wall time holds theirs already."""
+
+_TASKS: Final = Path("/proc/self/task")
+_LOOK: Final = 0.01
+_IDLE: Final = 0.05
+"""Processor time that an idle process takes at most, as a share of wall time: looking is work too."""
+_LONGEST: Final = 5.0
+
+
+class Exporter:
+    """Exports in the background.
+
+    Args:
+        export: Does it, and returns when it is done.
+    """
+
+    def __init__(self, export: "Callable[[], object]") -> None:
+        self._export = export
+        self._asked: Queue[bool] = Queue()
+        # One thread for all exports, as the SDK has one, so that it can be told what they took.
+        self._thread = threading.Thread(target=self._run, name="nissa-bench-export", daemon=True)
+        self._thread.start()
+
+    @property
+    def thread(self) -> int:
+        """The system's id of the thread."""
+        return self._thread.native_id or 0
+
+    def begin(self) -> None:
+        """Begin an export."""
+        self._asked.put(True)
+
+    def wait(self) -> None:
+        """Wait until it is done; not at all where none was begun."""
+        self._asked.join()
+
+    def close(self) -> None:
+        """End the thread, after what was begun."""
+        self._asked.put(False)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self._asked.get():
+            try:
+                self._export()
+            finally:  # what waits must not wait for ever
+                self._asked.task_done()
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU seconds so far.
+
+    Args:
+        steps: Of threads that work for each step or each sample.
+        exports: Of those that export.
+    """
+
+    steps: float = 0.0
+    exports: float = 0.0
+
+    def since(self, before: "Spent") -> "Spent":
+        """Return what was spent since then."""
+        return Spent(self.steps - before.steps, self.exports - before.exports)
+
+
+def spent(ours: dict[int, int], exporter: Exporter) -> Spent:
+    """Return what our threads took; to be called when no thread works.
+
+    Args:
+        ours: Nanoseconds of each of them, by the system's id.
+        exporter: What exports. A flush starts threads of its own, which have ended by now, as no others of the process do.
+    """
+    if sys.platform != "linux":
+        return Spent()
+    left_out = {thread.native_id for thread in threading.enumerate() if thread.name.startswith(HELPERS)}
+    steps = sum(time for thread, time in ours.items() if thread not in left_out and thread != exporter.thread)
+    ended = process_time_ns() - sum(_time(int(task.name)) for task in _TASKS.iterdir())
+    return Spent(steps / 1e9, (ours.get(exporter.thread, 0) + max(0, ended)) / 1e9)
+
+
+def settle() -> None:
+    """Wait until this process does nothing else, for some seconds at most."""
+    ends = monotonic() + _LONGEST
+    quiet = 0
+    while quiet < 2 and monotonic() < ends:  # noqa: PLR2004 - between two parts of a work a thread may wait a moment
+        busy, began = process_time(), monotonic()
+        sleep(_LOOK)
+        quiet = quiet + 1 if process_time() - busy < _IDLE * (monotonic() - began) else 0
+
+
+def _time(task: int) -> int:
+    try:
+        return clock_gettime_ns((~task << 3) | 6)  # what pthread_getcpuclockid() makes
+    except OSError:  # it has ended
+        return 0
+
+
+def free_memory() -> float:
+    """Return how much memory processes may still take, in MiB; no end to it where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return inf
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("MemAvailable:")), inf)
