@@ -99,6 +99,7 @@ class Child:
             exporter.begin()
 
     def _settled(self) -> None:
+        self._watching.hurry()
         if self._watching.exporter is not None:
             self._watching.exporter.wait()
         settle()

@@ -38,11 +38,13 @@ class Watching:
         attached: Enters what makes a training watched; in between it is bare.
         exporter: What exports when the benchmark says so; None where there is none, or it has its own time.
         spent: Returns what the way's own threads took so far; nothing where they cannot be told apart.
+        hurry: Has what was left for later done now: called after a watched block, outside of timed time.
     """
 
     attached: Callable[[], AbstractContextManager[Calls]]
     exporter: Exporter | None = None
     spent: Callable[[], Spent] = Spent
+    hurry: Callable[[], object] = nothing
 
 
 Entering = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[Watching]]
@@ -136,7 +138,9 @@ def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
                     yield Calls(run.log_loss)
 
             exporter = Exporter(lambda: run.flush(60.0))
-            yield Watching(attached, exporter, lambda: spent(thread_times(), exporter))
+            # Numbers of steps that are not sampled are left for up to two seconds, in which other blocks would pay for them.
+            reader = run._session.reader  # noqa: SLF001 - a flush of the run exports, too
+            yield Watching(attached, exporter, lambda: spent(thread_times(), exporter), lambda: reader.flush(5.0))
             exporter.close()
 
     return entering
