@@ -9,7 +9,7 @@ from a table of cells, which are ranges of the bits of a magnitude: the entry of
 carries into the upper bits exactly where the element is above the edge in its cell, which makes them the bucket.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from math import inf, nextafter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,9 +20,8 @@ from nissa.kernels import reference
 from nissa.kernels.fallback import Contained
 from nissa.kernels.formats import FORMATS, entries
 from nissa.kernels.loops import loops
-from nissa.kernels.memory import fills_its_memory, size, stored
+from nissa.kernels.memory import fills_its_memory, is_plain, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
-from nissa.kernels.team import together
 from nissa.kernels.work import Work
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 _COPIED = 2**18
 _FINITE, _ZEROS, _VANISHING, _EXPLODING = range(4)
 _EMPTY = (0.0, 0.0, 0.0, inf, -inf)
-_PLAIN = {torch.Tensor, torch.nn.Parameter}
 _COLUMNS = int(Column.UNDERFLOW), int(Column.OVERFLOW), int(Column.BUCKETS)
 
 
@@ -139,7 +137,7 @@ class _Pass:
             work = self._work.get(tensor.dtype)
             if work is None:
                 work = self._work[tensor.dtype] = Work(tensor.dtype.itemsize)
-            work.add(tensor.data_ptr(), row, tensor.numel())
+            work.add(tensor, row)
 
     def flush(self) -> None:
         """Read what was added."""
@@ -150,10 +148,10 @@ class _Pass:
         self._copied = 0
 
     def _scan(self, work: Work, tables: "_Tables") -> None:
-        arrays, claims = work.arrays(), np.zeros(2, dtype=np.int64)
+        arrays = work.arrays()
         sums, counts = np.zeros((work.runs, 5)), np.zeros((work.runs, 4), dtype=np.int64)
-        arguments = claims, arrays, *tables, (sums, counts, self._packed, _COLUMNS)
-        together(partial(loops().scan, *arguments), work.tasks)
+        told = *tables.arrays, sums, counts, self._packed
+        work.run(loops().scan[tables.bits], told, *tables.numbers, self._layout.width, *_COLUMNS)
         loops().gather(arrays, (sums, counts), (self._reduced, self._counts))
 
     def pack(self, sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
@@ -172,18 +170,6 @@ class _Pass:
         return packed
 
 
-def is_plain(tensor: "Tensor") -> bool:
-    """Tell whether a tensor can be read at its address as it is, element after element."""
-    return (
-        type(tensor) in _PLAIN
-        and tensor.dtype in FORMATS
-        and tensor.layout is torch.strided
-        and tensor.is_cpu
-        and tensor.is_contiguous()
-        and not tensor.is_neg()
-    )
-
-
 def _readable(tensor: "Tensor") -> bool:
     return (
         tensor.device.type == "cpu"
@@ -196,10 +182,9 @@ def _readable(tensor: "Tensor") -> bool:
 class _Tables(NamedTuple):
     """What :mod:`nissa.kernels.scan` is told of a dtype and its edges, in the order of its arguments."""
 
-    limits: "NDArray[Any]"
-    like: "NDArray[Any]"
-    brain: bool
-    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64]]"
+    bits: type[Any]
+    arrays: "tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]"
+    numbers: tuple[bool, int, bool]
 
 
 @lru_cache(maxsize=16)
@@ -216,4 +201,4 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
     kept = np.dtype(np.int64 if form.bits is np.int64 else np.int32)
     fits = added is not None and (kept.itemsize > 4 or bool(np.all(added == added.astype(kept))))  # noqa: PLR2004
     table = np.empty(0, dtype=kept) if added is None or not fits else added.astype(kept)
-    return _Tables(limits, np.empty(0, dtype=form.values), form.brain, (shift, fits, table, edges))
+    return _Tables(form.bits, (limits, table, edges), (form.brain, shift, fits))

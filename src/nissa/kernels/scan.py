@@ -14,13 +14,13 @@ stands here.
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,15 +38,15 @@ _HALF = 2  # bytes
 
 
 class Loops(NamedTuple):
-    """What is compiled when it is first called with arrays of a type."""
+    """What is compiled: C functions by the type of bits, and what is called from Python."""
 
-    scan: "Callable[..., bool]"
-    squares: "Callable[..., bool]"
+    scan: "dict[type[Any], Any]"
+    squares: "dict[type[Any], Any]"
     gather: "Callable[..., None]"
 
 
 def compiled(*, cache: bool) -> Loops:
-    """Return the loops, to be compiled.
+    """Return the loops, compiled but for the last.
 
     Args:
         cache: Keep the machine code on disk, beside this file or in the user's cache folder.
@@ -54,7 +54,19 @@ def compiled(*, cache: bool) -> Loops:
     Raises:
         RuntimeError: It shall be kept, and no such folder can be written.
     """
-    return Loops(*(njit(nogil=True, cache=cache)(loop) for loop in (_scan, _squares, _gather)))
+    types_ = {np.int64: np.float64, np.int32: np.float32, np.int16: np.float32}
+    share = cfunc("void(voidptr)", cache=cache)
+    return Loops(
+        {bits: share(_scanning(bits, values)) for bits, values in types_.items()},
+        {bits: share(_squaring(bits, values)) for bits, values in types_.items()},
+        njit(nogil=True, cache=cache)(_gather),
+    )
+
+
+def given(arrays: "Sequence[NDArray[Any]]", *numbers: int) -> "NDArray[np.int64]":
+    """Return what a loop is told: the address and size of arrays, which must live, and then some numbers."""
+    told = [each for array in arrays for each in (array.__array_interface__["data"][0], array.size)]
+    return np.array([*told, *numbers], dtype=np.int64)
 
 
 def _typed_pointer(_context: Any, _address: Any) -> Any:
@@ -74,6 +86,19 @@ def _typed_add(_context: Any, _address: Any, _number: Any) -> Any:
 
 _pointer: Any = intrinsic(_typed_pointer)  # an address as a pointer
 _add: Any = intrinsic(_typed_add)  # to an int64 at an address, at once; what was there
+
+
+@njit
+def _row(told: Any, index: int, dtype: Any) -> Any:
+    """Return one of the arrays that a loop is told of."""
+    return carray(_pointer(told[2 * index]), (told[2 * index + 1],), dtype)
+
+
+@njit
+def _rows(told: Any, index: int, columns: int, dtype: Any) -> Any:
+    """Return one of them, as rows of so many columns."""
+    size = told[2 * index + 1]
+    return carray(_pointer(told[2 * index]), (size // columns, columns), dtype)
 
 
 @njit
@@ -185,10 +210,11 @@ def _tally(bits: Any, tallies: Any) -> None:
 
 
 @njit
-def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, sums: Any, counts: Any, local: Any, scratch: Any) -> Any:
+def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, found: Any, scratch: Any) -> Any:
     """Add what was tallied, and forget it; return the extremes as ordered integers."""
     mask, infinite, vanishing, exploding = limits[0], limits[1], limits[3], limits[4]
     _shift, cells, entries, edges = table
+    sums, counts, local = found
     block, values = scratch
     least, most = np.int64(mask), ~np.int64(mask)
     for start in range(0, _HALVES, _BLOCK):
@@ -254,73 +280,76 @@ def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
     local[:] = 0
 
 
-def _scan(
-    claims: "NDArray[np.int64]",
-    work: "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]",
-    limits: "NDArray[Any]",
-    like: "NDArray[Any]",
-    brain: bool,
-    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64]]",
-    found: "tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64], tuple[int, int, int]]",
-) -> bool:
-    """Do tasks until none is left; return whether all are done.
+def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
+    """Return a loop that does tasks until none is left: it adds runs of numbers to the statistics of their rows.
+
+    It is told of ``claims``: two zeros in the beginning, how many tasks were begun, and how many are done; of the address
+    and row of each tensor; of tensor, first element and size of each of N runs; of the first run of each task, and N; of
+    ``limits``: integers of the size of a number, the bits of magnitude, those of infinity, how far to shift the sign, up to
+    which magnitude an element vanishes and above which it explodes; of the entries of cells and the bits of edges; of
+    where to put three sums, minimum and maximum of each run; its finite, zero, vanishing and exploding elements; and of
+    packed rows. Numbers are: half precision is bfloat16, how far to shift bits to get a cell, whether cells suffice, the
+    width of packed rows, and their columns for what is not above the first edge, for what is above the last, and for the
+    first bucket, which are not touched where there is no edge.
 
     Args:
-        claims: Two zeros in the beginning: how many tasks were begun, and how many are done.
-        work: Address and row of each tensor. Tensor, first element and size of each of N runs. The first run of each
-            task, and N.
-        limits: Integers of the size of a number: the bits of magnitude, those of infinity, how far to shift the sign,
-            up to which magnitude an element vanishes and above which it explodes.
-        like: An empty array of the type that bits are read as; float32 for half precision, which is decoded first.
-        brain: Half precision is bfloat16.
-        table: How far to shift bits to get a cell, whether cells suffice, entries of cells, and the bits of edges.
-        found: Shape ``(N, 5)``: the three sums, minimum and maximum of each run. Shape ``(N, 4)``: finite, zeros, vanishing,
-            exploding. Packed rows, one per tensor, and their columns for what is not above the first edge, for what is
-            above the last, and for the first bucket; not touched where there is no edge.
+        bits_type: How numbers are read.
+        values_type: What bits are read as; float32 for half precision, which is decoded first.
     """
-    tensors, runs, tasks = work
-    shift, cells, entries, edges = table
-    sums, counts, packed, columns = found
-    local = np.zeros((_HISTOGRAMS, edges.size + 1), np.int32)
-    values = np.empty(_BLOCK, like.dtype)
-    singles = values.view(np.int32)
-    scratch = np.empty(_BLOCK, np.int16), np.empty(_BLOCK, np.float32)
-    half = limits.itemsize == _HALF
-    tallies = np.zeros((2, _HALVES if half and np.any(runs[:, 2] >= _MANY) else 0), np.int32)
-    last = len(tasks) - 1
-    task = _next(claims)
-    while task < last:
-        for run in range(tasks[task], tasks[task + 1]):
-            tensor, first, size = runs[run, 0], runs[run, 1], runs[run, 2]
-            address = tensors[tensor, 0] + first * limits.itemsize
-            bits = carray(_pointer(address), (size,), limits.dtype)
-            floats = carray(_pointer(address), (size,), like.dtype)
-            least, most = np.int64(limits[0]), ~np.int64(limits[0])
-            if half and size >= _MANY:
-                _tally(bits, tallies)
-                least, most = _weigh(tallies, limits, brain, table, sums[run], counts[run], local[0], scratch)
-                size = 0
-            for start in range(0, size, _BLOCK):
-                stop = min(start + _BLOCK, size)
-                block = bits[start:stop]
-                if half:
-                    these = values[: stop - start]
-                    _decode(block, brain, singles, these)
-                else:
-                    these = floats[start:stop]
-                low, high = _reduce(block, these, limits, sums[run], counts[run])
-                least, most = min(least, low), max(most, high)
-                if edges.size and cells:
-                    _count(block, limits[0], shift, entries, local)
-                elif edges.size:
-                    _search(block, limits[0], edges, local[0])
-            sums[run, 3] = _value(least, limits, brain, like) if least <= most else np.inf
-            sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
-            if edges.size:
-                _put(local, packed, tensors[tensor, 1], columns)
-        _through(claims, 1)
+    entries_type = np.int64 if bits_type is np.int64 else np.int32
+
+    def scan(data: Any) -> None:
+        told = carray(data, (27,), np.int64)
+        claims, tasks = _row(told, 0, np.int64), _row(told, 3, np.int64)
+        tensors, runs = _rows(told, 1, 2, np.int64), _rows(told, 2, 3, np.int64)
+        limits, edges = _row(told, 4, bits_type), _row(told, 6, np.int64)
+        entries = _row(told, 5, entries_type)
+        sums, counts = _rows(told, 7, 5, np.float64), _rows(told, 8, 4, np.int64)
+        packed = _rows(told, 9, told[23], np.int64)
+        brain, shift, cells, columns = told[20] > 0, told[21], told[22] > 0, (told[24], told[25], told[26])
+        table = shift, cells, entries, edges
+        like = np.empty(0, values_type)
+        local = np.zeros((_HISTOGRAMS, edges.size + 1), np.int32)
+        values = np.empty(_BLOCK, like.dtype)
+        singles = values.view(np.int32)
+        scratch = np.empty(_BLOCK, np.int16), np.empty(_BLOCK, np.float32)
+        half = limits.itemsize == _HALF
+        tallies = np.zeros((2, _HALVES if half and np.any(runs[:, 2] >= _MANY) else 0), np.int32)
+        last = len(tasks) - 1
         task = _next(claims)
-    return _through(claims, 0) == last
+        while task < last:
+            for run in range(tasks[task], tasks[task + 1]):
+                tensor, first, size = runs[run, 0], runs[run, 1], runs[run, 2]
+                address = tensors[tensor, 0] + first * limits.itemsize
+                bits = carray(_pointer(address), (size,), limits.dtype)
+                floats = carray(_pointer(address), (size,), like.dtype)
+                least, most = np.int64(limits[0]), ~np.int64(limits[0])
+                if half and size >= _MANY:
+                    _tally(bits, tallies)
+                    least, most = _weigh(tallies, limits, brain, table, (sums[run], counts[run], local[0]), scratch)
+                    size = 0
+                for start in range(0, size, _BLOCK):
+                    stop = min(start + _BLOCK, size)
+                    block = bits[start:stop]
+                    if half:
+                        these = values[: stop - start]
+                        _decode(block, brain, singles, these)
+                    else:
+                        these = floats[start:stop]
+                    low, high = _reduce(block, these, limits, sums[run], counts[run])
+                    least, most = min(least, low), max(most, high)
+                    if edges.size and cells:
+                        _count(block, limits[0], shift, entries, local)
+                    elif edges.size:
+                        _search(block, limits[0], edges, local[0])
+                sums[run, 3] = _value(least, limits, brain, like) if least <= most else np.inf
+                sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
+                if edges.size:
+                    _put(local, packed, tensors[tensor, 1], columns)
+            _through(claims, 1)
+            task = _next(claims)
+
+    return scan
 
 
 def _gather(
@@ -358,45 +387,47 @@ def _square_differences(values: Any, others: Any) -> float:
     return total
 
 
-def _squares(
-    claims: "NDArray[np.int64]",
-    work: "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]",
-    kind: "tuple[NDArray[Any], NDArray[Any], bool]",
-    copies: bool,
-    found: "NDArray[np.float64]",
-) -> bool:
-    """Do tasks until none is left, as `_scan` does: add up squares, of numbers or of differences.
+def _squaring(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
+    """Return a loop that does tasks until none is left: it adds up squares, of numbers or of differences.
+
+    It is told of ``claims``, tensors, runs and tasks like `_scanning`'s, but with the address of a copy rather than a row,
+    0 where there is none; and of where to put the sum of each run. Numbers are: half precision is bfloat16, and whether to
+    write copies; otherwise numbers are taken from those that there are.
 
     Args:
-        claims: As above.
-        work: As above, with the address of a copy rather than a row; 0 where there is none.
-        kind: Empty arrays of the integers and of the type that bits are read as, and whether half precision is bfloat16.
-        copies: Write copies; otherwise numbers are taken from those that there are.
-        found: The sum of each run, in float64.
+        bits_type: How numbers are read.
+        values_type: What bits are read as.
     """
-    tensors, runs, tasks = work
-    bits_like, like, brain = kind
-    values, before = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
-    last = len(tasks) - 1
-    task = _next(claims)
-    while task < last:
-        for run in range(tasks[task], tasks[task + 1]):
-            size, offset = runs[run, 2], runs[run, 1] * bits_like.itemsize
-            address, copy = tensors[runs[run, 0], 0], tensors[runs[run, 0], 1]
-            bits = carray(_pointer(address + offset), (size,), bits_like.dtype)
-            kept = carray(_pointer(copy + offset), (size if copy else 0,), bits_like.dtype)
-            for start in range(0, size, _BLOCK):
-                stop = min(start + _BLOCK, size)
-                now = _values(bits[start:stop], brain, values)
-                if copies:
-                    kept[start:stop] = bits[start:stop]
-                if copies or not kept.size:
-                    found[run] += _square(now)
-                else:
-                    found[run] += _square_differences(now, _values(kept[start:stop], brain, before))
-        _through(claims, 1)
+
+    def squares(data: Any) -> None:
+        told = carray(data, (12,), np.int64)
+        claims, tasks = _row(told, 0, np.int64), _row(told, 3, np.int64)
+        tensors, runs = _rows(told, 1, 2, np.int64), _rows(told, 2, 3, np.int64)
+        found = _row(told, 4, np.float64)
+        brain, copies = told[10] > 0, told[11] > 0
+        bits_like, like = np.empty(0, bits_type), np.empty(0, values_type)
+        values, before = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
+        last = len(tasks) - 1
         task = _next(claims)
-    return _through(claims, 0) == last
+        while task < last:
+            for run in range(tasks[task], tasks[task + 1]):
+                size, offset = runs[run, 2], runs[run, 1] * bits_like.itemsize
+                address, copy = tensors[runs[run, 0], 0], tensors[runs[run, 0], 1]
+                bits = carray(_pointer(address + offset), (size,), bits_like.dtype)
+                kept = carray(_pointer(copy + offset), (size if copy else 0,), bits_like.dtype)
+                for start in range(0, size, _BLOCK):
+                    stop = min(start + _BLOCK, size)
+                    now = _values(bits[start:stop], brain, values)
+                    if copies:
+                        kept[start:stop] = bits[start:stop]
+                    if copies or not kept.size:
+                        found[run] += _square(now)
+                    else:
+                        found[run] += _square_differences(now, _values(kept[start:stop], brain, before))
+            _through(claims, 1)
+            task = _next(claims)
+
+    return squares
 
 
 @njit

@@ -1,12 +1,18 @@
 """What compiled loops read: tensors at addresses, cut into runs, and runs gathered into tasks."""
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nissa.kernels.openmp import together
+from nissa.kernels.scan import given
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+    from torch import Tensor
 
 _TASK = 2**21
 """Bytes of a task, about: a quarter of a millisecond or so, which is much more than waking a thread takes."""
@@ -24,21 +30,37 @@ class Work:
         self._tensors: list[tuple[int, int]] = []
         self._sizes: list[int] = []
 
-    def add(self, address: int, where: int, size: int) -> None:
-        """Have a tensor read.
+    def add(self, tensor: "Tensor", where: int) -> None:
+        """Have a tensor read, which must live until then.
 
         Args:
-            address: Of the first element.
-            where: What its results are put to, whatever the loop takes this for.
-            size: How many elements it has.
+            tensor: Its elements are all that is there from the first to the last.
+            where: What the loop is told of it besides.
         """
-        self._tensors.append((address, where))
-        self._sizes.append(size)
+        self._tensors.append((tensor.data_ptr(), where))
+        self._sizes.append(tensor.numel())
 
     def arrays(self) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
         """Return what :mod:`nissa.kernels.scan` is given."""
         tensors = np.array(self._tensors, dtype=np.int64).reshape(-1, 2)
         return tensors, *_plan(tuple(self._sizes), self._most)
+
+    def run(self, loop: Any, arrays: "Sequence[NDArray[Any]]", *numbers: int) -> None:
+        """Have a loop do all tasks, on as many threads as there are.
+
+        Args:
+            loop: Compiled.
+            arrays: What it is told of besides tensors, runs and tasks.
+            numbers: What it is told behind those.
+
+        Raises:
+            RuntimeError: Something is not done.
+        """
+        claims = np.zeros(2, dtype=np.int64)
+        told = given((claims, *self.arrays(), *arrays), *numbers)
+        together(loop.ctypes, told.__array_interface__["data"][0], self.tasks)
+        if claims[1] < self.tasks:
+            raise RuntimeError(f"Only {claims[1]} of {self.tasks} tasks were done.")
 
     @property
     def runs(self) -> int:
@@ -58,9 +80,7 @@ def _plan(sizes: tuple[int, ...], most: int) -> "tuple[NDArray[np.int64], NDArra
     Both depend on nothing else, so that what is added up is added in the same order every time.
     """
     runs = [
-        (tensor, first, min(most, size - first))
-        for tensor, size in enumerate(sizes)
-        for first in range(0, size, most)
+        (tensor, first, min(most, size - first)) for tensor, size in enumerate(sizes) for first in range(0, size, most)
     ]
     starts, room = [0], most
     for run, (_, _, size) in enumerate(runs):
