@@ -83,9 +83,9 @@ class _Compiled:
         from nissa.kernels import squares  # noqa: PLC0415 - it needs a compiler
 
         parts = [part for _, part in pairs]
-        if updates:
-            self._copies = squares.Copies(parts)
-        self._squares = squares.squares(parts, self._copies and self._copies.addresses(), write=updates)
+        self._copies = squares.Copies(parts) if updates else None
+        places = self._copies.addresses() if self._copies else None
+        self._squares = squares.squares(parts, places, write=updates)
 
     def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":
         """See `Weights.squares`; the copies are gone afterwards."""
@@ -97,7 +97,7 @@ class _Compiled:
         return torch.stack(columns, dim=1)
 
 
-def _changes(now: "Sequence[Tensor]", rows: "Sequence[int]", copies: "Copies") -> "Tensor":
+def _changes(now: "list[Tensor]", rows: "Sequence[int]", copies: "Copies") -> "Tensor":
     """Return the sums of squares of parameters less their copies."""
     from nissa.kernels.squares import squares  # noqa: PLC0415 - it needs a compiler
 

@@ -6,17 +6,16 @@ that training was given busy until then. So they are asked themselves, through t
 
 import ctypes
 import os
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nissa.kernels.cores import usable_cores
 
-Share = Callable[[int], object]
-"""A C function of an address, which does tasks as long as there are any that nobody has begun."""
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _state = {"forked": False}
 

@@ -102,15 +102,15 @@ def _rows(told: Any, index: int, columns: int, dtype: Any) -> Any:
 
 
 @njit
-def _next(claims: Any) -> int:
+def _next(claims: Any) -> Any:
     """Take the next task."""
     return _add(np.int64(claims.ctypes.data), np.int64(1))
 
 
 @njit
-def _through(claims: Any, number: int) -> int:
-    """Note that so many more tasks are done; return how many are, by all."""
-    return _add(np.int64(claims.ctypes.data) + 8, np.int64(number)) + number
+def _through(claims: Any) -> None:
+    """Note that one more task is done."""
+    _add(np.int64(claims.ctypes.data) + 8, np.int64(1))
 
 
 # Sums may be added up in any order, which lets them be vectorized; NaN and infinity keep their meaning.
@@ -346,7 +346,7 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
                 sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
                 if edges.size:
                     _put(local, packed, tensors[tensor, 1], columns)
-            _through(claims, 1)
+            _through(claims)
             task = _next(claims)
 
     return scan
@@ -424,7 +424,7 @@ def _squaring(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
                         found[run] += _square(now)
                     else:
                         found[run] += _square_differences(now, _values(kept[start:stop], brain, before))
-            _through(claims, 1)
+            _through(claims)
             task = _next(claims)
 
     return squares
