@@ -57,7 +57,8 @@ class Work:
             RuntimeError: Something is not done.
         """
         claims = np.zeros(2, dtype=np.int64)
-        told = given((claims, *self.arrays(), *arrays), *numbers)
+        there = claims, *self.arrays(), *arrays  # held until the end: the loop knows nothing but addresses
+        told = given(there, *numbers)
         together(loop.ctypes, told.__array_interface__["data"][0], self.tasks)
         if claims[1] < self.tasks:
             raise RuntimeError(f"Only {claims[1]} of {self.tasks} tasks were done.")

@@ -92,6 +92,13 @@ def test_the_same_numbers_give_the_same_bits_on_any_number_of_threads(
     assert asked == [2, 2, 2, 3, 3, 3]
 
 
+def test_a_model_of_many_parameters_is_read_again_and_again() -> None:
+    tensors = [spread(size, seed=size) for size in range(1, 2000)] + [spread(LONG)]
+    rows = [cpu.measure(tensors, LAYOUT, THRESHOLDS) for _ in range(20)]
+    assert all(torch.equal(rows[0], each) for each in rows)
+    agrees(cpu.measure, tensors)
+
+
 def test_tasks_are_alike_in_size_and_leave_nothing_out() -> None:
     sizes = (3, 0, 10, 25, 4, 4, 4, 1)
     runs, tasks = _plan(sizes, 10)
