@@ -1,5 +1,6 @@
 """Sums of squares of tensors on a CPU and of their change, by compiled loops: the counterpart of `torch._foreach_norm`."""
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,8 +31,8 @@ class Copies:
     """
 
     def __init__(self, tensors: "Sequence[Tensor]") -> None:
-        lines = [0, *(-(-tensor.nbytes // _LINE) for tensor in tensors)]
-        self._starts: list[int] = (np.cumsum(lines) * _LINE).tolist()
+        lines = (-(-tensor.nbytes // _LINE) for tensor in tensors)
+        self._starts = [_LINE * line for line in accumulate(lines, initial=0)]
         self._kinds = [(tensor.dtype, tensor.shape) for tensor in tensors]
         self._memory = np.empty(self._starts[-1], dtype=np.uint8)
 
