@@ -7,7 +7,7 @@ Several threads may be in a loop at once. Work is a list of runs, cut into tasks
 atomic addition, without the interpreter's lock. Floating-point results are written per run, so that they do not depend on
 who did which.
 
-Only :func:`compiled` is for others. What is cached on disk is renewed when this file changes, so all that is compiled
+Only :func:`compiled` and :func:`given` are for others. What is cached on disk is renewed when this file changes, so all that is compiled
 stands here.
 """
 
