@@ -5,14 +5,15 @@ import sys
 import threading
 from collections.abc import Callable
 from math import exp
-from pathlib import Path
 from time import clock_gettime_ns, perf_counter_ns, process_time_ns
 from typing import Final
 
+from nissa.kernels.cores import usable_cores
+
+__all__ = ["OURS", "Background", "thread_times", "usable_cores"]
+
 OURS: Final = ("nissa-", "Otel")
 """How the names of our threads begin, and those of the SDK that export for us."""
-
-_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 _REFRESH: Final = 250_000_000
 """Nanoseconds between two looks at the threads."""
@@ -102,20 +103,6 @@ def thread_times() -> dict[int, int]:
             except OSError:  # it has ended
                 continue
     return found
-
-
-def usable_cores(quota: Path = _QUOTA) -> float:
-    """Return how many cores this process may use; a container's quota may be a fraction.
-
-    Args:
-        quota: File in which the kernel tells it, as microseconds of processor time in so many microseconds.
-    """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    try:
-        allowed, period = map(int, quota.read_text().split())
-    except (OSError, ValueError):  # no such file, or no quota
-        return cores
-    return min(cores, allowed / period)
 
 
 def _load() -> float:

@@ -5,27 +5,38 @@ from typing import TYPE_CHECKING
 import torch
 
 from nissa.distributed.sharding import locals_of
+from nissa.kernels import kernel_for, reference
+from nissa.kernels.memory import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
+    from nissa.kernels.squares import Copies
+
 
 class Weights:
     """Norms of parameters before a step, and after it those of their change.
+
+    Parameters in memory of the CPU are read by the compiled kernel where there is one, all others by torch.
 
     Args:
         parameters: All that the step may use.
         updates: Keep a copy of them, to see how far they move.
     """
 
-    def __init__(self, parameters: "Sequence[torch.Tensor]", *, updates: bool) -> None:
-        parameters, here = _here(parameters)
-        self._norms = dict(zip(map(id, parameters), _norms(here), strict=True))
-        self._copies = (
-            {id(parameter): part.clone() for parameter, part in zip(parameters, here, strict=True)} if updates else {}
-        )
+    def __init__(self, parameters: "Sequence[Tensor]", *, updates: bool) -> None:
+        self._updates = updates
+        pairs = _here(parameters)
+        direct = [is_plain(part) and _is_compiled() for _, part in pairs]
+        self._compiled = _Compiled([pair for pair, so in zip(pairs, direct, strict=True) if so], updates=updates)
+        rest = [pair for pair, so in zip(pairs, direct, strict=True) if not so]
+        here = [part for _, part in rest]
+        self._norms = dict(zip((id(whole) for whole, _ in rest), _norms(here), strict=True))
+        self._copies = {id(whole): part.clone() for whole, part in rest} if updates else {}
 
-    def squares(self, parameters: "Sequence[torch.Tensor]") -> torch.Tensor:
+    def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":
         """Return the squared norm of each parameter's part on this rank, and that of its change where it was kept.
 
         Args:
@@ -34,23 +45,81 @@ class Weights:
         Returns:
             float64 of shape ``(len(parameters), 1)``, or ``(len(parameters), 2)`` with the change.
         """
+        rest = [parameter for parameter in parameters if id(parameter) in self._norms]
+        if len(rest) == len(parameters):
+            return self._by_torch(rest)
+        direct = [parameter for parameter in parameters if id(parameter) not in self._norms]
+        columns = self._compiled.squares(direct)
+        if not rest:
+            return columns
+        found = columns.new_empty((len(parameters), columns.shape[1]))
+        by_torch = torch.tensor([id(parameter) in self._norms for parameter in parameters])
+        found[by_torch], found[~by_torch] = self._by_torch(rest), columns
+        return found
+
+    def _by_torch(self, parameters: "Sequence[Tensor]") -> "Tensor":
         columns = [torch.stack([self._norms[id(parameter)] for parameter in parameters])]
-        if self._copies:
+        if self._updates:
             before = [self._copies.pop(id(parameter)) for parameter in parameters]
             # In place, since the copies are ours and the step is over.
-            torch._foreach_sub_(before, _here(parameters)[1])
+            torch._foreach_sub_(before, [part for _, part in _here(parameters)])
             columns.append(torch.stack(_norms(before)))
         return torch.stack(columns, dim=1).square()
 
 
-def _here(parameters: "Sequence[torch.Tensor]") -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return the parameters that this rank has anything of, and what it has."""
+class _Compiled:
+    """The part of it that the compiled kernel does.
+
+    Args:
+        pairs: Parameters, and what this rank has of each.
+        updates: Keep a copy.
+    """
+
+    def __init__(self, pairs: "Sequence[tuple[Tensor, Tensor]]", *, updates: bool) -> None:
+        self._rows = {id(whole): row for row, (whole, _) in enumerate(pairs)}
+        self._copies: Copies | None = None
+        if not pairs:
+            return
+        from nissa.kernels import squares  # noqa: PLC0415 - it needs a compiler
+
+        parts = [part for _, part in pairs]
+        self._copies = squares.Copies(parts) if updates else None
+        places = self._copies.addresses() if self._copies else None
+        self._squares = squares.squares(parts, places, write=updates)
+
+    def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":
+        """See `Weights.squares`; the copies are gone afterwards."""
+        rows = [self._rows[id(parameter)] for parameter in parameters]
+        columns = [torch.from_numpy(self._squares[rows])]
+        if self._copies is not None:
+            columns.append(_changes([part for _, part in _here(parameters)], rows, self._copies))
+            self._copies = None
+        return torch.stack(columns, dim=1)
+
+
+def _changes(now: "list[Tensor]", rows: "Sequence[int]", copies: "Copies") -> "Tensor":
+    """Return the sums of squares of parameters less their copies."""
+    from nissa.kernels.squares import squares  # noqa: PLC0415 - it needs a compiler
+
+    if all(is_plain(part) and copies.is_of(row, part) for part, row in zip(now, rows, strict=True)):
+        places = copies.addresses()
+        return torch.from_numpy(squares(now, [places[row] for row in rows]))
+    before = [copies.tensor(row) for row in rows]  # a step may put other memory into a parameter
+    torch._foreach_sub_(before, now)
+    return torch.stack(_norms(before)).square()
+
+
+def _is_compiled() -> bool:
+    return kernel_for("cpu") is not reference.measure
+
+
+def _here(parameters: "Sequence[Tensor]") -> "list[tuple[Tensor, Tensor]]":
+    """Return the parameters that this rank has anything of, and what it has of each."""
     parts = locals_of([(parameter, parameter) for parameter in parameters])
-    pairs = [(whole, part.tensor) for whole, part in zip(parameters, parts, strict=True) if part.tensor is not None]
-    return [whole for whole, _ in pairs], [part for _, part in pairs]
+    return [(whole, part.tensor) for whole, part in zip(parameters, parts, strict=True) if part.tensor is not None]
 
 
-def _norms(tensors: "Sequence[torch.Tensor]") -> list[torch.Tensor]:
+def _norms(tensors: "Sequence[Tensor]") -> "list[Tensor]":
     """Return L2 norms as float64 scalars; NaN and infinity pass through."""
     reals = [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in tensors]
     # What `torch.nn.utils.get_total_norm` is made of; one launch for many tensors.

@@ -1,28 +1,31 @@
 """The kernel for tensors on a CPU: one pass over each, compiled by numba (the extra ``cpu``).
 
 It agrees with :mod:`nissa.kernels.reference` exactly in counts and extremes, and in sums to rounding: they are float64,
-added up per block, and then over blocks. It runs on the calling thread alone, which leaves the other cores to training,
-and adds in the same order every time.
+added up per block, then over the blocks of a run, then over runs. Which runs there are depends on sizes alone, so that the
+same gradients give the same bits, however many threads there are.
 
 A call is one compiled loop per dtype over addresses, so that a small tensor costs little. The bucket of an element comes
 from a table of cells, which are ranges of the bits of a magnitude: the entry of a cell is such that adding it to the bits
 carries into the upper bits exactly where the element is above the edge in its cell, which makes them the bucket.
 """
 
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import inf, nextafter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from nissa.kernels import reference, scan
+from nissa.kernels import reference
+from nissa.kernels.fallback import Contained
 from nissa.kernels.formats import FORMATS, entries
-from nissa.kernels.memory import fills_its_memory, size, stored
+from nissa.kernels.loops import loops
+from nissa.kernels.memory import fills_its_memory, is_plain, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
+from nissa.kernels.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 _COPIED = 2**18
 _FINITE, _ZEROS, _VANISHING, _EXPLODING = range(4)
 _EMPTY = (0.0, 0.0, 0.0, inf, -inf)
+_COLUMNS = int(Column.UNDERFLOW), int(Column.OVERFLOW), int(Column.BUCKETS)
 
 
 def prepare() -> "Kernel":
@@ -43,7 +47,7 @@ def prepare() -> "Kernel":
     Raises:
         Exception: Whatever numba raises where it cannot compile.
     """
-    _scan()
+    loops()
     return measure
 
 
@@ -63,17 +67,29 @@ def measure(
     Returns:
         int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
     """
-    there = [stored(tensor, scale).resolve_neg() for tensor in tensors]
+    return _contained(tensors, layout, thresholds, scale)
+
+
+def _measure(
+    tensors: "Sequence[Tensor]", layout: Layout, thresholds: Thresholds, scale: "Tensor | None" = None
+) -> "Tensor":
+    there = [
+        tensor if scale is None and is_plain(tensor) else stored(tensor, scale).resolve_neg() for tensor in tensors
+    ]
     if not all(map(_readable, there)):
         return reference.measure(tensors, layout, thresholds, scale)
     pass_ = _Pass(len(tensors), layout, thresholds)
-    sizes = [size(tensor) for tensor in tensors]
-    for row, (tensor, number) in enumerate(zip(there, sizes, strict=True)):
-        pass_.add(row, tensor)
-        if number > tensor.numel():
-            pass_.add_zeros(row, number - tensor.numel())
+    sizes = []
+    for row, (tensor, real) in enumerate(zip(tensors, there, strict=True)):
+        sizes.append(real.numel() if real is tensor else size(tensor))
+        pass_.add(row, real)
+        if sizes[-1] > real.numel():
+            pass_.add_zeros(row, sizes[-1] - real.numel())
     pass_.flush()
     return torch.from_numpy(pass_.pack(np.array(sizes, dtype=np.int64)))
+
+
+_contained = Contained(_measure, "The compiled kernel for CPUs")
 
 
 class _Pass:
@@ -88,12 +104,12 @@ class _Pass:
     def __init__(self, rows: int, layout: Layout, thresholds: Thresholds) -> None:
         self._layout = layout
         self._thresholds = thresholds
-        self._work: dict[torch.dtype, list[tuple[int, int, int]]] = {}
+        self._work: dict[torch.dtype, Work] = {}
         self._copies: list[Tensor] = []
         self._copied = 0
         self._reduced = np.tile(np.array(_EMPTY), (rows, 1))
         self._counts = np.zeros((rows, 4), dtype=np.int64)
-        self._histogram = np.zeros((rows, layout.buckets.size + 2 if layout.buckets else 1), dtype=np.int64)
+        self._packed = np.zeros((rows, layout.width), dtype=np.int64)
 
     def add(self, row: int, tensor: "Tensor") -> None:
         """Have a tensor read, which must live until :meth:`flush`."""
@@ -111,37 +127,46 @@ class _Pass:
     def add_zeros(self, row: int, number: int) -> None:
         """Count zeros that are not stored."""
         self._counts[row] += np.array([1, 1, self._thresholds.vanishing > 0, 0]) * number
-        self._histogram[row, 0] += number
+        if self._layout.buckets:
+            self._packed[row, Column.UNDERFLOW] += number
         self._reduced[row, 3] = min(self._reduced[row, 3], 0.0)
         self._reduced[row, 4] = max(self._reduced[row, 4], 0.0)
 
     def _read(self, row: int, tensor: "Tensor") -> None:
         if tensor.numel():
-            self._work.setdefault(tensor.dtype, []).append((row, tensor.data_ptr(), tensor.numel()))
+            work = self._work.get(tensor.dtype)
+            if work is None:
+                work = self._work[tensor.dtype] = Work(tensor.dtype.itemsize)
+            work.add(tensor, row)
 
     def flush(self) -> None:
         """Read what was added."""
-        found = (self._reduced, self._counts, self._histogram)
         for dtype, work in self._work.items():
-            _scan()(np.array(work, dtype=np.int64), *_tables(self._layout, self._thresholds, dtype), found)
+            self._scan(work, _tables(self._layout, self._thresholds, dtype))
         self._work.clear()
         self._copies.clear()
         self._copied = 0
 
+    def _scan(self, work: Work, tables: "_Tables") -> None:
+        arrays = work.arrays()
+        sums, counts = np.zeros((work.runs, 5)), np.zeros((work.runs, 4), dtype=np.int64)
+        told = *tables.arrays, sums, counts, self._packed
+        work.run(loops().scan[tables.bits], told, *tables.numbers, self._layout.width, *_COLUMNS)
+        loops().gather(arrays, (sums, counts), (self._reduced, self._counts))
+
     def pack(self, sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """Return the rows of tensors that have these sizes."""
-        reduced, counts, histogram = self._reduced, self._counts, self._histogram
-        packed = np.zeros((len(sizes), self._layout.width), dtype=np.int64)
+        reduced, counts, packed = self._reduced, self._counts, self._packed
         packed[:, Column.COUNT] = sizes
         packed[:, Column.NONFINITE] = sizes - counts[:, _FINITE]
         packed[:, Column.ZEROS : Column.EXPLODING + 1] = counts[:, _ZEROS:]
         if self._layout.buckets:
-            packed[:, Column.UNDERFLOW] = histogram[:, 0] - counts[:, _ZEROS]
-            packed[:, Column.OVERFLOW] = histogram[:, -1] - packed[:, Column.NONFINITE]
-            packed[:, Column.BUCKETS :] = histogram[:, 1:-1]
+            packed[:, Column.UNDERFLOW] -= counts[:, _ZEROS]
+            packed[:, Column.OVERFLOW] -= packed[:, Column.NONFINITE]
         reduced[counts[:, _FINITE] == 0, 3:] = np.nan
-        floats = np.column_stack((reduced, np.maximum(reduced[:, 4], -reduced[:, 3])))
-        packed[:, Column.TOTAL : Column.BUCKETS] = floats.view(np.int64)
+        floats = packed.view(np.float64)[:, Column.TOTAL : Column.BUCKETS]
+        floats[:, :5] = reduced
+        np.maximum(reduced[:, 4], -reduced[:, 3], out=floats[:, 5])
         return packed
 
 
@@ -157,10 +182,9 @@ def _readable(tensor: "Tensor") -> bool:
 class _Tables(NamedTuple):
     """What :mod:`nissa.kernels.scan` is told of a dtype and its edges, in the order of its arguments."""
 
-    limits: "NDArray[Any]"
-    like: "NDArray[Any]"
-    brain: bool
-    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64]]"
+    bits: type[Any]
+    arrays: "tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]"
+    numbers: tuple[bool, int, bool]
 
 
 @lru_cache(maxsize=16)
@@ -177,23 +201,4 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
     kept = np.dtype(np.int64 if form.bits is np.int64 else np.int32)
     fits = added is not None and (kept.itemsize > 4 or bool(np.all(added == added.astype(kept))))  # noqa: PLR2004
     table = np.empty(0, dtype=kept) if added is None or not fits else added.astype(kept)
-    return _Tables(limits, np.empty(0, dtype=form.values), form.brain, (shift, fits, table, edges))
-
-
-@cache
-def _scan() -> "Callable[..., None]":
-    """Return the loop, compiled, and kept on disk if any folder can be written."""
-    try:
-        kept = scan.compiled(cache=True)
-        _compile(kept)
-    except (OSError, RuntimeError):
-        kept = scan.compiled(cache=False)
-        _compile(kept)
-    return kept
-
-
-def _compile(loop: "Callable[..., None]") -> None:
-    """Have a loop compiled for every dtype, by reading nothing."""
-    work, found = np.empty((0, 3), dtype=np.int64), (np.empty((0, 5)), *(np.empty((0, 4), dtype=np.int64),) * 2)
-    for dtype in FORMATS:
-        loop(work, *_tables(Layout(), Thresholds(), dtype), found)
+    return _Tables(form.bits, (limits, table, edges), (form.brain, shift, fits))

@@ -4,8 +4,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nissa.kernels.formats import FORMATS
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+
+
+def is_plain(tensor: "Tensor") -> bool:
+    """Tell whether a tensor can be read at its address on the CPU as it is, element after element."""
+    return (
+        type(tensor) in _PLAIN
+        and tensor.is_cpu
+        and tensor.dtype in FORMATS
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and (tensor.data_ptr() != 0 or not tensor.numel())
+    )
 
 
 def stored(tensor: "Tensor", scale: "Tensor | None" = None) -> "Tensor":

@@ -1,22 +1,26 @@
-"""The compiled part of :mod:`nissa.kernels.cpu`: loops over numbers at addresses.
+"""The compiled part of :mod:`nissa.kernels.cpu` and :mod:`nissa.kernels.squares`: loops over numbers at addresses.
 
 Numbers are read as their bits. Those of a magnitude are an integer that ascends with it, so every comparison is one of
 integers: exact, the same for subnormals, and with infinities and NaN above all the rest.
 
-Only :func:`compiled` is for others. What is cached on disk is renewed when this file changes, so all that is compiled
+Several threads may be in a loop at once. Work is a list of runs, cut into tasks, and each thread takes the next task by an
+atomic addition, without the interpreter's lock. Floating-point results are written per run, so that they do not depend on
+who did which.
+
+Only :func:`compiled` and :func:`given` are for others. What is cached on disk is renewed when this file changes, so all that is compiled
 stands here.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.numpy_support import carray
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,11 +28,25 @@ if TYPE_CHECKING:
 _BLOCK = 2048
 # Neighbours are often in the same bucket: four histograms keep an increment from waiting for the one before.
 _HISTOGRAMS = 4
-_SMALLEST_NORMAL = 0x400  # bits of float16
+_SMALLEST_NORMAL, _INFINITE = 0x400, 0x7C00  # bits of float16
 
 
-def compiled(*, cache: bool) -> "Callable[..., None]":
-    """Return :func:`_scan`, to be compiled when it is first called with arrays of a type.
+# From so many numbers of half precision on, it is faster to count each of the 65,536 there are.
+_MANY = 2**16
+_HALVES = 2**16
+_HALF = 2  # bytes
+
+
+class Loops(NamedTuple):
+    """What is compiled: C functions by the type of bits, and what is called from Python."""
+
+    scan: "dict[type[Any], Any]"
+    squares: "dict[type[Any], Any]"
+    gather: "Callable[..., None]"
+
+
+def compiled(*, cache: bool) -> Loops:
+    """Return the loops, compiled but for the last.
 
     Args:
         cache: Keep the machine code on disk, beside this file or in the user's cache folder.
@@ -36,8 +54,19 @@ def compiled(*, cache: bool) -> "Callable[..., None]":
     Raises:
         RuntimeError: It shall be kept, and no such folder can be written.
     """
-    jitted: Callable[..., None] = njit(nogil=True, cache=cache)(_scan)
-    return jitted
+    types_ = {np.int64: np.float64, np.int32: np.float32, np.int16: np.float32}
+    share = cfunc("void(voidptr)", cache=cache)
+    return Loops(
+        {bits: share(_scanning(bits, values)) for bits, values in types_.items()},
+        {bits: share(_squaring(bits, values)) for bits, values in types_.items()},
+        njit(nogil=True, cache=cache)(_gather),
+    )
+
+
+def given(arrays: "Sequence[NDArray[Any]]", *numbers: int) -> "NDArray[np.int64]":
+    """Return what a loop is told: the address and size of arrays, which must live, and then some numbers."""
+    told = [each for array in arrays for each in (array.__array_interface__["data"][0], array.size)]
+    return np.array([*told, *numbers], dtype=np.int64)
 
 
 def _typed_pointer(_context: Any, _address: Any) -> Any:
@@ -47,7 +76,41 @@ def _typed_pointer(_context: Any, _address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
+def _typed_add(_context: Any, _address: Any, _number: Any) -> Any:
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, number = arguments
+        return builder.atomic_rmw("add", builder.inttoptr(address, number.type.as_pointer()), number, "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
 _pointer: Any = intrinsic(_typed_pointer)  # an address as a pointer
+_add: Any = intrinsic(_typed_add)  # to an int64 at an address, at once; what was there
+
+
+@njit
+def _row(told: Any, index: int, dtype: Any) -> Any:
+    """Return one of the arrays that a loop is told of."""
+    return carray(_pointer(told[2 * index]), (told[2 * index + 1],), dtype)
+
+
+@njit
+def _rows(told: Any, index: int, columns: int, dtype: Any) -> Any:
+    """Return one of them, as rows of so many columns."""
+    size = told[2 * index + 1]
+    return carray(_pointer(told[2 * index]), (size // columns, columns), dtype)
+
+
+@njit
+def _next(claims: Any) -> Any:
+    """Take the next task."""
+    return _add(np.int64(claims.ctypes.data), np.int64(1))
+
+
+@njit
+def _through(claims: Any) -> None:
+    """Note that one more task is done."""
+    _add(np.int64(claims.ctypes.data) + 8, np.int64(1))
 
 
 # Sums may be added up in any order, which lets them be vectorized; NaN and infinity keep their meaning.
@@ -111,7 +174,7 @@ def _search(bits: Any, mask: Any, edges: Any, histogram: Any) -> None:
 
 @njit
 def _decode(bits: Any, brain: bool, singles: Any, values: Any) -> None:
-    """Write the float32 values of a block of bfloat16 or float16; those that are not finite are of no matter.
+    """Write the float32 values of a block of bfloat16 or float16.
 
     Args:
         bits: int16.
@@ -125,7 +188,8 @@ def _decode(bits: Any, brain: bool, singles: Any, values: Any) -> None:
         return
     for i in range(bits.size):
         magnitude = np.int32(bits[i]) & 0x7FFF
-        singles[i] = (magnitude << 13) + (112 << 23)
+        # The upper exponent is that of infinity and NaN.
+        singles[i] = (magnitude << 13) + ((112 if magnitude < _INFINITE else 224) << 23)
     for i in range(bits.size):
         magnitude = np.int32(bits[i]) & 0x7FFF
         # A subnormal is its integer times the smallest one. A float32 that is subnormal never occurs on the way.
@@ -134,65 +198,243 @@ def _decode(bits: Any, brain: bool, singles: Any, values: Any) -> None:
 
 
 @njit
+def _tally(bits: Any, tallies: Any) -> None:
+    """Count how often each number of half precision occurs."""
+    one, other = tallies[0], tallies[1]
+    whole = bits.size // 2 * 2
+    for i in range(0, whole, 2):
+        one[np.uint16(bits[i])] += 1
+        other[np.uint16(bits[i + 1])] += 1
+    for i in range(whole, bits.size):
+        one[np.uint16(bits[i])] += 1
+
+
+@njit
+def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, found: Any, scratch: Any) -> Any:
+    """Add what was tallied, and forget it; return the extremes as ordered integers."""
+    mask, infinite, vanishing, exploding = limits[0], limits[1], limits[3], limits[4]
+    _shift, cells, entries, edges = table
+    sums, counts, local = found
+    block, values = scratch
+    least, most = np.int64(mask), ~np.int64(mask)
+    for start in range(0, _HALVES, _BLOCK):
+        numbers = tallies[0, start : start + _BLOCK]
+        others = tallies[1, start : start + _BLOCK]
+        seen = 0
+        for i in range(_BLOCK):
+            numbers[i] += others[i]
+            seen += numbers[i]
+        if not seen:
+            continue
+        for i in range(_BLOCK):
+            block[i] = np.int16(start + i)
+        _decode(block, brain, values.view(np.int32), values)
+        for i in range(_BLOCK):
+            number = np.int64(numbers[i])
+            if not number:
+                continue
+            magnitude = np.int64(block[i]) & np.int64(mask)
+            if magnitude < infinite:
+                value = np.float64(values[i])
+                sums[0] += number * value
+                sums[1] += number * abs(value)
+                sums[2] += number * (value * value)
+                counts[0] += number
+                counts[1] += number if magnitude == 0 else 0
+                counts[2] += number if magnitude <= vanishing else 0
+                counts[3] += number if magnitude > exploding else 0
+                ordered = np.int64(block[i]) ^ ((np.int64(block[i]) >> 15) & np.int64(mask))
+                least, most = min(least, ordered), max(most, ordered)
+            if edges.size and cells:
+                local[magnitude + entries[magnitude]] += number
+            elif edges.size:
+                local[np.searchsorted(edges, magnitude)] += number
+        numbers[:] = 0
+        others[:] = 0
+    return least, most
+
+
+@njit
 def _value(ordered: int, limits: Any, brain: bool, like: Any) -> float:
     """Return the number that an ordered integer stands for."""
     bits = np.empty(1, limits.dtype)
     bits[0] = ordered ^ ((ordered >> limits[2]) & limits[0])
-    if bits.itemsize > 2:  # noqa: PLR2004 - the bytes of half precision
+    if bits.itemsize > _HALF:
         return np.float64(bits.view(like.dtype)[0])
     values = np.empty(1, np.float32)
     _decode(bits, brain, values.view(np.int32), values)
     return np.float64(values[0])
 
 
-def _scan(
-    work: "NDArray[np.int64]",
-    limits: "NDArray[Any]",
-    like: "NDArray[Any]",
-    brain: bool,
-    table: "tuple[int, bool, NDArray[Any], NDArray[np.int64]]",
-    found: "tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]",
-) -> None:
-    """Add runs of numbers to the statistics of their rows.
+@njit
+def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
+    """Add the counts of a run to the buckets of its row, where other threads may be adding, and forget them."""
+    underflow, overflow, first = columns
+    here = np.int64(packed.ctypes.data) + 8 * row * packed.shape[1]
+    last = local.shape[1] - 1
+    for i in range(last + 1):
+        number = np.int64(local[0, i]) + local[1, i] + local[2, i] + local[3, i]
+        if number:
+            column = underflow if i == 0 else overflow if i == last else first + i - 1
+            _add(here + 8 * column, number)
+    local[:] = 0
+
+
+def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
+    """Return a loop that does tasks until none is left: it adds runs of numbers to the statistics of their rows.
+
+    It is told of ``claims``: two zeros in the beginning, how many tasks were begun, and how many are done; of the address
+    and row of each tensor; of tensor, first element and size of each of N runs; of the first run of each task, and N; of
+    ``limits``: integers of the size of a number, the bits of magnitude, those of infinity, how far to shift the sign, up to
+    which magnitude an element vanishes and above which it explodes; of the entries of cells and the bits of edges; of
+    where to put three sums, minimum and maximum of each run; its finite, zero, vanishing and exploding elements; and of
+    packed rows. Numbers are: half precision is bfloat16, how far to shift bits to get a cell, whether cells suffice, the
+    width of packed rows, and their columns for what is not above the first edge, for what is above the last, and for the
+    first bucket, which are not touched where there is no edge.
 
     Args:
-        work: Shape ``(N, 3)``: row, address and size of each run.
-        limits: Integers of the size of a number: the bits of magnitude, those of infinity, how far to shift the sign,
-            up to which magnitude an element vanishes and above which it explodes.
-        like: An empty array of the type that bits are read as; float32 for half precision, which is decoded first.
-        brain: Half precision is bfloat16.
-        table: How far to shift bits to get a cell, whether cells suffice, entries of cells, and the bits of edges.
-        found: Shape ``(P, 5)``: the three sums, minimum and maximum. Shape ``(P, 4)``: finite, zeros, vanishing, exploding.
-            Shape ``(P, E + 1)``: elements between edges; not touched where there is no edge.
+        bits_type: How numbers are read.
+        values_type: What bits are read as; float32 for half precision, which is decoded first.
     """
-    shift, cells, entries, edges = table
-    reduced, counts, histogram = found
-    local = np.zeros((_HISTOGRAMS, histogram.shape[1]), np.int64)
-    values = np.empty(_BLOCK, like.dtype)
-    singles = values.view(np.int32)
-    for run in range(len(work)):
-        row, size = work[run, 0], work[run, 2]
-        bits = carray(_pointer(work[run, 1]), (size,), limits.dtype)
-        floats = carray(_pointer(work[run, 1]), (size,), like.dtype)
-        least, most = np.int64(limits[0]), ~np.int64(limits[0])
-        for start in range(0, size, _BLOCK):
-            stop = min(start + _BLOCK, size)
-            block = bits[start:stop]
-            if block.itemsize > 2:  # noqa: PLR2004 - the bytes of half precision
-                these = floats[start:stop]
-            else:
-                these = values[: stop - start]
-                _decode(block, brain, singles, these)
-            low, high = _reduce(block, these, limits, reduced[row], counts[row])
-            least, most = min(least, low), max(most, high)
-            if edges.size and cells:
-                _count(block, limits[0], shift, entries, local)
-            elif edges.size:
-                _search(block, limits[0], edges, local[0])
-        if least <= most:
-            reduced[row, 3] = min(reduced[row, 3], _value(least, limits, brain, like))
-            reduced[row, 4] = max(reduced[row, 4], _value(most, limits, brain, like))
-        if edges.size:
-            for i in range(_HISTOGRAMS):
-                histogram[row] += local[i]
-            local[:] = 0
+    entries_type = np.int64 if bits_type is np.int64 else np.int32
+
+    def scan(data: Any) -> None:
+        told = carray(data, (27,), np.int64)
+        claims, tasks = _row(told, 0, np.int64), _row(told, 3, np.int64)
+        tensors, runs = _rows(told, 1, 2, np.int64), _rows(told, 2, 3, np.int64)
+        limits, edges = _row(told, 4, bits_type), _row(told, 6, np.int64)
+        entries = _row(told, 5, entries_type)
+        sums, counts = _rows(told, 7, 5, np.float64), _rows(told, 8, 4, np.int64)
+        packed = _rows(told, 9, told[23], np.int64)
+        brain, shift, cells, columns = told[20] > 0, told[21], told[22] > 0, (told[24], told[25], told[26])
+        table = shift, cells, entries, edges
+        like = np.empty(0, values_type)
+        local = np.zeros((_HISTOGRAMS, edges.size + 1), np.int32)
+        values = np.empty(_BLOCK, like.dtype)
+        singles = values.view(np.int32)
+        scratch = np.empty(_BLOCK, np.int16), np.empty(_BLOCK, np.float32)
+        half = limits.itemsize == _HALF
+        tallies = np.zeros((2, _HALVES if half and np.any(runs[:, 2] >= _MANY) else 0), np.int32)
+        last = len(tasks) - 1
+        task = _next(claims)
+        while task < last:
+            for run in range(tasks[task], tasks[task + 1]):
+                tensor, first, size = runs[run, 0], runs[run, 1], runs[run, 2]
+                address = tensors[tensor, 0] + first * limits.itemsize
+                bits = carray(_pointer(address), (size,), limits.dtype)
+                floats = carray(_pointer(address), (size,), like.dtype)
+                least, most = np.int64(limits[0]), ~np.int64(limits[0])
+                if half and size >= _MANY:
+                    _tally(bits, tallies)
+                    least, most = _weigh(tallies, limits, brain, table, (sums[run], counts[run], local[0]), scratch)
+                    size = 0
+                for start in range(0, size, _BLOCK):
+                    stop = min(start + _BLOCK, size)
+                    block = bits[start:stop]
+                    if half:
+                        these = values[: stop - start]
+                        _decode(block, brain, singles, these)
+                    else:
+                        these = floats[start:stop]
+                    low, high = _reduce(block, these, limits, sums[run], counts[run])
+                    least, most = min(least, low), max(most, high)
+                    if edges.size and cells:
+                        _count(block, limits[0], shift, entries, local)
+                    elif edges.size:
+                        _search(block, limits[0], edges, local[0])
+                sums[run, 3] = _value(least, limits, brain, like) if least <= most else np.inf
+                sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
+                if edges.size:
+                    _put(local, packed, tensors[tensor, 1], columns)
+            _through(claims)
+            task = _next(claims)
+
+    return scan
+
+
+def _gather(
+    work: "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]",
+    found: "tuple[NDArray[np.float64], NDArray[np.int64]]",
+    into: "tuple[NDArray[np.float64], NDArray[np.int64]]",
+) -> None:
+    """Add what was found in runs to what their rows have, in the order of runs."""
+    tensors, runs, _tasks = work
+    for run in range(len(runs)):
+        row = tensors[runs[run, 0], 1]
+        of_run, of_row = found[0][run], into[0][row]
+        for i in range(3):
+            of_row[i] += of_run[i]
+        of_row[3] = min(of_row[3], of_run[3])
+        of_row[4] = max(of_row[4], of_run[4])
+        for i in range(4):
+            into[1][row, i] += found[1][run, i]
+
+
+@njit(fastmath={"reassoc", "nsz"})
+def _square(values: Any) -> float:
+    total = 0.0
+    for i in range(values.size):
+        total += np.float64(values[i]) * np.float64(values[i])
+    return total
+
+
+@njit(fastmath={"reassoc", "nsz"})
+def _square_differences(values: Any, others: Any) -> float:
+    total = 0.0
+    for i in range(values.size):
+        difference = np.float64(values[i]) - np.float64(others[i])
+        total += difference * difference
+    return total
+
+
+def _squaring(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
+    """Return a loop that does tasks until none is left: it adds up squares, of numbers or of differences.
+
+    It is told of ``claims``, tensors, runs and tasks like `_scanning`'s, but with the address of a copy rather than a row,
+    0 where there is none; and of where to put the sum of each run. Numbers are: half precision is bfloat16, and whether to
+    write copies; otherwise numbers are taken from those that there are.
+
+    Args:
+        bits_type: How numbers are read.
+        values_type: What bits are read as.
+    """
+
+    def squares(data: Any) -> None:
+        told = carray(data, (12,), np.int64)
+        claims, tasks = _row(told, 0, np.int64), _row(told, 3, np.int64)
+        tensors, runs = _rows(told, 1, 2, np.int64), _rows(told, 2, 3, np.int64)
+        found = _row(told, 4, np.float64)
+        brain, copies = told[10] > 0, told[11] > 0
+        bits_like, like = np.empty(0, bits_type), np.empty(0, values_type)
+        values, before = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
+        last = len(tasks) - 1
+        task = _next(claims)
+        while task < last:
+            for run in range(tasks[task], tasks[task + 1]):
+                size, offset = runs[run, 2], runs[run, 1] * bits_like.itemsize
+                address, copy = tensors[runs[run, 0], 0], tensors[runs[run, 0], 1]
+                bits = carray(_pointer(address + offset), (size,), bits_like.dtype)
+                kept = carray(_pointer(copy + offset), (size if copy else 0,), bits_like.dtype)
+                for start in range(0, size, _BLOCK):
+                    stop = min(start + _BLOCK, size)
+                    now = _values(bits[start:stop], brain, values)
+                    if copies:
+                        kept[start:stop] = bits[start:stop]
+                    if copies or not kept.size:
+                        found[run] += _square(now)
+                    else:
+                        found[run] += _square_differences(now, _values(kept[start:stop], brain, before))
+            _through(claims)
+            task = _next(claims)
+
+    return squares
+
+
+@njit
+def _values(bits: Any, brain: bool, space: Any) -> Any:
+    """Return the numbers of a block, decoded into the space where they are of half precision."""
+    if bits.itemsize > _HALF:
+        return bits.view(space.dtype)
+    these = space[: bits.size]
+    _decode(bits, brain, space.view(np.int32), these)
+    return these
