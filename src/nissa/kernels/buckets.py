@@ -88,6 +88,21 @@ class BucketRange:
         return np.where(lower > 0, balanced, upper)
 
 
+def slot_of_rank(counts: "NDArray[np.int64]", rank: "NDArray[np.int64]") -> "NDArray[np.intp]":
+    """Return the slot in which the element of a rank is, for each row; the number of slots where a row has too few.
+
+    All rows one behind the other are counted through once, and each rank is sought behind the rows before its own.
+
+    Args:
+        counts: Shape ``(P, S)``: elements per slot, in ascending order.
+        rank: Shape ``(Q, P)``, from 1.
+    """
+    rows, slots = counts.shape
+    through = counts.ravel().cumsum()
+    before = np.concatenate(([0], through[slots - 1 :: slots]))[:-1]
+    return np.minimum(np.searchsorted(through, rank + before) - slots * np.arange(rows), slots)
+
+
 def _buckets_below(exponent: int, scale: int) -> int:
     """Return how many buckets lie between 1 and ``2**exponent``, negative below 1."""
     return exponent << scale if scale >= 0 else exponent >> -scale

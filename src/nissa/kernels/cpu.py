@@ -19,7 +19,7 @@ import torch
 from nissa.kernels import reference
 from nissa.kernels.fallback import Contained
 from nissa.kernels.formats import FORMATS, entries
-from nissa.kernels.loops import loops
+from nissa.kernels.loops import gathering, scanning
 from nissa.kernels.memory import fills_its_memory, is_plain, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
 from nissa.kernels.work import Work
@@ -40,14 +40,16 @@ _COLUMNS = int(Column.UNDERFLOW), int(Column.OVERFLOW), int(Column.BUCKETS)
 
 
 def prepare() -> "Kernel":
-    """Compile for every dtype, or load what was compiled before, and return :func:`measure`.
+    """Compile for float32, or load what was compiled before, and return :func:`measure`.
 
-    The first time takes seconds, so that it is not left to the first gradients.
+    The first time takes seconds, so that it is not left to the first gradients. Those of another dtype have it compiled
+    when they are there.
 
     Raises:
         Exception: Whatever numba raises where it cannot compile.
     """
-    loops()
+    scanning(torch.float32.itemsize)
+    gathering()
     return measure
 
 
@@ -151,8 +153,8 @@ class _Pass:
         arrays = work.arrays()
         sums, counts = np.zeros((work.runs, 5)), np.zeros((work.runs, 4), dtype=np.int64)
         told = *tables.arrays, sums, counts, self._packed
-        work.run(loops().scan[tables.bits], told, *tables.numbers, self._layout.width, *_COLUMNS)
-        loops().gather(arrays, (sums, counts), (self._reduced, self._counts))
+        work.run(scanning(tables.size), told, *tables.numbers, self._layout.width, *_COLUMNS)
+        gathering()(arrays, (sums, counts), (self._reduced, self._counts))
 
     def pack(self, sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """Return the rows of tensors that have these sizes."""
@@ -182,7 +184,7 @@ def _readable(tensor: "Tensor") -> bool:
 class _Tables(NamedTuple):
     """What :mod:`nissa.kernels.scan` is told of a dtype and its edges, in the order of its arguments."""
 
-    bits: type[Any]
+    size: int
     arrays: "tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]"
     numbers: tuple[bool, int, bool]
 
@@ -201,4 +203,4 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
     kept = np.dtype(np.int64 if form.bits is np.int64 else np.int32)
     fits = added is not None and (kept.itemsize > 4 or bool(np.all(added == added.astype(kept))))  # noqa: PLR2004
     table = np.empty(0, dtype=kept) if added is None or not fits else added.astype(kept)
-    return _Tables(form.bits, (limits, table, edges), (form.brain, shift, fits))
+    return _Tables(dtype.itemsize, (limits, table, edges), (form.brain, shift, fits))

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nissa.errors import ConfigurationError
-from nissa.kernels.buckets import BucketRange
+from nissa.kernels.buckets import BucketRange, slot_of_rank
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -198,15 +198,16 @@ class Moments:
         asked = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not np.all((asked >= 0) & (asked <= 1)):
             raise ValueError(f"A quantile lies within 0 and 1, not {q!r}.")
-        found = np.full((len(asked), len(self)), np.nan)
-        if self.buckets is not None and self.bucket_range is not None:
-            below = np.column_stack((self.zeros, self.underflow, self.buckets, self.overflow)).cumsum(axis=1)
-            for each, share in zip(found, asked, strict=True):
-                rank = np.maximum(np.ceil(self.finite * share), 1).astype(np.int64)
-                slot = (below < rank[:, np.newaxis]).sum(axis=1)
-                value = self.bucket_range.representatives(slot, self.abs_max)
-                each[:] = np.where(rank < self.finite, value, self.abs_max)
+        found = self._quantiles(asked[:, np.newaxis])
         return found if np.ndim(q) else found[0]
+
+    def _quantiles(self, q: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        if self.buckets is None or self.bucket_range is None:
+            return np.full((len(q), len(self)), np.nan)
+        rank = np.maximum(np.ceil(self.finite * q), 1).astype(np.int64)
+        slots = np.column_stack((self.zeros, self.underflow, self.buckets, self.overflow))
+        value = self.bucket_range.representatives(slot_of_rank(slots, rank), self.abs_max)
+        return np.where(rank < self.finite, value, self.abs_max)
 
     def fold(self, groups: "NDArray[np.intp]", size: int) -> "Moments":
         """Merge rows that have the same group.

@@ -42,7 +42,12 @@ def _threads() -> int:
     The runtime's threads do not come along into a forked child, and to ask for them there would wait for ever.
     """
     allowed = torch.get_num_threads()
-    return allowed if allowed == 1 else 1 if _state["forked"] else max(1, min(allowed, int(usable_cores())))
+    return allowed if allowed == 1 else 1 if _state["forked"] else max(1, min(allowed, _cores()))
+
+
+@cache
+def _cores() -> int:
+    return int(usable_cores())
 
 
 @cache

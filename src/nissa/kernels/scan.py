@@ -7,11 +7,11 @@ Several threads may be in a loop at once. Work is a list of runs, cut into tasks
 atomic addition, without the interpreter's lock. Floating-point results are written per run, so that they do not depend on
 who did which.
 
-Only :func:`compiled` and :func:`given` are for others. What is cached on disk is renewed when this file changes, so all that is compiled
+What has no underscore is for others. What is cached on disk is renewed when this file changes, so all that is compiled
 stands here.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import cfunc, njit, types
@@ -37,30 +37,33 @@ _HALVES = 2**16
 _HALF = 2  # bytes
 
 
-class Loops(NamedTuple):
-    """What is compiled: C functions by the type of bits, and what is called from Python."""
-
-    scan: "dict[type[Any], Any]"
-    squares: "dict[type[Any], Any]"
-    gather: "Callable[..., None]"
+# By the bytes of a number: the type of its bits, and what they are read as.
+_TYPES = {8: (np.int64, np.float64), 4: (np.int32, np.float32), 2: (np.int16, np.float32)}
+_SIGNATURE = "void(voidptr)"
 
 
-def compiled(*, cache: bool) -> Loops:
-    """Return the loops, compiled but for the last.
+def scanning(size: int, *, cache: bool) -> Any:
+    """Return the compiled loop that fills rows of statistics, a C function.
 
     Args:
+        size: Bytes of a number.
         cache: Keep the machine code on disk, beside this file or in the user's cache folder.
 
     Raises:
         RuntimeError: It shall be kept, and no such folder can be written.
     """
-    types_ = {np.int64: np.float64, np.int32: np.float32, np.int16: np.float32}
-    share = cfunc("void(voidptr)", cache=cache)
-    return Loops(
-        {bits: share(_scanning(bits, values)) for bits, values in types_.items()},
-        {bits: share(_squaring(bits, values)) for bits, values in types_.items()},
-        njit(nogil=True, cache=cache)(_gather),
-    )
+    return cfunc(_SIGNATURE, cache=cache)(_scanning(*_TYPES[size]))
+
+
+def squaring(size: int, *, cache: bool) -> Any:
+    """Return the compiled loop that adds up squares in the same way."""
+    return cfunc(_SIGNATURE, cache=cache)(_squaring(*_TYPES[size]))
+
+
+def gathering(*, cache: bool) -> "Callable[..., None]":
+    """Return the loop that adds up runs, which is called from Python and compiled when it is."""
+    gather: Callable[..., None] = njit(nogil=True, cache=cache)(_gather)
+    return gather
 
 
 def given(arrays: "Sequence[NDArray[Any]]", *numbers: int) -> "NDArray[np.int64]":

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from nissa.kernels.formats import FORMATS
-from nissa.kernels.loops import loops
+from nissa.kernels.loops import squaring
 from nissa.kernels.work import Work
 
 if TYPE_CHECKING:
@@ -74,6 +74,6 @@ def squares(
         rows.append(row)
     for dtype, (work, rows) in works.items():
         form, of_runs = FORMATS[dtype], np.zeros(work.runs)
-        work.run(loops().squares[form.bits], (of_runs,), form.brain, write)
+        work.run(squaring(dtype.itemsize), (of_runs,), form.brain, write)
         found[rows] = np.bincount(work.arrays()[1][:, 0], of_runs, len(rows))
     return found

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(openmp._parallel() is None, reason="torch has no
 
 @pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(openmp, "usable_cores", lambda: 3.0)
+    monkeypatch.setattr(openmp, "_cores", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -79,7 +79,7 @@ def test_half_precision_is_tallied_alike_for_every_number(dtype: torch.dtype) ->
 def test_the_same_numbers_give_the_same_bits_on_any_number_of_threads(
     dtype: torch.dtype, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openmp, "usable_cores", lambda: 3.0)
+    monkeypatch.setattr(openmp, "_cores", lambda: 3)
     tensors, before = some(dtype), torch.get_num_threads()
     try:
         rows = []
@@ -110,7 +110,7 @@ def test_tasks_are_alike_in_size_and_leave_nothing_out() -> None:
 
 def test_little_work_and_a_single_core_ask_for_no_thread(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     cpu.measure([spread(5000)] * 10, LAYOUT, THRESHOLDS)
-    monkeypatch.setattr(openmp, "usable_cores", lambda: 1.5)
+    monkeypatch.setattr(openmp, "_cores", lambda: 1)
     cpu.measure([spread(LONG)], LAYOUT, THRESHOLDS)
     assert asked == []
 
