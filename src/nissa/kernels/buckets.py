@@ -100,7 +100,8 @@ def slot_of_rank(counts: "NDArray[np.int64]", rank: "NDArray[np.int64]") -> "NDA
     rows, slots = counts.shape
     through = counts.ravel().cumsum()
     before = np.concatenate(([0], through[slots - 1 :: slots]))[:-1]
-    return np.minimum(np.searchsorted(through, rank + before) - slots * np.arange(rows), slots)
+    found: NDArray[np.intp] = np.minimum(np.searchsorted(through, rank + before) - slots * np.arange(rows), slots)
+    return found
 
 
 def _buckets_below(exponent: int, scale: int) -> int:
