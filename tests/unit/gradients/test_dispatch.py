@@ -11,6 +11,7 @@ from torch.optim import SGD, Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nissa import kernels
+from nissa.gradients import weights
 from nissa.kernels.moments import Layout
 
 if TYPE_CHECKING:
@@ -153,14 +154,22 @@ def test_operations_of_a_sampled_step_are_few_and_do_not_multiply_with_parameter
 
 @pytest.mark.usefixtures("silent_kernel")
 @pytest.mark.parametrize(("updates", "most"), [(False, 6), (True, 13)])
-def test_norms_of_weights_take_a_few_operations(
-    make_lab: "Callable[..., Lab]", trained: tuple[nn.Module, Optimizer], *, updates: bool, most: int
+@pytest.mark.parametrize("compiled", [False, True])
+def test_norms_of_weights_take_a_few_operations(  # noqa: PLR0913 - fixtures and parameters
+    make_lab: "Callable[..., Lab]",
+    trained: tuple[nn.Module, Optimizer],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    updates: bool,
+    most: int,
+    compiled: bool,
 ) -> None:
+    monkeypatch.setattr(weights, "_is_compiled", lambda: compiled)
     lab = make_lab(gradients__weight_norms=True, gradients__update_ratios=updates)
     lab.env.watch(*trained)
     with recorded() as operations:
         trained[1].step()
-    assert operations.count("aten::_foreach_norm") == 1 + updates
+    assert operations.count("aten::_foreach_norm") == (0 if compiled else 1 + updates)
     assert len([name for name in operations if name != "aten::detach"]) <= most
 
 
