@@ -155,7 +155,7 @@ def test_operations_of_a_sampled_step_are_few_and_do_not_multiply_with_parameter
 @pytest.mark.usefixtures("silent_kernel")
 @pytest.mark.parametrize(("updates", "most"), [(False, 6), (True, 13)])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_norms_of_weights_take_a_few_operations(  # noqa: PLR0913 - fixtures and parameters
+def test_norms_of_weights_take_a_few_operations(
     make_lab: "Callable[..., Lab]",
     trained: tuple[nn.Module, Optimizer],
     monkeypatch: pytest.MonkeyPatch,
