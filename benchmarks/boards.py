@@ -7,9 +7,6 @@ which is every tenth step of 1.5 s; what exports tell, once a minute.
 
 import csv
 import math
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import product
@@ -24,6 +21,7 @@ import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, Metric
 
+from benchmarks.facts import commit, processor
 from dashboards import recording
 from nissa.events import Stage
 from nissa.semconv import attributes as attr
@@ -205,9 +203,6 @@ def _step(points: int) -> int:
 
 
 def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object]]:
-    describe = ["git", "describe", "--always", "--dirty=+"]
-    commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout  # noqa: S603 - ours
-    machine = f"{_processor()}; {os.cpu_count()} cores"
     for name, asked, chosen in _asked():
         step = _step(100 if "by parameter and time" in name else POINTS)
         windows = {"__interval": f"{step}s", "__rate_interval": f"{max(120, 2 * step)}s", "__range": f"{DAY}s"}
@@ -226,8 +221,8 @@ def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object
             "parameters": len(PARAMETERS),
             "points": filling.points,
             "rounds": ROUNDS,
-            "machine": machine,
-            "commit": commit.strip(),
+            "machine": processor(),
+            "commit": commit(),
         }
 
 
@@ -252,11 +247,6 @@ def _timed(address: str, expression: str, end: int, step: int) -> tuple[list[flo
         took.append(perf_counter() - began)
         found = len(answer["data"]["result"])
     return took, found
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> int:

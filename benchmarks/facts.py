@@ -22,17 +22,18 @@ def facts(threads: int, device: str = "cpu") -> dict[str, str]:
     """
     import torch  # noqa: PLC0415 - what starts processes to time imports does without it
 
-    machine = f"{_processor()}; {os.cpu_count()} cores; {threads} threads"
+    machine = f"{processor()}; {threads} threads"
     return {
         "machine": machine if device == "cpu" else f"{torch.cuda.get_device_name()}; {machine}",
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(tz=UTC).date().isoformat(),
         "load": f"{os.getloadavg()[1]:.2f}",
     }
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit, with a ``+`` where code was changed since."""
     head = _git("rev-parse", "--short", "HEAD")
     # What a benchmark writes while it goes on changes nothing of what it measures.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", ":!benchmarks/results")
@@ -43,12 +44,17 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the processor's name and how many cores there are."""
+    return f"{_model()}; {os.cpu_count()} cores"
+
+
+def _model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def write(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

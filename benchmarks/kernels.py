@@ -7,9 +7,6 @@ as many as it takes by itself. On CUDA a round is timed by the device's own even
 """
 
 import csv
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.facts import commit, processor
 from benchmarks.medians import median
 from nissa.kernels import Kernel, kernel_for
 from nissa.kernels.moments import Layout, Thresholds
@@ -153,28 +151,11 @@ def compare(device: str, name: str, kernel: Kernel, case: Case, layout: str, rou
 
 def where(device: str) -> dict[str, str]:
     """Say what it was measured on."""
-    at = Path(__file__).parent
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],  # noqa: S607 - whichever git there is
-        cwd=at,
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
-    cpu = f"{processor()}; {os.cpu_count()} cores"
     return {
-        "machine": cpu if device == "cpu" else torch.cuda.get_device_name(),
+        "machine": processor() if device == "cpu" else torch.cuda.get_device_name(),
         "torch": torch.__version__,
-        "commit": commit,
+        "commit": commit(),
     }
-
-
-def processor() -> str:
-    """Return the processor's name, as far as it is told."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(encoding="utf-8").splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def on_cpu() -> Iterator[Row]:

@@ -5,8 +5,6 @@ page of plotly can take. Run it on an idle machine: ``python -m benchmarks.repor
 """
 
 import csv
-import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -19,6 +17,7 @@ from typing import Final
 from playwright.sync_api import Browser, sync_playwright
 from plotly.offline import get_plotlyjs
 
+from benchmarks.facts import commit, processor
 from nissa.report import write_report
 from scripts.browser import NAMES
 from tests.recorded import Recorded
@@ -53,9 +52,9 @@ def main() -> None:
         "empty_page_seconds": f"{statistics.median(least):.2f}",
         "ratio": f"{statistics.median(drawn) / statistics.median(least):.2f}",
         "rounds": ROUNDS,
-        "machine": _machine(),
+        "machine": processor(),
         "browser": _version(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
     with RESULTS.open("w", newline="", encoding="utf-8") as file:
@@ -95,18 +94,6 @@ def _browser() -> str:
 
 def _version() -> str:
     return subprocess.run([_browser(), "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-
-
-def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(names, platform.machine())}; {os.cpu_count()} cores"
-
-
-def _commit() -> str:
-    """Return the commit that is checked out, and whether the tree differs from it."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
 
 
 if __name__ == "__main__":

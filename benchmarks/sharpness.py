@@ -6,10 +6,7 @@ several the more.
 """
 
 import csv
-import os
-import platform
 import random
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,6 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from benchmarks.facts import commit, processor
 from nissa.diagnostics.sharpness import average_case
 from nissa.diagnostics.sharpness.directions import Directions
 from nissa.diagnostics.sharpness.vectorised import Calling
@@ -210,31 +208,16 @@ def compare(ours: list[float], others: list[float]) -> tuple[float, float, float
     return exp(medians[50]), exp(median(logs)), exp(medians[-51])
 
 
-def machine() -> str:
-    """Return the processor and how much of it there is."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
-    return f"{model}; {os.cpu_count()} cores; {torch.get_num_threads()} threads"
-
-
-def commit() -> str:
-    """Return the commit that is checked out, and whether the tree differs from it."""
-    done = [
-        subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603, S607
-        for words in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain"))
-    ]
-    return done[0] + ("+" if done[1] else "")
-
-
 def main() -> None:
     """Measure everything."""
     warnings.filterwarnings("ignore", message="There is a performance drop")
     random.seed(0)
     torch.set_num_threads(1)
-    about = {"machine": machine(), "torch": torch.__version__, "commit": commit()}
+    about = {
+        "machine": f"{processor()}; {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
     with (HERE / "results" / "sharpness.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
