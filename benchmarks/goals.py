@@ -107,7 +107,9 @@ def of_others(rows: Sequence[Row]) -> Iterator[Judged]:
         ours = found.get((model, SAMPLED))
         if way in CHEAPER and ours is not None:
             factor, counts = times(_sample(other), _sample(ours)), f"{_counts(ours)}; theirs {_counts(other)}"
-            yield Judged(f"a sampled step, against {way}", model, factor, least=CHEAPER[way], counts=counts)
+            within = times(_sample(other), _own_sample(ours)) if ours.get("own") else None
+            what = f"a sampled step, against {way}"
+            yield Judged(what, model, factor, least=CHEAPER[way], within=within, counts=counts)
 
 
 def of_live(rows: Sequence[Row], steps: Sequence[Row] = ()) -> Iterator[Judged]:
@@ -137,6 +139,11 @@ def _sample(row: Row) -> Estimate:
 
 def _own(row: Row) -> Estimate | None:
     return estimate(row, "own") if row.get("own") else None
+
+
+def _own_sample(row: Row) -> Estimate:
+    """Return milliseconds in our own code for a step of which each is sampled."""
+    return estimate(row, "own").scaled(float(row["bare_ms"]))
 
 
 def _share(added: Estimate) -> Estimate:

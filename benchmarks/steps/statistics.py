@@ -61,15 +61,6 @@ def mean(values: Sequence[float]) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
-def median(values: Sequence[float], resamples: int = 4000) -> Estimate:
-    """Return the median over rounds and the bootstrap's percentile interval; the same for the same values."""
-    array = np.asarray(values, dtype=np.float64)
-    chosen = np.random.default_rng(0).integers(0, len(array), (resamples, len(array)))
-    low, high = np.quantile(np.median(array[chosen], axis=1), (0.025, 0.975))
-    middle = float(np.median(array))
-    return Estimate(middle, min(float(low), middle), max(float(high), middle))
-
-
 def _half(residuals: Array, pairs: int) -> float:
     """Return half the width of the interval of a mean over pairs, from residuals of pairs, or their sums over turns."""
     count = len(residuals)

@@ -55,6 +55,20 @@ def test_cheaper_is_judged_by_the_interval_of_the_factor(other: Estimate, verdic
     assert goal.verdict is verdict
 
 
+def test_where_time_cannot_tell_others_are_held_against_our_own_code() -> None:
+    ours = step("standard, every step", sample=Estimate(10, -90, 110)) | {
+        "own": "0.02",
+        "own_low": "0.019",
+        "own_high": "0.021",
+        "bare_ms": "400",
+    }
+    (goal,) = of_others([ours, step("wandb.watch", sample=Estimate(160, 150, 170))])
+    assert goal.verdict is Verdict.OPEN
+    assert goal.from_within is not None
+    assert goal.from_within.measured.value == pytest.approx(160 / 8)
+    assert goal.from_within.verdict is Verdict.MET
+
+
 def test_cheaper_is_met_where_nothing_tells_our_cost_from_zero() -> None:
     ours = step("standard, every step", sample=Estimate(1, -9, 11))
     (goal,) = of_others([ours, step("hooks of the document", sample=Estimate(500, 490, 510))])

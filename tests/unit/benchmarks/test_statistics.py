@@ -5,7 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from benchmarks.steps.statistics import Estimate, extra, mean, median, times
+from benchmarks.steps.statistics import Estimate, extra, mean, times
 
 
 def test_an_extra_is_a_ratio_of_sums() -> None:
@@ -59,12 +59,6 @@ def test_intervals_hold_the_truth_where_pairs_of_a_turn_are_alike(alike: float) 
 
 def test_one_turn_shows_nothing() -> None:
     assert extra([2.0, 2.2], [1.0, 1.0], [0, 0]).high == inf
-
-
-def test_a_median_is_within_its_interval() -> None:
-    found = median([1.0, 2.0, 3.0, 4.0, 50.0])
-    assert found.value == 3.0
-    assert found.low <= 3.0 <= found.high
 
 
 @pytest.mark.parametrize("divisor", [10.0, 2.5, 1.0])  # told from zero clearly, hardly, and not at all
