@@ -89,43 +89,55 @@ class Judged:
         return max(above, below)
 
 
-def of_profiles(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
-    """Yield the goals of profiles, from the lines of ``steps.csv``."""
+def of_profiles(rows: Sequence[Row], within: Sequence[Row] = (), device: str = "cpu") -> Iterator[Judged]:
+    """Yield the goals of profiles.
+
+    Args:
+        rows: The lines of ``steps.csv``.
+        within: Those of ``within.csv``.
+        device: Whose goals.
+    """
+    own = _by_way(within)
     for row in rows:
         most = PROFILES[device].get(row["way"])
         if most is not None:
-            measured, own = estimate(row, "ratio"), _own(row)
-            yield Judged(
-                f"`{row['way']}`", row["model"], measured, most=most, percent=True, within=own, counts=_counts(row)
-            )
+            ours = own.get(_key(row))
+            told = None if ours is None else estimate(ours, "own")
+            measured, what = estimate(row, "ratio"), f"`{row['way']}`"
+            yield Judged(what, row["model"], measured, most=most, percent=True, within=told, counts=_counts(row))
 
 
-def of_others(rows: Sequence[Row]) -> Iterator[Judged]:
+def of_others(rows: Sequence[Row], within: Sequence[Row] = ()) -> Iterator[Judged]:
     """Yield how many times cheaper a sampled step is than what people would use instead."""
-    found = {(row["model"], row["way"]): row for row in rows}
+    found, own = _by_way(rows), _by_way(within)
     for (model, way), other in found.items():
         ours = found.get((model, SAMPLED))
         if way in CHEAPER and ours is not None:
-            factor, counts = times(_sample(other), _sample(ours)), f"{_counts(ours)}; theirs {_counts(other)}"
-            within = times(_sample(other), _own_sample(ours)) if ours.get("own") else None
-            what = f"a sampled step, against {way}"
-            yield Judged(what, model, factor, least=CHEAPER[way], within=within, counts=counts)
+            counts = f"{_counts(ours)}; theirs {_counts(other)}"
+            there = own.get((model, SAMPLED))
+            told = None if there is None else times(_sample(other), _own_sample(there, ours))
+            factor, what = times(_sample(other), _sample(ours)), f"a sampled step, against {way}"
+            yield Judged(what, model, factor, least=CHEAPER[way], within=told, counts=counts)
 
 
-def of_live(rows: Sequence[Row], steps: Sequence[Row] = ()) -> Iterator[Judged]:
-    """Yield how well a run's own ratio agrees.
+def of_live(within: Sequence[Row], rows: Sequence[Row]) -> Iterator[Judged]:
+    """Yield how well a run's own ratio agrees with what time says, and with a clock around our code."""
+    by_time = _by_way(rows)
+    for ours in within:
+        row = by_time.get(_key(ours))
+        if ours["way"] in PROFILES["cpu"] and row is not None:
+            what = f"`nissa.overhead.ratio` of `{ours['way']}`, by the benchmark's"
+            measured = times(estimate(ours, "told"), share(estimate(row, "ratio")))
+            told = estimate(ours, "factor")
+            yield Judged(what, ours["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=told)
 
-    Args:
-        rows: The lines of ``live.csv``.
-        steps: Those of ``steps.csv``, for what the benchmark finds from within.
-    """
-    own = {(row["model"], row["way"]): _own(row) for row in steps}
-    for row in rows:
-        what = f"`nissa.overhead.ratio` of `{row['profile']}`, by the benchmark's"
-        ours = own.get((row["model"], row["profile"]))
-        within = None if ours is None else times(estimate(row, "told"), _share(ours))
-        measured = estimate(row, "factor")
-        yield Judged(what, row["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=within)
+
+def _by_way(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
+    return {_key(row): row for row in rows}
+
+
+def _key(row: Row) -> tuple[str, str]:
+    return row["model"], row["way"]
 
 
 def estimate(row: Row, name: str) -> Estimate:
@@ -137,16 +149,12 @@ def _sample(row: Row) -> Estimate:
     return Estimate(float(row["sample_ms"]), float(row["sample_low"]), float(row["sample_high"]))
 
 
-def _own(row: Row) -> Estimate | None:
-    return estimate(row, "own") if row.get("own") else None
-
-
-def _own_sample(row: Row) -> Estimate:
+def _own_sample(within: Row, row: Row) -> Estimate:
     """Return milliseconds in our own code for a step of which each is sampled."""
-    return estimate(row, "own").scaled(float(row["bare_ms"]))
+    return estimate(within, "own").scaled(float(row["bare_ms"]))
 
 
-def _share(added: Estimate) -> Estimate:
+def share(added: Estimate) -> Estimate:
     """Return what is added to bare time as a share of watched time; to the first order, as its interval is narrow."""
     value, half = added.value / (1 + added.value), added.half / (1 + added.value) ** 2
     return Estimate(value, value - half, value + half)

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 
 from benchmarks.facts import RESULTS, read
-from benchmarks.goals import estimate
+from benchmarks.goals import PROFILES, SAMPLED, estimate
 from scripts.cost import PLOTS, digest
 
 mpl.use("svg")
@@ -35,6 +35,7 @@ STYLE = {
     "axes.spines.right": False,
 }
 _LEAST = 0.01
+_OWN = {*PROFILES["cpu"], SAMPLED}
 
 
 def per_sample(results: Path) -> Any:
@@ -48,7 +49,7 @@ def per_sample(results: Path) -> Any:
         axis.barh(
             [row["way"] for row in lines],
             [max(value, _LEAST) for value in values],
-            color=[OURS if row["own"] else THEIRS for row in lines],
+            color=[OURS if row["way"] in _OWN else THEIRS for row in lines],
             alpha=0.6,
         )
         for place, row in enumerate(lines):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.facts import RESULTS, read
-from benchmarks.goals import Judged, Line, Verdict, estimate, line, of_live, of_others, of_profiles
+from benchmarks.goals import PROFILES, Judged, Line, Verdict, estimate, line, of_live, of_others, of_profiles, share
 from benchmarks.steps.statistics import Estimate
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
@@ -68,7 +68,8 @@ def _measured(row: Row) -> str:
 
 def _goals(table: Table, results: Path) -> str:
     steps = read(results / "steps.csv")
-    judged = [*of_profiles(steps), *of_others(steps), *of_live(read(results / "live.csv"), steps)]
+    within = read(results / "within.csv")
+    judged = [*of_profiles(steps, within), *of_others(steps, within), *of_live(within, steps)]
     if not judged:
         return _NOT_YET
     head = [
@@ -121,7 +122,7 @@ def _steps(table: Table, results: Path) -> str:
     head = [
         "way",
         "longer step",
-        "of it in our own code",
+        "in our own code",
         "added per sampled step, ms",
         "host reads",
         "operations",
@@ -129,19 +130,20 @@ def _steps(table: Table, results: Path) -> str:
         "bytes",
         "pairs",
     ]
+    own = {(row["model"], row["way"]): row for row in read(results / "within.csv")}
     told = ""
     for model in dict.fromkeys(row["model"] for row in rows):
-        lines = [_step(row) for row in rows if row["model"] == model]
+        lines = [_step(row, own.get((model, row["way"]))) for row in rows if row["model"] == model]
         told += f"### {model}\n\n{table(head, lines)}\n"
     return f"{told}![What a sampled step adds, by way of watching](../images/cost-per-sample.svg)\n"
 
 
-def _step(row: Row) -> list[str]:
+def _step(row: Row, own: Row | None) -> list[str]:
     sample = Estimate(float(row["sample_ms"]), float(row["sample_low"]), float(row["sample_high"]))
     return [
         f"{row['way']} {row['version']}".strip(),
         spread(estimate(row, "ratio"), percent),
-        spread(estimate(row, "own"), percent) if row["own"] else "",
+        "" if own is None else spread(estimate(own, "own"), percent),
         spread(sample, number),
         f"{int(row['reads']):,}",
         f"{int(row['operations']):,}",
@@ -193,21 +195,21 @@ def _fit(rows: Sequence[Row], name: str) -> Line:
 
 
 def _live(table: Table, results: Path) -> str:
-    rows = read(results / "live.csv")
+    rows = [row for row in read(results / "within.csv") if row["way"] in PROFILES["cpu"]]
     if not rows:
         return _NOT_YET
-    head = ["profile", "model", "the run tells", "the benchmark finds", "factor"]
+    head = ["profile", "model", "the run tells", "a clock around our code", "factor"]
     lines = [
         [
-            f"`{row['profile']}`",
+            f"`{row['way']}`",
             row["model"],
             spread(estimate(row, "told"), percent),
-            spread(estimate(row, "took"), percent),
+            spread(share(estimate(row, "own")), percent),
             spread(estimate(row, "factor"), number),
         ]
         for row in rows
     ]
-    return table(head, lines)
+    return f"{table(head, lines)}\n{_measured(rows[0])}\n"
 
 
 def _startup(table: Table, results: Path) -> str:

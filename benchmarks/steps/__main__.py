@@ -1,4 +1,4 @@
-"""``python -m benchmarks.steps``: run it, and write ``pairs.csv``, ``steps.csv``, ``live.csv`` and ``overhead.csv``."""
+"""``python -m benchmarks.steps``: run it, and write ``pairs.csv``, ``steps.csv`` and ``overhead.csv``."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import torch
 from benchmarks.facts import COLUMNS, RESULTS, facts, write
 from benchmarks.steps.models import MEASURED, MODELS
 from benchmarks.steps.parent import Runner, installed, measure
-from benchmarks.steps.rows import LIVE, PAIR, STEPS
+from benchmarks.steps.rows import PAIR, STEPS
 from benchmarks.steps.table import WAYS
 from benchmarks.steps.threads import free_memory
 
@@ -48,12 +48,6 @@ class Results:
         write(self._into / "overhead.csv", OVERHEAD, [_overhead(row, profile) for row, profile in profiles if profile])
         pairs = [{"model": name, "way": runner.way, **pair} for name, runner in everything for pair in runner.pairs]
         write(self._into / "pairs.csv", ("model", "way", *PAIR), pairs)
-        lives = [
-            {"model": name, "profile": WAYS[runner.way].profile, **told, **common}
-            for name, runner in everything
-            if WAYS[runner.way].profile and (told := runner.live())
-        ]
-        write(self._into / "live.csv", (*LIVE, *COLUMNS), lives)
 
 
 def _overhead(row: dict[str, Any], profile: str) -> dict[str, Any]:
@@ -64,7 +58,6 @@ def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=60.0, help="for all models together")
-    parser.add_argument("--live", type=float, default=45.0, help="seconds for which each run tells what it costs")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
@@ -79,7 +72,7 @@ def main() -> None:
     parts = _parts(models, ways)
     for number, part in enumerate(parts):
         deadline = monotonic() + (ends - monotonic()) / (len(parts) - number)
-        measure(part, settings, deadline, given.live, results.report)
+        measure(part, settings, deadline, results.report)
 
 
 def _parts(models: Sequence[str], ways: Sequence[str]) -> list[list[tuple[str, str]]]:

@@ -1,12 +1,11 @@
 """One way of watching one model, in a process of its own: trains pairs of blocks whenever it is asked to."""
 
-import json
 import os
 import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import random
-from time import monotonic, perf_counter, process_time, time_ns
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -14,7 +13,7 @@ import torch
 from benchmarks.steps.table import WAYS
 from benchmarks.steps.threads import Spent, settle
 from benchmarks.steps.training import Training
-from benchmarks.steps.ways import Calls, Entering, Watching
+from benchmarks.steps.ways import Calls, Watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +108,7 @@ class Child:
 
 
 def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]) -> None:
-    """Answer the methods of `Child` by name, until there is None; then a last time, what a run tells of itself."""
+    """Answer the methods of `Child` by name, until there is None."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells of devices that are not there
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
@@ -126,10 +125,6 @@ def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]
             _answer(connection, child)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         connection.send({"peak": training.peak() - before, "bytes": size, "steps": child.steps})
-    seconds = connection.recv()
-    untimed = WAYS[way].live
-    if seconds and untimed is not None:
-        connection.send(_live(untimed, training, seconds))
 
 
 def _answer(connection: Connection, child: Child) -> None:
@@ -137,32 +132,3 @@ def _answer(connection: Connection, child: Child) -> None:
     while (asked := connection.recv()) is not None:
         method, args = asked
         connection.send(methods[method](*args))
-
-
-def _live(entering: Entering, training: Training, seconds: float) -> list[float]:
-    """Return what another run, as it is by default and watched all the time, tells of its cost."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with entering(training.network, training.optimizer, folder) as watching, watching.attached() as calls:
-            training.steps(_WARM, calls)
-            began = time_ns()
-            ends = monotonic() + seconds
-            while monotonic() < ends:
-                training.steps(1, calls)
-            ended = time_ns()
-        return told(folder, began, ended)
-
-
-def told(folder: Path, began: int, ended: int) -> list[float]:
-    """Return the points of ``nissa.overhead.ratio`` in files, but the first of the time, which is of before, too."""
-    points = sorted(
-        (int(point["timeUnixNano"]), float(point["asDouble"]))
-        for file in folder.rglob("metrics.jsonl")
-        for line in file.read_text(encoding="utf-8").splitlines()
-        for resources in json.loads(line)["resourceMetrics"]
-        for scope in resources["scopeMetrics"]
-        for metric in scope["metrics"]
-        if metric["name"] == "nissa.overhead.ratio"
-        for point in metric["gauge"]["dataPoints"]
-    )
-    return [value for at, value in points if began <= at <= ended][1:]

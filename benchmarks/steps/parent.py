@@ -4,13 +4,12 @@ import multiprocessing
 import random
 import sys
 from collections.abc import Callable, Iterable
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.steps.child import TIMED, serve
-from benchmarks.steps.rows import counted, live, timing
+from benchmarks.steps.rows import counted, timing
 from benchmarks.steps.table import WAYS
 from benchmarks.steps.threads import free_memory
 
@@ -34,7 +33,6 @@ class Runner:
         self.end: Told = {}
         self._turns = 0
         self._counts: Told = {}
-        self._live: list[float] = []
         self._connection: Connection = ours
         self._process = context.Process(target=serve, args=(theirs, way, model, settings))
         self._process.start()
@@ -55,23 +53,16 @@ class Runner:
         self._turns += 1
 
     def close(self) -> None:
-        """End what is watched; the process stays."""
+        """End the process."""
         self._connection.send(None)
         self.end = self._connection.recv()
-
-    def tell(self, seconds: float) -> None:
-        """Let another run tell for some time what it costs, where it is one that does; then end the process."""
-        there = WAYS[self.way].live is not None
-        self._connection.send(seconds if there else 0.0)
-        if there:
-            self._live = self._connection.recv()
         self._process.join()
 
     def row(self, bare_peak: float) -> Told:
         """Return the line of the results."""
         way = WAYS[self.way]
         found = {
-            **timing(self.pairs, way.every, apart=way.profile is not None or "standard" in self.way),
+            **timing(self.pairs, way.every),
             **counted(self._counts["watched"], self._counts["bare"]),
             "version": _version(way.package),
         }
@@ -79,10 +70,6 @@ class Runner:
             found["peak_mib"] = f"{self.end['peak'] - bare_peak:.0f}"
             found["bytes"] = round(self.end["bytes"] * way.every / self.end["steps"])
         return found
-
-    def live(self) -> Told | None:
-        """Return what the run told of its cost beside what it took; None where it told nothing."""
-        return live(self._live, self.pairs) if self._live else None
 
     def _ask(self, method: str, *args: Any) -> Any:
         self._connection.send((method, args))
@@ -93,7 +80,6 @@ def measure(
     pairs: Iterable[tuple[str, str]],
     settings: Told,
     deadline: float,
-    live: float,
     report: Callable[[list[Runner]], None],
 ) -> None:
     """Run rounds until a time of `monotonic`, five at least; report after each, and at the end.
@@ -102,12 +88,10 @@ def measure(
         pairs: Models, and ways of watching them.
         settings: Of the training.
         deadline: When all is to be over.
-        live: Seconds for which each run of Nissa tells what it costs.
         report: Called with what there is so far.
     """
     runners = [Runner(way, model, settings) for model, way in pairs]
     runners = [runner for runner in runners if _alive(runner, runner.prepare)]
-    deadline -= live * sum(WAYS[runner.way].live is not None for runner in runners)
     rounds, longest = 0, 0.0
     while rounds < FEWEST_ROUNDS or monotonic() + longest < deadline:
         began = monotonic()
@@ -117,9 +101,8 @@ def measure(
         longest = max(longest, monotonic() - began)
         _say(f"round {rounds}, {monotonic() - began:.0f} s, {free_memory() / 1024:.1f} GiB free")
         report(runners)
-    for method in (Runner.close, lambda runner: runner.tell(live)):
-        runners = [runner for runner in runners if _alive(runner, partial(method, runner))]
-        report(runners)
+    runners = [runner for runner in runners if _alive(runner, runner.close)]
+    report(runners)
 
 
 def _alive(runner: Runner, method: Callable[[], None]) -> bool:

@@ -11,7 +11,7 @@ SAMPLED = "standard, every step"
 
 
 def _profile(name: str, pairs: int, every: int = 1) -> Way:
-    return Way(nissa(name), pairs, every, profile=name, live=nissa(name, timer=True))
+    return Way(nissa(name), pairs, every, profile=name, timed=nissa(name, timer=True))
 
 
 WAYS: dict[str, Way] = {
@@ -20,7 +20,7 @@ WAYS: dict[str, Way] = {
     "standard": _profile("standard", pairs=4, every=10),
     "diagnostic": _profile("diagnostic", pairs=3),
     "research": _profile("research", pairs=2),
-    SAMPLED: Way(nissa("standard", **EVERY_STEP), pairs=4),
+    SAMPLED: Way(nissa("standard", **EVERY_STEP), pairs=4, timed=nissa("standard", timer=True, **EVERY_STEP)),
     "hooks of the document": Way(others.hooks),
     "wandb.watch": Way(others.wandb, pairs=3, package="wandb"),
     "Lightning grad_norm": Way(others.lightning, package="lightning"),

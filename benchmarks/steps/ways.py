@@ -59,7 +59,7 @@ class Way:
         pairs: Pairs of blocks in each round: its share of the time.
         every: Steps from one sample to the next.
         profile: The profile of Nissa that it is, without changes; None for everything else.
-        live: Enters it with exporters that keep their own time; None where no run tells of its cost.
+        timed: Enters it with exporters that keep their own time; None where it is none of Nissa.
         package: Distribution that it needs.
     """
 
@@ -67,7 +67,7 @@ class Way:
     pairs: int = 1
     every: int = 1
     profile: str | None = None
-    live: Entering | None = None
+    timed: Entering | None = None
     package: str | None = None
 
 

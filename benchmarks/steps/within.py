@@ -1,0 +1,145 @@
+"""What Nissa takes by its own account and by a clock around its code, in runs as they are by default.
+
+``python -m benchmarks.steps.within`` writes ``within.csv``. Each profile watches each model in a process of its own, at every
+step, with exports by the timer that a run has by default. Time is cut into windows that are as long as from one export to
+the next, so that each holds one. The first is left out: in it a run loads what it needs.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter, time_ns
+from typing import Any, Final
+
+import torch
+
+from benchmarks.facts import COLUMNS, RESULTS, facts, write
+from benchmarks.steps.models import MEASURED, MODELS
+from benchmarks.steps.rows import interval
+from benchmarks.steps.statistics import extra, mean
+from benchmarks.steps.table import WAYS
+from benchmarks.steps.training import Training
+
+WINDOW: Final = 15.0
+"""Seconds from one export to the next, by default."""
+
+WITHIN: Final = (
+    "model",
+    "way",
+    "threads",
+    "windows",
+    *(f"{name}{end}" for name in ("own", "told", "factor") for end in ("", "_low", "_high")),
+)
+"""Time in our code, as a fraction of the time outside of it; what the run tells, as a fraction of all; the run's by ours."""
+
+Window = Mapping[str, float]
+"""Seconds of a window; those of the training thread in our code; CPU seconds of our threads; and what the run told."""
+
+
+def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> list[Window]:
+    """Train for some windows, and return them."""
+    from nissa.gradients.background import thread_times  # noqa: PLC0415 - processes that only wait do without
+
+    entering = WAYS[way].timed
+    assert entering is not None  # noqa: S101 - the caller asks for those that have one
+    torch.manual_seed(0)
+    torch.set_num_threads(settings["threads"])
+    training = Training(model, settings["device"])
+    found: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with entering(training.network, training.optimizer, folder) as watching, training.timed(watching) as calls:
+            for _ in range(1 + windows):
+                at, inside, threads = time_ns(), training.inside, sum(thread_times().values())
+                began = perf_counter()
+                while perf_counter() - began < WINDOW:
+                    training.steps(1, calls)
+                found.append(
+                    {
+                        "seconds": perf_counter() - began,
+                        "inside": training.inside - inside,
+                        "threads": (sum(thread_times().values()) - threads) / 1e9,
+                        "began": at,
+                        "ended": time_ns(),
+                    }
+                )
+        points = told(folder)
+    for window in found:
+        ratios = [ratio for when, ratio in points if window.pop("began") <= when <= window.pop("ended")]
+        window["told"] = sum(ratios) / len(ratios) if ratios else float("nan")
+    return list(found[1:])
+
+
+def told(folder: Path) -> list[tuple[int, float]]:
+    """Return the points of ``nissa.overhead.ratio`` in files, with their times."""
+    return sorted(
+        (int(point["timeUnixNano"]), float(point["asDouble"]))
+        for file in folder.rglob("metrics.jsonl")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        for resources in json.loads(line)["resourceMetrics"]
+        for scope in resources["scopeMetrics"]
+        for metric in scope["metrics"]
+        if metric["name"] == "nissa.overhead.ratio"
+        for point in metric["gauge"]["dataPoints"]
+    )
+
+
+def row(windows: Sequence[Window]) -> dict[str, Any]:
+    """Return what windows say."""
+    ours = [window["inside"] + window["threads"] for window in windows]
+    outside = [window["seconds"] - window["inside"] for window in windows]
+    own = extra([a + b for a, b in zip(outside, ours, strict=True)], outside)
+    shares = [each / window["seconds"] for each, window in zip(ours, windows, strict=True)]
+    says = [window["told"] for window in windows]
+    factor = extra([a + b for a, b in zip(shares, says, strict=True)], shares)
+    return {
+        "windows": len(windows),
+        **interval("own", own, ".6f"),
+        **interval("told", mean(says), ".6f"),
+        **interval("factor", factor, ".4f"),
+    }
+
+
+def _serve(connection: Connection, *arguments: Any) -> None:
+    connection.send(watched(*arguments))
+
+
+def _apart(*arguments: Any) -> list[Window]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, *arguments))
+    process.start()
+    theirs.close()
+    found: list[Window] = ours.recv()
+    process.join()
+    return found
+
+
+def main() -> None:
+    """Measure, and write the results after each run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--windows", type=int, default=4, help="of 15 s, for each run, besides the first")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--model", choices=tuple(MODELS), action="append")
+    parser.add_argument("--into", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    settings = {"threads": given.threads, "device": given.device}
+    common = {"threads": given.threads, **facts(given.threads, given.device)}
+    rows: list[dict[str, Any]] = []
+    for model in given.model or MEASURED:
+        for name, way in WAYS.items():
+            if way.timed is None:
+                continue
+            rows.append({"model": model, "way": name, **row(_apart(model, name, settings, given.windows)), **common})
+            print(model, name, rows[-1]["own"], rows[-1]["told"], file=sys.stderr, flush=True)
+            write(given.into / "within.csv", (*WITHIN, *COLUMNS), rows)
+
+
+if __name__ == "__main__":
+    main()
