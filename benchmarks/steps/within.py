@@ -70,7 +70,8 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
                 )
         points = told(folder)
     for window in found:
-        ratios = [ratio for when, ratio in points if window.pop("began") <= when <= window.pop("ended")]
+        began, ended = window.pop("began"), window.pop("ended")
+        ratios = [ratio for when, ratio in points if began <= when <= ended]
         window["told"] = sum(ratios) / len(ratios) if ratios else float("nan")
     return list(found[1:])
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event
 from time import thread_time
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.steps import child
-from benchmarks.steps.child import LEAD, TIMED, Child, told
+from benchmarks.steps.child import LEAD, TIMED, Child
 from benchmarks.steps.threads import Exporter, spent
 from benchmarks.steps.training import Training
 from benchmarks.steps.ways import Calls, StepHooks, Watching
@@ -80,14 +79,6 @@ def test_what_an_export_takes_is_told_apart_from_what_steps_take() -> None:
     exporter.close()
     assert found.steps == pytest.approx(0.03)
     assert found.exports >= 0.07
-
-
-def test_the_first_point_of_a_time_is_of_before_too(tmp_path: Path) -> None:
-    points = ",".join(f'{{"timeUnixNano":"{at}","asDouble":{at / 100}}}' for at in (10, 20, 30, 40, 50))
-    metric = f'{{"name":"nissa.overhead.ratio","gauge":{{"dataPoints":[{points}]}}}}'
-    line = f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}\n'
-    (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
-    assert told(tmp_path, 20, 40) == [0.3, 0.4]
 
 
 def test_a_peak_begins_anew(training: Training) -> None:

@@ -20,7 +20,7 @@ def put(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def step(way: str, ratio: float, own: float | None) -> dict[str, object]:
+def step(way: str, ratio: float) -> dict[str, object]:
     return {
         **dict.fromkeys(("model", "machine", "torch", "commit", "date"), "x"),
         "way": way,
@@ -28,12 +28,19 @@ def step(way: str, ratio: float, own: float | None) -> dict[str, object]:
         "pairs": 9,
         "bare_ms": 300.0,
         **{f"ratio{end}": ratio for end in ("", "_low", "_high")},
-        **{f"own{end}": "" if own is None else own for end in ("", "_low", "_high")},
         **dict.fromkeys(("sample_ms", "sample_low", "sample_high"), 1.5),
         "reads": 0,
         "operations": 7,
         "peak_mib": "",
         "bytes": 12_345,
+    }
+
+
+def within(way: str, own: float) -> dict[str, object]:
+    return {
+        **dict.fromkeys(("model", "machine", "torch", "commit", "date"), "x"),
+        "way": way,
+        **{f"{name}{end}": own for name in ("own", "told", "factor") for end in ("", "_low", "_high")},
     }
 
 
@@ -53,7 +60,8 @@ def test_every_table_says_when_nothing_was_measured(tmp_path: Path) -> None:
 
 
 def test_what_was_measured_stands_in_the_tables(tmp_path: Path) -> None:
-    put(tmp_path / "steps.csv", [step("bare", 0.0, None), step("standard", 0.004, 0.003), step("minimal", 0.05, 0.0)])
+    put(tmp_path / "steps.csv", [step("bare", 0.0), step("standard", 0.004), step("minimal", 0.05)])
+    put(tmp_path / "within.csv", [within("standard", 0.003)])
     steps = REGIONS["steps"](table, tmp_path)
     assert "standard|0.40 % (0.40 % to 0.40 %)|0.30 % (0.30 % to 0.30 %)|1.50 (1.50 to 1.50)|0|7||12,345|9" in steps
     assert "bare|0.00 % (0.00 % to 0.00 %)||" in steps
@@ -63,13 +71,14 @@ def test_what_was_measured_stands_in_the_tables(tmp_path: Path) -> None:
 
 
 def test_what_time_leaves_open_is_told_from_within_and_by_counts(tmp_path: Path) -> None:
-    wide = step("standard", 0.004, 0.003) | {"ratio_low": -0.1, "ratio_high": 0.1}
-    put(tmp_path / "steps.csv", [step("minimal", 0.001, 0.5), wide])
-    _, closed, opened = REGIONS["goals"](table, tmp_path).splitlines()
+    wide = step("standard", 0.004) | {"ratio_low": -0.1, "ratio_high": 0.1}
+    put(tmp_path / "steps.csv", [step("minimal", 0.001), wide])
+    put(tmp_path / "within.csv", [within("minimal", 0.5), within("standard", 0.003)])
+    _, closed, opened, *_ = REGIONS["goals"](table, tmp_path).splitlines()
     assert closed.endswith("|**met, 2.00 times better**|")
-    verdict, within = opened.split("|")[-2:]
+    verdict, beside = opened.split("|")[-2:]
     assert verdict.startswith("**not shown")
-    assert within == "met, 3.33 times better (0.30 % to 0.30 %); 0 reads, 7 operations"
+    assert beside == "met, 3.33 times better (0.30 % to 0.30 %); 0 reads, 7 operations"
 
 
 def test_a_plot_of_other_results_is_noticed(tmp_path: Path) -> None:

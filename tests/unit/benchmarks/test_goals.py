@@ -24,6 +24,16 @@ def step(
     }
 
 
+def within(way: str, **found: Estimate) -> dict[str, str]:
+    known = {"own": Estimate(0, 0, 0), "told": Estimate(0, 0, 0), "factor": Estimate(1, 1, 1)} | found
+    columns = [
+        (f"{name}{end}", str(value))
+        for name, each in known.items()
+        for end, value in (("", each.value), ("_low", each.low), ("_high", each.high))
+    ]
+    return {"model": "gpt", "way": way, **dict(columns)}
+
+
 @pytest.mark.parametrize(
     ("measured", "verdict", "factor"),
     [
@@ -56,13 +66,9 @@ def test_cheaper_is_judged_by_the_interval_of_the_factor(other: Estimate, verdic
 
 
 def test_where_time_cannot_tell_others_are_held_against_our_own_code() -> None:
-    ours = step("standard, every step", sample=Estimate(10, -90, 110)) | {
-        "own": "0.02",
-        "own_low": "0.019",
-        "own_high": "0.021",
-        "bare_ms": "400",
-    }
-    (goal,) = of_others([ours, step("wandb.watch", sample=Estimate(160, 150, 170))])
+    ours = step("standard, every step", sample=Estimate(10, -90, 110)) | {"bare_ms": "400"}
+    others = step("wandb.watch", sample=Estimate(160, 150, 170))
+    (goal,) = of_others([ours, others], [within("standard, every step", own=Estimate(0.02, 0.019, 0.021))])
     assert goal.verdict is Verdict.OPEN
     assert goal.from_within is not None
     assert goal.from_within.measured.value == pytest.approx(160 / 8)
@@ -80,8 +86,8 @@ def test_cheaper_is_met_where_nothing_tells_our_cost_from_zero() -> None:
     ("ratio", "asked"), [(Estimate(0.004, -0.02, 0.03), True), (Estimate(0.02, 0.015, 0.03), False)]
 )
 def test_our_own_code_is_asked_only_where_time_leaves_it_open(ratio: Estimate, asked: bool) -> None:
-    own = {"own": "0.003", "own_low": "0.002", "own_high": "0.004", "reads": "0", "operations": "1200"}
-    (goal,) = of_profiles([step("standard", ratio=ratio) | own])
+    row = step("standard", ratio=ratio) | {"reads": "0", "operations": "1200"}
+    (goal,) = of_profiles([row], [within("standard", own=Estimate(0.003, 0.002, 0.004))])
     assert goal.counts == "0 reads, 1,200 operations"
     assert (goal.from_within is not None) == asked
     assert goal.verdict is (Verdict.OPEN if asked else Verdict.MISSED)
@@ -90,20 +96,23 @@ def test_our_own_code_is_asked_only_where_time_leaves_it_open(ratio: Estimate, a
 
 
 def test_results_without_own_time_and_counts_are_judged_by_time() -> None:
-    (goal,) = of_profiles([step("standard", ratio=Estimate(0.004, -0.02, 0.03)) | {"own": ""}])
+    (goal,) = of_profiles([step("standard", ratio=Estimate(0.004, -0.02, 0.03))])
     assert goal.from_within is None
     assert goal.counts == ""
 
 
-def test_a_run_is_compared_with_our_own_code_as_a_share_of_watched_time() -> None:
-    told = {f"told{end}": "0.1" for end in ("", "_low", "_high")}
-    row = {"profile": "research", "model": "gpt", "factor": "2", "factor_low": "0", "factor_high": "inf"} | told
-    ours = step("research") | dict.fromkeys(("own", "own_low", "own_high"), "0.25")
-    (goal,) = of_live([row], [ours])
+def test_a_run_is_compared_with_time_and_where_that_cannot_tell_with_our_own_code() -> None:
+    ours = within("research", told=Estimate(0.1, 0.09, 0.11), factor=Estimate(0.5, 0.45, 0.55))
+    (goal,) = of_live([ours], [step("research", ratio=Estimate(0.2, -0.3, 0.7))])
+    assert goal.measured.value == pytest.approx(0.1 / (0.2 / 1.2))
     assert goal.verdict is Verdict.OPEN
     assert goal.from_within is not None
-    assert goal.from_within.measured.value == pytest.approx(0.5)
     assert goal.from_within.verdict is Verdict.MISSED
+
+
+def test_only_profiles_tell_of_themselves() -> None:
+    rows = [step("standard, every step"), step("minimal", model="convnet")]
+    assert not list(of_live([within("standard, every step"), within("minimal")], rows))
 
 
 def test_models_are_compared_with_themselves() -> None:
@@ -112,18 +121,17 @@ def test_models_are_compared_with_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "verdict"),
+    ("told", "verdict"),
     [
-        (Estimate(1.0, 0.8, 1.2), Verdict.MET),
-        (Estimate(1.0, 0.5, 1.2), Verdict.OPEN),
-        (Estimate(0.4, 0.3, 0.5), Verdict.MISSED),
-        (Estimate(2.0, 1.8, 2.2), Verdict.MISSED),
-        (Estimate(inf, 0.5, inf), Verdict.OPEN),
+        (Estimate(0.1, 0.08, 0.12), Verdict.MET),
+        (Estimate(0.1, 0.05, 0.12), Verdict.OPEN),
+        (Estimate(0.04, 0.03, 0.05), Verdict.MISSED),
+        (Estimate(0.2, 0.18, 0.22), Verdict.MISSED),
     ],
 )
-def test_agreement_is_judged_at_both_ends(factor: Estimate, verdict: Verdict) -> None:
-    row = {"profile": "standard", "model": "gpt", "factor": str(factor.value)}
-    (goal,) = of_live([row | {"factor_low": str(factor.low), "factor_high": str(factor.high)}])
+def test_agreement_is_judged_at_both_ends(told: Estimate, verdict: Verdict) -> None:
+    exactly = Estimate(1 / 9, 1 / 9, 1 / 9)  # a tenth of watched time
+    (goal,) = of_live([within("standard", told=told)], [step("standard", ratio=exactly)])
     assert goal.verdict is verdict
 
 
