@@ -1,24 +1,16 @@
 """A median with its 95 % interval, which a few rounds that something disturbed hardly move."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from benchmarks.steps.statistics import Estimate
+
 RESAMPLES: Final = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class Median:
-    """A median with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def median(values: Sequence[float]) -> Median:
+def median(values: Sequence[float]) -> Estimate:
     """Return the median and the bootstrap's percentile interval; the same for the same values.
 
     Args:
@@ -27,4 +19,4 @@ def median(values: Sequence[float]) -> Median:
     array = np.asarray(values, dtype=np.float64)
     chosen = np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))
     low, high = np.quantile(np.median(array[chosen], axis=1), (0.025, 0.975))
-    return Median(float(np.median(array)), float(low), float(high))
+    return Estimate(float(np.median(array)), float(low), float(high))

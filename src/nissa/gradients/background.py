@@ -10,7 +10,7 @@ from typing import Final
 
 from nissa.kernels.cores import usable_cores
 
-__all__ = ["OURS", "Background", "thread_times", "usable_cores"]
+__all__ = ["OURS", "Background", "thread_times"]
 
 OURS: Final = ("nissa-", "Otel")
 """How the names of our threads begin, and those of the SDK that export for us."""

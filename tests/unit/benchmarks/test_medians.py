@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from benchmarks.medians import Median, median
+from benchmarks.medians import median
+from benchmarks.steps.statistics import Estimate
 
 
 @pytest.mark.parametrize(("values", "middle"), [([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.5)])
@@ -16,14 +17,14 @@ def test_it_is_the_one_in_the_middle(values: list[float], middle: float) -> None
 
 
 def test_rounds_without_noise_have_no_width() -> None:
-    assert median([0.7] * 12) == Median(0.7, 0.7, 0.7)
-    assert median([0.7]) == Median(0.7, 0.7, 0.7)
+    assert median([0.7] * 12) == Estimate(0.7, 0.7, 0.7)
+    assert median([0.7]) == Estimate(0.7, 0.7, 0.7)
 
 
 def test_its_interval_is_the_one_that_can_be_worked_out() -> None:
     # A resample of 1..11 has a median of at most k where six draws or more are: with the binomial probability of
     # 0.7 % for k = 2 and 5.1 % for k = 3, so that the lower end is 3; the upper one lies as far from the other side.
-    assert median([float(number) for number in range(1, 12)]) == Median(6.0, 3.0, 9.0)
+    assert median([float(number) for number in range(1, 12)]) == Estimate(6.0, 3.0, 9.0)
 
 
 def test_a_round_that_was_disturbed_moves_nothing() -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from nissa.gradients.background import Background, thread_times, usable_cores
+from nissa.gradients.background import Background, thread_times
 from nissa.gradients.overhead import Toll, Window
 from nissa.hub.stopwatch import Stopwatch
+from nissa.kernels.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -73,15 +73,13 @@ class GradientRecorder:
         model, at = (sample.env_id, sample.model_name), sample.time_unix_nano
         start = self._last_sample.get(model, self._store.start)
         self._last_sample[model] = at
-        base = ({} if sample.env_id is None else {attr.ENV_ID: sample.env_id}) | (
-            {attr.MODEL_NAME: sample.model_name} if sample.model_name else {}
-        )
+        env = {} if sample.env_id is None else {attr.ENV_ID: sample.env_id}
+        base = env | ({attr.MODEL_NAME: sample.model_name} if sample.model_name else {})
         known = self._follow(model, base, sample)
         self._statistics(model, known, sample)
         self._store.gauge(metric.GRADIENT_GLOBAL_NORM, base, at, sample.health.global_norm)
         self._store.gauge(metric.GRADIENT_HEALTH, base, at, sample.health.score)
         self._store.gauge(metric.READBACK_LAG, base, at, sample.lag)
-        env = {} if sample.env_id is None else {attr.ENV_ID: sample.env_id}
         for slot, ratio in sample.seed_ratios.items():
             self._store.gauge(metric.SEED_GRADIENT_RATIO, env | {attr.SEED_SLOT: slot}, at, ratio)
         self._count(known, sample, start)
