@@ -136,3 +136,13 @@ def test_what_ended_is_bounded_where_a_reader_never_comes(make_produced: Make, m
     assert len(here.store.ended) == MOST_ENDED
     grow(here.store, 4, start=START + MOST_ENDED + 50)
     assert all(count >= 0 for *_, count in told(here, 0, BOTH[0]))
+
+
+def test_an_ended_stream_keeps_no_counts_of_others_alive(make_produced: Make) -> None:
+    store = make_produced().store
+    together = np.zeros((100, RANGE.size + 2), dtype=np.int64)
+    store.magnitude(metric.GRADIENT_MAGNITUDE, NAME, lambda: MagnitudeStream(NAME, START, RANGE, together[3]))
+    store.end(metric.GRADIENT_MAGNITUDE, NAME, START + 1)
+    ((_, _, stream, _),) = store.ended
+    assert isinstance(stream, MagnitudeStream)
+    assert not np.shares_memory(stream.counts, together)
