@@ -200,7 +200,11 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
     # Half precision has so few numbers that each is a cell of its own. Otherwise a cell is a quarter of a bucket.
     shift = 0 if form.bits is np.int16 else form.shift(scale)
     added = entries(edges, shift, (form.mask >> shift) + 1) if len(edges) else np.empty(0, dtype=np.int64)
-    kept = np.dtype(np.int64 if form.bits is np.int64 else np.int32)
-    fits = added is not None and (kept.itemsize > 4 or bool(np.all(added == added.astype(kept))))  # noqa: PLR2004
-    table = np.empty(0, dtype=kept) if added is None or not fits else added.astype(kept)
-    return _Tables(dtype.itemsize, (limits, table, edges), (form.brain, shift, fits))
+    held = np.dtype(form.bits).str.replace("i", "u")
+    table = np.empty(0, dtype=held) if added is None else _with_sign(added.view(np.uint64), form.mask).astype(held)
+    return _Tables(dtype.itemsize, (limits, table, edges), (form.brain, shift, added is not None))
+
+
+def _with_sign(added: "NDArray[np.uint64]", mask: int) -> "NDArray[np.uint64]":
+    """Return the entries of cells and of those with the sign, which is taken away as all of it wraps around."""
+    return np.concatenate([added, added - np.uint64(mask + 1)])

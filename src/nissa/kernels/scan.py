@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 # Bits and decoded values of a block stay in the first cache.
 _BLOCK = 2048
-# Neighbours are often in the same bucket: four histograms keep an increment from waiting for the one before.
-_HISTOGRAMS = 4
+# Neighbours are often in the same bucket: a second histogram keeps an increment from waiting for the one before.
+_HISTOGRAMS = 2
 _SMALLEST_NORMAL, _INFINITE = 0x400, 0x7C00  # bits of float16
 
 
 # From so many numbers of half precision on, it is faster to count each of the 65,536 there are.
 _MANY = 2**16
 _HALVES = 2**16
-_HALF = 2  # bytes
+_HALF, _SINGLE = 2, 4  # bytes
 
 
 # By the bytes of a number: the type of its bits, and what they are read as.
@@ -120,29 +120,30 @@ def _through(claims: Any) -> None:
 @njit(fastmath={"reassoc", "nsz"})
 def _reduce(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
     """Add a block to sums and counts; return its extremes as ordered integers."""
+    # Numba makes every integer one of 64 bits, of which fewer fit into a register: each is brought back to its size.
+    number = limits.dtype.type
     mask, infinite, top, vanishing, exploding = limits[0], limits[1], limits[2], limits[3], limits[4]
     total, abs_total, squares = 0.0, 0.0, 0.0
-    finite, zeros, below, above = 0, 0, 0, 0
-    least, most = mask, ~mask
+    zeros, below, above = number(0), number(0), number(0)
+    least, most = mask, number(~mask)
     for i in range(bits.size):
-        magnitude = bits[i] & mask
-        counted = magnitude < infinite
-        value = np.float64(values[i]) if counted else 0.0
+        magnitude = number(bits[i] & mask)
+        value = np.float64(values[i])
         total += value
         abs_total += abs(value)
         squares += value * value
-        finite += counted
-        zeros += magnitude == 0
-        below += magnitude <= vanishing
-        above += (magnitude > exploding) & counted
-        # Of negative numbers, whose bits descend, all bits but the sign are turned over.
-        ordered = bits[i] ^ ((bits[i] >> top) & mask)
-        least = min(least, ordered if counted else mask)
-        most = max(most, ordered if counted else ~mask)
+        zeros = number(zeros + (magnitude == 0))
+        below = number(below + (magnitude <= vanishing))
+        above = number(above + (magnitude > exploding))
+        ordered = _ordered(bits[i], mask, top)
+        least = min(least, ordered)
+        most = max(most, ordered)
+    if most >= infinite or least <= ~infinite:
+        return _reduce_finite(bits, values, limits, sums, counts)
     sums[0] += total
     sums[1] += abs_total
     sums[2] += squares
-    counts[0] += finite
+    counts[0] += bits.size
     counts[1] += zeros
     counts[2] += below
     counts[3] += above
@@ -150,21 +151,63 @@ def _reduce(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
 
 
 @njit
-def _count(bits: Any, mask: Any, shift: Any, entries: Any, histograms: Any) -> None:
-    """Put each element of a block into its bucket, where no cell has more than one edge."""
-    mask, shift = np.int64(mask), np.int64(shift)
-    first, second, third, fourth = histograms[0], histograms[1], histograms[2], histograms[3]
-    whole = bits.size // 4 * 4
-    for i in range(0, whole, 4):
-        a, b, c, d = bits[i] & mask, bits[i + 1] & mask, bits[i + 2] & mask, bits[i + 3] & mask
-        # Unsigned, so that no index is taken from the end.
-        first[np.uint64((a + entries[np.uint64(a >> shift)]) >> shift)] += 1
-        second[np.uint64((b + entries[np.uint64(b >> shift)]) >> shift)] += 1
-        third[np.uint64((c + entries[np.uint64(c >> shift)]) >> shift)] += 1
-        fourth[np.uint64((d + entries[np.uint64(d >> shift)]) >> shift)] += 1
-    for i in range(whole, bits.size):
-        a = bits[i] & mask
-        first[np.uint64((a + entries[np.uint64(a >> shift)]) >> shift)] += 1
+def _ordered(bits: Any, mask: Any, top: Any) -> Any:
+    """Return an integer that ascends with the number: of negative ones, all bits but the sign are turned over."""
+    number = type(mask)
+    return number(bits ^ number(number(bits >> top) & mask))
+
+
+@njit
+def _reduce_finite(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
+    """Do the same for the finite numbers of a block that has others."""
+    mask, infinite, top, vanishing, exploding = limits[0], limits[1], limits[2], limits[3], limits[4]
+    least, most = mask, limits.dtype.type(~mask)
+    for i in range(bits.size):
+        magnitude = bits[i] & mask
+        if magnitude >= infinite:
+            continue
+        value = np.float64(values[i])
+        sums[0] += value
+        sums[1] += abs(value)
+        sums[2] += value * value
+        counts[0] += 1
+        counts[1] += magnitude == 0
+        counts[2] += magnitude <= vanishing
+        counts[3] += magnitude > exploding
+        ordered = _ordered(bits[i], mask, top)
+        least, most = min(least, ordered), max(most, ordered)
+    return least, most
+
+
+@njit
+def _count(bits: Any, shift: Any, entries: Any, histograms: Any) -> None:
+    """Put each element of a block into its bucket, where no cell has more than one edge.
+
+    Cells with the sign have entries of their own, which take it away. What is added wraps around.
+    """
+    one, other = histograms[0], histograms[1]
+    unsigned = bits.view(entries.dtype)
+    # Singles are read in pairs, which begin at a multiple of their size.
+    first = (np.int64(bits.ctypes.data) >> 2) & 1 if entries.itemsize == _SINGLE else 0
+    last = first + (bits.size - first) // 2 * 2
+    if entries.itemsize == _SINGLE:
+        for pair in unsigned[first:last].view(np.uint64):
+            one[_slot(pair & np.uint64(0xFFFFFFFF), shift, entries)] += 1
+            other[_slot(pair >> np.uint64(32), shift, entries)] += 1
+    else:
+        for i in range(first, last, 2):
+            one[_slot(np.uint64(unsigned[i]), shift, entries)] += 1
+            other[_slot(np.uint64(unsigned[i + 1]), shift, entries)] += 1
+    if first:
+        one[_slot(np.uint64(unsigned[0]), shift, entries)] += 1
+    if last < bits.size:
+        one[_slot(np.uint64(unsigned[last]), shift, entries)] += 1
+
+
+@njit
+def _slot(bits: Any, shift: Any, entries: Any) -> Any:
+    """Return the bucket of a number, all of which are unsigned: an index that is not is checked for its sign."""
+    return np.uint64(entries.dtype.type(bits + entries[bits >> shift])) >> shift
 
 
 @njit
@@ -216,7 +259,7 @@ def _tally(bits: Any, tallies: Any) -> None:
 def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, found: Any, scratch: Any) -> Any:
     """Add what was tallied, and forget it; return the extremes as ordered integers."""
     mask, infinite, vanishing, exploding = limits[0], limits[1], limits[3], limits[4]
-    _shift, cells, entries, edges = table
+    shift, cells, entries, edges = table
     sums, counts, local = found
     block, values = scratch
     least, most = np.int64(mask), ~np.int64(mask)
@@ -249,7 +292,7 @@ def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, found: Any, scrat
                 ordered = np.int64(block[i]) ^ ((np.int64(block[i]) >> 15) & np.int64(mask))
                 least, most = min(least, ordered), max(most, ordered)
             if edges.size and cells:
-                local[magnitude + entries[magnitude]] += number
+                local[_slot(np.uint64(start + i), shift, entries)] += number
             elif edges.size:
                 local[np.searchsorted(edges, magnitude)] += number
         numbers[:] = 0
@@ -276,7 +319,7 @@ def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
     here = np.int64(packed.ctypes.data) + 8 * row * packed.shape[1]
     last = local.shape[1] - 1
     for i in range(last + 1):
-        number = np.int64(local[0, i]) + local[1, i] + local[2, i] + local[3, i]
+        number = np.int64(local[0, i]) + local[1, i]
         if number:
             column = underflow if i == 0 else overflow if i == last else first + i - 1
             _add(here + 8 * column, number)
@@ -299,7 +342,7 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
         bits_type: How numbers are read.
         values_type: What bits are read as; float32 for half precision, which is decoded first.
     """
-    entries_type = np.int64 if bits_type is np.int64 else np.int32
+    entries_type = {np.int64: np.uint64, np.int32: np.uint32, np.int16: np.uint16}[bits_type]
 
     def scan(data: Any) -> None:
         told = carray(data, (27,), np.int64)
@@ -309,7 +352,7 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
         entries = _row(told, 5, entries_type)
         sums, counts = _rows(told, 7, 5, np.float64), _rows(told, 8, 4, np.int64)
         packed = _rows(told, 9, told[23], np.int64)
-        brain, shift, cells, columns = told[20] > 0, told[21], told[22] > 0, (told[24], told[25], told[26])
+        brain, shift, cells, columns = told[20] > 0, np.uint64(told[21]), told[22] > 0, (told[24], told[25], told[26])
         table = shift, cells, entries, edges
         like = np.empty(0, values_type)
         local = np.zeros((_HISTOGRAMS, edges.size + 1), np.int32)
@@ -342,7 +385,7 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
                     low, high = _reduce(block, these, limits, sums[run], counts[run])
                     least, most = min(least, low), max(most, high)
                     if edges.size and cells:
-                        _count(block, limits[0], shift, entries, local)
+                        _count(block, shift, entries, local)
                     elif edges.size:
                         _search(block, limits[0], edges, local[0])
                 sums[run, 3] = _value(least, limits, brain, like) if least <= most else np.inf

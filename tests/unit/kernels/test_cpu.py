@@ -8,12 +8,13 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from nissa import kernels
 from nissa.kernels import cpu
 from nissa.kernels.moments import decode
-from tests.unit.kernels.agreement import LAYOUT, THRESHOLDS
+from tests.unit.kernels.agreement import DTYPES, LAYOUT, THRESHOLDS, agrees, edges_of
 
 
 def test_sums_of_many_elements_hardly_round() -> None:
@@ -21,6 +22,22 @@ def test_sums_of_many_elements_hardly_round() -> None:
     exact = math.fsum([float(np.float32(0.1))] * len(tenths))
     moments = decode(cpu.measure([tenths], LAYOUT, THRESHOLDS).numpy(), LAYOUT)
     assert abs(moments.total[0] - exact) <= 1e-13 * exact
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_may_begin_anywhere_and_be_any_number(dtype: torch.dtype) -> None:
+    whole = torch.cat((edges_of(LAYOUT, dtype), torch.tensor([math.nan, math.inf, -math.inf], dtype=dtype)))
+    for first in range(4):
+        for size in range(1, 6):
+            agrees(cpu.measure, [whole[first : first + size], whole[len(whole) - first - size :]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_not_finite_is_left_out_wherever_it_is(dtype: torch.dtype) -> None:
+    for place in (0, 1, 2047, 2048, 4999):
+        numbers = torch.linspace(-3, 5, 5000).to(dtype)
+        numbers[place] = math.inf if place % 2 else -math.nan
+        agrees(cpu.measure, [numbers, -numbers])
 
 
 def choice(preamble: str, folder: Path, **environ: str) -> tuple[str, str]:
