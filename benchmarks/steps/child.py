@@ -52,6 +52,8 @@ class Child:
             training.steps(max(every, _WARM), calls)  # the first sample allocates what the others use
             watched = training.counted(every, calls)
         self.steps += max(every, _WARM) + 2 * every
+        if self._watching.exporter is not None:
+            self._watching.exporter.begin()  # the first one loads what all others use
         self._settled()
         training.forget_peak()
         return {"bare": {name: value * every for name, value in one.items()}, "watched": watched}

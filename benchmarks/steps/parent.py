@@ -4,6 +4,7 @@ import multiprocessing
 import random
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,10 @@ class Runner:
         self._counts = self._ask("count", WAYS[self.way].every)
         _say(f"{self.model}, {self.way}: ready")
 
-    def turn(self) -> None:
-        """Train its pairs of blocks."""
+    def turn(self, number: int) -> None:
+        """Train its pairs of blocks, if it takes part in a round."""
+        if number % WAYS[self.way].rounds:
+            return
         found = self._ask("turn", WAYS[self.way].pairs)
         self.pairs += [{"turn": self._turns, "steps": TIMED, **pair} for pair in found]
         self._turns += 1
@@ -96,7 +99,7 @@ def measure(
     while rounds < FEWEST_ROUNDS or monotonic() + longest < deadline:
         began = monotonic()
         random.shuffle(runners)
-        runners = [runner for runner in runners if _alive(runner, runner.turn)]
+        runners = [runner for runner in runners if _alive(runner, partial(runner.turn, rounds))]
         rounds += 1
         longest = max(longest, monotonic() - began)
         _say(f"round {rounds}, {monotonic() - began:.0f} s, {free_memory() / 1024:.1f} GiB free")

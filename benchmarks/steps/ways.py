@@ -56,7 +56,8 @@ class Way:
 
     Args:
         entering: Enters it; the folder is where it may write.
-        pairs: Pairs of blocks in each round: its share of the time.
+        pairs: Pairs of blocks in each of its rounds: with the next, its share of the time.
+        rounds: It takes part in every so many rounds.
         every: Steps from one sample to the next.
         profile: The profile of Nissa that it is, without changes; None for everything else.
         timed: Enters it with exporters that keep their own time; None where it is none of Nissa.
@@ -65,6 +66,7 @@ class Way:
 
     entering: Entering
     pairs: int = 1
+    rounds: int = 1
     every: int = 1
     profile: str | None = None
     timed: Entering | None = None

@@ -281,6 +281,8 @@ class Watch:
             skipped=skipped,
             clip_limit=said.clip_limit,
         )
+        # Whoever frees a tensor lets go of the interpreter, and the reader, once told, would be what we then wait for.
+        del said, moving
         self._reader.submit(Transfer(tensors), note, hurry=skipped or sampled is not None)
 
     def _own_numbers(self) -> dict[str, float]:

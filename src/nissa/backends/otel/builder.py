@@ -16,7 +16,7 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 from nissa.backends.otel.forms import Form, form_of
-from nissa.backends.otel.points import Part, explicit_point, exponential_point, gauge_points, histogram_point
+from nissa.backends.otel.points import GaugePoints, Part, explicit_point, exponential_point, histogram_point
 from nissa.backends.otel.store import HistogramStream, Key, MagnitudeStream, SumStream, key_of
 from nissa.semconv.metrics import Kind, MetricSpec
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nissa.backends.otel.gauges import Row
     from nissa.backends.otel.store import MetricStore
 
 _Streams = list[tuple[SumStream | MagnitudeStream, int]]
@@ -97,10 +98,11 @@ class PointBuilder:
 
     def _gauges(self, reader: object, reading: _Reading) -> Iterable[Metric]:
         rows = self._store.gauges.newest() if reading.form.pull else self._store.gauges.take(reader)
-        points: dict[MetricSpec, list[NumberDataPoint]] = {}
+        by_spec: dict[MetricSpec, list[Row]] = {}
         for (spec, _), group in rows.items():
-            points.setdefault(spec, []).extend(gauge_points(group))
-        return [_metric(spec, Gauge(data_points=found)) for spec, found in points.items() if found]
+            by_spec.setdefault(spec, []).extend(group)
+        found = {spec: GaugePoints(each) for spec, each in by_spec.items()}
+        return [_metric(spec, Gauge(data_points=points)) for spec, points in found.items() if points]
 
     def _ended(self, reading: _Reading, now: int) -> dict[MetricSpec, _Streams]:
         """Return the streams that ended since the reader was there last, each at the time of its end."""

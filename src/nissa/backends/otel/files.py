@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from nissa.backends.lines import LineFile
-from nissa.backends.otel.batches import BatchedFileMetricExporter
+from nissa.backends.otel.metric_lines import LineMetricExporter
 from nissa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ def build(folder: Path, suffix: str, resource: "Resource", interval_seconds: flo
     interval = _interval_millis(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL"), interval_seconds)
     files = tuple(_open(folder, f"{signal}{suffix}.jsonl") for signal in SIGNALS)
     # The exporters write, flush and close, and ask no more of a stream.
-    traces, metrics, logs = (cast("IO[str]", file) for file in files)
+    traces, _, logs = (cast("IO[str]", file) for file in files)
     tracer = TracerProvider(resource=resource, shutdown_on_exit=False)
     tracer.add_span_processor(SimpleSpanProcessor(FileSpanExporter(stream=traces)))
-    reader = PeriodicExportingMetricReader(BatchedFileMetricExporter(stream=metrics), export_interval_millis=interval)
+    reader = PeriodicExportingMetricReader(LineMetricExporter(files[1]), export_interval_millis=interval)
     meter = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     logger = LoggerProvider(resource=resource, shutdown_on_exit=False)
     logger.add_log_record_processor(SimpleLogRecordProcessor(FileLogExporter(stream=logs)))

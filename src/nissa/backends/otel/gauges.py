@@ -38,6 +38,11 @@ class Row:
             if not (statistics and math.isnan(value)):
                 yield attributes, self.time, float(value)
 
+    def size(self) -> int:
+        """Return how many points there are."""
+        absent = int(np.isnan(self.values).sum()) if isinstance(self.values, np.ndarray) else 0
+        return len(self.values) - absent
+
 
 @dataclass(slots=True)
 class Group:

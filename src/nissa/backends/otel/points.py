@@ -1,8 +1,9 @@
 """OpenTelemetry data points, each from the part of a stream that it tells."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, Final, overload
 
 import numpy as np
 from opentelemetry.sdk.metrics import Exemplar
@@ -39,11 +40,36 @@ class Part:
     whole: bool
 
 
-def gauge_points(rows: "list[Row]") -> Iterable[NumberDataPoint]:
-    """Yield a point per number measured."""
-    for row in rows:
-        for attributes, time, value in row.points():
-            yield NumberDataPoint(attributes, None, time, value)  # type: ignore[arg-type]  # gauges have no start
+class GaugePoints(Sequence[NumberDataPoint]):
+    """The points of rows, each made when it is asked for.
+
+    An encoder takes one after the other. Were all of an export alive at once, the interpreter would look for garbage
+    among all objects of the process, and the training thread would wait for that.
+    """
+
+    def __init__(self, rows: "list[Row]") -> None:
+        self.rows = rows
+        self._size = sum(row.size() for row in rows)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[NumberDataPoint]:
+        for row in self.rows:
+            for attributes, time, value in row.points():
+                yield NumberDataPoint(attributes, None, time, value)  # type: ignore[arg-type]  # gauges have no start
+
+    @overload
+    def __getitem__(self, index: int) -> NumberDataPoint: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NumberDataPoint]: ...
+
+    def __getitem__(self, index: int | slice) -> NumberDataPoint | list[NumberDataPoint]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        place = range(self._size)[index]
+        return next(islice(self, place, None))
 
 
 def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, now: int) -> HistogramDataPoint:

@@ -12,7 +12,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter
-from opentelemetry.sdk.metrics.export import MetricsData, ResourceMetrics, ScopeMetrics
+from opentelemetry.sdk.metrics.export import Gauge, MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.backends.otel.builder import PointBuilder
@@ -140,6 +140,8 @@ class MetricProducer:
 
 def _without_exemplars(metric: "Metric") -> "Metric":
     data: Any = metric.data
+    if isinstance(data, Gauge):  # ours have none
+        return metric
     points = [
         replace(point, exemplars=[]) if getattr(point, "exemplars", None) else point for point in data.data_points
     ]

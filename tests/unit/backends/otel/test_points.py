@@ -13,7 +13,8 @@ from opentelemetry.sdk.metrics._internal.exponential_histogram.buckets import Bu
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.exponent_mapping import ExponentMapping
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import LogarithmMapping
 
-from nissa.backends.otel.points import EXPLICIT_STEP, Part, downscale, explicit_point, exponential_point
+from nissa.backends.otel.gauges import Row
+from nissa.backends.otel.points import EXPLICIT_STEP, GaugePoints, Part, downscale, explicit_point, exponential_point
 from nissa.backends.otel.store import MagnitudeStream
 from nissa.kernels.moments import BucketRange, Moments
 
@@ -179,3 +180,23 @@ def test_an_odd_number_of_octaves_ends_in_a_narrower_bucket() -> None:
     assert EXPLICIT_STEP == 2
     assert point.explicit_bounds == [0.125, 0.5, 2.0, 4.0]
     assert point.bucket_counts == [1, 4, 4, 2, 1]
+
+
+def test_gauge_points_are_made_when_asked_for_and_are_a_sequence() -> None:
+    rows = [Row([{"n": 1}, {"n": 2}], 10, np.array([math.nan, 2.0])), Row([{"n": 1}, {"n": 2}], 20, (3.0, math.nan))]
+    found = GaugePoints(rows)
+    every = list(found)
+    assert [(point.attributes, point.time_unix_nano) for point in every] == [
+        ({"n": 2}, 10),
+        ({"n": 1}, 20),
+        ({"n": 2}, 20),
+    ]
+    assert [point.value for point in every[:2]] == [2.0, 3.0]
+    assert math.isnan(every[2].value)
+    assert len(found) == 3
+    assert [found[0], found[1]] == every[:2] == found[:2]
+    assert found[-2] == every[1]
+    assert found[0] is not found[0]
+    with pytest.raises(IndexError):
+        found[3]
+    assert not GaugePoints([Row([{}], 10, np.array([math.nan]))])
