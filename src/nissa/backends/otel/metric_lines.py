@@ -38,7 +38,7 @@ MOST_POINTS: Final = 100
 """Data points of a line by the official encoder: their objects are too few for a search among all others."""
 
 MOST_OWN_POINTS: Final = 1_000
-"""Data points of a line of ours: about 250 kB."""
+"""Data points of a line of ours: 150 to 250 kB."""
 
 _NOTHING: Final = '"gauge":{}'
 """A gauge without points. Within a text, quotes are escaped, so that it stands nowhere else."""
@@ -62,6 +62,9 @@ class LineMetricExporter(FileMetricExporter):
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Write the points; the first line that cannot be written is the last that is tried."""
+        if self._file.closed:
+            _logger.warning("Metrics came after %s was closed, and are lost.", self._file.path)
+            return MetricExportResult.FAILURE
         for batch in batches(_parts(metrics_data, own=False), MOST_POINTS):
             if super().export(batch, timeout_millis, **kwargs) is not MetricExportResult.SUCCESS:
                 return MetricExportResult.FAILURE
@@ -69,7 +72,7 @@ class LineMetricExporter(FileMetricExporter):
             for line in gauge_lines(_parts(metrics_data, own=True), MOST_OWN_POINTS):
                 self._file.write(line)
         except OSError:
-            _logger.exception("Cannot write metrics to %s, they are lost", self._file.path)
+            _logger.exception("Metrics cannot be written to %s, and are lost.", self._file.path)
             return MetricExportResult.FAILURE
         return MetricExportResult.SUCCESS
 

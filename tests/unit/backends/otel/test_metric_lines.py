@@ -180,3 +180,13 @@ def test_a_full_disk_is_told_and_fails_the_export(
     with caplog.at_level(logging.ERROR):
         assert exporter.export(made()) is MetricExportResult.FAILURE
     assert "No space left on device" in caplog.text
+
+
+def test_what_comes_after_the_end_is_told_and_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = LineFile(tmp_path / "metrics.jsonl")
+    exporter = LineMetricExporter(file)
+    file.close()
+    with (tmp_path / "another").open("wb"):  # it gets the descriptor that has become free
+        assert exporter.export(ours([Row([{}], START, (0.5,))])) is MetricExportResult.FAILURE
+    assert (tmp_path / "another").read_bytes() == b""
+    assert "closed" in caplog.text
