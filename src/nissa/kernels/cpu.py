@@ -75,18 +75,20 @@ def measure(
 def _measure(
     tensors: "Sequence[Tensor]", layout: Layout, thresholds: Thresholds, scale: "Tensor | None" = None
 ) -> "Tensor":
-    there = [
-        tensor if scale is None and is_plain(tensor) else stored(tensor, scale).resolve_neg() for tensor in tensors
-    ]
-    if not all(map(_readable, there)):
+    # Nothing is asked twice: between two steps, with cold caches, each question costs a microsecond.
+    plain = [scale is None and is_plain(tensor) for tensor in tensors]
+    there = [tensor if is_ else stored(tensor, scale).resolve_neg() for is_, tensor in zip(plain, tensors, strict=True)]
+    if not all(is_ or _readable(real) for is_, real in zip(plain, there, strict=True)):
         return reference.measure(tensors, layout, thresholds, scale)
     pass_ = _Pass(len(tensors), layout, thresholds)
-    sizes = []
-    for row, (tensor, real) in enumerate(zip(tensors, there, strict=True)):
-        sizes.append(real.numel() if real is tensor else size(tensor))
+    sizes = [tensor.numel() if is_ else size(tensor) for is_, tensor in zip(plain, tensors, strict=True)]
+    for row, (is_, real, number) in enumerate(zip(plain, there, sizes, strict=True)):
+        if is_:
+            pass_.read(row, real, number)
+            continue
         pass_.add(row, real)
-        if sizes[-1] > real.numel():
-            pass_.add_zeros(row, sizes[-1] - real.numel())
+        if number > real.numel():
+            pass_.add_zeros(row, number - real.numel())
     pass_.flush()
     return torch.from_numpy(pass_.pack(np.array(sizes, dtype=np.int64)))
 
@@ -116,15 +118,23 @@ class _Pass:
     def add(self, row: int, tensor: "Tensor") -> None:
         """Have a tensor read, which must live until :meth:`flush`."""
         if fills_its_memory(tensor):
-            self._read(row, tensor)
+            self.read(row, tensor, tensor.numel())
             return
         for piece in reference._pieces(tensor, _COPIED):  # noqa: SLF001 - one way to cut
             copy = piece.contiguous()
-            self._read(row, copy)
+            self.read(row, copy, copy.numel())
             self._copies.append(copy)
             self._copied += copy.numel()
             if self._copied >= _COPIED:
                 self.flush()
+
+    def read(self, row: int, tensor: "Tensor", numbers: int) -> None:
+        """Have a tensor of so many numbers read that fills its memory and must live until :meth:`flush`."""
+        if numbers:
+            work = self._work.get(tensor.dtype)
+            if work is None:
+                work = self._work[tensor.dtype] = Work(tensor.dtype.itemsize)
+            work.add(tensor.data_ptr(), numbers, row)
 
     def add_zeros(self, row: int, number: int) -> None:
         """Count zeros that are not stored."""
@@ -133,13 +143,6 @@ class _Pass:
             self._packed[row, Column.UNDERFLOW] += number
         self._reduced[row, 3] = min(self._reduced[row, 3], 0.0)
         self._reduced[row, 4] = max(self._reduced[row, 4], 0.0)
-
-    def _read(self, row: int, tensor: "Tensor") -> None:
-        if tensor.numel():
-            work = self._work.get(tensor.dtype)
-            if work is None:
-                work = self._work[tensor.dtype] = Work(tensor.dtype.itemsize)
-            work.add(tensor, row)
 
     def flush(self) -> None:
         """Read what was added."""

@@ -70,7 +70,7 @@ def squares(
     works: dict[torch.dtype, tuple[Work, list[int]]] = {}
     for row, tensor in enumerate(tensors):
         work, rows = works.setdefault(tensor.dtype, (Work(tensor.dtype.itemsize), []))
-        work.add(tensor, 0 if copies is None else copies[row])
+        work.add(tensor.data_ptr(), tensor.numel(), 0 if copies is None else copies[row])
         rows.append(row)
     for dtype, (work, rows) in works.items():
         form, of_runs = FORMATS[dtype], np.zeros(work.runs)

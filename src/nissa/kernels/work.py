@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
 _TASK = 2**21
 """Bytes of a task, about: a quarter of a millisecond or so, which is much more than waking a thread takes."""
@@ -30,15 +29,16 @@ class Work:
         self._tensors: list[tuple[int, int]] = []
         self._sizes: list[int] = []
 
-    def add(self, tensor: "Tensor", where: int) -> None:
+    def add(self, address: int, size: int, where: int) -> None:
         """Have a tensor read, which must live until then.
 
         Args:
-            tensor: Its elements are all that is there from the first to the last.
+            address: Of its first element.
+            size: How many elements there are, one behind the other.
             where: What the loop is told of it besides.
         """
-        self._tensors.append((tensor.data_ptr(), where))
-        self._sizes.append(tensor.numel())
+        self._tensors.append((address, where))
+        self._sizes.append(size)
 
     def arrays(self) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
         """Return what :mod:`nissa.kernels.scan` is given."""
