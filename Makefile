@@ -9,8 +9,9 @@ BENCH := $(BENCH_VENV)/bin
 BENCH_READY := $(BENCH_VENV)/.ready
 MINUTES ?= 60
 RUNS ?= 4
+BATCHES ?= 40
 
-.PHONY: help demo test test-full check format generate requirements bench plots capture pictures stack stack-down clean
+.PHONY: help demo test test-full check format generate requirements bench bench-gpu plots capture pictures stack stack-down clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -66,6 +67,13 @@ bench: $(BENCH_READY) ## Measure what watching costs; 70 minutes, on a machine t
 	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)
 	$(BENCH)/python -m benchmarks.plots
 	$(BIN)/python -m scripts.generate
+
+bench-gpu: ## The same on a GPU, after the tests that need one; PYTHON is one that has the project and torch for CUDA
+	$(PYTHON) -m pytest -q tests/gpu
+	$(PYTHON) -m benchmarks.kernels --device cuda
+	$(PYTHON) -m benchmarks.growth --device cuda --into benchmarks/results/cuda
+	$(PYTHON) -m benchmarks.steps.within --device cuda --batches $(BATCHES) --windows 2 --model gpt --into benchmarks/results/cuda
+	$(PYTHON) -m benchmarks.steps --device cuda --batches $(BATCHES) --minutes 4 --into benchmarks/results/cuda
 
 plots: $(BENCH_READY) ## Draw the benchmark's results
 	$(BENCH)/python -m benchmarks.plots

@@ -24,6 +24,12 @@ CHEAPER: Final = {"hooks of the document": 20.0, "wandb.watch": 10.0}
 SAMPLED: Final = "standard, every step"
 """The way whose sampled steps are compared."""
 
+COPIES: Final = 2.5
+"""How many times as long as a copy all statistics and buckets of float32 are to take on a CPU, at most."""
+
+BANDWIDTH: Final = {"buckets": 0.60, "moments": 0.85}
+"""The share of a copy's bandwidth that they are to reach on a GPU, with buckets and without."""
+
 AGREEMENT: Final = 1.5
 """Factor within which a run's own ratio agrees with the benchmark."""
 
@@ -118,6 +124,38 @@ def of_others(rows: Sequence[Row], within: Sequence[Row] = ()) -> Iterator[Judge
             told = None if there is None else times(_sample(other), _own_sample(there, ours))
             factor, what = times(_sample(other), _sample(ours)), f"a sampled step, against {way}"
             yield Judged(what, model, factor, least=CHEAPER[way], within=told, counts=counts)
+
+
+def of_kernels(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
+    """Yield the goals of the compiled kernel, for one long gradient of float32.
+
+    Args:
+        rows: The lines of ``kernels.csv``.
+        device: Whose goals.
+    """
+    for row in rows:
+        if (row["device"], row["kernel"], row["dtype"], row["tensors"]) != (device, "compiled", "float32", "1"):
+            continue
+        ratio, size = estimate(row, "ratio"), f"{int(row['elements']) / 1e6:.1f} M float32"
+        if device == "cuda":
+            # A copy reads and writes; what only reads has half of its bandwidth where it takes as long.
+            share_ = Estimate(0.5 / ratio.value, 0.5 / ratio.high, 0.5 / ratio.low)
+            yield Judged(_bandwidth(row["statistics"]), size, share_, least=BANDWIDTH[row["statistics"]], percent=True)
+        elif row["statistics"] == "buckets":
+            threads = "one thread" if row["threads"] == "1" else f"{row['threads']} threads"
+            yield Judged(f"statistics and buckets, by a copy, {threads}", size, ratio, most=COPIES)
+
+
+def _bandwidth(statistics: str) -> str:
+    return f"bandwidth of statistics {'with' if statistics == 'buckets' else 'without'} buckets, by that of a copy"
+
+
+def on_a_gpu() -> Iterator[tuple[str, str]]:
+    """Yield what the goals on a GPU are, in words, and what is to be reached."""
+    for way, most in PROFILES["cuda"].items():
+        yield f"`{way}`", f"below {most:.2%}".replace("%", " %")
+    for statistics, least in BANDWIDTH.items():
+        yield _bandwidth(statistics), f"above {least:.0%}".replace("%", " %")
 
 
 def of_live(within: Sequence[Row], rows: Sequence[Row]) -> Iterator[Judged]:

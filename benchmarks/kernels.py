@@ -1,13 +1,14 @@
 """How long statistics take beside ``dst.copy_(src)`` of the same gradients, on the CPU and, where there is one, on CUDA.
 
-``python -m benchmarks.kernels`` writes ``benchmarks/results/kernels.csv``; rows of a device that is not there are kept.
+``python -m benchmarks.kernels`` writes ``benchmarks/results/kernels.csv``; rows of a device that is not measured are kept.
 Each round copies and measures one after the other, and a ratio is the median over rounds with the bootstrap's interval,
 so that a machine that is busy for a while disturbs both. On the CPU both may use so many threads of PyTorch: one, and then
 as many as it takes by itself. On CUDA a round is timed by the device's own events, and launches are what its profiler saw.
 """
 
+import argparse
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
@@ -167,23 +168,32 @@ def on_cpu() -> Iterator[Row]:
             yield compare("cpu", "reference", reference, case, layout, 12)
 
 
-def rows() -> Iterator[Row]:
-    """Measure on what is there."""
-    for threads in sorted({1, torch.get_num_threads()}):
-        torch.set_num_threads(threads)
-        yield from on_cpu()
-    if torch.cuda.is_available():
-        for layout in LAYOUTS:
-            for case in CUDA:
-                yield compare("cuda", "compiled", kernel_for("cuda"), case, layout, 100)
-            for case in CUDA[-2:]:
-                yield compare("cuda", "reference", reference, case, layout, 20)
+def on_cuda() -> Iterator[Row]:
+    """Measure on a GPU."""
+    for layout in LAYOUTS:
+        for case in CUDA:
+            yield compare("cuda", "compiled", kernel_for("cuda"), case, layout, 100)
+        for case in CUDA[-2:]:
+            yield compare("cuda", "reference", reference, case, layout, 20)
+
+
+def rows(devices: Sequence[str]) -> Iterator[Row]:
+    """Measure on devices."""
+    if "cpu" in devices:
+        for threads in sorted({1, torch.get_num_threads()}):
+            torch.set_num_threads(threads)
+            yield from on_cpu()
+    if "cuda" in devices:
+        yield from on_cuda()
 
 
 def main() -> None:
-    """Write the results, keeping those of a device that is not there."""
+    """Write the results, keeping those of a device that is not measured."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=("cpu", "cuda"), action="append", help="those that are there, if not given")
+    given = parser.parse_args()
     found: list[dict[str, Any]] = []
-    for row in rows():
+    for row in rows(given.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]):
         print(*asdict(row).values(), sep="  ", flush=True)
         found.append(asdict(row))
     devices = {row["device"] for row in found}

@@ -8,7 +8,20 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.facts import RESULTS, read
-from benchmarks.goals import PROFILES, Judged, Line, Verdict, estimate, line, of_live, of_others, of_profiles, share
+from benchmarks.goals import (
+    PROFILES,
+    Judged,
+    Line,
+    Verdict,
+    estimate,
+    line,
+    of_kernels,
+    of_live,
+    of_others,
+    of_profiles,
+    on_a_gpu,
+    share,
+)
 from benchmarks.steps.statistics import Estimate
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
@@ -16,6 +29,15 @@ Row = dict[str, str]
 
 _REGION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NOT_YET: Final = "Not measured yet: `make bench` has not been run.\n"
+_NO_GPU: Final = "Not measured yet: there was no GPU to run `make bench-gpu` on.\n"
+_GOALS: Final = (
+    "goal",
+    "model",
+    "measured, with 95 % interval",
+    "is to be",
+    "verdict",
+    "where time cannot tell: our own code alone, and counts",
+)
 PLOTS: Final = {"cost-per-sample.svg": ("steps.csv",), "cost-growth.svg": ("growth.csv",)}
 """The plots, and the results that each is drawn from."""
 
@@ -69,18 +91,22 @@ def _measured(row: Row) -> str:
 def _goals(table: Table, results: Path) -> str:
     steps = read(results / "steps.csv")
     within = read(results / "within.csv")
-    judged = [*of_profiles(steps, within), *of_others(steps, within), *of_live(within, steps)]
+    kernels = of_kernels(read(results / "kernels.csv"))
+    judged = [*of_profiles(steps, within), *of_others(steps, within), *of_live(within, steps), *kernels]
+    return table(_GOALS, [_judged(each) for each in judged]) if judged else _NOT_YET
+
+
+def _gpu(table: Table, results: Path) -> str:
+    """Return the same of a GPU, or what its goals are where there was none."""
+    there = results / "cuda"
+    steps, within = read(there / "steps.csv"), read(there / "within.csv")
+    kernels = of_kernels(read(results / "kernels.csv"), "cuda")
+    judged = [*of_profiles(steps, within, "cuda"), *of_others(steps, within), *kernels]
     if not judged:
-        return _NOT_YET
-    head = [
-        "goal",
-        "model",
-        "measured, with 95 % interval",
-        "is to be",
-        "verdict",
-        "where time cannot tell: our own code alone, and counts",
-    ]
-    return table(head, [_judged(each) for each in judged])
+        lines = [[what, wanted, "**not measured**"] for what, wanted in on_a_gpu()]
+        return f"{_NO_GPU}\n{table(['goal', 'is to be', 'verdict'], lines)}"
+    told = _measured(steps[0]) if steps else ""
+    return f"{table(_GOALS, [_judged(each) for each in judged])}\n{told}\n"
 
 
 def _judged(goal: Judged) -> list[str]:
@@ -254,5 +280,6 @@ REGIONS: Final[dict[str, Callable[[Table, Path], str]]] = {
     "growth": _growth,
     "live": _live,
     "startup": _startup,
+    "gpu": _gpu,
 }
 """What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``."""

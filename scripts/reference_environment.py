@@ -2,10 +2,12 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from benchmarks.facts import read
+from benchmarks.goals import PROFILES
 from nissa.doctor.variables import LAUNCHERS, OPENTELEMETRY, OTHERS, OURS, Variable
 from nissa.profiles import TelemetryConfig, describe
 from nissa.profiles.overhead import COLUMNS, Overhead
@@ -48,5 +50,13 @@ def overhead(results: Path) -> str | None:
         lines = csv.DictReader(file)
         if tuple(lines.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{results.name} must have the columns {', '.join(COLUMNS)}.")
-        found = [asdict(Overhead.from_row(line)) for line in lines]
-    return json.dumps(found, indent=2) + "\n"
+        found = [Overhead.from_row(line) for line in lines]
+    own = {(row["way"], row["model"]): row for row in read(results.with_name("within.csv"))}
+    told = [asdict(_beside(each, own.get((each.profile, each.model), {}))) for each in found]
+    return json.dumps(told, indent=2) + "\n"
+
+
+def _beside(cost: Overhead, own: Mapping[str, str]) -> Overhead:
+    """Return a cost with the goal, and with the time in our own code where that was measured."""
+    value, low, high = (float(own[name]) if own else None for name in ("own", "own_low", "own_high"))
+    return replace(cost, own=value, own_low=low, own_high=high, goal=PROFILES["cpu"].get(cost.profile))

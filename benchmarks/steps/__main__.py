@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="for all models together")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batches", type=int, default=1, help="of which a step adds up gradients")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
     parser.add_argument("--way", choices=tuple(WAYS), action="append")
     parser.add_argument("--into", type=Path, default=RESULTS)
@@ -67,7 +68,7 @@ def main() -> None:
     ways = installed(dict.fromkeys(["bare", *(given.way or WAYS)]))
     models = given.model or MEASURED
     results = Results(given.into, facts(given.threads, given.device), given.threads)
-    settings = {"threads": given.threads, "device": given.device}
+    settings = {"threads": given.threads, "device": given.device, "batches": given.batches}
     ends = monotonic() + given.minutes * 60
     parts = _parts(models, ways)
     for number, part in enumerate(parts):

@@ -114,7 +114,7 @@ def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells of devices that are not there
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
-    training = Training(model, settings["device"])
+    training = Training(model, settings["device"], settings["batches"])
     connection.send("loaded")
     connection.recv()  # processes load side by side, but train one at a time
     training.steps(_WARM, Calls())

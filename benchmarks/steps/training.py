@@ -38,12 +38,18 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
 class Training:
     """A model that trains.
 
+    Args:
+        model: Which one.
+        device: Where.
+        batches: Of so many a step adds up gradients, which makes it as long as that of a larger model.
+
     Attributes:
         inside: Seconds that the training thread spent in what a way attached around ``optimizer.step()``.
     """
 
-    def __init__(self, model: str, device: str) -> None:
+    def __init__(self, model: str, device: str, batches: int = 1) -> None:
         self.device = device
+        self._batches = batches
         self.network, self._loss = MODELS[model](device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-4)
         self.inside = 0.0
@@ -73,6 +79,9 @@ class Training:
         loss = self._loss(self.network)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # as above
+        for _ in range(self._batches - 1):
+            loss = self._loss(self.network)
+            loss.backward()  # type: ignore[no-untyped-call]  # as above
         self._begin()
         calls.before(loss)
         self._end()

@@ -50,7 +50,7 @@ class Watching:
 Entering = Callable[[nn.Module, Optimizer, Path], AbstractContextManager[Watching]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
     """A way of watching.
 

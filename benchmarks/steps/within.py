@@ -49,7 +49,7 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
     assert entering is not None  # noqa: S101 - the caller asks for those that have one
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])
-    training = Training(model, settings["device"])
+    training = Training(model, settings["device"], settings["batches"])
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -127,10 +127,11 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=4, help="of 15 s, for each run, besides the first")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--batches", type=int, default=1, help="of which a step adds up gradients")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
     parser.add_argument("--into", type=Path, default=RESULTS)
     given = parser.parse_args()
-    settings = {"threads": given.threads, "device": given.device}
+    settings = {"threads": given.threads, "device": given.device, "batches": given.batches}
     common = {"threads": given.threads, **facts(given.threads, given.device)}
     rows: list[dict[str, Any]] = []
     for model in given.model or MEASURED:

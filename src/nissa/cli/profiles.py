@@ -140,10 +140,12 @@ def _costs_table(costs: "Sequence[Overhead]") -> "Table":
     from rich.table import Table  # noqa: PLC0415 - help stays quick without it
 
     title = "What profiles cost: longer steps, with 95 % confidence intervals"
-    table = Table("profile", "model", "overhead", "machine", "measured", title=title)
+    table = Table("profile", "model", "by time", "in Nissa's own code", "goal", "machine", "measured", title=title)
     for each in costs:
-        interval = f"{each.ratio:+.2%} ({each.low:+.2%} to {each.high:+.2%})"
-        table.add_row(each.profile, each.model, interval, each.machine, f"{each.date}, {each.commit}")
+        by_time = f"{each.ratio:+.2%} ({each.low:+.2%} to {each.high:+.2%})"
+        own = "" if each.own is None else f"{each.own:.2%} ({each.own_low:.2%} to {each.own_high:.2%})"
+        goal = "" if each.goal is None else f"< {each.goal:.1%}"
+        table.add_row(each.profile, each.model, by_time, own, goal, each.machine, f"{each.date}, {each.commit}")
     return table
 
 

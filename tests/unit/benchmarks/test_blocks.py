@@ -88,3 +88,28 @@ def test_a_peak_begins_anew(training: Training) -> None:
     assert training.peak() > before + 50
     training.forget_peak()
     assert training.peak() < before + 50
+
+
+def test_a_step_adds_up_the_gradients_of_batches() -> None:
+    once, thrice = Training("tiny", "cpu"), Training("tiny", "cpu", 3)
+    thrice.network.load_state_dict(once.network.state_dict())
+    thrice._loss = once._loss  # the same batch
+    for training in (once, thrice):
+        training.step(Calls())
+    for one, three in zip(once.network.parameters(), thrice.network.parameters(), strict=True):
+        assert one.grad is not None
+        assert three.grad is not None
+        torch.testing.assert_close(3 * one.grad, three.grad)
+
+
+def test_what_no_pair_should_hold_comes_before_all_of_them(training: Training) -> None:
+    found: list[str] = []
+
+    @contextmanager
+    def attached() -> Iterator[Calls]:
+        yield Calls()
+
+    exporter = Exporter(lambda: found.append("export"))
+    Child(training, Watching(attached, exporter)).count(1)
+    exporter.close()
+    assert found == ["export"]

@@ -81,6 +81,16 @@ def test_what_time_leaves_open_is_told_from_within_and_by_counts(tmp_path: Path)
     assert beside == "met, 3.33 times better (0.30 % to 0.30 %); 0 reads, 7 operations"
 
 
+def test_results_of_a_gpu_have_goals_of_their_own(tmp_path: Path) -> None:
+    put(tmp_path / "steps.csv", [step("diagnostic", 0.04)])
+    assert "`diagnostic`|below 3.00 %|**not measured**" in REGIONS["gpu"](table, tmp_path)
+    (tmp_path / "cuda").mkdir()
+    put(tmp_path / "cuda" / "steps.csv", [step("diagnostic", 0.04)])
+    (goal,) = (each for each in REGIONS["gpu"](table, tmp_path).splitlines() if each.startswith("`diagnostic`"))
+    assert "**missed by a factor of 1.33**" in goal
+    assert "**met, 1.25 times better**" in REGIONS["goals"](table, tmp_path)
+
+
 def test_a_plot_of_other_results_is_noticed(tmp_path: Path) -> None:
     put(tmp_path / "steps.csv", [{"a": 1}])
     (name,) = (name for name, drawn in PLOTS.items() if drawn == ("steps.csv",))

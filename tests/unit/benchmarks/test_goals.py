@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from benchmarks.goals import Judged, Verdict, line, of_live, of_others, of_profiles
+from benchmarks.goals import Judged, Verdict, line, of_kernels, of_live, of_others, of_profiles, on_a_gpu
 from benchmarks.steps.statistics import Estimate
 
 
@@ -148,3 +148,53 @@ def test_a_line_tells_proportional_from_fixed() -> None:
     assert proportional.slope == pytest.approx(2)
     assert line(x, [7.0, 16.0, 106.0]).fixed == pytest.approx(6)
     assert line(x, [1.0, 100.0, 10_000.0]).exponent == pytest.approx(2)
+
+
+def kernel(device: str, statistics: str, ratio: Estimate, **other: str) -> dict[str, str]:
+    return {
+        "device": device,
+        "kernel": "compiled",
+        "statistics": statistics,
+        "dtype": "float32",
+        "tensors": "1",
+        "elements": str(2**24),
+        "threads": "2" if device == "cpu" else "",
+        "ratio": str(ratio.value),
+        "ratio_low": str(ratio.low),
+        "ratio_high": str(ratio.high),
+    } | other
+
+
+def test_a_kernel_on_a_cpu_is_judged_by_what_a_copy_takes() -> None:
+    rows = [
+        kernel("cpu", "buckets", Estimate(2.9, 2.8, 3.0), threads="1"),
+        kernel("cpu", "buckets", Estimate(2.0, 1.9, 2.1)),
+        kernel("cpu", "moments", Estimate(1.0, 0.9, 1.1)),
+        kernel("cpu", "buckets", Estimate(9.0, 8.9, 9.1), kernel="reference"),
+        kernel("cpu", "buckets", Estimate(9.0, 8.9, 9.1), dtype="float16"),
+        kernel("cpu", "buckets", Estimate(9.0, 8.9, 9.1), tensors="60"),
+        kernel("cuda", "buckets", Estimate(0.7, 0.6, 0.8)),
+    ]
+    one, two = of_kernels(rows)
+    assert (one.verdict, two.verdict) == (Verdict.MISSED, Verdict.MET)
+    assert [one.factor, two.factor] == pytest.approx([1.16, 0.84])
+    assert one.model == "16.8 M float32"
+    assert "one thread" in one.what
+    assert "2 threads" in two.what
+
+
+def test_a_kernel_on_a_gpu_is_judged_by_bandwidth() -> None:
+    rows = [
+        kernel("cuda", "buckets", Estimate(0.7, 0.6, 0.8)),  # of which a copy reads and writes, and this reads
+        kernel("cuda", "moments", Estimate(0.7, 0.65, 0.8)),
+        kernel("cpu", "buckets", Estimate(2.0, 1.9, 2.1)),
+    ]
+    buckets, moments = of_kernels(rows, "cuda")
+    assert [buckets.measured.low, buckets.measured.value] == pytest.approx([0.625, 0.5 / 0.7])
+    assert (buckets.verdict, moments.verdict) == (Verdict.MET, Verdict.MISSED)
+
+
+def test_the_goals_on_a_gpu_are_told_where_there_is_none() -> None:
+    told = dict(on_a_gpu())
+    assert told["`minimal`"] == "below 0.10 %"
+    assert list(told.values())[-2:] == ["above 60 %", "above 85 %"]

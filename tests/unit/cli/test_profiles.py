@@ -20,6 +20,7 @@ LINE = "standard,mlp,0.012,0.008,0.016,2 cores of something,abc1234,2026-11-24"
 def results(tmp_path: Path) -> Path:
     path = tmp_path / "overhead.csv"
     path.write_text(f"{','.join(COLUMNS)}\n{LINE}\n{LINE.replace('standard', 'research').replace('0.016', '0.5')}\n")
+    (tmp_path / "within.csv").write_text("model,way,own,own_low,own_high\nmlp,standard,0.005,0.004,0.006\n")
     return path
 
 
@@ -89,7 +90,20 @@ def test_committed_costs_are_shown_with_interval_and_machine() -> None:
     assert cost == {
         "profile": "research", "model": "mlp", "ratio": 0.012, "low": 0.008, "high": 0.5,
         "machine": "2 cores of something", "commit": "abc1234", "date": "2026-11-24",
+        "own": None, "own_low": None, "own_high": None, "goal": 0.15,
     }  # fmt: skip
+    (cost,) = plain("--profile", "standard")["overhead"]
+    assert [cost[name] for name in ("own", "own_low", "own_high", "goal")] == [0.005, 0.004, 0.006, 0.01]
+
+
+@pytest.mark.usefixtures("committed")
+def test_where_noise_hides_the_cost_that_of_our_own_code_is_shown_beside_the_goal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    (line,) = (each for each in run("--profile", "standard").splitlines() if "mlp" in each)
+    assert "0.50% (0.40% to 0.60%)" in line
+    assert "< 1.0%" in line
 
 
 def test_without_results_there_is_nothing_to_install(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""Ways of watching, as they are listed."""
+
+import pytest
+
+from benchmarks.goals import CHEAPER, PROFILES, SAMPLED
+from benchmarks.steps.table import WAYS
+from nissa.profiles import TelemetryConfig
+
+
+@pytest.mark.parametrize("name", PROFILES["cpu"])
+def test_a_profile_is_counted_from_one_of_its_samples_to_the_next(name: str) -> None:
+    way = WAYS[name]
+    assert way.profile == name
+    assert way.every == max(1, TelemetryConfig.from_profile(name).gradients.every_n_steps)
+
+
+@pytest.mark.parametrize("name", [*PROFILES["cpu"], *CHEAPER, SAMPLED])
+def test_what_decides_a_goal_takes_part_in_every_round(name: str) -> None:
+    assert WAYS[name].rounds == 1
