@@ -10,8 +10,9 @@ from nissa.profiles import TelemetryConfig
 @pytest.mark.parametrize("name", PROFILES["cpu"])
 def test_a_profile_is_counted_from_one_of_its_samples_to_the_next(name: str) -> None:
     way = WAYS[name]
+    gradients = TelemetryConfig.from_profile(name).gradients
     assert way.profile == name
-    assert way.every == max(1, TelemetryConfig.from_profile(name).gradients.every_n_steps)
+    assert way.every == (gradients.every_n_steps if gradients.enabled else 1)
 
 
 @pytest.mark.parametrize("name", [*PROFILES["cpu"], *CHEAPER, SAMPLED])

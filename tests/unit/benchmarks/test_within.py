@@ -36,7 +36,9 @@ def test_points_of_a_run_are_found_in_its_files(tmp_path: Path) -> None:
 
 def test_a_run_is_cut_into_windows_and_tells_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(within, "WINDOW", 1.0)
-    found = watched("tiny", "diagnostic", {"threads": torch.get_num_threads(), "device": "cpu"}, windows=2)
+    found = watched(
+        "tiny", "diagnostic", {"threads": torch.get_num_threads(), "device": "cpu", "batches": 1}, windows=2
+    )
     assert len(found) == 2
     for each in found:
         assert 1.0 <= each["seconds"] < 10.0
