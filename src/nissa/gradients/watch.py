@@ -14,7 +14,7 @@ import torch
 
 from nissa.distributed.dtensors import is_distributed
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import untraced
+from nissa.gradients.hooks import recording, untraced
 from nissa.gradients.notes import INTERVAL, OVERHEAD, WINDOW, Sampling, StepNote
 from nissa.gradients.numbers import numbers_of
 from nissa.gradients.overhead import Toll
@@ -164,7 +164,7 @@ class Watch:
             self._nested = True
             return None
         self._inside, self._nested, self._capture = True, False, None
-        if not self._wanted() or _recording():
+        if not self._wanted() or recording():
             return None
         # A closure makes the gradients, so until then any parameter may get one.
         keyword = callable(kwargs.get("closure"))
@@ -236,7 +236,7 @@ class Watch:
             return
         self._inside = self._nested = False
         capture, self._capture = self._capture, None
-        if _recording():
+        if recording():
             self._warn_recorded()
             return
         with self._containment.guard("step"):
@@ -293,10 +293,3 @@ class Watch:
             return {INTERVAL: float(interval)} if interval != before else {}
         overhead = self._clock.overhead.close() if self.primary else None
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
-
-
-def _recording() -> bool:
-    """Whether a CUDA graph is being captured: what runs now is recorded, not executed."""
-    # Where CUDA has not been used, asking for it would cost more than all the rest of an unsampled step.
-    used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    return used and torch.cuda.is_current_stream_capturing()

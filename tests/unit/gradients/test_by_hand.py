@@ -144,7 +144,7 @@ def test_a_step_recorded_into_a_graph_is_no_step_and_is_said_once(
     optimizer = SGD(network.parameters(), lr=0.1)
     lab.env.watch(network, optimizer)
     # What a stream answers while it is captured; the capture itself needs a GPU and is tested there.
-    monkeypatch.setattr("nissa.gradients.watch._recording", lambda: True)
+    monkeypatch.setattr("nissa.gradients.watch.recording", lambda: True)
     with caplog.at_level(logging.WARNING, "nissa"):
         for _ in range(2):
             backward(network)
@@ -153,7 +153,7 @@ def test_a_step_recorded_into_a_graph_is_no_step_and_is_said_once(
     assert [record.message for record in caplog.records if "CUDA graph" in record.message] == [caplog.messages[0]]
     assert lab.steps == []
     assert lab.samples == []
-    monkeypatch.setattr("nissa.gradients.watch._recording", lambda: False)
+    monkeypatch.setattr("nissa.gradients.watch.recording", lambda: False)
     backward(network)
     optimizer.step()
     assert [step.step for step in lab.steps] == [0]

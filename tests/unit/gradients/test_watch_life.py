@@ -244,3 +244,26 @@ def test_an_exception_of_step_passes_unchanged_and_counts_no_step(lab: "Lab") ->
     step(network, optimizer)
     assert watch.steps == 1
     assert [sample.step for sample in lab.samples] == [0]
+
+
+def test_nothing_of_a_step_is_freed_once_the_reader_has_been_told(lab: "Lab", monkeypatch: pytest.MonkeyPatch) -> None:
+    network, optimizer = model()
+    watch = lab.env.watch(network, optimizer)
+    loss = network(torch.ones(2, 3)).sum()
+    loss.backward()
+    lab.env.log_loss(loss)
+    (said,) = watch._clock._said.values()
+    assert isinstance(said.loss, torch.Tensor)
+    kept = weakref.ref(said.loss)
+    del said
+    alive: list[bool] = []
+    submit = lab.session.reader.submit
+
+    def told(*given: Any, **also: Any) -> None:
+        alive.append(kept() is not None)
+        submit(*given, **also)
+
+    monkeypatch.setattr(lab.session.reader, "submit", told)
+    optimizer.step()
+    assert alive == [False]
+    assert len(lab.steps) == 1
