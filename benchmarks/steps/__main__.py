@@ -1,14 +1,12 @@
 """``python -m benchmarks.steps``: run it, and write ``pairs.csv``, ``steps.csv`` and ``overhead.csv``."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import torch
-
-from benchmarks.facts import COLUMNS, RESULTS, facts, write
+from benchmarks.facts import COLUMNS, facts, write
+from benchmarks.steps.arguments import parser, settings
 from benchmarks.steps.models import MEASURED, MODELS
 from benchmarks.steps.parent import Runner, installed, measure
 from benchmarks.steps.rows import PAIR, STEPS
@@ -56,24 +54,18 @@ def _overhead(row: dict[str, Any], profile: str) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, and write the results."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--minutes", type=float, default=60.0, help="for all models together")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batches", type=int, default=1, help="of which a step adds up gradients")
-    parser.add_argument("--model", choices=tuple(MODELS), action="append")
-    parser.add_argument("--way", choices=tuple(WAYS), action="append")
-    parser.add_argument("--into", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    reading = parser()
+    reading.add_argument("--minutes", type=float, default=60.0, help="for all models together")
+    reading.add_argument("--way", choices=tuple(WAYS), action="append")
+    given = reading.parse_args()
     ways = installed(dict.fromkeys(["bare", *(given.way or WAYS)]))
     models = given.model or MEASURED
     results = Results(given.into, facts(given.threads, given.device), given.threads)
-    settings = {"threads": given.threads, "device": given.device, "batches": given.batches}
     ends = monotonic() + given.minutes * 60
     parts = _parts(models, ways)
     for number, part in enumerate(parts):
         deadline = monotonic() + (ends - monotonic()) / (len(parts) - number)
-        measure(part, settings, deadline, results.report)
+        measure(part, settings(given), deadline, results.report)
 
 
 def _parts(models: Sequence[str], ways: Sequence[str]) -> list[list[tuple[str, str]]]:

@@ -5,7 +5,6 @@ step, with exports by the timer that a run has by default. Time is cut into wind
 the next, so that each holds one. The first is left out: in it a run loads what it needs.
 """
 
-import argparse
 import json
 import multiprocessing
 import sys
@@ -18,8 +17,9 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.facts import COLUMNS, RESULTS, facts, write
-from benchmarks.steps.models import MEASURED, MODELS
+from benchmarks.facts import COLUMNS, facts, write
+from benchmarks.steps.arguments import parser, settings
+from benchmarks.steps.models import MEASURED
 from benchmarks.steps.rows import interval
 from benchmarks.steps.statistics import extra, mean
 from benchmarks.steps.table import WAYS
@@ -123,22 +123,18 @@ def _apart(*arguments: Any) -> list[Window]:
 
 def main() -> None:
     """Measure, and write the results after each run."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--windows", type=int, default=4, help="of 15 s, for each run, besides the first")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batches", type=int, default=1, help="of which a step adds up gradients")
-    parser.add_argument("--model", choices=tuple(MODELS), action="append")
-    parser.add_argument("--into", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    settings = {"threads": given.threads, "device": given.device, "batches": given.batches}
+    reading = parser()
+    reading.add_argument("--windows", type=int, default=4, help="of 15 s, for each run, besides the first")
+    given = reading.parse_args()
     common = {"threads": given.threads, **facts(given.threads, given.device)}
     rows: list[dict[str, Any]] = []
     for model in given.model or MEASURED:
         for name, way in WAYS.items():
             if way.timed is None:
                 continue
-            rows.append({"model": model, "way": name, **row(_apart(model, name, settings, given.windows)), **common})
+            rows.append(
+                {"model": model, "way": name, **row(_apart(model, name, settings(given), given.windows)), **common}
+            )
             print(model, name, rows[-1]["own"], rows[-1]["told"], file=sys.stderr, flush=True)
             write(given.into / "within.csv", (*WITHIN, *COLUMNS), rows)
 
