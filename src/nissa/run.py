@@ -122,7 +122,7 @@ class Run(Environment):
         self._added: list[str] = []
         self._add(backends, providers)
         hub.listen(self._session)
-        self._guard = ExitGuard(self._end)
+        self._guard = ExitGuard(self._end, hub.sections)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
         self._send(EventType.TRAINING_STARTED, data=data)
@@ -182,6 +182,7 @@ class Run(Environment):
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
+        self._guard.begin()
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
         at = self._session.now()
@@ -210,7 +211,8 @@ class Run(Environment):
         """Add the run's backends, or none of them."""
         try:
             for backend in self._backends(given):
-                self._added.append(self._hub.add_backend(backend))
+                source = self._session if backend is self._otel else None
+                self._added.append(self._hub.add_backend(backend, source=source))
         except NissaError:
             for name in self._added:
                 self._hub.remove_backend(name)

@@ -3,7 +3,9 @@
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from nissa.gradients.grouping import Grouping
 from nissa.gradients.notes import Sampling, StepNote
 from nissa.gradients.overhead import Window
 from nissa.gradients.pace import Budget
-from nissa.gradients.readback import Reader
+from nissa.gradients.readback import Readback
 from nissa.gradients.selection import Selection
 from nissa.gradients.steps import StepClock
 from nissa.gradients.watch import Watch
@@ -30,7 +32,9 @@ from nissa.seeds.growing import SeedModules
 from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from nissa.diagnostics.finding import Finding
     from nissa.hub.hub import NissaHub
@@ -69,9 +73,16 @@ class Session:
         self.delivery = StepDelivery(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
         )
-        self.reader: Reader[StepNote] = Reader(
-            self.delivery, capacity=config.limits.readback_queue_size, containment=self.containment
+        self.reader: Readback[StepNote] = Readback(
+            self._deliver_rows,
+            capacity=config.limits.readback_queue_size,
+            containment=self.containment,
+            lane_of=lambda note: note.env_id,
         )
+        # Watches whose optimizers the garbage collector freed. A finalizer runs between any two bytecodes, within our
+        # own critical sections too, so it only appends here; `poll` and `watch` forget them.
+        self.finalized: deque[Watch] = deque()
+        self._measured: list[Measurement] = []
         self.analytics = BlueprintAnalytics(config.analytics)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
@@ -86,6 +97,15 @@ class Session:
         )
 
     # What the hub calls.
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Keep what wakes the worker that polls."""
+        self.reader.attach(wake)
+
+    def poll(self) -> float:
+        """Do the work of the run's worker between two items; return the seconds until it has to be done again."""
+        self._forget_finalized()
+        return self.reader.poll()
 
     def admit(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         """Pass an event through the state table, and let analytics count what came of it."""
@@ -121,7 +141,7 @@ class Session:
         After the end of the run only the state table hears of it: a training loop that outlives the run goes on.
         """
         if self.closed:
-            self.hub.rejections["run_ended"] += 1
+            self.hub.count_rejection("run_ended")
             return self.table.apply(event)
         with self.containment.guard("hub"):
             return self.hub.deliver(event)
@@ -160,7 +180,8 @@ class Session:
         if self.closed:
             raise WatchError("The run has ended; start another with nissa.start() and watch from there.")
         check_watchable(model, optimizer, scaler)
-        if id(optimizer) in self._watches:
+        self._forget_finalized()
+        if self._is_watched(optimizer):
             raise WatchError(
                 f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
                 "before watching it again."
@@ -206,6 +227,17 @@ class Session:
         # A copy, since garbage collection may take an optimizer and with it its entry at any time.
         return [watch for env, watch in list(self._watches.values()) if env == env_id]
 
+    def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
+        # By identity too: the worker may be forgetting a freed optimizer whose id this one was given.
+        _, watch = self._watches.get(id(optimizer), (None, None))
+        watched = None if watch is None else watch.watched
+        return watched is not None and watched[1] is optimizer
+
+    def _forget_finalized(self) -> None:
+        while self.finalized:
+            with suppress(IndexError):  # another thread took the last one
+                self._forget(self.finalized.popleft())
+
     def _forget(self, closed: Watch) -> None:
         env_id, _ = self._watches.pop(closed.key, (None, None))
         self.delivery.forget(env_id, closed.name)
@@ -220,8 +252,20 @@ class Session:
         for _, watch in list(self._watches.values()):
             watch.close()
 
+    def _deliver_rows(self, rows: "list[tuple[StepNote, list[NDArray[np.generic]]]]") -> None:
+        """Turn rows that have arrived into measurements, then judge them together; runs on the worker's thread."""
+        for note, arrays in rows:
+            with self.containment.guard("gradient readback"):
+                self.delivery(note, arrays)
+        measured, self._measured = self._measured, []
+        for measurement in measured:
+            self._judge(measurement)
+
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
+        self._measured.append(measurement)
+
+    def _judge(self, measurement: Measurement) -> None:
         if isinstance(measurement, GradientsMeasured):
             self.tell(self.tracker(measurement.env_id).rules.gradients(measurement), measurement.env_id)
         elif isinstance(measurement, StepMeasured):

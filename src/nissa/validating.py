@@ -58,7 +58,7 @@ class Validation:
             metered = self._metered(
                 told.meter
             )  # first: when the device has come this far, what is asked below is there
-            self._session.reader.flush(self._session.config.limits.validation_wait_seconds)
+            self._session.reader.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
             found = self._told(told, metered)
         sharpness = self._sharpness(epoch, told.closure)
         seen = Observations(

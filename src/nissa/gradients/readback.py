@@ -1,20 +1,22 @@
-"""The only place that waits for a device, and it does so on a thread of its own.
+"""Numbers on their way from devices to the host, without ever waiting for a device.
 
 A `Transfer` is begun on the training thread: on CUDA an asynchronous copy into pinned memory with an event behind it,
-elsewhere nothing at all. The `Reader` takes transfers in order, waits for each, and hands the numbers on.
+elsewhere nothing at all. `Readback` keeps transfers in order; the worker polls their events and delivers what has arrived.
 """
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 import torch
 
-from nissa.hub.mailbox import Mailbox
+from nissa.hub.counts import AtomicCounts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,11 +29,20 @@ _NUMPY: Final = {torch.float64, torch.float32, torch.float16, torch.int64, torch
 
 _POLL_SECONDS: Final = 0.0002
 
+_MOST_POLL_SECONDS: Final = 0.005
+"""Pause between two polls of a device that is far behind."""
+
 _PATIENCE_SECONDS: Final = 2.0
-"""For how long at most the reader leaves numbers that are in no hurry."""
+"""Pause after which rows are read whose arrival nobody announced."""
 
 _MOST_LEFT: Final = 64
-"""How many of them at most."""
+"""How many such rows are left at most."""
+
+_MOST_AT_ONCE: Final = 256
+"""Rows that are delivered together at most, so that events get their turn."""
+
+_MOST_ROWS: Final = 10_000
+"""Rows of all kinds that wait at most per environment: a kilobyte each where they carry no statistics."""
 
 
 class Transfer:
@@ -111,71 +122,191 @@ def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.concatenate((left.numpy(), right.numpy()), axis=1))  # torch would wake its threads
 
 
-@dataclass(frozen=True, slots=True)
-class _Job(Generic[T]):
-    transfer: Transfer
-    note: T
-
-
-class Reader(Generic[T]):
-    """Waits for transfers in order and hands each on with the note that came with it.
+@dataclass(slots=True, eq=False)
+class _Row(Generic[T]):
+    """One row on its way: its copy, and what the host knows about it.
 
     Args:
-        deliver: Called on the reader's thread with the note and its arrays.
-        capacity: How many transfers wait at most; beyond it the oldest gives way and is counted in `dropped`.
-        containment: Catches what goes wrong on the reader's thread.
+        transfer: None once the row was dropped.
+        sample: Whether it carries statistics.
+    """
+
+    transfer: Transfer | None
+    note: T
+    sample: bool
+
+
+class _Lane(Generic[T]):
+    """The rows of one environment, in the order of its steps.
+
+    A lane is filled by the thread that steps and emptied by the worker. Both use single operations of a deque only, so
+    that neither waits for the other.
+
+    Attributes:
+        rows: All rows and, in their place, the requests that wait for them.
+        samples: Those of the rows that carry statistics, which are large; the oldest is dropped where there are too many.
+    """
+
+    __slots__ = ("rows", "samples")
+
+    def __init__(self) -> None:
+        self.rows: deque[_Row[T] | threading.Event] = deque()
+        self.samples: deque[_Row[T]] = deque()
+
+
+class Readback(Generic[T]):
+    """Rows of numbers on their way from devices to the host.
+
+    It has no thread: `poll` is called by the worker of the run. Rows of one environment are delivered in order; a device
+    that hangs holds up its own environment only.
+
+    Args:
+        deliver: Called on the worker's thread with the notes and arrays of rows that have arrived, in order.
+        capacity: How many rows with statistics wait at most per environment; beyond it the oldest is dropped.
+        containment: Catches what goes wrong on the worker's thread.
+        lane_of: Returns what tells environments apart, by note.
     """
 
     def __init__(
         self,
-        deliver: "Callable[[T, list[NDArray[np.generic]]], None]",
+        deliver: "Callable[[list[tuple[T, list[NDArray[np.generic]]]]], None]",
         *,
         capacity: int,
         containment: "Containment",
+        lane_of: Callable[[T], object] = lambda _: None,
     ) -> None:
-        self.dropped = 0
+        self._wake: Callable[[], None] = lambda: None
         self._most_left = min(_MOST_LEFT, capacity // 2)
+        self._capacity = capacity
         self._deliver = deliver
         self._containment = containment
-        self._mailbox: Mailbox[_Job[T] | threading.Event | None] = Mailbox(capacity=capacity, reserve=1_000)
-        self._thread = threading.Thread(target=self._run, name="nissa-readback", daemon=True)
-        self._thread.start()
+        self._lane_of = lane_of
+        self._lanes: dict[object, _Lane[T]] = {}
+        self._dropped: AtomicCounts[str] = AtomicCounts()
+        self._closed = False
+        self._polls_in_vain = 0
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Keep what wakes the worker that polls."""
+        self._wake = wake
+
+    @property
+    def dropped(self) -> int:
+        """How many rows were dropped because the worker fell behind, or a device did."""
+        return self._dropped["row"]
 
     def submit(self, transfer: Transfer, note: T, *, hurry: bool = True) -> None:
-        """Queue a transfer without waiting.
+        """Queue a row without waiting.
 
         Args:
             transfer: Begun already.
             note: What it comes with.
-            hurry: Whether the reader is told at once. To wake a thread costs more than to read a few numbers, and it
-                then takes the interpreter from training; else it reads those of several steps together.
+            hurry: Whether the row carries statistics, and the worker is woken. To wake a thread costs more than to read a few numbers, and it then
+                takes the interpreter from training; rows that can wait are read several at a time.
         """
-        hurry = hurry or len(self._mailbox) >= self._most_left
-        if self._mailbox.put(_Job(transfer, note), keep=False, wake=hurry) is not None:
-            self.dropped += 1
+        if self._closed:
+            return
+        lane = self._lane(note)
+        row = _Row(transfer, note, sample=hurry)
+        if hurry:
+            lane.samples.append(row)
+            if len(lane.samples) > self._capacity:
+                self._drop_oldest(lane.samples)
+        lane.rows.append(row)
+        if len(lane.rows) > _MOST_ROWS:
+            self._drop_oldest(lane.rows)
+        if hurry or len(lane.rows) > self._most_left:
+            self._wake()
+
+    def poll(self) -> float:
+        """Deliver the rows that have arrived, and return the seconds after which to look again; never waits."""
+        found = {self._poll_lane(lane) for lane in list(self._lanes.values())}
+        self._polls_in_vain = self._polls_in_vain + 1 if _Polled.WAITING in found else 0
+        if _Polled.MORE in found:
+            return 0.0
+        if _Polled.WAITING not in found:
+            return _PATIENCE_SECONDS
+        # A device that is milliseconds behind is polled closely, one that hangs is not.
+        return float(min(_POLL_SECONDS * 2 ** min(self._polls_in_vain, 10), _MOST_POLL_SECONDS))
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything submitted so far was handed on; whether it was in time."""
-        reached = threading.Event()
-        self._mailbox.put(reached, keep=True)
-        return reached.wait(timeout)
+        """Wait until every row submitted so far was delivered; whether it was in time."""
+        return self._wait(list(self._lanes.values()), timeout)
+
+    def wait(self, key: object, timeout: float) -> bool:
+        """Wait until every row that one environment submitted so far was delivered; whether it was in time."""
+        lane = self._lanes.get(key)
+        return self._wait([] if lane is None else [lane], timeout)
 
     def close(self, timeout: float) -> bool:
-        """Hand on what was submitted and end the thread; whether that was in time."""
-        self._mailbox.put(None, keep=True)
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Deliver what was submitted and take no more; whether that was in time."""
+        flushed = self._closed or self.flush(timeout)
+        self._closed = True
+        return flushed
 
-    def _run(self) -> None:
-        while True:
+    def _wait(self, lanes: list[_Lane[T]], timeout: float) -> bool:
+        if self._closed:
+            return False
+        reached = [threading.Event() for _ in lanes]
+        for event, lane in zip(reached, lanes, strict=True):
+            lane.rows.append(event)
+        if reached:
+            self._wake()
+        deadline = monotonic() + timeout
+        return all(event.wait(max(0.0, deadline - monotonic())) for event in reached)
+
+    def _lane(self, note: T) -> _Lane[T]:
+        key = self._lane_of(note)
+        return self._lanes.get(key) or self._lanes.setdefault(key, _Lane())
+
+    def _drop_oldest(self, rows: "deque[Any]") -> None:
+        with suppress(IndexError):  # the worker took the last one first
+            row = rows.popleft()
+            if isinstance(row, threading.Event):
+                row.set()
+            else:
+                row.transfer = None  # frees its memory; the worker passes over the row
+                self._dropped.increment("row")
+
+    def _poll_lane(self, lane: _Lane[T]) -> "_Polled":
+        arrived: list[tuple[T, list[NDArray[np.generic]]]] = []
+        reached: list[threading.Event] = []
+        polled = _Polled.EMPTY
+        while lane.rows and polled is _Polled.EMPTY:
             try:
-                job = self._mailbox.get(_PATIENCE_SECONDS)
-            except queue.Empty:  # it looks again, for what it was not told of
-                continue
-            if job is None:
-                return
-            if isinstance(job, threading.Event):
-                job.set()
-                continue
+                row = lane.rows.popleft()
+            except IndexError:  # it was dropped meanwhile
+                break
+            if isinstance(row, threading.Event):
+                reached.append(row)
+            elif (transfer := row.transfer) is not None:
+                if not transfer.ready():
+                    lane.rows.appendleft(row)
+                    polled = _Polled.WAITING
+                elif _taken(lane, row):
+                    arrived.append((row.note, transfer.arrays()))
+                    polled = _Polled.MORE if len(arrived) >= _MOST_AT_ONCE else polled
+        if arrived:
             with self._containment.guard("gradient readback"):
-                self._deliver(job.note, job.transfer.arrays())
+                self._deliver(arrived)
+        for event in reached:
+            event.set()
+        return polled
+
+
+class _Polled(Enum):
+    """State of a lane after a poll."""
+
+    EMPTY = "empty"
+    MORE = "more"
+    WAITING = "waiting"
+
+
+def _taken(lane: _Lane[T], row: _Row[T]) -> bool:
+    """Take a row out of the bounded samples; return False where it was dropped meanwhile."""
+    if row.sample:
+        try:
+            lane.samples.remove(row)
+        except ValueError:
+            return False
+    return True

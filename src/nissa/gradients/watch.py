@@ -19,7 +19,7 @@ from nissa.gradients.notes import INTERVAL, OVERHEAD, WINDOW, Sampling, StepNote
 from nissa.gradients.numbers import numbers_of
 from nissa.gradients.overhead import Toll
 from nissa.gradients.parcel import wrap
-from nissa.gradients.readback import Reader, Transfer
+from nissa.gradients.readback import Readback, Transfer
 from nissa.gradients.scaling import ScaledSteps
 from nissa.gradients.underway import UnderWay, steps_under_way
 
@@ -55,7 +55,7 @@ class Watch:
         sampling: Sampling,
         clock: "StepClock",
         seeds: Seeds,
-        reader: Reader[StepNote],
+        reader: Readback[StepNote],
         containment: "Containment",
         on_close: "Callable[[Watch], None]",
     ) -> None:

@@ -2,9 +2,11 @@
 
 import logging
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nissa.errors import NissaError
+from nissa.hub.critical import CriticalSections
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,12 +17,17 @@ _logger = logging.getLogger("nissa")
 class Containment:
     """Counts faults by the place where they were caught.
 
+    Args:
+        sections: Critical sections in which a fault may occur; it is logged after they are left, because a logging
+            handler is foreign code.
+
     Attributes:
         faults: How often each place failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sections: CriticalSections | None = None) -> None:
         self.faults: Counter[str] = Counter()
+        self._sections = sections or CriticalSections()
 
     def guard(self, where: str) -> "Guard":
         """Return a context manager that keeps an exception of ours from leaving the block.
@@ -32,12 +39,18 @@ class Containment:
     def fault(self, where: str, error: BaseException) -> None:
         """Count a fault, and log the first of its place with the traceback."""
         self.faults[where] += 1
-        if self.faults[where] == 1:
-            _logger.error(
-                "Telemetry failed in %s; training goes on. Further faults there are only counted.",
-                where,
-                exc_info=error,
-            )
+        if self.faults[where] > 1:
+            return
+        if self._sections.inside:
+            self._sections.defer(partial(_log, where, error))
+        else:
+            _log(where, error)
+
+
+def _log(where: str, error: BaseException) -> None:
+    _logger.error(
+        "Telemetry failed in %s; training goes on. Further faults there are only counted.", where, exc_info=error
+    )
 
 
 class Guard:

@@ -1,19 +1,21 @@
 """Routes carbon copies of events to every backend; no backend can hold up training or another backend."""
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from nissa.errors import ConfigurationError
+from nissa.errors import ConfigurationError, NissaError
 from nissa.hub.backend import Backend
 from nissa.hub.containment import Containment
+from nissa.hub.counts import AtomicCounts
+from nissa.hub.critical import CriticalSections
 from nissa.hub.normalise import ForeignEvent, Rejected, emitter, normalise
 from nissa.hub.stopwatch import Stopwatch
-from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker
+from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker, Source
 
 if TYPE_CHECKING:
     from nissa.events import TelemetryEvent
@@ -29,10 +31,16 @@ class Listener(Protocol):
     """What a run is to the hub."""
 
     def admit(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
-        """Return the events that backends are to see for one; called in order, and must not wait."""
+        """Return the events that backends are to see for one.
+
+        Called in order, under the hub's lock: it must neither wait nor log nor call foreign code.
+        """
 
     def settle(self, events: "Sequence[TelemetryEvent]") -> None:
-        """Look at what was delivered; may raise a `NissaError` into the caller of `NissaHub.emit`."""
+        """Log and check what was delivered, after the lock was released.
+
+        May raise a `NissaError` into the caller of `NissaHub.emit`.
+        """
 
     def close(self) -> None:
         """End, because the hub does."""
@@ -52,6 +60,25 @@ class Delivery:
     kind: str
     outcome: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Workers:
+    """The workers of a hub; replaced as a whole, so that readers need no lock.
+
+    Args:
+        present: By name, those that get new items.
+        leaving: Those that were removed and may still be delivering.
+        retired: What those counted that have ended, by backend, kind and outcome.
+    """
+
+    present: dict[str, BackendWorker] = field(default_factory=dict)
+    leaving: tuple[BackendWorker, ...] = ()
+    retired: "Counter[tuple[str, str, str]]" = field(default_factory=Counter)
+
+    def all(self) -> tuple[BackendWorker, ...]:
+        """Return all workers whose threads may run."""
+        return (*self.leaving, *self.present.values())
 
 
 class NissaHub:
@@ -79,20 +106,25 @@ class NissaHub:
     """
 
     def __init__(self, *, queue_size: int = QUEUE_SIZE, lifecycle_queue_size: int = LIFECYCLE_QUEUE_SIZE) -> None:
-        self.containment = Containment()
+        self.sections = CriticalSections()
+        self.containment = Containment(self.sections)
         self.stopwatch = Stopwatch()
-        self.rejections: Counter[str] = Counter()
+        self._rejections: AtomicCounts[str] = AtomicCounts()
         self.closed = False
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
-        self._workers: dict[str, BackendWorker] = {}
-        self._leaving: list[BackendWorker] = []
-        self._retired: Counter[tuple[str, str, str]] = Counter()
+        self._workers = _Workers()
         self._listener: Listener | None = None
-        # Reentrant, because a signal handler may emit on a thread that is already inside.
-        self._order = threading.RLock()
+        # Keeps the state table, analytics and the queues of all backends in one order of events. Under it nothing is
+        # logged, raised or waited for.
+        self._order = self.sections.lock()
 
-    def add_backend(self, backend: Backend, name: str | None = None) -> str:
+    def add_backend(self, backend: Backend, name: str | None = None, *, source: Source | None = None) -> str:
         """Start delivering to a backend and return its name.
+
+        Args:
+            backend: Receives every event.
+            name: How it is called in counts and messages; by default its ``name``, or that of its class.
+            source: Polled by the backend's thread between two items.
 
         Raises:
             ConfigurationError: It has no ``emit``, its name is taken, or the hub is closed.
@@ -100,12 +132,14 @@ class NissaHub:
         if not callable(getattr(backend, "emit", None)):
             raise ConfigurationError(f"{backend!r} is no backend: give it a method emit(event).")
         chosen = name or str(getattr(backend, "name", "") or type(backend).__name__.lower())
-        with self._order:
+        with self.sections, self._order:
+            workers = self._workers
             if self.closed:
                 raise ConfigurationError("The hub is closed; take a new one from nissa.reset_hub().")
-            if chosen in self._workers:
+            if chosen in workers.present:
                 raise ConfigurationError(f"There is a backend {chosen!r} already; pass another one as name=.")
-            self._workers[chosen] = BackendWorker(chosen, backend, containment=self.containment, **self._sizes)
+            worker = BackendWorker(chosen, backend, containment=self.containment, source=source, **self._sizes)
+            self._workers = replace(workers, present={**workers.present, chosen: worker})
         return chosen
 
     def remove_backend(self, name: str, timeout: float = 5.0) -> bool:
@@ -114,23 +148,32 @@ class NissaHub:
         Raises:
             ConfigurationError: There is no such backend.
         """
-        with self._order:
-            worker = self._workers.pop(name, None)
+        with self.sections, self._order:
+            present = dict(self._workers.present)
+            worker = present.pop(name, None)
             if worker is not None:
-                self._leaving.append(worker)
+                leaving = (*self._workers.leaving, worker)
+                self._workers = replace(self._workers, present=present, leaving=leaving)
         if worker is None:
-            raise ConfigurationError(f"There is no backend {name!r}; there are: {', '.join(self._workers) or 'none'}.")
+            raise ConfigurationError(f"There is no backend {name!r}; there are: {', '.join(present) or 'none'}.")
         ended = self._end([worker], timeout)
         if ended:  # else it is still counting
-            with self._order:
-                self._leaving.remove(worker)
-                self._retired.update({(name, *key): count for key, count in worker.counts.items()})
+            self._retire(worker)
         return ended
+
+    def _retire(self, worker: BackendWorker) -> None:
+        with self.sections, self._order:
+            counted = {(worker.name, *key): count for key, count in worker.counts.snapshot().items()}
+            self._workers = replace(
+                self._workers,
+                leaving=tuple(each for each in self._workers.leaving if each is not worker),
+                retired=self._workers.retired + Counter(counted),
+            )
 
     @property
     def backends(self) -> tuple[str, ...]:
         """The names of the backends, in the order in which they were added."""
-        return tuple(self._workers)
+        return tuple(self._workers.present)
 
     def listen(self, listener: Listener | None) -> None:
         """Let a run see each event before the backends do, and say which events they get; None ends it."""
@@ -148,7 +191,9 @@ class NissaHub:
     def emit(self, event: object) -> None:
         """Take a `TelemetryEvent`, or any object or mapping with an event's attributes; never waits, never fails.
 
-        What cannot be understood is counted under its reason in `rejections`, and logged once per reason.
+        What cannot be understood is counted under its reason in `rejections`, and logged once per reason. An event
+        that a finalizer or a signal handler emits while this thread is in a critical section is delivered when the
+        section is left.
         """
         with self.stopwatch.own, self.containment.guard("hub"):
             try:
@@ -159,20 +204,37 @@ class NissaHub:
                 self.deliver(known)
 
     def deliver(self, event: "TelemetryEvent") -> list["TelemetryEvent"]:
-        """Pass a normalised event through the listener to every backend; return what they were given."""
+        """Pass a normalised event through the listener to every backend; return what they were given.
+
+        Within a critical section of the calling thread it is deferred, and nothing is returned.
+        """
         if self._too_late():  # asked before the lock too, which a forked child may find taken forever
             return []
-        listener = self._listener
-        with self.stopwatch.own, self._order:
-            if self._too_late():
-                return []
-            events = [event] if listener is None else self._admitted(listener, event)
-            for worker in self._workers.values():
-                for each in events:
-                    worker.put(each)
+        if self.sections.inside:
+            self.sections.defer(partial(self._deliver_deferred, event))
+            return []
+        listener, lost = self._listener, []
+        with self.stopwatch.own, self.sections, self._order:
+            if closed := self.closed:
+                events = []
+            else:
+                events = [event] if listener is None else self._admitted(listener, event)
+                for worker in self._workers.present.values():
+                    lost += [worker.name for each in events if worker.put(each)]
+        if closed:
+            self._too_late()
+        for name in lost:
+            _logger.error("Backend %r hangs: lifecycle events are lost from here on; they are counted.", name)
         if listener is not None:
             listener.settle(events)
         return events
+
+    def _deliver_deferred(self, event: "TelemetryEvent") -> None:
+        try:
+            with self.containment.guard("hub"):
+                self.deliver(event)
+        except NissaError as error:  # what strict mode raises has no caller here
+            self.containment.fault("hub", error)
 
     def _admitted(self, listener: Listener, event: "TelemetryEvent") -> list["TelemetryEvent"]:
         with self.containment.guard("listener"):
@@ -195,12 +257,9 @@ class NissaHub:
         """Pass a measurement to the backends that want them; never waits."""
         if self._too_late():
             return
-        with self._order:
-            if self._too_late():
-                return
-            for worker in self._workers.values():
-                if worker.wants_measurements:
-                    worker.put(measurement)
+        for worker in self._workers.present.values():
+            if worker.wants_measurements:
+                worker.put(measurement)
 
     def flush(self, timeout: float = 5.0, *, besides: str | None = None) -> bool:
         """Wait until every backend has handed on what was emitted so far; False if one had not by then.
@@ -210,12 +269,11 @@ class NissaHub:
             besides: Name of a backend that is left alone.
         """
         deadline = monotonic() + timeout
-        with self._order:
-            workers = [worker for name, worker in self._workers.items() if name != besides]
-            # Closing hands everything on, and nothing comes after it.
-            waits: list[Callable[[float], bool]] = [
-                worker.join if self.closed else worker.flush(timeout) for worker in workers
-            ]
+        workers = [worker for name, worker in self._workers.present.items() if name != besides]
+        # Closing hands everything on, and nothing comes after it.
+        waits: list[Callable[[float], bool]] = [
+            worker.join if self.closed else worker.flush(timeout) for worker in workers
+        ]
         return all(wait(max(0.0, deadline - monotonic())) for wait in waits)
 
     def close(self, timeout: float = 5.0) -> bool:
@@ -229,27 +287,33 @@ class NissaHub:
                 with self.containment.guard("end of the run"):
                     self._listener.close()
         finally:
-            with self._order:
+            with self.sections, self._order:
                 self._listener = None
                 self.closed = True
-                workers = list(self._workers.values())
-            ended = self._end(workers, max(0.0, deadline - monotonic()))
+            ended = self._end(list(self._workers.present.values()), max(0.0, deadline - monotonic()))
         return ended
 
     def deliveries(self) -> list[Delivery]:
         """Return how every kind of item fared at every backend so far."""
-        with self._order:  # while one leaves, it is counted neither twice nor not at all
-            counts, workers = Counter(self._retired), [*self._leaving, *self._workers.values()]
-        for worker in workers:
-            for (kind, outcome), count in list(worker.counts.items()):
-                counts[worker.name, kind, outcome] += count
-        for reason, count in list(self.rejections.items()):
-            counts["", reason, REJECTED] += count
+        workers = self._workers  # a snapshot: while one leaves, it is counted neither twice nor not at all
+        counts = Counter(workers.retired)
+        for worker in workers.all():
+            counts.update({(worker.name, *key): count for key, count in worker.counts.snapshot().items()})
+        counts.update({("", reason, REJECTED): count for reason, count in self._rejections.snapshot().items()})
         return [Delivery(*key, count) for key, count in sorted(counts.items())]
 
     def queue_sizes(self) -> dict[str, int]:
         """Return how many items wait at each backend."""
-        return {worker.name: worker.queue_size for worker in [*self._leaving, *self._workers.values()]}
+        return {worker.name: worker.queue_size for worker in self._workers.all()}
+
+    @property
+    def rejections(self) -> Counter[str]:
+        """How many events were rejected, by reason."""
+        return self._rejections.snapshot()
+
+    def count_rejection(self, reason: str) -> None:
+        """Count an event that a run rejects."""
+        self._rejections.increment(reason)
 
     @property
     def healthy(self) -> bool:
@@ -262,9 +326,13 @@ class NissaHub:
         return self.closed
 
     def _reject(self, reason: str, detail: str) -> None:
-        self.rejections[reason] += 1
-        if self.rejections[reason] == 1:
-            _logger.warning("Rejected telemetry (%s). Further ones of this kind are only counted.", detail)
+        if self._rejections.increment(reason):
+            return
+        log = partial(_logger.warning, "Rejected telemetry (%s). Further ones of this kind are only counted.", detail)
+        if self.sections.inside:
+            self.sections.defer(log)
+        else:
+            log()
 
     @staticmethod
     def _end(workers: list[BackendWorker], timeout: float) -> bool:

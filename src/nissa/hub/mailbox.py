@@ -30,6 +30,7 @@ class Mailbox(Generic[T]):
         self._all = (*self._lanes.values(), self._requests)
         self._order = itertools.count()
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._woken = False
 
     def __len__(self) -> int:
         """Return how many items wait, requests apart."""
@@ -57,23 +58,35 @@ class Mailbox(Generic[T]):
         """Add an item that never gives way, and for which none does; for the few that steer the reader."""
         self._append(self._requests, item)
 
+    def wake(self) -> None:
+        """End a `get` that waits, with or without an item."""
+        self._woken = True
+        self._notify()
+
     def get(self, timeout: float | None = None) -> T:
         """Take the oldest item, waiting for one.
 
         Raises:
-            queue.Empty: None came within ``timeout`` seconds.
+            queue.Empty: None came within ``timeout`` seconds, or `wake` was called.
         """
         while True:
             item = self._take()
             if item is not None:
                 return item[1]
+            if self._woken:
+                self._woken = False
+                raise queue.Empty
             self._wakeups.get(timeout=timeout)
+
+    def _notify(self) -> None:
+        # One wakeup is enough: it is taken after the item came, and so finds it.
+        if self._wakeups.empty():
+            self._wakeups.put(None)
 
     def _append(self, lane: deque[tuple[int, T]], item: T, *, wake: bool = True) -> None:
         lane.append((next(self._order), item))
-        # A wakeup that is still there is taken after the item came, and so finds it.
-        if wake and self._wakeups.empty():
-            self._wakeups.put(None)
+        if wake:
+            self._notify()
 
     def _take(self) -> tuple[int, T] | None:
         while (lane := self._first()) is not None:

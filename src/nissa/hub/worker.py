@@ -1,14 +1,15 @@
 """One thread and one bounded queue per backend, so that a slow one slows nobody."""
 
-import logging
+import itertools
 import queue
 import threading
-from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nissa.events import TelemetryEvent
+from nissa.hub.counts import AtomicCounts
 from nissa.hub.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -16,12 +17,26 @@ if TYPE_CHECKING:
     from nissa.hub.containment import Containment
     from nissa.hub.measurements import Measurement
 
-_logger = logging.getLogger("nissa")
-
 DELIVERED: Final = "delivered"
 DROPPED: Final = "dropped"
 FAILED: Final = "failed"
 REJECTED: Final = "rejected"
+
+_POLL_AGAIN_SECONDS: Final = 0.1
+"""Pause after a poll that failed."""
+
+
+class Source(Protocol):
+    """Work that a worker does between two items."""
+
+    def attach(self, wake: "Callable[[], None]") -> None:
+        """Keep the function that ends the worker's sleep."""
+
+    def poll(self) -> float | None:
+        """Do what can be done without waiting.
+
+        Returns the seconds after which to poll again, None where `BackendWorker.wake` is called when there is new work.
+        """
 
 
 @dataclass(slots=True)
@@ -48,22 +63,35 @@ class BackendWorker:
         capacity: How many droppable items wait at most.
         reserve: How many lifecycle events wait at most.
         containment: Catches what the backend raises.
+        source: Polled between two items; the run's own worker reads rows of statistics back from devices this way.
     """
 
     def __init__(
-        self, name: str, backend: "Backend", *, capacity: int, reserve: int, containment: "Containment"
+        self,
+        name: str,
+        backend: "Backend",
+        *,
+        capacity: int,
+        reserve: int,
+        containment: "Containment",
+        source: Source | None = None,
     ) -> None:
         self.name = name
         self.backend = backend
-        self.counts: Counter[tuple[str, str]] = Counter()
+        self.counts: AtomicCounts[tuple[str, str]] = AtomicCounts()
         record = getattr(backend, "record", None)
         self._record = record if callable(record) else None
         self._containment = containment
-        self._lost = False
+        self._source = source
+        self._losses = itertools.count()
+        self._ended = False
         self._mailbox: Mailbox[TelemetryEvent | Measurement | _Flush | _Close] = Mailbox(
             capacity=capacity, reserve=reserve
         )
-        self._thread = threading.Thread(target=self._run, name=f"nissa-{name}", daemon=True)
+        if source is not None:
+            source.attach(self.wake)
+        thread_name = f"nissa-{name}" if source is None else "nissa-worker"
+        self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
         self._thread.start()
 
     @property
@@ -76,24 +104,32 @@ class BackendWorker:
         """Whether the backend has a ``record``."""
         return self._record is not None
 
-    def put(self, item: "TelemetryEvent | Measurement") -> None:
-        """Queue an item without waiting."""
+    def put(self, item: "TelemetryEvent | Measurement") -> bool:
+        """Queue an item without waiting; return whether this is the first lifecycle event to be lost.
+
+        The caller logs that: it may hold the hub's lock here, and a logging handler is foreign code.
+        """
         keep = isinstance(item, TelemetryEvent) and item.is_lifecycle
         dropped = self._mailbox.put(item, keep=keep)
-        if dropped is not None:
-            self.counts[_kind(dropped), DROPPED] += 1
-            if keep and not self._lost:
-                self._lost = True
-                _logger.error("Backend %r hangs: lifecycle events are lost from here on; they are counted.", self.name)
+        if self._ended:
+            self._drop_rest()
+        if dropped is None:
+            return False
+        self.counts.increment((_kind(dropped), DROPPED))
+        return keep and next(self._losses) == 0
+
+    def wake(self) -> None:
+        """Poll the source now."""
+        self._mailbox.wake()
 
     def flush(self, timeout: float) -> Callable[[float], bool]:
-        """Ask for everything queued so far to be handed on; the returned function waits and says whether it was."""
+        """Request that everything queued so far be handed on; the returned function waits and returns whether it was."""
         request = _Flush(timeout)
         self._mailbox.request(request)
         return request.wait
 
     def close(self, timeout: float) -> None:
-        """Ask the worker to close the backend after what is queued, and to end."""
+        """Request that the worker close the backend after what is queued, and end."""
         self._mailbox.request(_Close(timeout))
 
     def join(self, timeout: float) -> bool:
@@ -103,25 +139,63 @@ class BackendWorker:
 
     def _run(self) -> None:
         while True:
+            pause = self._poll()
             try:
-                item = self._mailbox.get()
-            except queue.Empty:  # pragma: no cover - get() without a timeout does not raise it
+                item = self._mailbox.get(pause)
+            except queue.Empty:
                 continue
             if isinstance(item, _Close):
                 self._call("close", item.timeout)
+                self._ended = True
+                self._drop_rest()
                 return
             if isinstance(item, _Flush):
                 self._flush(item)
             else:
                 self._deliver(item)
 
+    def _drop_rest(self) -> None:
+        """Count what was on its way while the backend closed.
+
+        Called by this thread after it set `_ended` and by each `put` that sees it set: one of them finds the item.
+        """
+        with suppress(queue.Empty):
+            while True:
+                item = self._mailbox.get(0)
+                if isinstance(item, _Flush):
+                    item.reached.set()
+                elif not isinstance(item, _Close):
+                    self.counts.increment((_kind(item), DROPPED))
+
+    def _poll(self) -> float | None:
+        if self._source is None:
+            return None
+        pause: list[float | None] = [_POLL_AGAIN_SECONDS]  # after a fault, for the source's own answer
+        source = self._source
+
+        def poll() -> None:
+            pause[0] = source.poll()
+
+        self._contained("polling", poll)
+        return pause[0]
+
     def _flush(self, request: _Flush) -> None:
+        if self._source is None:
+            self._finish(request)
+            return
+        # An exporter may wait for its collector until the timeout. Polling and delivery go on meanwhile.
+        try:
+            threading.Thread(target=self._finish, args=(request,), name="nissa-flush", daemon=True).start()
+        except RuntimeError:  # the interpreter is shutting down and starts no more threads
+            self._finish(request)
+
+    def _finish(self, request: _Flush) -> None:
         request.done = self._call("flush", request.timeout)
         request.reached.set()
 
     def _deliver(self, item: "TelemetryEvent | Measurement") -> None:
         done = self._contained(f"backend {self.name!r}", lambda: self._hand_over(item))
-        self.counts[_kind(item), DELIVERED if done else FAILED] += 1
+        self.counts.increment((_kind(item), DELIVERED if done else FAILED))
 
     def _hand_over(self, item: "TelemetryEvent | Measurement") -> None:
         if isinstance(item, TelemetryEvent):

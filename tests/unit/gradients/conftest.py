@@ -24,7 +24,7 @@ class Lab:
         self.config = TelemetryConfig.from_profile(profile, overrides)
         self.session = Session(self.config, self.hub, now=self.clock, on_hub_closed=lambda: None)
         self.env = Environment(self.session, None)
-        self.hub.add_backend(self.memory)
+        self.hub.add_backend(self.memory, source=self.session)
         self.hub.listen(self.session)
 
     def environment(self, env_id: str) -> Environment:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from nissa.events import TelemetryEvent
 from nissa.gradients import readback
-from nissa.gradients.readback import Reader, Transfer, number, on_host, side_by_side
+from nissa.gradients.readback import Readback, Transfer, number, on_host, side_by_side
 from nissa.hub.containment import Containment
+from nissa.hub.worker import BackendWorker
 from tests.support import until
 
 
@@ -34,17 +36,36 @@ def transfer(value: float) -> Transfer:
     return Transfer([torch.tensor([value])])
 
 
-@pytest.fixture
-def read() -> Iterator[Callable[..., Reader[Any]]]:
-    readers: list[Reader[Any]] = []
+class Nothing:
+    """A backend that receives nothing: the worker only polls."""
 
-    def make(deliver: Callable[[Any, Any], None], capacity: int = 8) -> Reader[Any]:
-        readers.append(Reader(deliver, capacity=capacity, containment=Containment()))
-        return readers[-1]
+    def emit(self, event: object) -> None:
+        raise AssertionError(event)
+
+
+Make = Callable[..., Readback[Any]]
+
+
+@pytest.fixture
+def read() -> Iterator[Make]:
+    workers: list[BackendWorker] = []
+
+    def make(deliver: Callable[[Any, Any], None], capacity: int = 8, **options: Any) -> Readback[Any]:
+        containment = options.pop("containment", Containment())
+
+        def each(rows: list[tuple[Any, Any]]) -> None:
+            for note, arrays in rows:
+                with containment.guard("delivery"):
+                    deliver(note, arrays)
+
+        made: Readback[Any] = Readback(each, capacity=capacity, containment=containment, **options)
+        workers.append(BackendWorker("rows", Nothing(), capacity=1, reserve=1, containment=containment, source=made))
+        return made
 
     yield make
-    for reader in readers:
-        reader.close(5)
+    for worker in workers:
+        worker.close(5)
+        assert worker.join(5)
 
 
 class Gate:
@@ -90,7 +111,7 @@ def test_arrays_give_up_after_the_timeout() -> None:
         moved.arrays(timeout=0.01)
 
 
-def test_transfers_are_handed_on_in_order_with_their_notes(read: Callable[..., Reader[Any]]) -> None:
+def test_transfers_are_handed_on_in_order_with_their_notes(read: Make) -> None:
     found: list[tuple[int, float]] = []
     reader = read(lambda note, arrays: found.append((note, float(arrays[0][0]))), capacity=100)
     for index in range(50):
@@ -100,9 +121,7 @@ def test_transfers_are_handed_on_in_order_with_their_notes(read: Callable[..., R
     assert reader.dropped == 0
 
 
-def test_what_is_in_no_hurry_waits_for_what_is_and_keeps_its_place(
-    read: Callable[..., Reader[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_in_no_hurry_waits_for_what_is_and_keeps_its_place(read: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 60.0)
     notes: list[int] = []
     reader = read(lambda note, _: notes.append(note), capacity=100)
@@ -115,9 +134,7 @@ def test_what_is_in_no_hurry_waits_for_what_is_and_keeps_its_place(
     assert notes == [0, 1, 2, 3]
 
 
-def test_what_is_in_no_hurry_is_read_after_a_while(
-    read: Callable[..., Reader[Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_in_no_hurry_is_read_after_a_while(read: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 0.05)
     notes: list[int] = []
     reader = read(lambda note, _: notes.append(note))
@@ -126,9 +143,7 @@ def test_what_is_in_no_hurry_is_read_after_a_while(
 
 
 @pytest.mark.parametrize(("capacity", "most"), [(8, 5), (1000, 65)])
-def test_no_more_is_left_than_fits(
-    read: Callable[..., Reader[Any]], monkeypatch: pytest.MonkeyPatch, capacity: int, most: int
-) -> None:
+def test_no_more_is_left_than_fits(read: Make, monkeypatch: pytest.MonkeyPatch, capacity: int, most: int) -> None:
     monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 60.0)
     notes: list[int] = []
     reader = read(lambda note, _: notes.append(note), capacity=capacity)
@@ -169,7 +184,7 @@ def test_columns_stand_side_by_side() -> None:
     assert side_by_side(left, right).tolist() == [[1, 2, 5], [3, 4, 6]]
 
 
-def test_when_the_queue_is_full_the_oldest_give_way_and_are_counted(read: Callable[..., Reader[Any]]) -> None:
+def test_when_the_queue_is_full_the_oldest_give_way_and_are_counted(read: Make) -> None:
     gate = Gate()
     reader = read(gate, capacity=3)
     reader.submit(transfer(0), 0)
@@ -182,7 +197,7 @@ def test_when_the_queue_is_full_the_oldest_give_way_and_are_counted(read: Callab
     assert gate.notes == [0, 5, 6, 7]
 
 
-def test_submitting_does_not_wait_for_a_delivery_that_is_stuck(read: Callable[..., Reader[Any]]) -> None:
+def test_submitting_does_not_wait_for_a_delivery_that_is_stuck(read: Make) -> None:
     gate = Gate()
     reader = read(gate, capacity=1)
     for index in range(1000):
@@ -191,7 +206,7 @@ def test_submitting_does_not_wait_for_a_delivery_that_is_stuck(read: Callable[..
     gate.open.set()
 
 
-def test_flush_is_false_while_a_delivery_is_stuck_and_true_afterwards(read: Callable[..., Reader[Any]]) -> None:
+def test_flush_is_false_while_a_delivery_is_stuck_and_true_afterwards(read: Make) -> None:
     gate = Gate()
     reader = read(gate)
     reader.submit(transfer(0), 0)
@@ -201,18 +216,19 @@ def test_flush_is_false_while_a_delivery_is_stuck_and_true_afterwards(read: Call
     assert gate.notes == [0]
 
 
-def test_close_hands_on_what_was_submitted_and_ends_the_thread(read: Callable[..., Reader[Any]]) -> None:
+def test_close_delivers_what_was_submitted_and_takes_no_more(read: Make) -> None:
     found: list[int] = []
     reader = read(lambda note, _: found.append(note))
     for index in range(5):
         reader.submit(transfer(index), index)
     assert reader.close(5)
+    reader.submit(transfer(5), 5)
     assert found == [0, 1, 2, 3, 4]
     assert reader.close(5)
     assert not reader.flush(0.01)
 
 
-def test_close_is_false_while_a_delivery_is_stuck(read: Callable[..., Reader[Any]]) -> None:
+def test_close_is_false_while_a_delivery_is_stuck(read: Make) -> None:
     gate = Gate()
     reader = read(gate)
     reader.submit(transfer(0), 0)
@@ -221,7 +237,7 @@ def test_close_is_false_while_a_delivery_is_stuck(read: Callable[..., Reader[Any
     assert reader.close(5)
 
 
-def test_a_delivery_that_fails_is_contained_and_the_next_ones_arrive() -> None:
+def test_a_delivery_that_fails_is_contained_and_the_next_ones_arrive(read: Make) -> None:
     found: list[int] = []
     containment = Containment()
 
@@ -230,17 +246,60 @@ def test_a_delivery_that_fails_is_contained_and_the_next_ones_arrive() -> None:
             raise ValueError("ours")
         found.append(note)
 
-    reader = Reader(deliver, capacity=8, containment=containment)
+    reader = read(deliver, containment=containment)
     for index in range(3):
         reader.submit(transfer(index), index)
     assert reader.flush(5)
-    assert reader.close(5)
     assert found == [0, 2]
-    assert containment.faults == {"gradient readback": 1}
+    assert containment.faults == {"delivery": 1}
 
 
-def test_the_thread_does_not_keep_the_process_alive(read: Callable[..., Reader[Any]]) -> None:
-    assert read(lambda *_: None)._thread.daemon
+def test_a_device_that_hangs_holds_up_its_own_environment_only(read: Make) -> None:
+    found: list[str] = []
+    reader = read(lambda note, _: found.append(note), lane_of=lambda note: note[0])
+    stuck = transfer(0.0)
+    stuck._events.append(Busy())
+    reader.submit(stuck, "a1")
+    reader.submit(transfer(0.0), "a2")
+    reader.submit(transfer(0.0), "b1")
+    assert reader.wait("b", 5)
+    assert found == ["b1"]
+    assert not reader.wait("a", 0.02)
+    stuck._events.clear()
+    assert reader.wait("a", 5)
+    assert found == ["b1", "a1", "a2"]
+
+
+def test_a_worker_delivers_items_while_a_device_hangs() -> None:
+    received: list[object] = []
+
+    class Receiver:
+        def emit(self, event: object) -> None:
+            received.append(event)
+
+    containment = Containment()
+    reader: Readback[int] = Readback(lambda _: None, capacity=8, containment=containment)
+    worker = BackendWorker("run", Receiver(), capacity=9, reserve=9, containment=containment, source=reader)
+    stuck = transfer(0.0)
+    stuck._events.append(Busy())
+    reader.submit(stuck, 0)
+    event = TelemetryEvent("SEED_GERMINATED", seed_id="s")
+    worker.put(event)
+    assert until(lambda: received == [event], "the event")
+    worker.close(5)
+    assert worker.join(5)
+
+
+def test_a_sample_that_was_dropped_while_it_was_on_its_way_is_passed_over(read: Make) -> None:
+    found: list[int] = []
+    reader = read(lambda note, _: found.append(note), capacity=2)
+    stuck = transfer(0.0)
+    stuck._events.append(Busy())
+    for note in range(4):
+        reader.submit(stuck if note == 0 else transfer(0.0), note)
+    assert until(lambda: reader.flush(0.1), "the rows")
+    assert found == [2, 3]
+    assert reader.dropped == 2
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,14 @@ def test_a_keyboard_interrupt_within_a_section_leaves_neither_a_lock_nor_a_secti
     sections = CriticalSections()
     lock = sections.lock()
     ran: list[str] = []
-    with pytest.raises(KeyboardInterrupt), sections, lock:
-        sections.defer(lambda: ran.append("deferred"))
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with sections, lock:
+            sections.defer(lambda: ran.append("deferred"))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert ran == ["deferred"]
     assert not sections.inside
     freed = threading.Thread(target=lambda: ran.append(str(lock.acquire(timeout=1))))

@@ -1,0 +1,39 @@
+"""Counters that any thread may increment without a lock, and a finalizer or signal handler too."""
+
+import itertools
+from collections import Counter
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class AtomicCounts(Generic[K]):
+    """Counts by key.
+
+    ``counter[key] += 1`` is a read, an addition and a write: increments of two threads may become one. ``next()`` of an
+    `itertools.count` is a single operation of the interpreter.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[K, itertools.count[int]] = {}
+
+    def increment(self, key: K) -> int:
+        """Add one to a key; return its count before."""
+        found = self._counts.get(key)
+        if found is None:
+            found = self._counts.setdefault(key, itertools.count())
+        return next(found)
+
+    def __getitem__(self, key: K) -> int:
+        """Return the count of a key, 0 where it was never incremented."""
+        found = self._counts.get(key)
+        return 0 if found is None else _read(found)
+
+    def snapshot(self) -> Counter[K]:
+        """Return all counts."""
+        return Counter({key: _read(found) for key, found in list(self._counts.items())})
+
+
+def _read(found: "itertools.count[int]") -> int:
+    return int(repr(found)[6:-1])  # "count(12)": reading the next value without taking it has no other interface
