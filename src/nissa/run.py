@@ -225,6 +225,7 @@ class Run(Environment):
         self._closed = True
         self._session.closed = True
         self._hub.closed = True
+        self._hub.sections.renew_in_child()
         self._session.stop_watching()
 
 

@@ -86,7 +86,7 @@ class Session:
         self.analytics = BlueprintAnalytics(config.analytics)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
-        self._background = Background()
+        self._background = Background(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
         self._on_hub_closed = on_hub_closed
         self.sampling = Sampling(

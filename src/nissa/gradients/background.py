@@ -8,6 +8,7 @@ from math import exp
 from time import clock_gettime_ns, perf_counter_ns, process_time_ns
 from typing import Final
 
+from nissa.hub.critical import CriticalSections
 from nissa.kernels.cores import usable_cores
 
 __all__ = ["OURS", "Background", "thread_times"]
@@ -34,6 +35,7 @@ class Background:
         now: A clock that never goes back, in nanoseconds.
         cores: How many the process may use.
         load: Returns what share of all cores was busy lately.
+        sections: The hub's critical sections.
     """
 
     def __init__(
@@ -44,13 +46,17 @@ class Background:
         now: Callable[[], int] = perf_counter_ns,
         cores: float | None = None,
         load: "Callable[[], float] | None" = None,
+        sections: CriticalSections | None = None,
     ) -> None:
         self._cpu = cpu or thread_times
         self._process = process
         self._now = now
         self._cores = cores or usable_cores()
         self._load = load or _load
-        self._lock = threading.Lock()
+        # Threads that step and a thread that decides on the budget refresh the figures; two of them at once would
+        # count the same CPU time twice.
+        self._sections = sections or CriticalSections()
+        self._lock = self._sections.lock()
         self._last = now(), process(), self._cpu()
         self._share = 0.0
         self._total = 0
@@ -73,7 +79,7 @@ class Background:
         return spent / samples if samples >= 1 else 0.0
 
     def _refresh(self) -> None:
-        with self._lock:
+        with self._sections, self._lock:
             at = self._now()
             if at - self._last[0] >= _REFRESH:
                 self._look(at)

@@ -60,6 +60,12 @@ class CriticalSections:
         """Run a call when the calling thread leaves its critical section; it must not raise."""
         self._deferred.calls.append(call)
 
+    def renew_in_child(self) -> None:
+        """Release all locks in a forked child: the threads that held them did not come along."""
+        for known in self._locks:
+            if (lock := known()) is not None:
+                lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as threading does with its own locks
+
     def __enter__(self) -> None:
         """Begin a section; the lock itself is entered next."""
 

@@ -16,6 +16,13 @@ from nissa.session import Session
 from nissa.testing import FakeClock
 
 
+class Exporter:
+    """Stands for the run's own backend, whose worker reads rows back."""
+
+    def emit(self, event: object) -> None:
+        pass
+
+
 class Lab:
     def __init__(self, profile: str = "diagnostic", **overrides: Any) -> None:
         self.hub = nissa.get_hub()
@@ -24,7 +31,8 @@ class Lab:
         self.config = TelemetryConfig.from_profile(profile, overrides)
         self.session = Session(self.config, self.hub, now=self.clock, on_hub_closed=lambda: None)
         self.env = Environment(self.session, None)
-        self.hub.add_backend(self.memory, source=self.session)
+        self.hub.add_backend(Exporter(), f"exporter-{id(self)}", source=self.session)
+        self.hub.add_backend(self.memory)
         self.hub.listen(self.session)
 
     def environment(self, env_id: str) -> Environment:
