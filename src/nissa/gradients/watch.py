@@ -94,9 +94,12 @@ class Watch:
         self._on_close = on_close
         self._finalizer = weakref.finalize(optimizer, _finalize, self, self._delivered, finalized)
         self._finalizer.atexit = False
-        self._scaler = None if scaler is None else ScaledSteps.of(scaler)
-        if self._scaler is not None:
-            self._scaler.add(self.key, self)
+        # Weakly: a watch whose optimizer was collected waits in `finalized`, and must not keep the scaler alive meanwhile.
+        self._scaled_steps: weakref.ref[ScaledSteps] | None = None
+        if scaler is not None:
+            scaled_steps = ScaledSteps.of(scaler)
+            scaled_steps.add(self.key, self)
+            self._scaled_steps = weakref.ref(scaled_steps)
         # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
         self._hooks = (
             [
@@ -181,9 +184,9 @@ class Watch:
         for hook in hooks:
             hook.remove()
         self.by_hand = False
-        scaler, self._scaler = self._scaler, None
-        if scaler is not None:
-            scaler.remove(self.key, self)
+        scaled_steps = None if self._scaled_steps is None else self._scaled_steps()
+        if scaled_steps is not None:
+            scaled_steps.remove(self.key, self)
         self._clock.forget(self.name)
         self._delivered.closed = True
         if self._finalizer.detach() is not None:  # else it was closed before, or is in the queue of `finalized`
