@@ -206,6 +206,7 @@ class Session:
             reader=self.reader,
             containment=self.containment,
             on_close=self._forget,
+            finalized=self.finalized,
         )
         self._watches[watch.key] = (env_id, watch)
         if watch.primary:
@@ -224,14 +225,14 @@ class Session:
                 self.deliver(event)
 
     def _watches_of(self, env_id: str | None) -> list[Watch]:
-        # A copy, since garbage collection may take an optimizer and with it its entry at any time.
-        return [watch for env, watch in list(self._watches.values()) if env == env_id]
+        # A copy, since the worker may be forgetting an optimizer that the garbage collector freed.
+        watches = list(self._watches.values())
+        return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
 
     def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
         # By identity too: the worker may be forgetting a freed optimizer whose id this one was given.
         _, watch = self._watches.get(id(optimizer), (None, None))
-        watched = None if watch is None else watch.watched
-        return watched is not None and watched[1] is optimizer
+        return watch is not None and watch.optimizer is optimizer
 
     def _forget_finalized(self) -> None:
         while self.finalized:
@@ -239,7 +240,10 @@ class Session:
                 self._forget(self.finalized.popleft())
 
     def _forget(self, closed: Watch) -> None:
-        env_id, _ = self._watches.pop(closed.key, (None, None))
+        env_id, watch = self._watches.get(closed.key, (None, None))
+        if watch is not closed:  # forgotten already
+            return
+        del self._watches[closed.key]
         self.delivery.forget(env_id, closed.name)
         closed.pace.close()
         self.tracker(env_id).rules.forget(closed.name)

@@ -105,9 +105,12 @@ def test_a_watched_optimizer_is_collected_inside_every_lock(collecting: Collecti
 @pytest.fixture
 def eager_collection() -> Iterator[None]:
     before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()  # else each collection would look at a million objects of torch
     gc.set_threshold(1, 1, 1)
     yield
     gc.set_threshold(*before)
+    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("eager_collection")

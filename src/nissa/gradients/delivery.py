@@ -1,7 +1,6 @@
 """From a step's numbers on the host to measurements; runs on the reader's thread."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isfinite, isnan, nan, sqrt
@@ -13,8 +12,18 @@ import numpy as np
 from nissa.gradients.folding import StreamBound
 from nissa.gradients.grouping import largest
 from nissa.gradients.health import assess
-from nissa.gradients.notes import CLIP_NORM, INTERVAL, LOSS, OVERFLOW, OVERHEAD, RATE
+from nissa.gradients.notes import (
+    CLIP_NORM,
+    INTERVAL,
+    LOSS,
+    OVERFLOW,
+    OVERHEAD,
+    RATE,
+    SKIPPED_CALLS,
+    SKIPPED_SAMPLES,
+)
 from nissa.gradients.ratios import Energies, energies, seed_ratios
+from nissa.gradients.skips import total
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import ratio
 
@@ -74,7 +83,6 @@ class Latest:
     Args:
         by_model: The newest gradients of each watched model.
         energies: What seeds and host contribute to them, for each watched model.
-        skipped: How many calls of each optimizer's ``step()`` left its parameters alone.
         epochs: Training losses by the span id of their epoch; only the newest two are kept.
         seeds: Health of what was newest measured on each growing seed, by slot and watched model.
         step: The environment's newest step.
@@ -83,7 +91,6 @@ class Latest:
 
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
     energies: dict[str | None, Energies] = field(default_factory=dict)
-    skipped: Counter[str | None] = field(default_factory=Counter)
     epochs: dict[int, Losses] = field(default_factory=dict)
     seeds: "dict[str | None, dict[str, GradientHealth]]" = field(default_factory=dict)
     step: int | None = None
@@ -139,31 +146,40 @@ class StepDelivery:
         latest.by_model.pop(model_name, None)
         latest.energies.pop(model_name, None)
         latest.seeds.pop(model_name, None)
-        latest.skipped.pop(model_name, None)
 
     def __call__(self, note: "StepNote", arrays: "list[NDArray[np.generic]]") -> None:
         """Take one step's numbers."""
         rows, moved = note.parcel.unwrap(arrays)
         numbers = {**note.known, **moved}
         latest = self.latest(note.env_id)
+        skipped = total(numbers, SKIPPED_CALLS)
+        self._count_skipped(note, skipped + note.unbegun)
         if note.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
-            latest.skipped[note.model_name] += not note.skipped  # such a step was not even called, nor counted
-            self._record(
-                StepSkipped(env_id=note.env_id, model_name=note.model_name, time_unix_nano=note.time_unix_nano)
-            )
             return
-        step = note.step - latest.skipped[note.model_name]
+        step = note.step - skipped
         if note.primary and LOSS in numbers:
             self._add_loss(note, numbers[LOSS])
         if note.primary:
             latest.step, latest.learning_rate = step, numbers.get(RATE)
-        self._record(_step(note, step, numbers))
+        self._record(_step(note, step, numbers, missed=max(0, step - note.delivered.steps)))
+        note.delivered.steps = step + 1
         if note.sampled is not None:
             found = note.sampled.unpack(rows)
             if found.failed:  # without them neither norm nor health would be true, and streams would seem to end
                 self._warn_failed(found.failed)
             else:
-                self._sample(note, step, found)
+                self._sample(note, step, found, note.samples - total(numbers, SKIPPED_SAMPLES))
+
+    def _count_skipped(self, note: "StepNote", skipped: int) -> None:
+        """Record the skipped steps that no row before this one has."""
+        more = skipped - note.delivered.skipped
+        if more > 0:
+            note.delivered.skipped = skipped
+            self._record(
+                StepSkipped(
+                    env_id=note.env_id, model_name=note.model_name, time_unix_nano=note.time_unix_nano, count=more
+                )
+            )
 
     def _warn_failed(self, parameters: int) -> None:
         if not self._failed:
@@ -181,7 +197,7 @@ class StepDelivery:
         while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
             del epochs[next(iter(epochs))]
 
-    def _sample(self, note: "StepNote", step: int, found: "Statistics") -> None:
+    def _sample(self, note: "StepNote", step: int, found: "Statistics", sample: int) -> None:
         latest = self.latest(note.env_id)
         mine = latest.energies[note.model_name] = energies(found.moments, found.seeds, note.epoch_ids)
         latest.seeds[note.model_name] = {
@@ -199,9 +215,13 @@ class StepDelivery:
             "lag": max(0.0, (self._now() - note.time_unix_nano) / 1e9),
             "idle": note.sampled.idle if note.sampled else (),
             "seed_ratios": seed_ratios(mine, others),
+            "missed": max(0, sample - note.delivered.samples),
         }
+        note.delivered.samples = sample + 1
         everything = np.arange(len(found.names))
         seen = latest.by_model[note.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
+        if note.delivered.closed:  # checked last: the watch may have been closed on another thread meanwhile
+            self.forget(note.env_id, note.model_name)
         if found.exported.all():
             self._record(seen)
         elif found.exported.any():  # what the other rows say, another rank exports
@@ -229,7 +249,7 @@ class StepDelivery:
         }
 
 
-def _step(note: "StepNote", step: int, numbers: dict[str, float]) -> StepMeasured:
+def _step(note: "StepNote", step: int, numbers: dict[str, float], *, missed: int) -> StepMeasured:
     norm = numbers.get(CLIP_NORM)
     return StepMeasured(
         env_id=note.env_id,
@@ -246,6 +266,7 @@ def _step(note: "StepNote", step: int, numbers: dict[str, float]) -> StepMeasure
         clip_factor=None if norm is None or note.clip_limit is None else clip_factor(norm, note.clip_limit),
         overhead=numbers.get(OVERHEAD),
         sampling_interval=numbers.get(INTERVAL),
+        missed=missed,
     )
 
 

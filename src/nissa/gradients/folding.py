@@ -24,13 +24,18 @@ def fold_names(names: tuple[str, ...], most: int) -> Folded:
     Blocks with the most members are folded first, so that as many parameters as possible keep a stream of their own; a
     folded block is called ``<block>.*``. The result is a function of its arguments alone, so that ranks agree.
 
+    A block that alone has more members than there may be streams, such as a ``ParameterList``, is folded into ranges
+    of consecutive members where one stream for all of it would leave more than half of the bound unused. A range is
+    called ``<block>[<first>-<last>].*``. Of ``blocks.0`` to ``blocks.4999`` at most 200 streams become
+    ``blocks[0-24].*`` to ``blocks[4975-4999].*``.
+
     Args:
         names: A parameter each, or the group that it shares a stream with.
         most: At least 1.
     """
     streams = _Streams(names)
     while len(streams.members) > most:
-        streams.fold()
+        streams.fold(most)
     members = sorted(streams.members.items(), key=lambda item: min(item[1]))
     groups = np.zeros(len(names), dtype=np.intp)
     for group, (_, indices) in enumerate(members):
@@ -93,16 +98,33 @@ class _Streams:
         for block in self._children:
             self._offer(block)
 
-    def fold(self) -> None:
-        """Fold the block with the most members; of equal ones the deepest, and then the last by name."""
+    def fold(self, most: int) -> None:
+        """Fold the block with the most members; of equal ones the deepest, and then the last by name.
+
+        Args:
+            most: How many streams there may be in the end.
+        """
         while self._queue:
             negative_size, _, block = heapq.heappop(self._queue)
             if len(self._children[block]) == -negative_size:  # else its members were folded since
-                self._move(list(self._children[block]))
+                self._fold(block, most)
                 return
         # Every block has one member: moving the deepest ones up a level makes them share a block sooner or later.
         deepest = max(stream.count(".") for stream in self.members)
         self._move([stream for stream in self.members if stream.count(".") == deepest])
+
+    def _fold(self, block: str, most: int) -> None:
+        members = [stream for stream in self._children[block] if stream != block]
+        others = len(self.members) - len(members)
+        # Twice: below half of the bound. A block that fits is never cut, so that its name depends on no other block.
+        if len(members) > most and 2 * (others + 1) <= most:
+            self._merge(_ranges(block, members, most - others))
+        else:
+            self._move(members)
+
+    def _merge(self, ranges: dict[str, list[str]]) -> None:
+        for name, members in ranges.items():
+            self.members[name] = [index for stream in members for index in self.members.pop(stream)]
 
     def _move(self, streams: Iterable[str]) -> None:
         """Merge each stream into its block."""
@@ -121,6 +143,30 @@ class _Streams:
         size = len(self._children[block])
         if size > 1:
             heapq.heappush(self._queue, (-size, self._rank[block], block))
+
+
+def _ranges(block: str, members: list[str], most: int) -> dict[str, list[str]]:
+    """Return at most ``most`` ranges of a block's members, by name; a member that is alone in its range keeps its name.
+
+    Ranges of numbered members begin at multiples of their width, so that they stay the same where a few are absent.
+    """
+    labels = {stream: stream.removesuffix(".*").rpartition(".")[2] for stream in members}
+    numbered = all(label.isdecimal() for label in labels.values())
+    ordered = sorted(members, key=lambda stream: (int(labels[stream]) if numbered else 0, labels[stream], stream))
+    numbered = numbered and int(labels[ordered[-1]]) < 2 * len(ordered)  # else most ranges would be empty
+    places = [int(labels[stream]) for stream in ordered] if numbered else list(range(len(ordered)))
+    width = -(-(places[-1] + 1) // most)
+    ranges: dict[int, list[str]] = {}
+    for place, stream in zip(places, ordered, strict=True):
+        ranges.setdefault(place // width, []).append(stream)
+    path = block.removesuffix("*").removesuffix(".")
+    named = {}
+    for number, streams in ranges.items():
+        ends = (labels[streams[0]], labels[streams[-1]])
+        if numbered:
+            ends = (str(number * width), str(min((number + 1) * width - 1, places[-1])))
+        named[streams[0] if len(streams) == 1 else f"{path}[{ends[0]}-{ends[1]}].*"] = streams
+    return named
 
 
 def _blocks(names: Iterable[str]) -> set[str]:

@@ -20,8 +20,31 @@ LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate", "found_inf", "clip_no
 OVERHEAD, INTERVAL = "overhead", "interval"
 """Numbers about watching itself, which travel with the steps that are sampled."""
 
+SKIPPED_CALLS, SKIPPED_SAMPLES = "skipped_calls:", "skipped_samples:"
+"""Prefixes of the cumulative counts of skipped calls, see `nissa.gradients.skips.SkipCount`."""
+
 WINDOW: Final = 10
 """Steps over which overhead is measured where none is sampled."""
+
+
+@dataclass(slots=True)
+class Delivered:
+    """Progress of the delivery of one watch's rows; only the delivery writes the counts.
+
+    It belongs to the watch and accompanies each of its rows: a watch that replaces another under the same name begins
+    at zero, even while rows of the older one are still on their way.
+
+    Args:
+        steps: Number of the step that comes next.
+        samples: Number of the sample that comes next.
+        skipped: Skipped steps that were recorded.
+        closed: Whether the watch has ended, so that its rows no longer replace the newest statistics of its name.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    skipped: int = 0
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +58,9 @@ class StepNote:
         parcel: How the numbers are taken apart.
         known: Numbers that were on the host already.
         skipped: The optimizer was not called, since gradients were not finite.
+        unbegun: How many such steps there were up to and including this row, beside the calls.
+        samples: How many calls were sampled before.
+        delivered: Which rows of the watch were delivered.
         clip_limit: The largest norm that gradients were clipped to, None where they were not.
     """
 
@@ -48,7 +74,10 @@ class StepNote:
     sampled: "Sampled | None"
     parcel: "Parcel"
     known: "Mapping[str, float]"
+    delivered: Delivered
     skipped: bool = False
+    unbegun: int = 0
+    samples: int = 0
     clip_limit: float | None = None
 
 

@@ -8,7 +8,6 @@ from nissa.gradients.hooks import learning_rate
 from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE
 from nissa.gradients.parcel import one_number
 from nissa.gradients.readback import on_host
-from nissa.gradients.scaling import overflow
 
 if TYPE_CHECKING:
     from nissa.gradients.steps import Said
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
 
 
 def numbers_of(
-    optimizer: torch.optim.Optimizer | None, said: "Said", containment: "Containment"
+    optimizer: torch.optim.Optimizer | None,
+    said: "Said",
+    containment: "Containment",
+    *,
+    found_inf: torch.Tensor | None = None,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Return a step's numbers by name: those on the host, and those that have to travel.
 
@@ -24,12 +27,13 @@ def numbers_of(
         optimizer: None where it is gone.
         said: By the training loop.
         containment: Catches what cannot be taken as a number.
+        found_inf: Not zero where the optimizer leaves its parameters alone.
     """
     found = {
         LOSS: said.loss,
         CLIP_NORM: said.clip_norm,
         RATE: None if optimizer is None else learning_rate(optimizer),
-        OVERFLOW: None if optimizer is None else overflow(optimizer),
+        OVERFLOW: found_inf,
     }
     known: dict[str, float] = {}
     moving: dict[str, torch.Tensor] = {}

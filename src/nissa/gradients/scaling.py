@@ -7,6 +7,8 @@ from weakref import WeakValueDictionary
 
 import torch
 
+from nissa.gradients.hooks import recording
+
 
 def scale_of(optimizer: torch.optim.Optimizer | None, device: torch.device) -> torch.Tensor | None:
     """Return what gradients are still multiplied by: a fused optimizer is handed the loss scale, and divides by it itself."""
@@ -21,6 +23,18 @@ def overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     """
     found: torch.Tensor | None = getattr(optimizer, "found_inf", None)
     return found
+
+
+def found_inf_of(scaler: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+    """Return the ``found_inf`` that a scaler keeps of an optimizer's step until its ``update()``; None where it has none.
+
+    Several devices are added up on the first of them, as the scaler does for a fused optimizer.
+    """
+    state = getattr(scaler, "_per_optimizer_states", {}).get(id(optimizer), {})
+    found: list[torch.Tensor] = list(state.get("found_inf_per_device", {}).values())
+    if len(found) <= 1:
+        return found[0] if found else None
+    return torch.stack([each.to(found[0].device, non_blocking=True) for each in found]).sum()
 
 
 class ScaledSteps:
@@ -45,9 +59,14 @@ class ScaledSteps:
     def __call__(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
         """Step as the scaler does, and tell a watch whose optimizer was not called."""
         watch = self._watched.get(id(optimizer))
-        before = None if watch is None else watch.steps
+        # The id of an optimizer that was collected may be that of another one by now.
+        if watch is None or watch.optimizer is not optimizer:
+            return self._step(optimizer, *args, **kwargs)
+        before = watch.steps
         result = self._step(optimizer, *args, **kwargs)
-        if watch is not None and watch.steps == before:
+        if watch.by_hand:
+            watch.note_overflow(self._scaler)
+        elif watch.steps == before and not recording():
             watch.skip()
         return result
 
@@ -59,8 +78,9 @@ class ScaledSteps:
         """Tell a watch of the steps of its optimizer that are skipped."""
         self._watched[key] = watch
 
-    def remove(self, key: int) -> None:
+    def remove(self, key: int, watch: Any) -> None:
         """Forget a watch; with the last one the scaler is as it was."""
-        self._watched.pop(key, None)
+        if self._watched.get(key) is watch:
+            del self._watched[key]
         if not self._watched and self._scaler.__dict__.get("step") is self:
             del self._scaler.step

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.gradients.overhead import Window
 from nissa.hub.stopwatch import Stopwatch
@@ -31,6 +31,10 @@ class Said:
         """Return what is said here, and of the rest what another says."""
         clipping = self if self.clip_limit is not None else other
         return Said(other.loss if self.loss is None else self.loss, clipping.clip_norm, clipping.clip_limit)
+
+
+_MOST_NAMES: Final = 1_000
+"""Names of models for which inputs are kept; beyond it the oldest are dropped, which no step has taken."""
 
 
 class StepClock:
@@ -87,5 +91,12 @@ class StepClock:
         previous, self.last = self.last, at
         return None if previous is None or not self._in_epoch or at < previous else (at - previous) / 1e9
 
+    def forget(self, model: str | None) -> None:
+        """Drop what was said of the next step of a model that is no longer watched."""
+        self._said.pop(model, None)
+
     def _of(self, model: str | None) -> Said:
-        return self._said.setdefault(model, Said())
+        said = self._said.setdefault(model, Said())
+        while len(self._said) > _MOST_NAMES:
+            del self._said[next(iter(self._said))]
+        return said

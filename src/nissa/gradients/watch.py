@@ -15,15 +15,18 @@ import torch
 from nissa.distributed.dtensors import is_distributed
 from nissa.gradients.capture import Capture
 from nissa.gradients.hooks import recording, untraced
-from nissa.gradients.notes import INTERVAL, OVERHEAD, WINDOW, Sampling, StepNote
+from nissa.gradients.notes import INTERVAL, OVERHEAD, WINDOW, Delivered, Sampling, StepNote
 from nissa.gradients.numbers import numbers_of
 from nissa.gradients.overhead import Toll
 from nissa.gradients.parcel import wrap
 from nissa.gradients.readback import Readback, Transfer
-from nissa.gradients.scaling import ScaledSteps
+from nissa.gradients.scaling import ScaledSteps, found_inf_of, overflow
+from nissa.gradients.skips import SkipCounts
 from nissa.gradients.underway import UnderWay, steps_under_way
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from nissa.gradients.steps import StepClock
     from nissa.hub.containment import Containment
 
@@ -41,6 +44,12 @@ class Watch:
         name: The model's name, None where there is only one.
         primary: Whether its steps are the steps of its environment.
         pace: Which of its steps are sampled.
+        by_hand: Whether its steps are marked with `step`, since its optimizer has no hooks of ours.
+
+    Args:
+        on_close: Called by `close`.
+        finalized: Receives the watch once its optimizer was collected. A finalizer runs within any frame, so that it
+            can do no more than append; the owner drains the queue and forgets the watch as after `close`.
     """
 
     def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
@@ -58,6 +67,7 @@ class Watch:
         reader: Readback[StepNote],
         containment: "Containment",
         on_close: "Callable[[Watch], None]",
+        finalized: "deque[Watch] | None" = None,
     ) -> None:
         self.steps = 0
         self.name = name
@@ -74,13 +84,22 @@ class Watch:
         self._containment = containment
         under_way = UnderWay()
         self._under_way = weakref.ref(under_way)
-        self._inside = self._nested = self._orphaned = self._recorded = False
+        self._inside = self._nested = self._orphaned = self._recorded = self._due = False
+        self._samples = self._unbegun = 0
+        self._skips = SkipCounts()
+        self._delivered = Delivered()
+        self._found_inf: torch.Tensor | None = None
+        self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
-        self._gone = weakref.finalize(optimizer, on_close, self)
-        self._gone.atexit = False
-        self._scaler = None if scaler is None else ScaledSteps.of(scaler)
-        if self._scaler is not None:
-            self._scaler.add(self.key, self)
+        self._on_close = on_close
+        self._finalizer = weakref.finalize(optimizer, _finalize, self, self._delivered, finalized)
+        self._finalizer.atexit = False
+        # Weakly: a watch whose optimizer was collected waits in `finalized`, and must not keep the scaler alive meanwhile.
+        self._scaled_steps: weakref.ref[ScaledSteps] | None = None
+        if scaler is not None:
+            scaled_steps = ScaledSteps.of(scaler)
+            scaled_steps.add(self.key, self)
+            self._scaled_steps = weakref.ref(scaled_steps)
         # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
         self._hooks = (
             [
@@ -90,7 +109,7 @@ class Watch:
             if hooks
             else []
         )
-        self._by_hand = not hooks
+        self.by_hand = not hooks
 
     @property
     def key(self) -> int:
@@ -102,6 +121,11 @@ class Watch:
         """Model and optimizer, None where one of them is gone."""
         model, optimizer = self._model(), self._optimizer()
         return None if model is None or optimizer is None else (model, optimizer)
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None:
+        """The watched optimizer, None where it is gone."""
+        return self._optimizer()
 
     @property
     def _capture(self) -> Capture | None:
@@ -121,7 +145,7 @@ class Watch:
         Where there are hooks this does nothing, so that no step counts twice. An exception passes through, and the
         step does not count.
         """
-        optimizer = self._optimizer() if self._by_hand else None
+        optimizer = self._optimizer() if self.by_hand else None
         if optimizer is None:
             yield
             return
@@ -138,18 +162,35 @@ class Watch:
     def skip(self) -> None:
         """Note a step that was due and did not happen, since gradients were not finite; a watched scaler does this."""
         with self._containment.guard("skipped step"):
+            self._unbegun += 1
             self._submit(self._optimizer(), None, skipped=True)
+
+    def note_overflow(self, scaler: Any) -> None:
+        """Keep what a scaler found in the gradients of the step by hand that it just made or skipped.
+
+        A step that is recorded into a CUDA graph writes it to the same memory whenever the graph is replayed.
+        """
+        optimizer = self._optimizer()
+        with self._containment.guard("found_inf"):
+            found = None if optimizer is None else found_inf_of(scaler, optimizer)
+            if recording():
+                self._found_inf_of_graph = found
+            else:
+                self._found_inf, self._found_inf_of_graph = found, None
 
     def close(self) -> None:
         """Stop watching and leave no hook behind; harmless when called again."""
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
             hook.remove()
-        self._by_hand = False
-        scaler, self._scaler = self._scaler, None
-        if scaler is not None:
-            scaler.remove(self.key)
-        self._gone()
+        self.by_hand = False
+        scaled_steps = None if self._scaled_steps is None else self._scaled_steps()
+        if scaled_steps is not None:
+            scaled_steps.remove(self.key, self)
+        self._clock.forget(self.name)
+        self._delivered.closed = True
+        if self._finalizer.detach() is not None:  # else it was closed before, or is in the queue of `finalized`
+            self._on_close(self)
 
     def _before(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,8 +205,10 @@ class Watch:
             self._nested = True
             return None
         self._inside, self._nested, self._capture = True, False, None
+        self._due, self._found_inf = False, None
         if not self._wanted() or recording():
             return None
+        self._due = True
         # A closure makes the gradients, so until then any parameter may get one.
         keyword = callable(kwargs.get("closure"))
         closure = kwargs["closure"] if keyword else args[1] if len(args) > 1 and callable(args[1]) else None
@@ -242,6 +285,8 @@ class Watch:
         with self._containment.guard("step"):
             self._submit(optimizer, capture)
         self.steps += 1
+        self._samples += self._due
+        self._due = False
 
     def _warn_recorded(self) -> None:
         """Say once that a graph that is being recorded will bypass us; recording a step is no step."""
@@ -263,7 +308,10 @@ class Watch:
                 parts, sampled = capture.finish(self._seeds())
                 if capture.fault is not None:
                     raise capture.fault
-        known, moving = numbers_of(optimizer, said, self._containment)
+        found_inf = None if skipped or optimizer is None else self._overflow(optimizer)
+        known, moving = numbers_of(optimizer, said, self._containment, found_inf=found_inf)
+        with self._containment.guard("found_inf"):
+            self._skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:
             known |= self._own_numbers()
         tensors, parcel = wrap(parts, moving)
@@ -279,11 +327,22 @@ class Watch:
             parcel=parcel,
             known=known,
             skipped=skipped,
+            unbegun=self._unbegun,
+            samples=self._samples,
+            delivered=self._delivered,
             clip_limit=said.clip_limit,
         )
         # Whoever frees a tensor lets go of the interpreter, and the reader, once told, would be what we then wait for.
-        del said, moving
+        del said, moving, found_inf
         self._reader.submit(Transfer(tensors), note, hurry=skipped or sampled is not None)
+
+    def _overflow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+        """Return the ``found_inf`` of the step that just happened."""
+        if not self.by_hand:
+            return overflow(optimizer)
+        noted, self._found_inf = self._found_inf, None
+        found = overflow(optimizer) if noted is None else noted
+        return self._found_inf_of_graph if found is None else found
 
     def _own_numbers(self) -> dict[str, float]:
         """Return what the step says of watching itself."""
@@ -293,3 +352,10 @@ class Watch:
             return {INTERVAL: float(interval)} if interval != before else {}
         overhead = self._clock.overhead.close() if self.primary else None
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
+
+
+def _finalize(watch: Watch, delivered: Delivered, finalized: "deque[Watch] | None") -> None:
+    # The garbage collector runs this within any frame, also while that frame holds a lock: nothing here may take one.
+    delivered.closed = True
+    if finalized is not None:
+        finalized.append(watch)

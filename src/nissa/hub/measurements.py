@@ -53,6 +53,7 @@ class StepMeasured:
         overhead: What watching took since the last sampled step, as a fraction of the time since; told with sampled steps.
         sampling_interval: Steps from one sampled step to the next; told with sampled steps, and where it changes.
         epoch_ids: Identity of the epoch span the step belongs to.
+        missed: Steps directly before this one that were never delivered.
     """
 
     env_id: str | None
@@ -69,15 +70,22 @@ class StepMeasured:
     clip_factor: float | None = None
     overhead: float | None = None
     sampling_interval: float | None = None
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSkipped:
-    """A step that was due and did not happen, since loss scaling found gradients that were not finite."""
+    """Steps that were due and did not happen, since loss scaling found gradients that were not finite.
+
+    Args:
+        time_unix_nano: When the last of them was due, or the first step after them returned.
+        count: How many; more than one where measurements of skipped steps were dropped before this one.
+    """
 
     env_id: str | None
     model_name: str | None
     time_unix_nano: int
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -94,6 +102,7 @@ class GradientsMeasured:
         idle: Parameters that require a gradient and had none, where none of them is sharded.
         seed_ratios: By slot, how large the gradients of a seed are beside those of its host: the ratio of their root
             mean squares over finite elements.
+        missed: Sampled steps directly before this one that were never delivered.
     """
 
     env_id: str | None
@@ -110,6 +119,7 @@ class GradientsMeasured:
     update_ratios: "NDArray[np.float64] | None" = None
     idle: tuple[str, ...] = ()
     seed_ratios: dict[str, float] = field(default_factory=dict)
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,7 +198,11 @@ class LimitsConfig(Section):
     """Copies from the device that may be under way; a step that finds the queue full is dropped and counted."""
 
     gauge_points_per_export: int = Field(default=20_000, ge=1, le=10_000_000)
-    """Gauge points in one export; beyond it each stream is thinned evenly."""
+    """Gauge points of parameters' streams in one export; beyond it each stream is thinned evenly."""
+
+    step_points_per_export: int = Field(default=500_000, ge=1, le=100_000_000)
+    """Gauge points of all other streams in one export, such as the step, its loss and its learning rate. They have a bound of
+    their own, so that parameters never thin them out; beyond it the longest streams are thinned evenly, which is logged once."""
 
     max_blueprints: int = Field(default=100, ge=1, le=100_000)
     """Blueprints that get metric streams of their own; further ones are counted together as ``other``."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nissa.events import SpanIds
 from nissa.gradients.capture import Capture, Measures, Sampled
 from nissa.gradients.delivery import Losses, StepDelivery, clip_factor
-from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE, StepNote
+from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE, SKIPPED_CALLS, Delivered, StepNote
 from nissa.gradients.parcel import Parcel, wrap
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
@@ -54,6 +54,7 @@ def note(rows: Packed | None = None, **fields: Any) -> StepNote:
         "sampled": rows.sampled if rows else None,
         "parcel": Parcel(tails=((),) * len(rows.parts), parts=len(rows.parts)) if rows else Parcel(),
         "known": {} if loss is None else {LOSS: loss},
+        "delivered": Delivered(),
     }
     return StepNote(**(defaults | fields))
 
@@ -84,7 +85,7 @@ def test_a_sampled_step_is_told_before_its_gradients() -> None:
     }
     out.deliver(note(rows, **of_step, loss=0.25), arrays(*rows.parts))
     step, sample = out
-    assert step == StepMeasured(env_id=None, **of_step, loss=0.25, sampled=True)
+    assert step == StepMeasured(env_id=None, **of_step, loss=0.25, sampled=True, missed=7)
     assert isinstance(sample, GradientsMeasured)
     assert (sample.step, sample.time_unix_nano, sample.names) == (7, 5, ("a", "b"))
     assert sample.health.global_norm == 5.0
@@ -196,10 +197,13 @@ def test_without_a_norm_there_is_no_factor_and_of_nan_there_is_none_but_nan() ->
 
 def test_a_step_that_the_optimizer_left_out_is_skipped_and_later_ones_move_up() -> None:
     out, rows = Out(), packed(a=[float("inf")])
-    tensors, parcel = wrap(rows.parts, {OVERFLOW: torch.tensor(1.0), LOSS: torch.tensor(9.0)})
-    out.deliver(note(step=0), [])
-    out.deliver(note(step=1, sampled=rows.sampled, parcel=parcel, epoch_ids=epoch(1)), arrays(*tensors))
-    out.deliver(note(step=2), [])
+    counted = {f"{SKIPPED_CALLS}cpu": torch.tensor(1.0)}
+    tensors, parcel = wrap(rows.parts, {OVERFLOW: torch.tensor(1.0), LOSS: torch.tensor(9.0), **counted})
+    delivered = Delivered()
+    out.deliver(note(step=0, delivered=delivered), [])
+    skipped = note(step=1, sampled=rows.sampled, parcel=parcel, epoch_ids=epoch(1), delivered=delivered)
+    out.deliver(skipped, arrays(*tensors))
+    out.deliver(note(step=2, known={f"{SKIPPED_CALLS}cpu": 1.0}, delivered=delivered), [])
     assert [type(each) for each in out] == [StepMeasured, StepSkipped, StepMeasured]
     assert [each.step for each in out if isinstance(each, StepMeasured)] == [0, 1]
     assert out.deliver.latest(None).epochs == {}
@@ -208,9 +212,10 @@ def test_a_step_that_the_optimizer_left_out_is_skipped_and_later_ones_move_up() 
 
 def test_a_step_that_was_not_even_called_is_skipped_and_has_no_number() -> None:
     out = Out()
-    out.deliver(note(step=0), [])
-    out.deliver(note(step=1, skipped=True), [])
-    out.deliver(note(step=1), [])
+    delivered = Delivered()
+    out.deliver(note(step=0, delivered=delivered), [])
+    out.deliver(note(step=1, skipped=True, unbegun=1, delivered=delivered), [])
+    out.deliver(note(step=1, unbegun=1, delivered=delivered), [])
     assert [each.step for each in out if isinstance(each, StepMeasured)] == [0, 1]
 
 
@@ -318,3 +323,12 @@ def test_what_is_no_longer_watched_has_no_seeds() -> None:
     assert out.deliver.latest(None).ratios() == {"r0c0": 3.0}
     out.deliver.forget(None, None)
     assert (out.deliver.latest(None).ratios(), out.deliver.latest(None).seed("r0c0")) == ({}, None)
+
+
+def test_rows_of_a_watch_that_was_closed_do_not_bring_its_statistics_back() -> None:
+    out, rows = Out(), packed(a=[1.0])
+    out.deliver.forget(None, None)
+    out.deliver(note(rows, delivered=Delivered(closed=True)), arrays(*rows.parts))
+    assert isinstance(out[1], GradientsMeasured)
+    latest = out.deliver.latest(None)
+    assert (latest.by_model, latest.energies, latest.seeds) == ({}, {}, {})

@@ -1,12 +1,13 @@
 import logging
 import random
+import re
 from collections import Counter
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nissa.gradients.folding import StreamBound, _block, fold_names
+from nissa.gradients.folding import StreamBound, _block, _ranges, fold_names
 
 parts = st.sampled_from(["a", "b", "layers", "0", "1", "weight", "bias"])
 names = st.lists(st.lists(parts, min_size=1, max_size=5).map(".".join), unique=True, max_size=30).map(tuple)
@@ -23,7 +24,12 @@ def fold_plainly(streams: list[str], at_most: int) -> list[str]:
         folded = {
             stream for stream in streams if (_block(stream) == block if members > 1 else stream.count(".") == deepest)
         }
-        streams = [_block(stream) if stream in folded else stream for stream in streams]
+        others = len(set(streams) - folded)
+        moved = {stream: _block(stream) for stream in folded}
+        if members > 1 and len(folded - {block}) > at_most and 2 * (others + 1) <= at_most:
+            ranges = _ranges(block, sorted(folded - {block}), at_most - others)
+            moved = {stream: name for name, each in ranges.items() for stream in each}
+        streams = [moved.get(stream, stream) for stream in streams]
     return streams
 
 
@@ -50,9 +56,11 @@ def test_every_parameter_is_in_exactly_one_stream_and_no_stream_is_empty(names: 
 
 
 @given(names=names, most=most)
+@example(names=("a", "b", "0"), most=2)
 def test_a_stream_is_a_parameter_or_a_block_that_contains_it(names: tuple[str, ...], most: int) -> None:
     for name, stream in streams(names, most).items():
-        assert stream in (name, "*") or (stream.endswith(".*") and name.startswith(stream[:-1]))
+        block = re.sub(r"[.]?\[[^]]*\]", "", stream) if "[" in stream else stream
+        assert block in (name, "*", ".*") or (block.endswith(".*") and name.startswith(block[:-1]))
 
 
 @given(names=names, most=most)
@@ -159,3 +167,67 @@ def test_groups_that_fit_are_no_reason_to_tell(caplog: pytest.LogCaptureFixture)
     found, rows = StreamBound(2)(("a.*", "a.*", "a.*", "b.*"))
     assert (found, rows.tolist()) == (("a.*", "b.*"), [0, 0, 0, 1])
     assert not caplog.records
+
+
+def ranges_of(found: tuple[str, ...], path: str) -> list[range]:
+    matched = [re.fullmatch(rf"{path}\[(\d+)-(\d+)\][.]\*", stream) for stream in found]
+    return [range(int(each[1]), int(each[2]) + 1) for each in matched if each]
+
+
+def test_a_list_of_thousands_of_parameters_is_folded_into_as_many_ranges_as_there_may_be_streams() -> None:
+    names = tuple(f"blocks.{index}" for index in range(5_000))
+    found, groups = fold_names(names, 200)
+    assert found[:2] == ("blocks[0-24].*", "blocks[25-49].*")
+    assert found[-1] == "blocks[4975-4999].*"
+    assert [sorted(each) for each in ranges_of(found, "blocks")] == [
+        [index for index, group in enumerate(groups) if group == number] for number in range(200)
+    ]
+
+
+def test_of_a_model_that_is_a_list_the_ranges_have_no_path() -> None:
+    assert fold_names(tuple(str(index) for index in range(100)), 4)[0] == (
+        "[0-24].*",
+        "[25-49].*",
+        "[50-74].*",
+        "[75-99].*",
+    )
+
+
+def test_modules_of_a_list_are_folded_into_ranges_like_parameters() -> None:
+    found, _ = fold_names(("head.weight", *(f"layers.{index}.*" for index in range(1_000))), 21)
+    assert found == ("head.weight", *(f"layers[{first}-{first + 49}].*" for first in range(0, 1_000, 50)))
+
+
+def test_ranges_stay_where_they_are_when_some_parameters_have_no_gradient() -> None:
+    names = [f"blocks.{index}" for index in range(1_000)]
+    everything, _ = fold_names(tuple(names), 100)
+    some, _ = fold_names(tuple(name for index, name in enumerate(names) if index % 7), 100)
+    assert some == everything
+
+
+def test_names_that_are_no_numbers_are_folded_into_ranges_by_name() -> None:
+    found, groups = fold_names(tuple(f"table.{letter}" for letter in "hgfedcba"), 3)
+    assert found == ("table[g-h].*", "table[d-f].*", "table[a-c].*")
+    assert groups.tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_numbers_that_are_far_apart_still_use_the_bound() -> None:
+    found, _ = fold_names(tuple(f"blocks.{10**index}" for index in range(12)), 4)
+    assert found == tuple(f"blocks[{10**first}-{10 ** (first + 2)}].*" for first in range(0, 12, 3))
+
+
+def test_a_member_that_is_alone_in_its_range_keeps_its_name() -> None:
+    found, _ = fold_names(tuple(f"blocks.{index}" for index in range(9)), 5)
+    assert found[-1] == "blocks.8"
+
+
+def test_a_block_that_fits_is_never_cut_into_ranges() -> None:
+    names = (*(f"a.{index}" for index in range(150)), *(f"b.{index}" for index in range(60)))
+    found, _ = fold_names(names, 200)
+    assert found == ("a.*", *(f"b.{index}" for index in range(60)))
+
+
+def test_a_list_beside_which_there_is_little_room_is_folded_whole() -> None:
+    names = (*(f"a.{index}" for index in range(5_000)), *(f"b.{index}" for index in range(150)))
+    found, _ = fold_names(names, 200)
+    assert found == ("a.*", *(f"b.{index}" for index in range(150)))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import nissa
+from nissa.gradients.scaling import ScaledSteps, found_inf_of
 from nissa.hub.measurements import StepSkipped
 
 if TYPE_CHECKING:
@@ -168,6 +169,85 @@ def test_a_copy_of_a_watched_scaler_is_on_its_own(
     assert len(skipped(lab)) == 1
 
 
+def test_what_a_scaler_found_on_several_devices_is_added_up() -> None:
+    scaling, optimizer = scaler(), SGD([torch.zeros(1)], lr=0.1)
+    assert found_inf_of(scaling, optimizer) is None
+    found = {torch.device("cpu"): torch.tensor(0.0), torch.device("cpu", 0): torch.tensor(1.0)}
+    scaling._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = found
+    assert found_inf_of(scaling, optimizer) == 1.0
+
+
 def test_what_is_no_scaler_is_refused(lab: "Lab", network: nn.Module) -> None:
     with pytest.raises(nissa.WatchError, match=r"needs a torch\.amp\.GradScaler, not a float"):
         lab.env.watch(network, SGD(network.parameters(), lr=0.1), scaler=1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_steps_by_hand_of_a_watched_scaler_are_skipped_where_it_skips_them(
+    lab: "Lab", network: nn.Module, kind: str
+) -> None:
+    optimizer, scaling = OPTIMIZERS[kind](network.parameters()), scaler()
+    watch = lab.env.watch(network, optimizer, scaler=scaling, hooks=False)
+    for broken in (False, True, True, False):
+        optimizer.zero_grad()
+        loss = network(torch.ones(3, 4)).square().mean()
+        torch.autograd.backward(scaling.scale(loss * float("inf") if broken else loss))
+        with watch.step():
+            scaling.step(optimizer)
+        scaling.update()
+    assert sum(each.count for each in skipped(lab)) == 2
+    assert [step.step for step in lab.steps] == [0, 1]
+    assert [step.missed for step in lab.steps] == [0, 0]
+
+
+def test_a_step_that_is_recorded_into_a_graph_is_not_skipped_and_its_replays_read_where_it_wrote(
+    lab: "Lab", network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer, scaling = OPTIMIZERS["fused"](network.parameters()), scaler()
+    watch = lab.env.watch(network, optimizer, scaler=scaling, hooks=False)
+    with monkeypatch.context() as recording:
+        recording.setattr("nissa.gradients.watch.recording", lambda: True)
+        train(network, optimizer, scaling)
+        found = watch._found_inf_of_graph
+    assert found is not None
+    for value in (0.0, 1.0, 1.0, 0.0):
+        found.fill_(value)  # what a replay does
+        with watch.step():
+            pass
+    assert sum(each.count for each in skipped(lab)) == 2
+    assert [step.step for step in lab.steps] == [0, 1]
+
+
+def test_recording_a_step_with_hooks_skips_nothing(
+    lab: "Lab", network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimizer, scaling = OPTIMIZERS["fused"](network.parameters()), scaler()
+    lab.env.watch(network, optimizer, scaler=scaling)
+    monkeypatch.setattr("nissa.gradients.watch.recording", lambda: True)
+    monkeypatch.setattr("nissa.gradients.scaling.recording", lambda: True)
+    train(network, optimizer, scaling)
+    assert skipped(lab) == []
+    assert lab.steps == []
+
+
+def test_another_optimizer_with_the_id_of_one_that_is_gone_is_not_taken_for_it(network: nn.Module) -> None:
+    class Gone:
+        """A watch whose optimizer was collected, and that nobody has forgotten yet."""
+
+        steps, optimizer, by_hand, skips = 0, None, False, 0
+
+        def skip(self) -> None:
+            self.skips += 1
+
+    optimizer, scaling, gone = SGD(network.parameters(), lr=0.1), scaler(), Gone()
+    ScaledSteps.of(scaling).add(id(optimizer), gone)
+    train(network, optimizer, scaling)
+    assert gone.skips == 0
+
+
+def test_forgetting_a_watch_that_is_gone_leaves_another_one_with_the_same_id(lab: "Lab", network: nn.Module) -> None:
+    optimizer, scaling = SGD(network.parameters(), lr=0.1), scaler()
+    lab.env.watch(network, optimizer, scaler=scaling)
+    ScaledSteps.of(scaling).remove(id(optimizer), object())
+    train(network, optimizer, scaling, broken=True)
+    assert len(skipped(lab)) == 1

@@ -152,3 +152,17 @@ def test_the_train_loss_of_an_epoch_is_the_mean_of_its_own_steps(lab: "Lab", tra
                 trained[1].step()
             found.append(lab.env.validate(loss=1.0).train_loss)
     assert found == [1.5, 2.0, None, 0.0]
+
+
+def test_losses_of_models_that_never_step_are_bounded(clock: StepClock) -> None:
+    for number in range(5_000):
+        clock.log_loss(1.0, f"model-{number}")
+    assert len(clock._said) == 1_000
+    assert clock.take("model-4999", primary=False).loss == 1.0
+    assert clock.take("model-0", primary=False).loss is None
+
+
+def test_what_was_said_of_a_model_that_is_no_longer_watched_is_dropped(clock: StepClock) -> None:
+    clock.log_loss(1.0, "model")
+    clock.forget("model")
+    assert clock.take("model", primary=False).loss is None

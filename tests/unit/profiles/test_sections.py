@@ -101,6 +101,7 @@ def test_the_defaults_are_those_that_are_documented() -> None:
         lifecycle_queue_size=100_000,
         readback_queue_size=64,
         gauge_points_per_export=20_000,
+        step_points_per_export=500_000,
         histogram_buckets=160,
         exit_timeout_seconds=5.0,
         validation_wait_seconds=0.05,

@@ -73,7 +73,8 @@ class OpenTelemetryBackend:
         containment: "Containment",
         version: str,
     ) -> None:
-        self.store = MetricStore(start, GaugeLog(config.limits.gauge_points_per_export))
+        limits = config.limits
+        self.store = MetricStore(start, GaugeLog(limits.gauge_points_per_export, limits.step_points_per_export))
         self._providers = providers
         self._ended = False
         common = {attr.RUN_ID: run_id}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nissa.backends.otel.gauges import Row
+    from nissa.backends.otel.gauges import Point, Points, Row
     from nissa.backends.otel.store import MetricStore
 
 _Streams = list[tuple[SumStream | MagnitudeStream, int]]
@@ -98,7 +98,7 @@ class PointBuilder:
 
     def _gauges(self, reader: object, reading: _Reading) -> Iterable[Metric]:
         rows = self._store.gauges.newest() if reading.form.pull else self._store.gauges.take(reader)
-        by_spec: dict[MetricSpec, list[Row]] = {}
+        by_spec: dict[MetricSpec, list[Row | Point | Points]] = {}
         for (spec, _), group in rows.items():
             by_spec.setdefault(spec, []).extend(group)
         found = {spec: GaugePoints(each) for spec, each in by_spec.items()}

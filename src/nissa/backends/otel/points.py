@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.backends.otel.gauges import Row
+    from nissa.backends.otel.gauges import Point, Points, Row
     from nissa.backends.otel.store import HistogramStream, MagnitudeStream, Sample
     from nissa.semconv.metrics import MetricSpec
 
@@ -47,7 +47,7 @@ class GaugePoints(Sequence[NumberDataPoint]):
     among all objects of the process, and the training thread would wait for that.
     """
 
-    def __init__(self, rows: "list[Row]") -> None:
+    def __init__(self, rows: "Sequence[Row | Point | Points]") -> None:
         self.rows = rows
         self._size = sum(row.size() for row in rows)
 

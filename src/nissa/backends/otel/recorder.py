@@ -86,8 +86,8 @@ class MetricRecorder:
         self._store.gauge(metric.SAMPLING_INTERVAL, model, at, step.sampling_interval)
 
     def skipped(self, step: "StepSkipped") -> None:
-        """Take a step that did not happen."""
-        self._store.add(metric.STEP_SKIPPED, _model(step.env_id, step.model_name))
+        """Add steps that did not happen."""
+        self._store.add(metric.STEP_SKIPPED, _model(step.env_id, step.model_name), step.count)
 
     def validation(self, seen: "ValidationMeasured") -> None:
         """Take one validation."""

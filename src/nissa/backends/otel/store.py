@@ -5,6 +5,7 @@ the difference to what it was given last. A stream whose parameter leaves the ne
 once more, and then it is gone.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ Key = tuple[tuple[str, Any], ...]
 
 MOST_ENDED: Final = 2_000
 """How many streams that have ended wait for readers; beyond it the oldest give way."""
+
+
+_logger = logging.getLogger("nissa")
 
 
 def key_of(attributes: Attributes) -> Key:
@@ -93,6 +97,7 @@ class MetricStore:
         refreshers: Called before each collection, to bring counts up to date that are kept elsewhere.
         ended: Streams that have ended, with a running number, their metric, and when.
         ended_before: The running number that the next stream to end will have.
+        warned: Whether the log has that gauges of steps were thinned.
     """
 
     start: int
@@ -105,12 +110,18 @@ class MetricStore:
         default_factory=lambda: deque(maxlen=MOST_ENDED)
     )
     ended_before: int = 0
+    warned: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def gauge(self, spec: MetricSpec, attributes: Attributes, time: int, value: float | None) -> None:
         """Add one point to a gauge; an absent value adds none."""
-        if value is not None:
-            self.gauge_row(spec, (attributes,), time, (value,), group=key_of(attributes))
+        if value is None:
+            return
+        with self.lock:
+            thinned = self.gauges.add_point(spec, key_of(attributes), attributes, time, value)
+        if thinned and not self.warned:  # outside of the lock: a logging handler may call back
+            self.warned = True
+            self._warn_thinned()
 
     def gauge_row(
         self,
@@ -183,6 +194,14 @@ class MetricStore:
         """Drop the streams that have ended, up to a running number: every reader was given them."""
         while self.ended and self.ended[0][0] < before:
             self.ended.popleft()
+
+    def _warn_thinned(self) -> None:
+        _logger.warning(
+            "limits.step_points_per_export (%s): more points of steps were recorded between two exports than are kept, so "
+            "that gauges such as nissa.step and nissa.loss have every second point or fewer from here on. Export more "
+            "often (OTEL_METRIC_EXPORT_INTERVAL), or raise the limit; a point takes 16 bytes.",
+            f"{self.gauges.most_alone:,}",
+        )
 
     def _sum(self, spec: MetricSpec, attributes: Attributes, start: int | None = None) -> SumStream:
         assert spec.kind in {Kind.COUNTER, Kind.UP_DOWN_COUNTER}, spec  # noqa: S101 - our own mistake

@@ -2,14 +2,20 @@
 
 import gc
 import math
+import sys
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.backends.otel.gauges import GaugeLog, Row
+from nissa.backends.otel.gauges import GaugeLog, Point, Points, Row
+from nissa.backends.otel.points import GaugePoints
 from nissa.semconv import metrics as metric
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROWS = [{"nissa.parameter.name": name} for name in "abc"]
 
@@ -18,8 +24,10 @@ class Reader:
     """Anything that can be referenced weakly."""
 
 
-def times(rows: list[Row]) -> list[int]:
-    return [row.time for row in rows]
+def times(rows: "Sequence[Row | Point | Points]") -> list[int]:
+    """The time of each row or point."""
+    found = [point for row in rows for point in ([(None, row.time, 0)] if isinstance(row, Row) else row.points())]
+    return [time for _, time, _ in found]
 
 
 def lone(log: GaugeLog, time: int, value: float = 1.0, group: str = "g") -> None:
@@ -187,11 +195,12 @@ def test_points_are_bounded_and_each_group_keeps_its_newest(most: int, adds: lis
         width = widths[group]
         log.add(metric.GRADIENT_NORM, group, [{"n": n} for n in range(width)], time, np.ones(width))
         newest[group] = time
-        counted = sum(each.size() for each in log._readers[reader].groups.values())
-        assert log._readers[reader].points == counted
+        pool = log._readers[reader].rows
+        counted = sum(each.size() for each in pool.groups.values())
+        assert pool.points == counted
         assert counted <= max(most, 2 * sum(widths[each] for each in newest))
     taken = log.take(reader)
-    assert {group: rows[-1].time for (_, group), rows in taken.items()} == newest
+    assert {group: times(rows)[-1] for (_, group), rows in taken.items()} == newest
     for rows in taken.values():
         assert times(rows) == sorted(set(times(rows)))
 
@@ -208,3 +217,90 @@ def test_rows_of_many_streams_give_way_before_a_lone_stream_loses_a_point() -> N
     kept = times(taken[metric.GRADIENT_NORM, "w"])
     assert (kept[0], kept[-1]) == (0, 99)
     assert 3 <= len(kept) <= 5
+
+
+def alone(log: GaugeLog, time: int, value: float = 1.0, group: str = "g") -> bool:
+    return log.add_point(metric.LOSS, group, {}, time, value)
+
+
+def test_parameters_never_thin_out_the_points_of_the_step_itself() -> None:
+    log = GaugeLog(12, 1_000)
+    reader = attached(log)
+    for time in range(1_000):
+        assert not alone(log, time)
+        log.add(metric.GRADIENT_NORM, "w", ROWS, time, np.ones(3))
+    taken = log.take(reader)
+    assert times(taken[metric.LOSS, "g"]) == list(range(1_000))
+    assert len(times(taken[metric.GRADIENT_NORM, "w"])) <= 4
+
+
+def test_points_of_steps_do_not_thin_out_parameters() -> None:
+    log = GaugeLog(30, 10)
+    reader = attached(log)
+    for time in range(10):
+        log.add(metric.GRADIENT_NORM, "w", ROWS, time, np.ones(3))
+    for time in range(1_000):
+        alone(log, time)
+    assert times(log.take(reader)[metric.GRADIENT_NORM, "w"]) == list(range(10))
+
+
+@given(most=st.integers(1, 60), groups=st.lists(st.integers(0, 4), min_size=1, max_size=400))
+def test_points_of_lone_streams_are_bounded_evenly_spaced_and_end_with_the_newest(most: int, groups: list[int]) -> None:
+    log = GaugeLog(1, most)
+    reader = attached(log)
+    newest: dict[int, int] = {}
+    seen: dict[int, list[int]] = {}
+    thinned = False
+    for time, group in enumerate(groups):
+        thinned |= log.add_point(metric.LOSS, group, {"n": group}, time, float(time))
+        newest[group] = time
+        seen.setdefault(group, []).append(time)
+        pool = log._readers[reader].alone
+        assert pool.points == sum(each.size() for each in pool.groups.values())
+        assert pool.points <= max(most, 2 * len(newest))
+    taken = log.take(reader)
+    assert {group: times(rows)[-1] for (_, group), rows in taken.items()} == newest
+    assert thinned or {group: times(rows) for (_, group), rows in taken.items()} == seen
+    for (_, group), rows in taken.items():
+        places = [seen[group].index(time) for time in times(rows)]
+        assert places[0] == 0
+        assert len({after - before for before, after in pairwise(places[:-1])}) <= 1
+
+
+def test_a_lone_stream_is_told_point_by_point_like_rows_of_one_stream() -> None:
+    rows, points = GaugeLog(100), GaugeLog(100)
+    readers = attached(rows), attached(points)
+    values = [1, 0.5, math.nan, -math.inf, 2**40]
+    for time, value in enumerate(values):
+        rows.add(metric.LOSS, "g", ({"a": 1},), time, (value,))
+        points.add_point(metric.LOSS, "g", {"a": 1}, time, value)
+    (expected,), (found,) = (log.take(reader).values() for log, reader in zip((rows, points), readers, strict=True))
+    assert [repr(each) for each in GaugePoints(found)] == [repr(each) for each in GaugePoints(expected)]
+    assert len(GaugePoints(found)) == len(GaugePoints(expected)) == 5
+    assert repr(GaugePoints(found)[-1]) == repr(GaugePoints(expected)[-1])
+    assert [[*each.points()] for (each,) in points.newest().values()] == [[({"a": 1}, 4, 2.0**40)]]
+
+
+def test_groups_are_given_in_the_order_in_which_they_began() -> None:
+    log = GaugeLog(100)
+    reader = attached(log)
+    alone(log, 0, group="first")
+    lone(log, 0, group="second")
+    alone(log, 0, group="third")
+    assert [key[1] for key in log.take(reader)] == ["first", "second", "third"]
+
+
+def test_a_reader_that_comes_late_begins_with_the_present_of_lone_streams_too() -> None:
+    log = GaugeLog(100)
+    for time in range(3):
+        alone(log, time)
+    assert times(log.take(attached(log))[metric.LOSS, "g"]) == [2]
+
+
+def test_points_of_a_lone_stream_take_a_few_bytes_each() -> None:
+    log = GaugeLog(100)
+    reader = attached(log)
+    for time in range(10_000):
+        alone(log, time)
+    (points,) = log._readers[reader].alone.groups.values()
+    assert sys.getsizeof(points.times) + sys.getsizeof(points.values) < 20 * 10_000

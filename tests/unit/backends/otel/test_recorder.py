@@ -1,6 +1,8 @@
 """Which metrics events and measurements become, to the name, unit, key and type."""
 
+import logging
 import math
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -305,3 +307,56 @@ def test_no_exemplar_leads_to_an_epoch_that_the_sampler_dropped(
         metrics = "nissa.step.duration", "nissa.gradient.magnitude"
         told[name] = [len(kit.points(each)[0].exemplars) for each in metrics]
     assert told == {"kept": [1, 1], "dropped": [0, 0]}
+
+
+def test_skipped_steps_count_as_many_as_there_were(make_kit: Callable[..., "Kit"]) -> None:
+    kit = make_kit()
+    for count in (1, 4):
+        kit.backend.record(StepSkipped(env_id=None, model_name=None, time_unix_nano=START, count=count))
+    (point,) = kit.metrics()[metric.STEP_SKIPPED.name].data.data_points
+    assert point.value == 5
+
+
+def test_every_step_has_its_point_however_many_points_parameters_have(
+    make_kit: Callable[..., "Kit"], make_measured: Measured
+) -> None:
+    kit = make_kit(settings={"limits": {"gauge_points_per_export": 50}})
+    for number in range(500):
+        kit.backend.record(replace(step(step=number), time_unix_nano=START + number))
+        kit.backend.record(make_measured(["w", "b"], [0.5], [1.0], at=number))
+    found = kit.metrics()
+    for spec in (metric.STEP, metric.LOSS, metric.LEARNING_RATE, metric.CLIP_NORM, metric.OVERHEAD_RATIO):
+        assert len(found[spec.name].data.data_points) == 500
+    assert [point.value for point in found[metric.STEP.name].data.data_points] == list(range(500))
+    assert len(found[metric.GRADIENT_NORM.name].data.data_points) <= 50
+
+
+def test_thinned_steps_are_logged_once_without_holding_the_lock(caplog: pytest.LogCaptureFixture) -> None:
+    store, free = MetricStore(START, GaugeLog(5, 10)), list[bool]()
+
+    def acquire() -> None:
+        free.append(store.lock.acquire(timeout=5))
+        if free[-1]:
+            store.lock.release()
+
+    class Handler(logging.Handler):
+        """Needs the lock on another thread, as an exporter that a log record triggers."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            del record
+            thread = threading.Thread(target=acquire, daemon=True)
+            thread.start()
+            thread.join()
+
+    reader, handler = Handler(), Handler()
+    store.gauges.attach(reader)
+    logging.getLogger("nissa").addHandler(handler)
+    try:
+        with caplog.at_level(logging.WARNING, "nissa"):
+            for number in range(100):
+                store.gauge(metric.STEP, {}, START + number, number)
+    finally:
+        logging.getLogger("nissa").removeHandler(handler)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("limits.step_points_per_export (10): more points of steps were recorded")
+    assert free == [True]
