@@ -26,7 +26,6 @@ from nissa.gradients.watch import Watch
 from nissa.gradients.watchable import check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
-from nissa.seeds.growing import SeedModules
 from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class Session:
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
-        self.modules = SeedModules(self.table.slots)
         self.strict = _strict(config)
         self.delivery = StepDelivery(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
@@ -72,7 +70,7 @@ class Session:
         self.reader: Reader[StepNote] = Reader(
             self.delivery, capacity=config.limits.readback_queue_size, containment=self.containment
         )
-        self.analytics = BlueprintAnalytics(config.analytics)
+        self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._background = Background()
@@ -92,12 +90,13 @@ class Session:
         events = self.table.apply(event)
         with self.containment.guard("analytics"):
             for each in events:
-                self.analytics.emit(each)
+                self.analytics.count(each)
         return events
 
     def settle(self, events: Sequence[TelemetryEvent]) -> None:
-        """Log what was refused, and raise it where the run is strict."""
+        """Log what was counted or refused, and raise the latter where the run is strict."""
         for event in events:
+            self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
                 if self.strict:
@@ -181,7 +180,7 @@ class Session:
             scaler=scaler,
             sampling=self.sampling,
             clock=self.clock(env_id),
-            seeds=partial(self.modules.growing, env_id),
+            seeds=partial(self.table.slots.growing, env_id),
             reader=self.reader,
             containment=self.containment,
             on_close=self._forget,

@@ -12,6 +12,7 @@ from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.measurements import GradientHealth
 from nissa.profiles import TelemetryConfig
+from nissa.semconv.cardinality import CardinalityLimiter
 
 INF, NAN = float("inf"), float("nan")
 
@@ -223,7 +224,11 @@ def test_a_confusion_of_more_classes_than_are_kept_is_left_out_whole() -> None:
 
 
 def test_the_variance_of_what_no_float_holds_is_infinite() -> None:
-    found = of_classes(seen(per_class_accuracy={"a": 1e308, "b": -1e308}), TelemetryConfig.diagnostic().per_class)
+    found = of_classes(
+        seen(per_class_accuracy={"a": 1e308, "b": -1e308}),
+        TelemetryConfig.diagnostic().per_class,
+        CardinalityLimiter(9, "classes", "x"),
+    )
     assert found["class_variance"] == INF
 
 
