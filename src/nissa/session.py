@@ -96,7 +96,8 @@ class Session:
     def settle(self, events: Sequence[TelemetryEvent]) -> None:
         """Log what was counted or refused, and raise the latter where the run is strict."""
         for event in events:
-            self.analytics.log(event)
+            with self.containment.guard("analytics"):
+                self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
                 if self.strict:

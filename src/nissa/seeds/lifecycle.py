@@ -13,7 +13,7 @@ from nissa.errors import ConfigurationError
 from nissa.events import EventType, SeedSnapshot, Severity, Stage, TelemetryEvent
 from nissa.seeds.accuracies import Accuracies
 from nissa.seeds.checkpoint import restore
-from nissa.seeds.pending_ends import PendingEnd, PendingEnds
+from nissa.seeds.pending_ends import MOST_PENDING, PendingEnd, PendingEnds
 from nissa.seeds.slots import MOST_SEEDS, SeedRecord, Slots
 from nissa.seeds.stages import ALIVE, ENDED, FINAL, STAGE_OF, path, refusal
 
@@ -35,7 +35,7 @@ class SeedTable:
         self._lenient = lenient
         self.slots = Slots(most_seeds)
         self.refusals = 0
-        self._pending = PendingEnds()
+        self._pending = PendingEnds(min(most_seeds, MOST_PENDING))
         self._accuracies: dict[str | None, Accuracies] = {}
         self._handlers: dict[str, Callable[[TelemetryEvent], Iterator[TelemetryEvent]]] = {
             EventType.SEED_GERMINATED: self._germinated,

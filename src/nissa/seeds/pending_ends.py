@@ -15,7 +15,7 @@ PATIENCE: Final = 1_000_000_000
 """Nanoseconds that an end is held back at most, by the time of the next event of any kind."""
 
 MOST_PENDING: Final = 1_000
-"""Ends that are held back at most; beyond it the oldest is released."""
+"""Ends that are held back at most, where no fewer seeds are remembered; beyond it the oldest is released."""
 
 _BOUNDARIES: Final = frozenset({EventType.EPOCH_STARTED, EventType.EPOCH_COMPLETED})
 _LIVES: Final = frozenset(
@@ -88,9 +88,14 @@ class PendingEnd:
 
 
 class PendingEnds:
-    """The ends that are held back, oldest first."""
+    """The ends that are held back, oldest first.
 
-    def __init__(self) -> None:
+    Args:
+        most: How many; beyond it the oldest is released with the next event.
+    """
+
+    def __init__(self, most: int = MOST_PENDING) -> None:
+        self._most = most
         self._pending: dict[SeedKey, PendingEnd] = {}
 
     def __len__(self) -> int:
@@ -105,7 +110,7 @@ class PendingEnds:
         """Return the ends that are to be reported ahead of an event."""
         if not self._pending:
             return []
-        surplus = len(self._pending) - MOST_PENDING
+        surplus = len(self._pending) + 1 - self._most
         return [
             end
             for place, end in enumerate(self._pending.values())
