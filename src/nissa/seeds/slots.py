@@ -147,7 +147,7 @@ class Slots:
             known.pop(record.key, None)
         self._records[record.key] = self._unreported[record.key] = record
         self.moved(record)
-        if len(self._records) > self._most and self._ended:
+        while len(self._records) > self._most and self._ended:
             oldest = next(iter(self._ended))
             del self._records[oldest], self._ended[oldest]
             self._unreported.pop(oldest, None)
