@@ -23,6 +23,9 @@ _LIVES: Final = frozenset(
 )
 """Types of event that begin, change or end the life of a seed."""
 
+_OF_SEEDS: Final = _LIVES | {EventType.SEED_GATE_EVALUATED, EventType.ISOLATION_VIOLATION}
+"""Types of event that carry the state of a seed, which must not show its end before the end is reported."""
+
 
 @dataclass(frozen=True, slots=True)
 class PendingEnd:
@@ -69,7 +72,7 @@ class PendingEnd:
             return True
         if event.env_id != record.env_id:
             return False
-        if kind in _LIVES and event.seed_id == record.seed_id:
+        if kind in _OF_SEEDS and event.seed_id == record.seed_id:
             return not self._repeated(event)
         reused = event.slot_id is not None and event.slot_id == record.slot_id
         return kind in _BOUNDARIES or (kind in _LIVES and reused)

@@ -70,6 +70,8 @@ def test_a_seed_is_in_its_final_stage_while_its_end_is_held_back(told: Told) -> 
 LATER: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "the seed moves on": (EventType.SEED_STAGE_CHANGED, "s", {"to": "embargoed"}),
     "the seed germinates again": (EventType.SEED_GERMINATED, "s", {}),
+    "a gate judges the seed": (EventType.SEED_GATE_EVALUATED, "s", {}),
+    "the seed was not isolated": (EventType.ISOLATION_VIOLATION, "s", {}),
     "the slot has another seed": (EventType.SEED_GERMINATED, "t", {"slot_id": "a"}),
     "an epoch ends": (EventType.EPOCH_COMPLETED, None, {}),
     "an epoch begins": (EventType.EPOCH_STARTED, None, {}),
@@ -96,7 +98,7 @@ OTHERS: list[tuple[str, str | None, dict[str, Any]]] = [
     (EventType.SEED_GERMINATED, "s", {"env_id": "1"}),
     (EventType.SEED_GERMINATED, "t", {"env_id": "1", "slot_id": "a"}),
     (EventType.EPOCH_COMPLETED, None, {"env_id": "1"}),
-    (EventType.SEED_GATE_EVALUATED, "s", {}),
+    (EventType.SEED_GATE_EVALUATED, "t", {"slot_id": "b"}),
     (EventType.SEED_STAGE_CHANGED, "s", {"to": "culled"}),
     (EventType.RED_FLAG_RAISED, None, {}),
     ("BATCH_DONE", None, {}),
