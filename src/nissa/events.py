@@ -1,8 +1,10 @@
 """What can happen to a training run: frozen values that carry their own time.
 
 An event is built where something happens, passes the hub, and reaches each backend as it was: nothing downstream
-asks the clock again. Seed events additionally carry a `SeedSnapshot`, the state of that seed *after* the event, so that
-a backend needs no state table of its own.
+asks the clock again. Seed events additionally carry a `SeedSnapshot` of that seed before and after the event, so that a
+backend needs no state table of its own.
+
+A seed ends with exactly one event, SEED_FOSSILIZED or SEED_CULLED, however its producer signalled the end.
 """
 
 import time
@@ -12,12 +14,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from numbers import Integral
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from nissa.errors import UnknownNameError
-
-IMPLIED: Final = "-stage"
-"""Ends the id of a change of stage that the end of a life implied; the event of that end follows it."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -143,6 +142,9 @@ class SeedSnapshot:
         stage_since: When the present stage was entered, nanoseconds since the epoch.
         epochs_total: Epochs of the seed's environment that ended since it germinated.
         improvement: Change of validation accuracy as a fraction, None where nobody measured it.
+        accuracy: Accuracy of the newest validation of the seed's environment, None where it measured none.
+        accuracy_before: Accuracy of the newest validation before the seed began to blend, None where there was none.
+        accuracy_delta: Change of validation accuracy since the seed began to blend, None until one is measured after.
     """
 
     seed_id: str
@@ -162,6 +164,9 @@ class SeedSnapshot:
     alpha: float | None
     improvement: float | None
     isolation_violations: int
+    accuracy: float | None = None
+    accuracy_before: float | None = None
+    accuracy_delta: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ class TelemetryEvent:
         time_unix_nano: When it happened, nanoseconds since the Unix epoch.
         event_id: Identity for de-duplication.
         seed: The seed after the event; filled in by the run that listens.
+        before: The seed before the event, None where its life began with it or the event was refused.
         refused: Why the state table refused the event, None where it did not.
     """
 
@@ -195,6 +201,7 @@ class TelemetryEvent:
     event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     seed: SeedSnapshot | None = None
     refused: str | None = None
+    before: SeedSnapshot | None = None
 
     @property
     def timestamp(self) -> datetime:
@@ -205,6 +212,13 @@ class TelemetryEvent:
     def is_lifecycle(self) -> bool:
         """Whether losing this event would leave a seed, epoch or run in a wrong state forever."""
         return self.event_type in _LIFECYCLE
+
+    @property
+    def transition(self) -> tuple[Stage, Stage] | None:
+        """The stages that the event led from and to, None where it changed no stage."""
+        if self.before is None or self.seed is None or self.before.stage is self.seed.stage:
+            return None
+        return self.before.stage, self.seed.stage
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event as plain data; what is absent is left out."""
@@ -220,6 +234,7 @@ class TelemetryEvent:
             "message": self.message or None,
             "data": dict(self.data) or None,
             "stage": self.seed.stage.label if self.seed else None,
+            "stage_before": self.transition[0].label if self.transition else None,
             "blueprint_id": self.seed.blueprint_id if self.seed else None,
             "trace_id": self.seed.ids.trace_hex if self.seed else None,
             "refused": self.refused,

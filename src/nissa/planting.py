@@ -1,19 +1,20 @@
 """The seeds of one environment: where they germinate, and the handles that users hold."""
 
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nissa.diagnostics.features import seed_features
 from nissa.errors import ConfigurationError
 from nissa.events import EventType
-from nissa.seeds.lifecycle import restore, state_dict
+from nissa.seeds.checkpoint import restore, state_dict
 from nissa.seeds.seed import Seed
 from nissa.seeds.slots import SeedRecord
-from nissa.seeds.stages import ALIVE
 
 if TYPE_CHECKING:
     import torch
 
+    from nissa.events import TelemetryEvent
     from nissa.session import Session
 
 
@@ -53,8 +54,7 @@ class SeedBed:
             TransitionError: A seed of that id is alive, and the run is strict.
         """
         data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count(module)}
-        self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data)
-        self._grow(str(seed_id), module)
+        self._grow(self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module)
         return self._seed(str(seed_id))
 
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
@@ -74,13 +74,10 @@ class SeedBed:
                 f"The seed {record.seed_id!r} lived in environment {record.env_id!r}, not in {self.env_id!r}; "
                 "resume it with run.environment(...).resume_seed(state)."
             )
-        self._send(
-            EventType.CHECKPOINT_LOADED,
-            seed_id=record.seed_id,
-            slot_id=record.slot_id,
-            data={"seed_state": dict(state)},
+        data = {"seed_state": dict(state)}
+        self._grow(
+            self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
         )
-        self._grow(record.seed_id, module)
         return self._seed(record.seed_id)
 
     @property
@@ -88,9 +85,13 @@ class SeedBed:
         """The environment's seeds, in the order in which they germinated."""
         return [self._seed(record.seed_id) for record in self._session.table.slots.of(self.env_id)]
 
-    def _grow(self, seed_id: str, module: "torch.nn.Module | None") -> None:
-        if module is not None:
-            self._session.modules.add(self.env_id, seed_id, module)
+    def _grow(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
+        """Give a life that has just begun its module."""
+        if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
+            return
+        record = self._session.table.slots.get((self.env_id, events[-1].seed_id))
+        if record is not None:
+            record.module = weakref.ref(module)
 
     def _seed(self, seed_id: str) -> Seed:
         session = self._session
@@ -115,13 +116,13 @@ class SeedBed:
             return session.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
         return seed_features(seed)
 
-    def _send(self, event_type: EventType, **fields: Any) -> None:
-        self._session.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
+    def _send(self, event_type: EventType, **fields: Any) -> "list[TelemetryEvent]":
+        return self._session.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
 
 
 def open_states(session: "Session") -> list[dict[str, Any]]:
     """Return the states of all seeds whose fate is open, for a checkpoint."""
-    return [state_dict(record) for record in session.table.slots if record.stage in ALIVE]
+    return [state_dict(record) for record in session.table.slots.alive()]
 
 
 def _count(module: object) -> int:

@@ -107,7 +107,7 @@ class Run(Environment):
             hub,
             dropped=lambda: self._session.reader.dropped,
             now=clock,
-            most_types=config.limits.max_event_types,
+            limits=config.limits,
         )
         self._otel.store.refreshers.append(self._health.refresh)
         blueprints = BlueprintMetrics(

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.telling import events_of
@@ -28,7 +28,6 @@ from nissa.gradients.watch import Watch
 from nissa.gradients.watchable import check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
-from nissa.seeds.growing import SeedModules
 from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
@@ -37,10 +36,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.diagnostics.finding import Finding
+    from nissa.events import SeedSnapshot
     from nissa.hub.hub import NissaHub
     from nissa.profiles import GradientConfig, TelemetryConfig
 
 _logger = logging.getLogger("nissa")
+
+_RELEASE_SECONDS: Final = 0.25
+"""Pause between two checks for ends of seeds that were held back long enough."""
 
 
 class Session:
@@ -68,7 +71,6 @@ class Session:
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
-        self.modules = SeedModules(self.table.slots)
         self.strict = _strict(config)
         self.delivery = StepDelivery(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
@@ -83,7 +85,7 @@ class Session:
         # own critical sections too, so it only appends here; `poll` and `watch` forget them.
         self.finalized: deque[Watch] = deque()
         self._measured: list[Measurement] = []
-        self.analytics = BlueprintAnalytics(config.analytics)
+        self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._background = Background(sections=hub.sections)
@@ -105,19 +107,30 @@ class Session:
     def poll(self) -> float:
         """Do the work of the run's worker between two items; return the seconds until it has to be done again."""
         self._forget_finalized()
-        return self.reader.poll()
+        pause = self.reader.poll()
+        if not self.table.pending:
+            return pause
+        self.hub.publish(self._release)
+        return min(pause, _RELEASE_SECONDS)
+
+    def _release(self) -> Sequence[TelemetryEvent]:
+        return self._counted(self.table.release(self.now()))
 
     def admit(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         """Pass an event through the state table, and let analytics count what came of it."""
-        events = self.table.apply(event)
+        return self._counted(self.table.apply(event))
+
+    def _counted(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
         with self.containment.guard("analytics"):
             for each in events:
-                self.analytics.emit(each)
+                self.analytics.count(each)
         return events
 
     def settle(self, events: Sequence[TelemetryEvent]) -> None:
-        """Log what was refused, and raise it where the run is strict."""
+        """Log what was counted or refused, and raise the latter where the run is strict."""
         for event in events:
+            with self.containment.guard("analytics"):
+                self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
                 if self.strict:
@@ -142,10 +155,16 @@ class Session:
         """
         if self.closed:
             self.hub.count_rejection("run_ended")
-            return self.table.apply(event)
+            with self.hub.sections, self.hub.order:
+                return self.table.apply(event)
         with self.containment.guard("hub"):
             return self.hub.deliver(event)
         return []
+
+    def validated(self, env_id: str | None, accuracy: float | None, at: int) -> "list[SeedSnapshot]":
+        """Pass a validation to the state table; return the seeds that it is about, see `SeedTable.validated`."""
+        with self.hub.sections, self.hub.order:
+            return self.table.validated(env_id, accuracy, at)
 
     def clock(self, env_id: str | None) -> StepClock:
         """Return an environment's clock."""
@@ -202,7 +221,7 @@ class Session:
             scaler=scaler,
             sampling=self.sampling,
             clock=self.clock(env_id),
-            seeds=partial(self.modules.growing, env_id),
+            seeds=partial(self.table.slots.growing, env_id),
             reader=self.reader,
             containment=self.containment,
             on_close=self._forget,

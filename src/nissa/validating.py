@@ -65,6 +65,7 @@ class Validation:
             epoch=epoch,
             env_id=self._env_id,
             time_unix_nano=at,
+            seeds=self._session.validated(self._env_id, found["validation_accuracy"], at),
             **self._measured(),
             **found,
             **({} if sharpness is None else _curvature(sharpness)),
@@ -92,7 +93,6 @@ class Validation:
             "gradient_health": latest.health(),
             "gradient_stats": layers,
             "gradient_percentiles": medians(layers),
-            "seeds": [record.snapshot() for record in session.table.slots.of(self._env_id)],
             "seed_ratios": latest.ratios(),
         }
 
@@ -155,7 +155,6 @@ class Validation:
             stability_margin=snapshot.stability_margin,
             epoch_ids=self._clock.epoch_ids,
         )
-        session.analytics.record(measured)
         session.hub.record(measured)
         session.tell(diagnosis.changes, self._env_id)
         for kind, data in diagnosis.trends:

@@ -254,7 +254,7 @@ def test_a_finalizer_of_the_application_that_emits_inside_a_section_is_deferred_
     with nissa.start("minimal", backends=[memory]) as run:
         for number in range(200):
             Emits(run.hub, number)
-            with run.hub.sections, run.hub._order:
+            with run.hub.sections, run.hub.order:
                 gc.collect()
                 inside = [event for event in memory.events if event.event_type == "FREED"]
                 assert not any(event.data["number"] == number for event in inside)

@@ -124,7 +124,8 @@ def test_gates_are_span_events_and_log_events_of_the_stage() -> None:
 
 
 def test_foreign_events_drive_the_same_table() -> None:
-    with nissa.start("minimal", run_id="r", console__enabled=False) as run:
+    memory = MemoryBackend()
+    with nissa.start("minimal", run_id="r", console__enabled=False, backends=[memory]) as run:
         on_telemetry = nissa.get_hub().emitter(percent=True, env_id=0)
         base = {"seed_id": "env0_seed_0", "slot_id": "r0c0"}
         on_telemetry({**base, "event_type": "SEED_GERMINATED", "data": {"blueprint_id": "norm", "params": 100}})
@@ -136,6 +137,12 @@ def test_foreign_events_drive_the_same_table() -> None:
         assert seed.stage is Stage.CULLED
         assert seed.improvement == pytest.approx(-0.003)
         assert dict(nissa.get_hub().rejections) == {"no_event_type": 1}
+    of_seed = [event.to_dict() for event in memory.events if event.seed_id]
+    assert [(each["event_type"], each["stage"], each.get("stage_before")) for each in of_seed] == [
+        ("SEED_GERMINATED", "germinated", None),
+        ("SEED_STAGE_CHANGED", "training", "germinated"),
+        ("SEED_CULLED", "culled", "training"),
+    ]
     root = next(span for span in spans(Path("nissa-runs/r")) if span.name == "seed")
     assert root.attributes["nissa.seed.cull_reason"] == "slow"
     assert root.attributes["nissa.blueprint.id"] == "norm"

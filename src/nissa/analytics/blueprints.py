@@ -2,23 +2,25 @@
 
 import json
 import logging
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.cost import Costs, MeasuredCost, measure
-from nissa.analytics.lives import Life, Lives
+from nissa.analytics.lives import Life
 from nissa.analytics.prior import BlueprintPrior, prior
 from nissa.analytics.records import BlueprintStats, Scoreboard
 from nissa.analytics.tables import scoreboard, summary
 from nissa.errors import ConfigurationError
+from nissa.hub.critical import CriticalSections
 from nissa.profiles.analytics import AnalyticsConfig
+from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
     import torch
     from rich.table import Table
 
-    from nissa.events import TelemetryEvent
+    from nissa.events import SpanIds, TelemetryEvent
+    from nissa.seeds.slots import SeedRecord
 
 _logger = logging.getLogger("nissa.analytics")
 
@@ -39,40 +41,89 @@ class BlueprintAnalytics:
 
     Args:
         config: Compute multipliers and priors.
+        seeds: Returns the seeds that live, as the state table of a run knows them; None for a hub without a run, whose
+            events then pass a table of its own.
+        sections: The critical sections of the hub whose events are counted.
     """
 
     name = "analytics"
 
-    def __init__(self, config: AnalyticsConfig | None = None) -> None:
+    def __init__(
+        self,
+        config: AnalyticsConfig | None = None,
+        *,
+        seeds: "Callable[[], Iterable[SeedRecord]] | None" = None,
+        sections: CriticalSections | None = None,
+    ) -> None:
         self.config = config or AnalyticsConfig()
-        self._lock = threading.RLock()
+        self._sections = sections or CriticalSections()
+        self._lock = self._sections.lock()
+        self._table = SeedTable(lenient=True)
+        self._seeds = seeds or self._table.slots.alive
         self._costs = Costs(self.config.compute_multipliers)
-        self._lives = Lives()
         self._stats: dict[str, BlueprintStats] = {}
         self._boards: dict[str, Scoreboard] = {}
         self._baselines: dict[str, Scoreboard] = {}
         self._hosts: dict[str, int] = {}
+        self._of_earlier_hosts: dict[str, frozenset[SpanIds]] = {}
 
-    # What the hub calls.
+    # What a run calls.
+
+    def count(self, event: "TelemetryEvent") -> None:
+        """Count an event that has passed a state table; those about anything but the ends of lives are left alone."""
+        life = Life.of(event)
+        if life is not None:
+            with self._sections, self._lock:
+                stats = self._stats.setdefault(life.blueprint or UNKNOWN, BlueprintStats())
+                life.account(stats, self._board(_env(life.env_id)))
+
+    def log(self, event: "TelemetryEvent") -> None:
+        """Log an event that was counted; not to be called while a lock is held, since logging calls foreign code."""
+        life = Life.of(event)
+        if life is not None:
+            text, told = life.told()
+            _logger.info(text, extra=told)
+
+    # What a hub calls that has this as a backend.
 
     def emit(self, event: "TelemetryEvent") -> None:
-        """Take an event; those about anything but seeds are left alone."""
-        with self._lock:
-            for life in self._lives.take(event):
-                self._account(life)
+        """Take an event; one that has not passed the state table of a run passes one of our own first."""
+        known = event.seed is not None or event.refused is not None
+        self._take([event] if known else self._applied(event))
 
     def record(self, measurement: object) -> None:
         """Take a measurement: a validation's accuracy says what blending brought."""
         accuracy = getattr(measurement, "accuracy", None)
         if accuracy is not None:
-            with self._lock:
-                self._lives.validated(getattr(measurement, "env_id", None), float(accuracy))
+            at = int(getattr(measurement, "time_unix_nano", 0))
+            with self._sections, self._lock:
+                self._table.validated(getattr(measurement, "env_id", None), float(accuracy), at)
+
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing takes time
+        """Count the ends that so far only a change of stage has signalled."""
+        with self._sections, self._lock:
+            events = self._table.release()
+        self._take(events)
+        return True
+
+    def close(self, timeout: float) -> None:
+        """Count what is held back."""
+        self.flush(timeout)
+
+    def _applied(self, event: "TelemetryEvent") -> "list[TelemetryEvent]":
+        with self._sections, self._lock:
+            return self._table.apply(event)
+
+    def _take(self, events: "Iterable[TelemetryEvent]") -> None:
+        for event in events:
+            self.count(event)
+            self.log(event)
 
     # What users call.
 
     def set_host_parameters(self, count: int, env: str | int | None = None) -> None:
         """Say how many parameters the host network of an environment has; ``run.watch`` does."""
-        with self._lock:
+        with self._sections, self._lock:
             self._hosts[_env(env)] = int(count)
 
     def measure(
@@ -96,18 +147,18 @@ class BlueprintAnalytics:
             host_example: A batch of the host's, of the size that ``example`` stems from.
         """
         found = measure(module, example, host, host_example)
-        with self._lock:
+        with self._sections, self._lock:
             self._costs.measured[blueprint] = found.multiplier
         return found
 
     def prior(self, blueprint: str) -> BlueprintPrior:
         """Return what to expect of the next seed of a blueprint; one that was never tried has the prior alone."""
-        with self._lock:
+        with self._sections, self._lock:
             return prior(blueprint, self._stats.get(blueprint, BlueprintStats()), self._stats.values(), self.config)
 
     def multiplier(self, blueprint: str) -> float | None:
         """Return a blueprint's compute multiplier; None where it is neither configured nor measured."""
-        with self._lock:
+        with self._sections, self._lock:
             return self._costs.of(blueprint)
 
     def compute_cost(self, env: str | int | None = None) -> float:
@@ -115,57 +166,64 @@ class BlueprintAnalytics:
 
         Counted are its fossilized seeds; blueprints of unknown cost are left out, and ``snapshot()`` names them.
         """
-        with self._lock:
+        with self._sections, self._lock:
             return self._costs.total(self._board(_env(env)).distribution)
 
     def rent(self, env: str | int | None = None) -> float:
         """Return what an episode is to pay for compute: ``config.compute_price`` times the compute cost that it added."""
-        with self._lock:
-            return self.config.compute_price * (self._costs.total(self.episode(env).distribution) - 1)
+        distribution = self.episode(env).distribution
+        with self._sections, self._lock:
+            return self.config.compute_price * (self._costs.total(distribution) - 1)
 
     def begin_episode(self, env: str | int | None = None) -> None:
         """Take what an environment has now as the baseline from which `episode` and `rent` count."""
         key = _env(env)
-        with self._lock:
+        with self._sections, self._lock:
             self._baselines[key] = Scoreboard.from_state(self._board(key).state_dict())
 
     def episode(self, env: str | int | None = None) -> Scoreboard:
         """Return what became of an environment's seeds since its episode began; since its beginning where none did."""
         key = _env(env)
-        with self._lock:
+        with self._sections, self._lock:
             board = Scoreboard.from_state(self._board(key).state_dict())
             board.merge(self._baselines.get(key, Scoreboard()), -1)
         return board
 
     def reset(self, env: str | int | None = None) -> None:
-        """Empty an environment's scoreboard, for a new host; what is known of blueprints stays."""
+        """Empty an environment's scoreboard, for a new host; what is known of blueprints stays.
+
+        Seeds that live in the earlier host are not shown as live any more.
+        """
         key = _env(env)
-        with self._lock:
+        earlier = frozenset(record.ids for record in self._seeds() if _env(record.env_id) == key)
+        with self._sections, self._lock:
             self._boards.pop(key, None)
             self._baselines.pop(key, None)
-            self._lives.forget(key)
+            self._of_earlier_hosts[key] = earlier
 
     def snapshot(self) -> dict[str, Any]:
         """Return all of it as plain data that ``json`` takes: ``blueprints`` by name, ``environments`` by id."""
-        with self._lock:
+        with self._sections, self._lock:
             blueprints = {name: self._told(name, stats) for name, stats in sorted(self._stats.items())}
             names = sorted(self._boards.keys() | self._hosts.keys())
             return {"blueprints": blueprints, "environments": {name: self._told_of(name) for name in names}}
 
     def summary_table(self) -> "Table":
         """Return a rich table with a row for each blueprint; accuracies are in points."""
-        with self._lock:
-            names = sorted(self._stats)
-            return summary({name: self._stats[name] for name in names}, {name: self._costs.of(name) for name in names})
+        with self._sections, self._lock:
+            stats = {name: BlueprintStats.from_state(self._stats[name].state_dict()) for name in sorted(self._stats)}
+            costs = {name: self._costs.of(name) for name in stats}
+        return summary(stats, costs)  # by foreign code, which must not run under the lock
 
     def scoreboard_table(self, env: str | int | None = None) -> "Table":
         """Return a rich table about one environment."""
-        with self._lock:
-            return scoreboard(_env(env), self._told_of(_env(env)))
+        with self._sections, self._lock:
+            told = self._told_of(_env(env))
+        return scoreboard(_env(env), told)  # see above
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint or another process needs: plain data. Seeds that live are not part of it."""
-        with self._lock:
+        with self._sections, self._lock:
             return {
                 "version": _VERSION,
                 "blueprints": {name: stats.state_dict() for name, stats in self._stats.items()},
@@ -181,7 +239,7 @@ class BlueprintAnalytics:
             ConfigurationError: It is something else.
         """
         stats, boards, hosts, multipliers = _parsed(state)
-        with self._lock:
+        with self._sections, self._lock:
             self._stats, self._boards, self._hosts = stats, boards, hosts
             self._costs.measured = multipliers
             self._baselines.clear()
@@ -195,7 +253,7 @@ class BlueprintAnalytics:
             ConfigurationError: It is something else.
         """
         stats, boards, hosts, multipliers = _parsed(state)
-        with self._lock:
+        with self._sections, self._lock:
             for name, each in stats.items():
                 self._stats.setdefault(name, BlueprintStats()).merge(each)
             for name, board in boards.items():
@@ -209,12 +267,11 @@ class BlueprintAnalytics:
     def _board(self, env: str) -> Scoreboard:
         return self._boards.setdefault(env, Scoreboard())
 
-    def _account(self, life: Life) -> None:
-        stats = self._stats.setdefault(life.blueprint or UNKNOWN, BlueprintStats())
-        board = self._board(_env(life.env_id))
-        life.account(stats, board)
-        text, told = life.told()
-        _logger.info(text, extra=told)
+    def _live(self, env: str) -> dict[str, str]:
+        """Return the blueprint of each live seed of an environment, by id."""
+        gone = self._of_earlier_hosts.get(env, frozenset())
+        here = (record for record in self._seeds() if _env(record.env_id) == env and record.ids not in gone)
+        return {record.seed_id: record.blueprint_id or UNKNOWN for record in here}
 
     def _told(self, name: str, stats: BlueprintStats) -> dict[str, Any]:
         return {
@@ -238,7 +295,7 @@ class BlueprintAnalytics:
             "germinated": board.germinated,
             "fossilized": board.fossilized,
             "culled": board.culled,
-            "live": self._lives.alive(env, UNKNOWN),
+            "live": self._live(env),
             "distribution": dict(board.distribution),
             "parameters_added": board.parameters_added,
             "host_parameters": host,

@@ -1,19 +1,15 @@
-"""The seeds that are alive, from the events about them: each life is accounted for once at each end."""
+"""Lives of seeds as analytics counts them: each life once when it begins and once when it ends."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from nissa.events import IMPLIED, EventType, Stage
+from nissa.events import EventType, Stage
 
 if TYPE_CHECKING:
     from nissa.analytics.records import BlueprintStats, Scoreboard
     from nissa.events import TelemetryEvent
-
-_MOST: Final = 100_000
-"""Lives that are remembered at most; beyond it the oldest, whose seeds will hardly end any more, are forgotten."""
 
 
 class Part(Enum):
@@ -24,19 +20,20 @@ class Part(Enum):
     CULLED = "culled"
 
 
-@dataclass(slots=True)
-class _Alive:
-    env_id: str | None
-    blueprint: str | None
-    slot: str | None
-    parameters: int | None
-    stage: str = Stage.GERMINATED.label
-    accuracy_before: float | None = None
+_PARTS: Final[dict[str, Part]] = {
+    EventType.SEED_GERMINATED: Part.BEGAN,
+    EventType.SEED_FOSSILIZED: Part.FOSSILIZED,
+    EventType.SEED_CULLED: Part.CULLED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """What happened to a seed, as far as analytics counts it."""
+    """The beginning or the end of a seed's life.
+
+    Args:
+        stage: Label of the stage that it left, ``unknown`` where the table does not know the seed.
+    """
 
     part: Part
     seed_id: str
@@ -49,6 +46,15 @@ class Life:
     blending_delta: float | None = None
     age: int | None = None
     reason: str | None = None
+
+    @classmethod
+    def of(cls, event: "TelemetryEvent") -> Self | None:
+        """Return what an event says about the beginning or the end of a life, None where it says nothing."""
+        part = _PARTS.get(event.event_type)
+        if part is None or event.seed_id is None or event.refused is not None:
+            return None
+        about: dict[str, Any] = {"part": part, "seed_id": event.seed_id, "env_id": event.env_id, **_facts(event)}
+        return cls(**about) if part is Part.BEGAN else cls(**about, **_end(event))
 
     def account(self, stats: "BlueprintStats", board: "Scoreboard") -> None:
         """Add it to what is known of its blueprint and environment."""
@@ -108,142 +114,35 @@ class Life:
         return text + ")" + (f": {self.reason}" if self.reason else ""), told
 
 
-class Lives:
-    """Follows seeds from germination to their end."""
-
-    def __init__(self) -> None:
-        self._alive: dict[tuple[str | None, str], _Alive] = {}
-        self._ended: dict[tuple[str | None, str], None] = {}
-        self._accuracies: dict[str | None, float] = {}
-
-    def take(self, event: "TelemetryEvent") -> Iterator[Life]:
-        """Yield what is to be accounted for after an event."""
-        if event.seed_id is None or event.refused is not None:
-            return
-        if event.event_type == EventType.SEED_GERMINATED:
-            yield self._begin(event, event.seed_id)
-        elif event.event_type == EventType.CHECKPOINT_LOADED and event.seed is not None:
-            self._begin(event, event.seed_id)
-        elif event.event_type in _ENDS:
-            yield from self._end(event, event.seed_id, _ENDS[EventType(event.event_type)])
-        elif event.event_type == EventType.SEED_STAGE_CHANGED:
-            yield from self._advance(event, event.seed_id)
-
-    def validated(self, env_id: str | None, accuracy: float) -> None:
-        """Remember an environment's newest validation accuracy."""
-        if math.isfinite(accuracy):
-            self._accuracies[env_id] = accuracy
-
-    def alive(self, env: str, unknown: str) -> dict[str, str]:
-        """Return the blueprint of each live seed of an environment, by id."""
-        here = {seed: life for (env_id, seed), life in self._alive.items() if _matches(env_id, env)}
-        return {seed: life.blueprint or unknown for seed, life in here.items()}
-
-    def forget(self, env: str) -> None:
-        """Forget an environment's seeds and accuracy."""
-        for key in [key for key in self._alive if _matches(key[0], env)]:
-            del self._alive[key]
-        for env_id in [each for each in self._accuracies if _matches(each, env)]:
-            del self._accuracies[env_id]
-
-    def _begin(self, event: "TelemetryEvent", seed_id: str) -> Life:
-        known = _Alive(event.env_id, _blueprint(event), _slot(event), _parameters(event))
-        if event.seed is not None:
-            known.stage = event.seed.stage.label
-        self._alive[event.env_id, seed_id] = known
-        self._ended.pop((event.env_id, seed_id), None)
-        if len(self._alive) > _MOST:
-            del self._alive[next(iter(self._alive))]
-        return _life(Part.BEGAN, seed_id, known)
-
-    def _advance(self, event: "TelemetryEvent", seed_id: str) -> Iterator[Life]:
-        known, stage = self._alive.get((event.env_id, seed_id)), _stage(event)
-        if known is None or stage is None:
-            return
-        if stage in _LAST:
-            if not event.event_id.endswith(IMPLIED):  # else the event that implied it follows, and knows more
-                yield from self._end(event, seed_id, _LAST[stage])
-            return
-        known.stage = stage.label
-        if stage is Stage.BLENDING and known.accuracy_before is None:
-            known.accuracy_before = self._accuracies.get(event.env_id)
-
-    def _end(self, event: "TelemetryEvent", seed_id: str, part: Part) -> Iterator[Life]:
-        key = (event.env_id, seed_id)
-        known = self._alive.pop(key, None)
-        if known is None and key in self._ended:
-            return  # its last change of stage has told already
-        self._ended[key] = None
-        if len(self._ended) > _MOST:
-            del self._ended[next(iter(self._ended))]
-        if known is None:
-            known = _Alive(event.env_id, _blueprint(event), _slot(event), _parameters(event), Stage.UNKNOWN.label)
-        yield _life(
-            part,
-            seed_id,
-            known,
-            improvement=_improvement(event),
-            blending_delta=self._blended(event, known),
-            age=None if event.seed is None else event.seed.epochs_total,
-            reason=event.data.get("reason"),
-        )
-
-    def _blended(self, event: "TelemetryEvent", known: _Alive) -> float | None:
-        told = _number(event.data.get("blending_delta"))
-        after = self._accuracies.get(event.env_id)
-        if told is not None or known.accuracy_before is None or after is None:
-            return told
-        return after - known.accuracy_before
+def _facts(event: "TelemetryEvent") -> dict[str, Any]:
+    """Return what is known of the seed: from its snapshot, else from what the producer said."""
+    seed = event.seed
+    if seed is not None:
+        left = seed if event.before is None else event.before
+        facts = {"blueprint": seed.blueprint_id, "slot": seed.slot_id, "parameters": seed.parameters}
+        return facts | {"stage": left.stage.label}
+    blueprint, parameters = event.data.get("blueprint_id"), _number(event.data.get("parameters"))
+    return {
+        "blueprint": None if blueprint is None else str(blueprint),
+        "slot": event.slot_id,
+        "parameters": None if parameters is None else int(parameters),
+        "stage": Stage.UNKNOWN.label,
+    }
 
 
-_LAST: Final = {Stage.FOSSILIZED: Part.FOSSILIZED, Stage.CULLED: Part.CULLED}
-_ENDS: Final = {EventType.SEED_FOSSILIZED: Part.FOSSILIZED, EventType.SEED_CULLED: Part.CULLED}
-
-
-def _life(part: Part, seed_id: str, known: _Alive, **more: Any) -> Life:
-    return Life(
-        part=part,
-        seed_id=seed_id,
-        env_id=known.env_id,
-        blueprint=known.blueprint,
-        slot=known.slot,
-        parameters=known.parameters,
-        stage=known.stage,
-        **more,
-    )
-
-
-def _matches(env_id: str | None, env: str) -> bool:
-    return env == ("run" if env_id is None else str(env_id))
+def _end(event: "TelemetryEvent") -> dict[str, Any]:
+    seed, delta = event.seed, _number(event.data.get("blending_delta"))
+    improvement = event.data.get("improvement") if seed is None or seed.improvement is None else seed.improvement
+    return {
+        "improvement": _number(improvement),
+        "blending_delta": seed.accuracy_delta if delta is None and seed is not None else delta,
+        "age": None if seed is None else seed.epochs_total,
+        "reason": event.data.get("reason"),
+    }
 
 
 def _count(counts: dict[str, int], key: str) -> None:
     counts[key] = counts.get(key, 0) + 1
-
-
-def _blueprint(event: "TelemetryEvent") -> str | None:
-    told = event.data.get("blueprint_id") if event.seed is None else event.seed.blueprint_id
-    return None if told is None else str(told)
-
-
-def _slot(event: "TelemetryEvent") -> str | None:
-    return event.slot_id if event.seed is None else event.seed.slot_id
-
-
-def _parameters(event: "TelemetryEvent") -> int | None:
-    if event.seed is not None:
-        return event.seed.parameters
-    told = _number(event.data.get("parameters"))
-    return None if told is None else int(told)
-
-
-def _improvement(event: "TelemetryEvent") -> float | None:
-    told = None if event.seed is None else event.seed.improvement
-    return _number(event.data.get("improvement")) if told is None else _number(told)
-
-
-def _stage(event: "TelemetryEvent") -> Stage | None:
-    return None if event.seed is None else event.seed.stage
 
 
 def _number(value: object) -> float | None:

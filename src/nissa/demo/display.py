@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nissa.backends.console import ABSENT, STAGE_STYLES
-from nissa.demo.graft import ENDED
+from nissa.seeds.stages import FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,7 +193,7 @@ def _seed_table(grafts: "Sequence[Graft]", rows: int) -> Table:
 
 def _most_telling(grafts: "Sequence[Graft]", rows: int) -> "list[Graft]":
     surplus = max(0, len(grafts) - rows)
-    ended = [graft for graft in grafts if graft.stage in ENDED][:surplus]
+    ended = [graft for graft in grafts if graft.stage in FINAL][:surplus]
     return [graft for graft in grafts if graft not in ended][-rows:]
 
 

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 GRAFTING = frozenset({Stage.BLENDING, Stage.PROBATIONARY})
 """Stages in which a seed has a say in what the host answers, and its fate is open."""
 
-ENDED = frozenset({Stage.FOSSILIZED, Stage.CULLED})
-"""Stages that decide a seed's fate."""
-
 
 @dataclass(frozen=True)
 class GateRecord:

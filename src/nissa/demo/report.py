@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from nissa.demo.graft import ENDED
 from nissa.demo.policy import mean
+from nissa.seeds.stages import FINAL
 
 if TYPE_CHECKING:
     from nissa.demo.graft import GateRecord, Graft
@@ -117,7 +117,7 @@ def _seed(graft: "Graft", env_id: int) -> SeedReport:
         slot=graft.slot,
         blueprint=graft.blueprint,
         parameters=sum(parameter.numel() for parameter in graft.module.parameters()),
-        outcome=graft.stage.label if graft.stage in ENDED else INTERRUPTED,
+        outcome=graft.stage.label if graft.stage in FINAL else INTERRUPTED,
         improvement=graft.improvement,
         reason=graft.reason,
         trace_id=graft.handle.trace_id,

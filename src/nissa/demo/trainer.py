@@ -10,10 +10,11 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from nissa.demo import policy as rules
 from nissa.demo.blueprints import BLUEPRINTS, build
 from nissa.demo.data import CLASSES, Digits, Split, batches
-from nissa.demo.graft import ENDED, GRAFTING, Graft
+from nissa.demo.graft import GRAFTING, Graft
 from nissa.demo.network import SLOTS, Host, build_host, isolated_backward, set_rate
 from nissa.demo.policy import Verdict
 from nissa.events import Stage
+from nissa.seeds.stages import FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -223,7 +224,7 @@ class Trainer:
         return rules.mean(self.accuracies[-self._policy.window :])
 
     def _living(self) -> list[Graft]:
-        return [graft for graft in self.grafts if graft.stage not in ENDED]
+        return [graft for graft in self.grafts if graft.stage not in FINAL]
 
     def _in(self, *stages: Stage) -> list[Graft]:
         return [graft for graft in self.grafts if graft.stage in stages]

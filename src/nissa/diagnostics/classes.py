@@ -2,28 +2,32 @@
 
 import math
 from collections.abc import Mapping
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nissa.diagnostics.observations import Observations
     from nissa.profiles import PerClassConfig
+    from nissa.semconv.cardinality import CardinalityLimiter
 
 
-def of_classes(seen: "Observations", config: "PerClassConfig") -> dict[str, Any]:
-    """Return the fields of the snapshot that are about classes, as far as the configuration wants them."""
+def of_classes(seen: "Observations", config: "PerClassConfig", classes: "CardinalityLimiter") -> dict[str, Any]:
+    """Return the fields of the snapshot that are about classes, as far as the configuration wants them.
+
+    Args:
+        seen: What was observed.
+        config: What is wanted.
+        classes: Decides which classes are kept.
+    """
     if not config.enabled:
         return {}
-    accuracies = _named(seen.per_class_accuracy, config.max_classes)
+    accuracies = _named(seen.per_class_accuracy, classes)
     found: dict[str, Any] = {
         "per_class_accuracy": accuracies,
-        "per_class_support": {
-            name: int(count) for name, count in _named(seen.per_class_support, config.max_classes).items()
-        },
+        "per_class_support": {name: int(count) for name, count in _named(seen.per_class_support, classes).items()},
         "class_variance": _variance([each for each in accuracies.values() if math.isfinite(each)]),
     }
     if config.track_loss:
-        found["per_class_loss"] = _named(seen.per_class_loss, config.max_classes)
+        found["per_class_loss"] = _named(seen.per_class_loss, classes)
     # A part of it would misrepresent the rest: an example that was taken for a class left out is nowhere.
     if config.track_confusion and seen.confusion is not None and len(seen.confusion) <= config.max_classes:
         found["confusion"] = tuple(tuple(int(count) for count in row) for row in seen.confusion)
@@ -31,9 +35,9 @@ def of_classes(seen: "Observations", config: "PerClassConfig") -> dict[str, Any]
     return found
 
 
-def _named(given: Mapping[object, float | None] | None, most: int) -> dict[str, float]:
+def _named(given: Mapping[object, float | None] | None, classes: "CardinalityLimiter") -> dict[str, float]:
     known = ((str(name), float(value)) for name, value in (given or {}).items() if value is not None)
-    return dict(islice(known, most))
+    return {name: value for name, value in known if classes.own(name) is not None}
 
 
 def _variance(values: list[float]) -> float | None:

@@ -52,8 +52,6 @@ def seed_features(
     *,
     health: "GradientHealth | None" = None,
     ratio: float | None = None,
-    accuracy: float | None = None,
-    accuracy_delta: float | None = None,
 ) -> tuple[float, ...]:
     """Return one seed's own vector, which ``SEED_FEATURES`` describes.
 
@@ -61,8 +59,6 @@ def seed_features(
         seed: Its state.
         health: Of its newest gradients.
         ratio: Root mean square of its gradients over that of its host's.
-        accuracy: Validation accuracy of its environment.
-        accuracy_delta: Change of that since the seed began to blend.
     """
     values: Values = {
         "seed_gradient_norm": health.global_norm if health else None,
@@ -70,8 +66,8 @@ def seed_features(
         "seed_stage": seed.stage / _STAGES,
         "seed_epochs_in_stage": seed.epochs_in_stage,
         "seed_epochs_total": seed.epochs_total,
-        "seed_accuracy": accuracy,
-        "seed_accuracy_delta": accuracy_delta,
+        "seed_accuracy": seed.accuracy,
+        "seed_accuracy_delta": seed.accuracy_delta,
         "seed_alpha": seed.alpha,
     }
     if health is not None and health.score is not None:

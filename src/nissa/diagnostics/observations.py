@@ -18,7 +18,7 @@ class Observations:
 
     Args:
         confusion: Rows are true classes, in the order of ``class_names``.
-        seeds: All that the environment has, as they are now.
+        seeds: Those of the environment that live, or ended since the validation before, as they are now.
         seed_ratios: Gradient ratios of growing seeds, by slot.
     """
 

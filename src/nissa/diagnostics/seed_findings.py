@@ -4,13 +4,12 @@ A seed that changed its stage or its alpha is told of once, at the next validati
 validation accuracy since it began to blend: before, the host does not see it.
 """
 
-import math
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from nissa.events import SeedSnapshot, Stage
+from nissa.seeds.stages import GROWING
 
 SENTENCES: Final[dict[Stage, str]] = {
     Stage.CULLED: "{seed} culled",
@@ -29,8 +28,6 @@ RATIO: Final = ", gradient ratio {ratio}"
 """Follows where the gradients of a growing seed were measured beside those of its host."""
 
 MOST_NAME: Final = 32
-_GROWING: Final = frozenset({Stage.TRAINING, Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY})
-_BLENDED: Final = frozenset({Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY, Stage.FOSSILIZED})
 _ORDER: Final = {stage: place for place, stage in enumerate(SENTENCES)}
 
 
@@ -59,71 +56,32 @@ class SeedFinding:
     sentence: str = ""
 
 
-@dataclass(slots=True)
-class _Known:
-    stage: Stage | None = None
-    alpha: float | None = None
-    blended: bool = False
-    accuracy_before: float | None = None
-
-
-class SeedLedger:
-    """Remembers what was told of each seed of one environment, and what accuracy was before it blended."""
+class SeedReporter:
+    """Reports what happened to the seeds of one environment since the validation before."""
 
     def __init__(self) -> None:
-        self._known: dict[int, _Known] = {}
-        self._accuracies: list[tuple[int, float]] = []
+        self._reported: dict[int, tuple[Stage, float | None]] = {}
 
-    def findings(
-        self, seeds: Sequence[SeedSnapshot], ratios: Mapping[str, float], accuracy: float | None, at: int
-    ) -> tuple[SeedFinding, ...]:
-        """Return what happened since the call before, and take this validation into account.
+    def findings(self, seeds: Sequence[SeedSnapshot], ratios: Mapping[str, float]) -> tuple[SeedFinding, ...]:
+        """Return what happened since the call before.
 
         Args:
-            seeds: All that the environment has.
+            seeds: Those that live, and those that ended since the call before.
             ratios: Their gradient ratios by slot.
-            accuracy: Validation accuracy as a fraction.
-            at: Time of the validation, nanoseconds since the Unix epoch.
         """
-        self._known = {seed.ids.span_id: self._known.get(seed.ids.span_id, _Known()) for seed in seeds}
-        for seed in seeds:
-            self._note_blending(seed)
-        if accuracy is not None and math.isfinite(accuracy):
-            self._accuracies = [*self._accuracies[-1:], (at, accuracy)]
-        moved = [seed for seed in seeds if self._moved(seed)]
-        found = [self._finding(seed, ratios, accuracy) for seed in moved if seed.stage in SENTENCES]
-        for seed in seeds:
-            known = self._known[seed.ids.span_id]
-            known.stage, known.alpha = seed.stage, seed.alpha
+        found = [self._finding(seed, ratios) for seed in seeds if self._moved(seed) and seed.stage in SENTENCES]
+        self._reported = {seed.ids.span_id: (seed.stage, seed.alpha) for seed in seeds}
         return tuple(sorted(found, key=lambda each: _ORDER[Stage.parse(each.stage)]))
 
-    def accuracy_delta(self, seed: SeedSnapshot, accuracy: float | None) -> float | None:
-        """Return the change of validation accuracy since a seed began to blend; None where that is not known."""
-        self._note_blending(seed)
-        known = self._known.get(seed.ids.span_id)
-        if known is None or known.accuracy_before is None or accuracy is None or not math.isfinite(accuracy):
-            return None
-        return accuracy - known.accuracy_before
-
-    def _note_blending(self, seed: SeedSnapshot) -> None:
-        """Keep the accuracy of the newest validation before a seed began to blend."""
-        known = self._known.setdefault(seed.ids.span_id, _Known())
-        if known.blended or seed.stage not in _BLENDED:
-            return
-        known.blended = True
-        before = bisect_right(self._accuracies, seed.stage_since, key=lambda each: each[0])
-        if before:
-            known.accuracy_before = self._accuracies[before - 1][1]
-
     def _moved(self, seed: SeedSnapshot) -> bool:
-        known = self._known[seed.ids.span_id]
-        return seed.stage is not known.stage or (seed.stage is Stage.BLENDING and seed.alpha != known.alpha)
+        stage, alpha = self._reported.get(seed.ids.span_id, (None, None))
+        return seed.stage is not stage or (seed.stage is Stage.BLENDING and seed.alpha != alpha)
 
-    def _finding(self, seed: SeedSnapshot, ratios: Mapping[str, float], accuracy: float | None) -> SeedFinding:
-        brought = seed.improvement if seed.improvement is not None else self.accuracy_delta(seed, accuracy)
-        ratio = ratios.get(seed.slot_id) if seed.slot_id is not None and seed.stage in _GROWING else None
-        known = self._known[seed.ids.span_id]
-        changed = seed.previous is not None and seed.stage is not known.stage
+    def _finding(self, seed: SeedSnapshot, ratios: Mapping[str, float]) -> SeedFinding:
+        brought = seed.accuracy_delta if seed.improvement is None else seed.improvement
+        ratio = ratios.get(seed.slot_id) if seed.slot_id is not None and seed.stage in GROWING else None
+        stage, _ = self._reported.get(seed.ids.span_id, (None, None))
+        changed = seed.previous is not None and seed.stage is not stage
         return SeedFinding(
             seed_id=seed.seed_id,
             stage=seed.stage.label,

@@ -14,10 +14,11 @@ from nissa.diagnostics.narrative import narrate
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.opportunities import opportunities
 from nissa.diagnostics.rulebook import RuleBook
-from nissa.diagnostics.seed_findings import SeedLedger
+from nissa.diagnostics.seed_findings import SeedReporter
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.diagnostics.trend import Trend
 from nissa.events import EventType
+from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     from nissa.events import SeedSnapshot
@@ -49,7 +50,8 @@ class DiagnosticTracker:
         self.history: deque[EpochSnapshot] = deque(maxlen=config.history_length)
         self.rules = RuleBook(config.diagnostics)
         self._trend = Trend(config.diagnostics)
-        self._seeds = SeedLedger()
+        self._seeds = SeedReporter()
+        self._classes = CardinalityLimiter(config.per_class.max_classes, "classes", "per_class.max_classes")
         self._plateau_reference: float | None = None
         self._plateau_length = 0
         self._best_loss: float | None = None
@@ -98,12 +100,9 @@ class DiagnosticTracker:
             health: Of its newest gradients.
             ratio: Root mean square of its gradients over that of its host's.
         """
-        accuracy = self.history[-1].validation_accuracy if self.history else None
-        delta = self._seeds.accuracy_delta(seed, accuracy)
-        return seed_features(seed, health=health, ratio=ratio, accuracy=accuracy, accuracy_delta=delta)
+        return seed_features(seed, health=health, ratio=ratio)
 
     def _measured(self, seen: Observations) -> EpochSnapshot:
-        at = seen.time_unix_nano or 0
         return EpochSnapshot(
             epoch=seen.epoch,
             env_id=seen.env_id,
@@ -123,8 +122,8 @@ class DiagnosticTracker:
             sharpness=dict(seen.sharpness),
             sharpness_error=dict(seen.sharpness_error),
             stability_margin=seen.stability_margin,
-            seeds=self._seeds.findings(seen.seeds, seen.seed_ratios, seen.validation_accuracy, at),
-            **of_classes(seen, self.config.per_class),
+            seeds=self._seeds.findings(seen.seeds, seen.seed_ratios),
+            **of_classes(seen, self.config.per_class, self._classes),
         )
 
     def _with_history(self, snapshot: EpochSnapshot) -> EpochSnapshot:

@@ -116,7 +116,7 @@ class NissaHub:
         self._listener: Listener | None = None
         # Keeps the state table, analytics and the queues of all backends in one order of events. Under it nothing is
         # logged, raised or waited for.
-        self._order = self.sections.lock()
+        self.order = self.sections.lock()
 
     def add_backend(self, backend: Backend, name: str | None = None, *, source: Source | None = None) -> str:
         """Start delivering to a backend and return its name.
@@ -132,7 +132,7 @@ class NissaHub:
         if not callable(getattr(backend, "emit", None)):
             raise ConfigurationError(f"{backend!r} is no backend: give it a method emit(event).")
         chosen = name or str(getattr(backend, "name", "") or type(backend).__name__.lower())
-        with self.sections, self._order:
+        with self.sections, self.order:
             workers = self._workers
             if self.closed:
                 raise ConfigurationError("The hub is closed; take a new one from nissa.reset_hub().")
@@ -148,7 +148,7 @@ class NissaHub:
         Raises:
             ConfigurationError: There is no such backend.
         """
-        with self.sections, self._order:
+        with self.sections, self.order:
             present = dict(self._workers.present)
             worker = present.pop(name, None)
             if worker is not None:
@@ -162,7 +162,7 @@ class NissaHub:
         return ended
 
     def _retire(self, worker: BackendWorker) -> None:
-        with self.sections, self._order:
+        with self.sections, self.order:
             counted = {(worker.name, *key): count for key, count in worker.counts.snapshot().items()}
             self._workers = replace(
                 self._workers,
@@ -213,12 +213,23 @@ class NissaHub:
         if self.sections.inside:
             self.sections.defer(partial(self._deliver_deferred, event))
             return []
+        listener = self._listener
+        return self._dispatch(lambda: [event] if listener is None else self._admitted(listener, event))
+
+    def publish(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> list["TelemetryEvent"]:
+        """Pass to every backend the events that a listener makes under the hub's lock; return them.
+
+        Args:
+            make: Like `Listener.admit`, it must neither wait nor log nor call foreign code.
+        """
+        return [] if self._too_late() else self._dispatch(make)
+
+    def _dispatch(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> list["TelemetryEvent"]:
         listener, lost = self._listener, []
-        with self.stopwatch.own, self.sections, self._order:
-            if closed := self.closed:
-                events = []
-            else:
-                events = [event] if listener is None else self._admitted(listener, event)
+        events: list[TelemetryEvent] = []
+        with self.stopwatch.own, self.sections, self.order:
+            if not (closed := self.closed):
+                events = list(make())
                 for worker in self._workers.present.values():
                     lost += [worker.name for each in events if worker.put(each)]
         if closed:
@@ -287,7 +298,7 @@ class NissaHub:
                 with self.containment.guard("end of the run"):
                     self._listener.close()
         finally:
-            with self.sections, self._order:
+            with self.sections, self.order:
                 self._listener = None
                 self.closed = True
             ended = self._end(list(self._workers.present.values()), max(0.0, deadline - monotonic()))

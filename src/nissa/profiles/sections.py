@@ -210,11 +210,23 @@ class LimitsConfig(Section):
     max_seeds: int = Field(default=10_000, ge=1, le=10_000_000)
     """Seeds that are remembered; beyond it those whose fate was decided first are forgotten, the living never."""
 
+    max_slots: int = Field(default=100, ge=1, le=100_000)
+    """Slots that get metric streams of their own (``nissa.seed.alpha``, ``nissa.seed.gradient_ratio``); further ones have
+    none."""
+
+    max_environments: int = Field(default=1_000, ge=1, le=100_000)
+    """Environments that get metric streams of their own; the seeds, gates and steps of further ones are counted as
+    ``other``, and they have no gauges and no gradient streams."""
+
     max_gate_checks: int = Field(default=100, ge=1, le=100_000)
     """Gates, and checks of gates, that get metric streams of their own; further ones are counted as ``other``."""
 
     max_event_types: int = Field(default=200, ge=1, le=100_000)
     """Types of event that get a stream of their own in ``nissa.hub.events``; further ones are counted as ``other``."""
+
+    max_backends: int = Field(default=100, ge=1, le=100_000)
+    """Backends that get streams of their own in ``nissa.hub.events`` and ``nissa.hub.queue.size``; further ones are counted
+    as ``other``."""
 
     histogram_buckets: int = Field(default=160, ge=2, le=320)
     """Buckets of one exponential histogram point; a wider range is exported at a coarser scale."""

@@ -11,14 +11,13 @@ from nissa.events import Stage
 from nissa.report.facts import Facts, clock_time, duration
 from nissa.report.lives import CULLED, FOSSILIZED, Gate, Life, StageSpan
 from nissa.report.panels import Panel, Row, Section, Table, Variant, count, percentage, points
+from nissa.seeds.stages import MOMENTARY
 from nissa.semconv import metrics as metric
 
 MOST_LANES: Final = 80
 """Lanes of the swimlane; of more seeds, the latest are drawn."""
 
 NONE: Final = "No seed germinated: nothing called run.germinate, and no event of a seed reached the hub."
-
-_MOMENTARY: Final = (Stage.CULLED, Stage.DORMANT)
 
 
 def seeds(facts: Facts) -> Section:
@@ -82,7 +81,7 @@ def _lane(facts: Facts, life: Life) -> Lane:
 
 
 def _bar(facts: Facts, life: Life, stage: StageSpan) -> Bar | None:
-    if stage.stage in _MOMENTARY:
+    if stage.stage in MOMENTARY:
         return None
     stays = stage.stage is Stage.FOSSILIZED
     end = facts.end if stage.end is None or stays else stage.end

@@ -1,22 +1,21 @@
-"""The state table: events in, the same events out with the seed's state after them, or refused.
+"""The state table: events in, the same events out with the seed's state before and after them, or refused.
 
 Calls on a `Seed` and events of foreign producers take the same way through here, so that there is one truth about a
-seed. A producer that sends only the end of a life (``SEED_CULLED``) gets the stage changes that it implies, at the
-same time and ahead of it, so that backends see every transition exactly once.
+seed. Whatever signals the end of a life (a change of stage, the event of the end, or both in either order), backends see
+exactly one event of it, with the details of both.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from nissa.errors import ConfigurationError
-from nissa.events import IMPLIED, EventType, SeedSnapshot, Severity, SpanIds, Stage, TelemetryEvent
-from nissa.seeds.slots import MOST_SEEDS, SeedRecord, Slots, new_span_id
-from nissa.seeds.stages import ALIVE, ENDED, path, refusal
-
-STATE_VERSION: Final = 1
-
-_ENDS: Final = {EventType.SEED_FOSSILIZED: Stage.FOSSILIZED, EventType.SEED_CULLED: Stage.CULLED}
+from nissa.events import EventType, SeedSnapshot, Severity, Stage, TelemetryEvent
+from nissa.seeds.accuracies import Accuracies
+from nissa.seeds.checkpoint import restore
+from nissa.seeds.pending_ends import MOST_PENDING, PendingEnd, PendingEnds
+from nissa.seeds.slots import MOST_SEEDS, SeedRecord, Slots
+from nissa.seeds.stages import ALIVE, ENDED, FINAL, STAGE_OF, path, refusal
 
 
 class SeedTable:
@@ -24,15 +23,20 @@ class SeedTable:
 
     Args:
         most_seeds: How many are remembered; see `Slots`.
+        lenient: Whether a living seed may enter any stage; the transitions that the design does not allow are then
+            counted instead of refused.
 
     Attributes:
         slots: The seeds.
         refusals: How many events were refused.
     """
 
-    def __init__(self, most_seeds: int = MOST_SEEDS) -> None:
+    def __init__(self, most_seeds: int = MOST_SEEDS, *, lenient: bool = False) -> None:
+        self._lenient = lenient
         self.slots = Slots(most_seeds)
         self.refusals = 0
+        self._pending = PendingEnds(min(most_seeds, MOST_PENDING))
+        self._accuracies: dict[str | None, Accuracies] = {}
         self._handlers: dict[str, Callable[[TelemetryEvent], Iterator[TelemetryEvent]]] = {
             EventType.SEED_GERMINATED: self._germinated,
             EventType.SEED_STAGE_CHANGED: self._stage_changed,
@@ -45,12 +49,52 @@ class SeedTable:
         }
 
     def apply(self, event: TelemetryEvent) -> list[TelemetryEvent]:
-        """Return the events that backends are to see for this one."""
+        """Return the events that backends are to see for this one, ends that were held back until now first."""
         if event.refused is not None:
             self.refusals += 1
             return [event]
+        over = self._pending.over(event)
+        earlier = [end.event() for end in over]  # before the handler changes the seeds that they are about
         handler = self._handlers.get(event.event_type)
-        return [event] if handler is None else list(handler(event))
+        events = [event] if handler is None else list(handler(event))
+        self._drop(over)
+        return [*earlier, *events]
+
+    @property
+    def pending(self) -> int:
+        """How many ends are held back."""
+        return len(self._pending)
+
+    def release(self, at: int | None = None) -> list[TelemetryEvent]:
+        """Return the ends that were held back until now.
+
+        Args:
+            at: Only those that have waited long enough at this time, nanoseconds since the Unix epoch; None for all.
+        """
+        due = self._pending.due(at)
+        events = [end.event() for end in due]
+        self._drop(due)
+        return events
+
+    def validated(self, env_id: str | None, accuracy: float | None, at: int) -> list[SeedSnapshot]:
+        """Take note of a validation; return the environment's seeds that live, or ended since the one before.
+
+        Args:
+            env_id: The environment.
+            accuracy: Validation accuracy as a fraction, None where it was not measured.
+            at: Time of the validation, nanoseconds since the Unix epoch.
+        """
+        self._accuracies_of(env_id).add(accuracy, at)
+        records = [record for record in self.slots.unreported() if record.env_id == env_id]
+        self.slots.report(record for record in records if record.stage not in ALIVE)
+        return [record.snapshot() for record in records]
+
+    def _drop(self, ends: list[PendingEnd]) -> None:
+        for end in ends:
+            self._pending.pop(end.record)
+
+    def _accuracies_of(self, env_id: str | None) -> Accuracies:
+        return self._accuracies.setdefault(env_id, Accuracies())
 
     def _record(self, event: TelemetryEvent) -> SeedRecord | None:
         return self.slots.get((event.env_id, event.seed_id)) if event.seed_id else None
@@ -60,7 +104,7 @@ class SeedTable:
         if known is not None and known.stage in ALIVE:
             yield self._refuse(event, known, f"seed {event.seed_id!r} is alive already, in {known.stage.name}.")
             return
-        record = _new_record(event, Stage.GERMINATED)
+        record = self._new_record(event, Stage.GERMINATED)
         self.slots.put(record)
         yield replace(event, seed=record.snapshot())
 
@@ -70,18 +114,23 @@ class SeedTable:
         if record is None:
             yield from self._adopted(event, target)
         elif record.stage is target and target not in ALIVE:
-            return  # both the change and the end of the life were sent, the end first
+            return  # the end of the life was sent before the change of stage
         else:
             yield from self._move(event, record, target)
 
     def _adopted(self, event: TelemetryEvent, target: Stage) -> Iterator[TelemetryEvent]:
-        """Telemetry was attached after the seed germinated: tell its life from here on."""
+        """Begin the life of a seed that germinated before telemetry was attached."""
+        assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
+        if target in FINAL and self.slots.has_departed((event.env_id, event.seed_id)):
+            return  # the end of the life was sent before the change of stage
         origin = event.data.get("from")
         before = target if origin is None else Stage.parse(origin)
         if before in ENDED:
             yield event  # only a slot that cools down
             return
-        record = _new_record(event, before)
+        record = self._new_record(event, before)
+        if origin is None and target is Stage.BLENDING:
+            record.start = record.accuracies.baseline(event.time_unix_nano)
         self.slots.put(record)
         yield TelemetryEvent(
             EventType.SEED_GERMINATED,
@@ -98,47 +147,84 @@ class SeedTable:
             yield from self._move(event, record, target)
 
     def _move(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Iterator[TelemetryEvent]:
-        steps = path(record.stage, target)
+        """Enter the stages up to a target; a final one is held back, since the event of the end may follow."""
+        steps = self._path(record.stage, target)
         if not steps:
             yield self._refuse(event, record, refusal(record.stage, target))
             return
+        before = record.snapshot()
         _remember(record, event.data)
         for stage in steps:
-            before = record.stage
-            record.enter(stage, event.time_unix_nano)
-            data = {**event.data, "from": before.label, "to": stage.label}
-            event_id = event.event_id if stage is target else f"{event.event_id}-{stage.label}"
-            yield replace(event, data=data, event_id=event_id, seed=record.snapshot())
+            self._enter(record, stage, event.time_unix_nano)
+            if stage in FINAL:
+                self._pending.hold(PendingEnd(record, before, event))
+                return
+            after = record.snapshot()
+            yield _changed(event, before, after, last=stage is target)
+            before = after
 
     def _ended(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
-        target = _ENDS[EventType(event.event_type)]
+        target = STAGE_OF[event.event_type]
+        record = self._record(event)
+        if record is None:
+            yield self._ended_unknown(event)
+        elif record.stage is target and (pending := self._pending.pop(record)) is not None:
+            _remember(record, event.data)
+            yield pending.event(event)
+        else:
+            yield from self._end(event, record, target)
+
+    def _ended_unknown(self, event: TelemetryEvent) -> TelemetryEvent:
+        """Pass the end of a seed on that nobody knows, once."""
+        assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
+        key = (event.env_id, event.seed_id)
+        if self.slots.has_departed(key):
+            return self._refuse(event, None, f"the end of seed {event.seed_id!r} was reported already.")
+        self.slots.depart(key)
+        return event
+
+    def _end(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Iterator[TelemetryEvent]:
+        """End a life whose change of stage nobody sent."""
+        steps = self._path(record.stage, target)
+        if not steps:
+            yield self._refuse(event, record, refusal(record.stage, target))
+            return
+        before = record.snapshot()
+        _remember(record, event.data)
+        for stage in steps[:-1]:
+            self._enter(record, stage, event.time_unix_nano)
+            after = record.snapshot()
+            change = replace(event, event_type=EventType.SEED_STAGE_CHANGED, data={}, message="")
+            yield _changed(change, before, after, last=False)
+            before = after
+        self._enter(record, target, event.time_unix_nano)
+        yield replace(event, before=before, seed=record.snapshot())
+
+    def _path(self, stage: Stage, target: Stage) -> tuple[Stage, ...]:
+        """Return the stages to enter, in order; empty where the transition is not allowed."""
+        return path(stage, target) or ((target,) if self._lenient and stage in ALIVE else ())
+
+    def _enter(self, record: SeedRecord, stage: Stage, at: int) -> None:
+        record.enter(stage, at)
+        self.slots.moved(record)
+
+    def _observed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         record = self._record(event)
         if record is None:
             yield event
             return
-        implied = record.stage is not target
-        if record.end_told or (implied and not path(record.stage, target)):
-            yield self._refuse(event, record, refusal(record.stage, target))
-            return
+        before = record.snapshot()
         _remember(record, event.data)
-        record.end_told = True
-        if implied:
-            derived = event.event_id + IMPLIED
-            change = replace(event, event_type=EventType.SEED_STAGE_CHANGED, data={}, message="", event_id=derived)
-            yield from self._move(change, record, target)
-        yield replace(event, seed=record.snapshot())
-
-    def _observed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
-        record = self._record(event)
-        if record is not None:
-            _remember(record, event.data)
-        yield event if record is None else replace(event, seed=record.snapshot())
+        yield replace(event, before=before, seed=record.snapshot())
 
     def _violated(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         record = self._record(event)
-        if record is not None:
-            record.isolation_violations += 1
-        yield event if record is None else replace(event, seed=record.snapshot())
+        if record is None:
+            yield event
+            return
+        before = record.snapshot()
+        record.isolation_violations += 1
+        yield replace(event, before=before, seed=record.snapshot())
 
     def _resumed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         state = event.data.get("seed_state")
@@ -157,13 +243,14 @@ class SeedTable:
         if record.key != (event.env_id, event.seed_id):
             yield self._refuse(event, known, f"the state is that of seed {record.seed_id!r} of env {record.env_id!r}.")
             return
+        record.join(self._accuracies_of(event.env_id))
         self.slots.put(record)
         data = {key: value for key, value in event.data.items() if key != "seed_state"}
         yield replace(event, data=data | {"attempt": record.attempt}, seed=record.snapshot())
 
     def _epoch(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
-        for record in self.slots.of(event.env_id):
-            if record.stage in ALIVE:
+        for record in self.slots.alive():
+            if record.env_id == event.env_id:
                 record.epochs_total += 1
                 record.epochs_in_stage += 1
         yield event
@@ -173,21 +260,28 @@ class SeedTable:
         seed = None if record is None else record.snapshot()
         return replace(event, refused=reason, severity=Severity.WARNING, seed=seed)
 
+    def _new_record(self, event: TelemetryEvent, stage: Stage) -> SeedRecord:
+        assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
+        record = SeedRecord(
+            seed_id=event.seed_id,
+            env_id=event.env_id,
+            slot_id=event.slot_id,
+            blueprint_id=None,
+            parameters=None,
+            germinated_at=event.time_unix_nano,
+            stage_since=event.time_unix_nano,
+            stage=stage,
+            accuracies=self._accuracies_of(event.env_id),
+        )
+        _remember(record, event.data)
+        return record
 
-def _new_record(event: TelemetryEvent, stage: Stage) -> SeedRecord:
-    assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
-    record = SeedRecord(
-        seed_id=event.seed_id,
-        env_id=event.env_id,
-        slot_id=event.slot_id,
-        blueprint_id=None,
-        parameters=None,
-        germinated_at=event.time_unix_nano,
-        stage_since=event.time_unix_nano,
-        stage=stage,
-    )
-    _remember(record, event.data)
-    return record
+
+def _changed(event: TelemetryEvent, before: SeedSnapshot, after: SeedSnapshot, *, last: bool) -> TelemetryEvent:
+    """Return the change of stage between two snapshots; one on the way to the last has an identity of its own."""
+    data = {**event.data, "from": before.stage.label, "to": after.stage.label}
+    event_id = event.event_id if last else f"{event.event_id}-{after.stage.label}"
+    return replace(event, data=data, event_id=event_id, before=before, seed=after)
 
 
 def _remember(record: SeedRecord, data: dict[str, Any]) -> None:
@@ -207,53 +301,3 @@ def _remember(record: SeedRecord, data: dict[str, Any]) -> None:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def state_dict(record: SeedRecord) -> dict[str, Any]:
-    """Return a seed's state as plain data for a checkpoint; `restore` takes it back in another process."""
-    snapshot = record.snapshot()
-    state: dict[str, Any] = {name: getattr(snapshot, name) for name in type(snapshot).__dataclass_fields__}
-    state["ids"] = {"trace_id": f"{record.ids.trace_id:032x}", "span_id": f"{record.ids.span_id:016x}"}
-    state["first_root"] = f"{record.first_root:016x}"
-    state["stage"] = record.stage.label
-    state["previous"] = record.previous.label if record.previous else None
-    return state | {"version": STATE_VERSION, "history": [list(entry) for entry in record.history]}
-
-
-def restore(state: object) -> SeedRecord:
-    """Return the record that `state_dict` saved, as the next attempt of the same life in the same trace.
-
-    Raises:
-        ConfigurationError: The state is not one of ours, or is incomplete.
-    """
-    if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
-        raise ConfigurationError(
-            f"This is no seed state of version {STATE_VERSION}; pass what Seed.state_dict() returned, unchanged."
-        )
-    try:
-        fields = {name: state[name] for name in SeedSnapshot.__dataclass_fields__}
-        fields["ids"] = SpanIds(_identity(state["ids"]["trace_id"], 128), new_span_id())
-        fields["first_root"] = _identity(state["first_root"], 64)
-        fields["stage"] = Stage.parse(state["stage"])
-        fields["previous"] = None if state["previous"] is None else Stage.parse(state["previous"])
-        fields["history"] = [(str(label), int(at)) for label, at in state["history"]]
-        fields["attempt"] = state["attempt"] + 1
-        return SeedRecord(**_checked(fields))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"The seed state is incomplete or damaged: {error!r}.") from error
-
-
-def _identity(text: str, bits: int) -> int:
-    value = int(text, 16)
-    if not 0 < value < 2**bits:
-        raise ValueError(f"{text!r} is no identity of {bits} bits")
-    return value
-
-
-def _checked(fields: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(fields["seed_id"], str) or not fields["seed_id"]:
-        raise ValueError("'seed_id' is no text")
-    for name in ("attempt", "germinated_at", "stage_since", "epochs_total", "epochs_in_stage", "isolation_violations"):
-        if _count(fields[name]) is None:
-            raise ValueError(f"{name!r} is no whole number")
-    return fields

@@ -6,7 +6,7 @@ from typing import Any
 
 from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
 from nissa.hub.plain import plain
-from nissa.seeds.lifecycle import state_dict
+from nissa.seeds.checkpoint import state_dict
 from nissa.seeds.slots import SeedKey, SeedRecord, Slots
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from nissa.events import Stage
+from nissa.events import EventType, Stage
 
 TRANSITIONS: Final[dict[Stage, tuple[Stage, ...]]] = {
     Stage.UNKNOWN: (Stage.DORMANT,),
@@ -23,6 +23,24 @@ ALIVE: Final = frozenset({Stage.GERMINATED, Stage.TRAINING, Stage.BLENDING, Stag
 
 ENDED: Final = frozenset({Stage.FOSSILIZED, Stage.CULLED, Stage.EMBARGOED, Stage.RESETTING})
 """Stages of a seed whose fate was decided."""
+
+END_OF: Final[dict[Stage, str]] = {Stage.FOSSILIZED: EventType.SEED_FOSSILIZED, Stage.CULLED: EventType.SEED_CULLED}
+"""The type of event that ends a life, by its final stage."""
+
+STAGE_OF: Final[dict[str, Stage]] = {event_type: stage for stage, event_type in END_OF.items()}
+"""The final stage, by the type of event."""
+
+FINAL: Final = frozenset(END_OF)
+"""Stages that end a life."""
+
+GROWING: Final = frozenset({Stage.TRAINING, Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY})
+"""Stages in which the gradients of a seed say how it grows beside its host."""
+
+BLENDED: Final = frozenset({Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY, Stage.FOSSILIZED})
+"""Stages in which a seed contributes to the output of its host."""
+
+MOMENTARY: Final = frozenset({Stage.CULLED, Stage.DORMANT})
+"""Stages that are shown as a moment: no part of a life lasts in them."""
 
 _IMPLIED: Final = {
     (Stage.BLENDING, Stage.FOSSILIZED): (Stage.PROBATIONARY,),

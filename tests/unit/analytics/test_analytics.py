@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.console import Console
 import nissa
 from nissa import BlueprintAnalytics, ConfigurationError, NissaHub, Stage, TelemetryEvent
 from nissa.analytics.beta import beta_cdf, beta_quantile
+from nissa.hub.critical import CriticalSections
 from nissa.profiles.analytics import AnalyticsConfig
 from tests.support import points
 
@@ -102,6 +104,84 @@ def test_an_end_counts_once_however_it_is_told(last: str) -> None:
         if last != "change":
             seed.cull(reason="no gain")
         assert run.analytics.snapshot()["blueprints"]["norm"]["culled"] == 1
+
+
+@pytest.mark.parametrize("order", ["change", "end", "change, end", "end, change"])
+def test_an_end_of_a_foreign_producer_counts_once_with_its_details(order: str) -> None:
+    with nissa.start("minimal") as run:
+        run.germinate("a", blueprint="norm").advance("training")
+        for signal in order.split(", "):
+            kind = "SEED_STAGE_CHANGED" if signal == "change" else "SEED_CULLED"
+            data = {"from": "training", "to": "culled"} if signal == "change" else {"improvement": -0.5}
+            run.hub.emit(event(kind, "a", **data))
+    told = run.analytics.snapshot()["blueprints"]["norm"]
+    assert (told["culled"], told["culled_by_stage"]) == (1, {"training": 1})
+    assert told["mean_churn"] == (-0.5 if "end" in order else None)
+
+
+def test_without_a_validation_since_it_began_to_blend_nothing_is_known_of_a_seed_s_effect() -> None:
+    with nissa.start("minimal") as run:
+        seed = run.germinate("a", blueprint="norm")
+        seed.advance("training")
+        run.validate(accuracy=0.5)
+        seed.advance("blending")
+        seed.cull(reason="late")
+        assert run.analytics.snapshot()["blueprints"]["norm"]["mean_blending_delta"] is None
+
+
+def test_a_new_host_has_no_live_seeds_of_the_earlier_one() -> None:
+    with nissa.start("minimal") as run:
+        run.germinate("a", blueprint="norm")
+        run.analytics.reset()
+        run.germinate("b", blueprint="norm")
+        assert run.analytics.snapshot()["environments"]["run"]["live"] == {"b": "norm"}
+
+
+def test_as_a_backend_it_counts_ends_that_only_a_change_of_stage_signals() -> None:
+    analytics = BlueprintAnalytics()
+    analytics.emit(event("SEED_GERMINATED", "a", blueprint_id="norm"))
+    analytics.emit(event("SEED_STAGE_CHANGED", "a", to="culled"))
+    assert analytics.flush(1)
+    assert analytics.snapshot()["blueprints"]["norm"]["culled"] == 1
+
+
+class Asking(logging.Handler):
+    """A handler that uses analytics, as one may that forwards records to a dashboard."""
+
+    def __init__(self, analytics: BlueprintAnalytics, sections: CriticalSections) -> None:
+        super().__init__()
+        self.analytics, self.sections, self.inside = analytics, sections, list[bool]()
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: ARG002 - as logging calls it
+        self.inside.append(self.sections.inside)
+        asking = threading.Thread(target=self.analytics.snapshot)
+        asking.start()
+        asking.join(10)
+        self.inside.append(asking.is_alive())
+
+
+def test_it_logs_outside_its_critical_section(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nissa.analytics")
+    sections = CriticalSections()
+    analytics = BlueprintAnalytics(sections=sections)
+    handler, logger = Asking(analytics, sections), logging.getLogger("nissa.analytics")
+    logger.addHandler(handler)
+    try:
+        story(analytics, [("norm", True, 0.5)])
+    finally:
+        logger.removeHandler(handler)
+    assert handler.inside == [False] * 4
+
+
+def test_counting_does_not_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nissa.analytics")
+    analytics = BlueprintAnalytics()
+    began = event("SEED_GERMINATED", "a", blueprint_id="norm")
+    analytics.count(began)
+    assert caplog.records == []
+    analytics.log(began)
+    assert [record.getMessage() for record in caplog.records] == ["Germinated 'a' (norm)"]
+    assert analytics.snapshot()["blueprints"]["norm"]["germinated"] == 1
 
 
 def test_a_refused_event_counts_nothing() -> None:

@@ -255,7 +255,7 @@ def told_of(*args: Any, **fields: Any) -> dict[str, float]:
 
 
 def test_a_seed_has_the_entries_of_the_original_and_says_what_is_known() -> None:
-    found = told_of(seed(), health=HEALTH, ratio=1.0, accuracy=0.75, accuracy_delta=0.05)
+    found = told_of(seed(accuracy=0.75, accuracy_delta=0.05), health=HEALTH, ratio=1.0)
     assert {name: value for name, value in found.items() if not name.endswith("_known")} == {
         "seed_gradient_norm": 0.5,
         "seed_gradient_health": 0.5,
@@ -292,7 +292,7 @@ def test_a_seed_s_numbers_are_finite_and_within_their_range(
     delta: float | None,
     alpha: float | None,
 ) -> None:
-    found = seed_features(seed(alpha=alpha), health=seed_health, ratio=ratio, accuracy=accuracy, accuracy_delta=delta)
+    found = seed_features(seed(alpha=alpha, accuracy=accuracy, accuracy_delta=delta), health=seed_health, ratio=ratio)
     for spec, value in zip(SEED_FEATURES, found, strict=True):
         assert math.isfinite(value), spec.name
         assert spec.low <= value <= spec.high, spec.name

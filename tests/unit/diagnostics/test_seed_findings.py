@@ -1,15 +1,13 @@
 """What is said of seeds, from one validation to the next."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa import Stage
-from nissa.diagnostics.seed_findings import SeedFinding, SeedLedger, figure, short
+from nissa.diagnostics.seed_findings import SeedFinding, SeedReporter, figure, short
 from nissa.events import SeedSnapshot, SpanIds
 
 GROWTH = (Stage.GERMINATED, Stage.TRAINING, Stage.BLENDING, Stage.PROBATIONARY, Stage.FOSSILIZED)
@@ -37,16 +35,13 @@ def seed(number: int = 3, *, stage: Stage = Stage.BLENDING, since: int = 0, **fi
 
 
 class Telling:
-    """A ledger and a clock: one validation every ten nanoseconds."""
+    """Validations of one environment."""
 
     def __init__(self) -> None:
-        self.ledger, self.now = SeedLedger(), 0
+        self.reporter = SeedReporter()
 
-    def validation(
-        self, *seeds: SeedSnapshot, accuracy: float | None = None, ratios: Mapping[str, float] | None = None
-    ) -> list[SeedFinding]:
-        self.now += 10
-        return list(self.ledger.findings(seeds, ratios or {}, accuracy, self.now))
+    def validation(self, *seeds: SeedSnapshot, ratios: Mapping[str, float] | None = None) -> list[SeedFinding]:
+        return list(self.reporter.findings(seeds, ratios or {}))
 
     def sentences(self, *seeds: SeedSnapshot, **told: Any) -> list[str]:
         return [each.sentence for each in self.validation(*seeds, **told)]
@@ -54,18 +49,18 @@ class Telling:
 
 def test_it_has_the_words_of_the_document() -> None:
     telling = Telling()
-    telling.validation(seed(stage=Stage.TRAINING), accuracy=0.8)
+    telling.validation(seed(stage=Stage.TRAINING))
     (told,) = telling.validation(
-        seed(alpha=0.6, since=15, previous=Stage.TRAINING), accuracy=0.812, ratios={"slot-3": 0.11}
+        seed(alpha=0.6, previous=Stage.TRAINING, accuracy_delta=0.012), ratios={"slot-3": 0.11}
     )
-    assert told.accuracy_delta == pytest.approx(0.012)
-    assert replace(told, accuracy_delta=None) == SeedFinding(
+    assert told == SeedFinding(
         seed_id="seed-3",
         stage="blending",
         blueprint="attention",
         slot="slot-3",
         previous="training",
         alpha=0.6,
+        accuracy_delta=0.012,
         gradient_ratio=0.11,
         sentence="seed-3 (attention) blended to 0.6, +1.2 points, gradient ratio 0.11",
     )
@@ -74,7 +69,7 @@ def test_it_has_the_words_of_the_document() -> None:
 def test_a_life_is_told_stage_by_stage_and_once_each() -> None:
     telling, found = Telling(), []
     for stage in GROWTH:
-        now = seed(stage=stage, alpha=0.5, since=telling.now)
+        now = seed(stage=stage, alpha=0.5)
         found += [telling.sentences(now), telling.sentences(now)]
     assert found == [
         ["seed-3 (attention) germinated"],
@@ -103,54 +98,11 @@ def test_an_alpha_that_moves_is_told_while_the_seed_blends() -> None:
     assert telling.sentences(seed(stage=Stage.PROBATIONARY, alpha=1.0)) == []
 
 
-def test_points_are_counted_from_the_validation_before_it_blended() -> None:
-    telling = Telling()
-    for accuracy in (0.5, 0.6):
-        telling.validation(seed(stage=Stage.TRAINING), accuracy=accuracy)
-    (first,) = telling.validation(seed(alpha=0.5, since=25), accuracy=0.7)
-    (second,) = telling.validation(seed(alpha=1.0, since=25), accuracy=0.5)
-    assert [first.accuracy_delta, second.accuracy_delta] == pytest.approx([0.1, -0.1])
-    (third,) = telling.validation(seed(stage=Stage.FOSSILIZED, since=45), accuracy=0.9)
-    assert third.accuracy_delta == pytest.approx(0.3)
-
-
-def test_a_seed_that_is_heard_of_late_is_compared_with_what_was_before_it_blended() -> None:
-    telling = Telling()
-    for accuracy in (0.5, 0.6):  # at 10 and 20
-        telling.validation(accuracy=accuracy)
-    (found,) = telling.validation(seed(alpha=0.5, since=15), accuracy=0.7)
-    assert found.accuracy_delta == pytest.approx(0.2)
-
-
 def test_how_a_life_ended_is_told_with_what_its_end_was_told_with() -> None:
     telling = Telling()
-    telling.validation(seed(), accuracy=0.5)
-    told = telling.sentences(seed(stage=Stage.CULLED, improvement=-0.003), accuracy=0.9)
+    telling.validation(seed())
+    told = telling.sentences(seed(stage=Stage.CULLED, improvement=-0.003, accuracy_delta=0.4))
     assert told == ["seed-3 (attention) culled, -0.3 points"]
-
-
-def test_without_a_validation_before_it_blended_no_points_are_known() -> None:
-    telling = Telling()
-    telling.validation(seed(alpha=0.5, since=5), accuracy=0.5)
-    assert telling.sentences(seed(alpha=0.6, since=5), accuracy=0.6) == ["seed-3 (attention) blended to 0.6"]
-    resumed = Telling()  # in a process that did not see it begin
-    resumed.validation(accuracy=0.5)
-    assert resumed.sentences(seed(alpha=0.6, since=5), accuracy=0.6) == ["seed-3 (attention) blended to 0.6"]
-
-
-def test_an_accuracy_that_is_none_counts_for_nothing() -> None:
-    telling, nan = Telling(), float("nan")
-    telling.validation(accuracy=0.5)
-    telling.validation(accuracy=nan)
-    assert telling.sentences(seed(alpha=0.6, since=25), accuracy=nan) == ["seed-3 (attention) blended to 0.6"]
-    assert telling.ledger.accuracy_delta(seed(alpha=0.6, since=25), 0.6) == pytest.approx(0.1)
-
-
-def test_before_it_blends_nothing_is_the_seed_s() -> None:
-    telling = Telling()
-    telling.validation(accuracy=0.5)
-    assert telling.ledger.accuracy_delta(seed(stage=Stage.TRAINING, since=15), 0.6) is None
-    assert telling.ledger.accuracy_delta(seed(stage=Stage.BLENDING, since=15), 0.6) == pytest.approx(0.1)
 
 
 def test_a_gradient_ratio_is_only_told_of_a_seed_that_grows() -> None:
@@ -187,3 +139,10 @@ def test_a_number_that_would_be_long_is_told_in_powers_of_ten() -> None:
 def test_text_is_cut_where_it_is_long() -> None:
     assert short("a|b\nc", 10) == "a/b c"
     assert short("abcdefghijk", 10) == "abcdefg..."
+
+
+def test_seeds_that_have_ended_are_not_remembered() -> None:
+    telling = Telling()
+    for number in range(50):
+        telling.validation(seed(1), seed(number + 2, stage=Stage.CULLED))
+    assert len(telling.reporter._reported) == 2

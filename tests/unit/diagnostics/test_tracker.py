@@ -12,6 +12,7 @@ from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.measurements import GradientHealth
 from nissa.profiles import TelemetryConfig
+from nissa.semconv.cardinality import CardinalityLimiter
 
 INF, NAN = float("inf"), float("nan")
 
@@ -222,8 +223,21 @@ def test_a_confusion_of_more_classes_than_are_kept_is_left_out_whole() -> None:
     assert found.per_class_accuracy == {"a": 0.5}
 
 
+def test_the_first_classes_are_kept_and_the_rest_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    diagnostics = tracker("research", per_class__max_classes=2)
+    for names in ("ab", "cba"):
+        found = diagnostics.diagnose(seen(per_class_accuracy=dict.fromkeys(names, 0.5))).snapshot
+        assert sorted(found.per_class_accuracy) == ["a", "b"]
+    (record,) = caplog.records
+    assert "raise per_class.max_classes" in record.getMessage()
+
+
 def test_the_variance_of_what_no_float_holds_is_infinite() -> None:
-    found = of_classes(seen(per_class_accuracy={"a": 1e308, "b": -1e308}), TelemetryConfig.diagnostic().per_class)
+    found = of_classes(
+        seen(per_class_accuracy={"a": 1e308, "b": -1e308}),
+        TelemetryConfig.diagnostic().per_class,
+        CardinalityLimiter(9, "classes", "x"),
+    )
     assert found["class_variance"] == INF
 
 

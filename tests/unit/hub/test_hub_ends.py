@@ -103,20 +103,20 @@ def test_each_event_that_races_with_the_end_is_either_delivered_or_counted() -> 
 def test_what_is_on_its_way_when_the_hub_closes_is_counted(
     hub: NissaHub, memory: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = hub._order
+    lock = hub.order
 
     class ClosingLock:
         """Closes the hub for the one who is about to enter."""
 
         def __enter__(self) -> None:
-            monkeypatch.setattr(hub, "_order", lock)
+            monkeypatch.setattr(hub, "order", lock)
             hub.close()
             lock.acquire()
 
         def __exit__(self, *error: object) -> None:
             lock.release()
 
-    monkeypatch.setattr(hub, "_order", ClosingLock())
+    monkeypatch.setattr(hub, "order", ClosingLock())
     hub.emit(TelemetryEvent(LIFECYCLE))
 
     assert hub.rejections == {"closed": 1}

@@ -59,11 +59,8 @@ class Told:
 
     def transitions(self) -> list[Transition]:
         """Return every transition that backends saw."""
-        return [
-            (event.data["from"], event.data["to"])
-            for event in self.seen
-            if event.event_type == EventType.SEED_STAGE_CHANGED and event.refused is None
-        ]
+        transitions = [event.transition for event in self.seen if event.transition is not None]
+        return [(before.label, after.label) for before, after in transitions]
 
     def kinds(self) -> list[str]:
         """Return the types of all events that backends saw."""

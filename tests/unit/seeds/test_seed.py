@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nissa import EventType, GateResult, Seed, Severity, Stage, TelemetryEvent, UnknownNameError
-from nissa.seeds.lifecycle import restore
+from nissa.seeds.checkpoint import restore
 from nissa.testing import FakeClock
 from tests.unit.seeds.conftest import Told
 

@@ -1,5 +1,6 @@
 """The OpenTelemetry backend: what passes the hub becomes spans, metrics and Events."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs, trace
@@ -13,8 +14,9 @@ from nissa.backends.otel.recorder import MetricRecorder
 from nissa.backends.otel.seed_spans import SeedSpans, gate_attributes
 from nissa.backends.otel.spans import SpanFactory
 from nissa.backends.otel.store import MetricStore
-from nissa.events import EventType, TelemetryEvent
+from nissa.events import EventType, Stage, TelemetryEvent
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.seeds.stages import END_OF
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
@@ -81,8 +83,16 @@ class OpenTelemetryBackend:
         factory = SpanFactory(_tracer(providers, version), announce=config.spans.started)
         self._log = EventLog(_event_logger(providers, version))
         self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
-        self._seeds = SeedSpans(factory, self._log, self.store, common, self._epochs.open)
         self._recorder = MetricRecorder(self.store, config, dropped=self._epochs.dropped)
+        self._seeds = SeedSpans(
+            factory,
+            self._log,
+            self.store,
+            common,
+            self._epochs.open,
+            environments=self._recorder.environments,
+            most_seeds=config.limits.max_seeds,
+        )
         self._common = common
         self._producer = MetricProducer(
             self.store,
@@ -108,6 +118,8 @@ class OpenTelemetryBackend:
             noted = self._seeds.emit(event)
         elif event.event_type in self._handlers:
             self._handlers[event.event_type](event)
+        if event.event_type in END_OF.values() and event.transition is not None:
+            self._note(_change_of(event, event.transition))
         if not noted:
             self._note(event)
 
@@ -168,6 +180,13 @@ class OpenTelemetryBackend:
             severity=event.severity,
             body=event.message or event.refused,
         )
+
+
+def _change_of(event: TelemetryEvent, transition: tuple[Stage, Stage]) -> TelemetryEvent:
+    """Return the change of stage that the end of a life is, since a search for changes is to find all of them."""
+    before, after = transition
+    data = {"from": before.label, "to": after.label}
+    return replace(event, event_type=EventType.SEED_STAGE_CHANGED, data=data, message="")
 
 
 _TOLD: Final = frozenset({"from", "to", "trace_id", "span_id", "blueprint_id", "flag"})

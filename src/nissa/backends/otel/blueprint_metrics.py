@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from nissa.backends.otel.labels import OTHER, Labels
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
+from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     from nissa.backends.otel.store import MetricStore
@@ -38,14 +38,14 @@ class BlueprintMetrics:
         self._store = store
         self._told = told
         self._now = now
-        self._labels = Labels(most)
+        self._labels = CardinalityLimiter(most, "blueprints", "limits.max_blueprints")
 
     def refresh(self) -> None:
         """Bring the store up to date."""
         at = self._now()
         for name, told in self._told().items():
-            label = self._labels.of(name)
-            for key, spec in _GAUGES.items():
+            label = self._labels.own(name)
+            for key, spec in _GAUGES.items() if label is not None else ():
                 value = told[key]
-                if value is not None and label != OTHER:
+                if value is not None:
                     self._store.gauge(spec, {attr.BLUEPRINT_ID: label}, at, value)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nissa.hub.measurements import GradientsMeasured
     from nissa.kernels.moments import Moments
     from nissa.profiles import GradientConfig
+    from nissa.semconv.cardinality import CardinalityLimiter
 
 _Model = tuple[str | None, str | None]
 """Environment and model name."""
@@ -55,9 +56,11 @@ class GradientRecorder:
     Args:
         store: Where metrics are kept.
         config: Which statistics are exported.
+        slots: Which slots have streams of their own.
     """
 
-    def __init__(self, store: "MetricStore", config: "GradientConfig") -> None:
+    def __init__(self, store: "MetricStore", config: "GradientConfig", *, slots: "CardinalityLimiter") -> None:
+        self._slots = slots
         self._store = store
         self._config = config
         self._known: dict[_Model, _Parameters] = {}
@@ -81,6 +84,8 @@ class GradientRecorder:
         self._store.gauge(metric.GRADIENT_HEALTH, base, at, sample.health.score)
         self._store.gauge(metric.READBACK_LAG, base, at, sample.lag)
         for slot, ratio in sample.seed_ratios.items():
+            if self._slots.own(slot) is None:
+                continue
             self._store.gauge(metric.SEED_GRADIENT_RATIO, env | {attr.SEED_SLOT: slot}, at, ratio)
         self._count(known, sample, start)
         self._add_magnitudes(known, sample, start, epoch)

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nissa.backends.otel.labels import Labels
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
+from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     from nissa.backends.otel.store import MetricStore
     from nissa.hub.hub import NissaHub
+    from nissa.profiles.sections import LimitsConfig
 
 _Key = tuple[str, str, str]
 
@@ -23,7 +24,7 @@ class HubMetrics:
         hub: May have served earlier runs; what it counted then is not counted again.
         dropped: Returns how many sampled steps gave way in the readback.
         now: Wall clock, nanoseconds since the Unix epoch.
-        most_types: Types of event that get a stream of their own.
+        limits: How many types of event and backends get streams of their own.
     """
 
     def __init__(
@@ -33,25 +34,29 @@ class HubMetrics:
         *,
         dropped: Callable[[], int],
         now: Callable[[], int],
-        most_types: int,
+        limits: "LimitsConfig",
     ) -> None:
         self._store = store
         self._hub = hub
         self._dropped = dropped
         self._now = now
-        self._types = Labels(most_types)
+        self._types = CardinalityLimiter(limits.max_event_types, "types of event", "limits.max_event_types")
+        self._backends = CardinalityLimiter(limits.max_backends, "backends", "limits.max_backends")
         self._before = self._counts()
 
     def refresh(self) -> None:
         """Bring the store up to date."""
         totals: Counter[_Key] = Counter()
         for (backend, kind, outcome), count in (self._counts() - self._before).items():
-            totals[backend, self._types.of(kind), outcome] += count
+            label = self._backends.label(backend) if backend else ""
+            totals[label, self._types.label(kind), outcome] += count
         for (backend, kind, outcome), count in totals.items():
             name = {attr.BACKEND_NAME: backend} if backend else {}
             labels = {**name, attr.EVENT_TYPE: kind, attr.EVENT_OUTCOME: outcome}
             self._store.set_total(metric.HUB_EVENTS, labels, count)
         for backend, size in self._hub.queue_sizes().items():
+            if self._backends.own(backend) is None:
+                continue
             self._store.gauge(metric.HUB_QUEUE_SIZE, {attr.BACKEND_NAME: backend}, self._now(), size)
         self._store.set_total(metric.READBACK_DROPPED, {}, self._dropped())
 

@@ -8,6 +8,7 @@ from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 from nissa.backends.otel.labels import check_name
 from nissa.backends.otel.spans import present, remote
 from nissa.events import EventType, SeedSnapshot, SpanIds, Stage, TelemetryEvent
+from nissa.seeds.stages import FINAL
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.semconv import spans as names
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
     from nissa.backends.otel.logs import EventLog
     from nissa.backends.otel.spans import SpanFactory
     from nissa.backends.otel.store import MetricStore
+    from nissa.semconv.cardinality import CardinalityLimiter
 
-_FINAL: Final = (Stage.FOSSILIZED, Stage.CULLED)
 _INTERRUPTED: Final = "interrupted"
 _EVENTS: Final = frozenset({EventType.SEED_GATE_EVALUATED, EventType.ISOLATION_VIOLATION})
+
+
+_Key = tuple[str | None, str]
+"""Environment and id of a seed, of which at most one life is open."""
 
 
 @dataclass(slots=True)
@@ -30,8 +35,7 @@ class _Life:
     """The open spans of one seed."""
 
     root: Span
-    stage: Span | None
-    seed: SeedSnapshot
+    stage: Span | None = None
 
 
 class SeedSpans:
@@ -43,6 +47,8 @@ class SeedSpans:
         store: Counts seeds that the sampler dropped.
         common: Attributes of every span.
         epoch_of: Returns an environment's open epoch, None where it has none.
+        environments: Which environments are counted apart.
+        most_seeds: Seeds that ended of which it is remembered that the sampler dropped them.
     """
 
     def __init__(
@@ -52,15 +58,20 @@ class SeedSpans:
         store: "MetricStore",
         common: dict[str, Any],
         epoch_of: "Callable[[str | None], Begun | None]",
+        *,
+        environments: "CardinalityLimiter",
+        most_seeds: int,
     ) -> None:
         self._factory = factory
         self._log = log
         self._store = store
         self._common = common
         self._epoch_of = epoch_of
-        self._lives: dict[SpanIds, _Life] = {}
-        self._cooling: dict[SpanIds, tuple[Span, SeedSnapshot]] = {}
-        self._dropped: set[SpanIds] = set()
+        self._environments = environments
+        self._most_seeds = most_seeds
+        self._lives: dict[_Key, _Life] = {}
+        self._cooling: dict[_Key, Span] = {}
+        self._dropped: dict[SpanIds, None] = {}
         self._handlers: dict[str, Callable[[TelemetryEvent, SeedSnapshot], None]] = {
             EventType.SEED_GERMINATED: self._begin,
             EventType.CHECKPOINT_LOADED: self._begin,
@@ -84,72 +95,79 @@ class SeedSpans:
 
     def interrupt(self, at: int, reason: str | None) -> None:
         """End every life that is still open, and every stage after one."""
-        for span, _ in self._cooling.values():
+        for span in self._cooling.values():
             span.end(at)
         self._cooling.clear()
-        for life in list(self._lives.values()):
-            self._conclude(life, at, reason)
+        for key in list(self._lives):
+            self._interrupt(key, at, reason or "the run ended before the seed's fate was decided")
 
     def context_of(self, event: TelemetryEvent) -> SpanContext | None:
         """Return the span that an event about a seed belongs to."""
-        life = self._lives.get(event.seed.ids) if event.seed else None
-        if life is None:
-            return self._root(event.seed.ids) if event.seed else None
-        return (life.stage or life.root).get_span_context()
+        if event.seed is None:
+            return None
+        life = self._lives.get(_key(event.seed))
+        return self._root(event.seed.ids) if life is None else (life.stage or life.root).get_span_context()
 
-    def _conclude(self, life: _Life, at: int, reason: str | None) -> None:
-        """End a life whose end nobody told."""
-        if life.seed.stage in _FINAL:  # the producer never sent the end that its stage change announced
-            self._close(life, life.seed, life.seed.stage_since, life.seed.stage.label)
-            return
-        life.root.set_status(Status(StatusCode.ERROR, reason or "the run ended before the seed's fate was decided"))
-        self._close(life, life.seed, at, _INTERRUPTED)
-
-    def _conclude_earlier(self, seed: SeedSnapshot, at: int) -> None:
-        """End what earlier lives of the same name have left open."""
-        for ids, (span, earlier) in list(self._cooling.items()):
-            if (earlier.env_id, earlier.seed_id) == (seed.env_id, seed.seed_id):
-                span.end(at)
-                del self._cooling[ids]
-        for life in list(self._lives.values()):
-            if (life.seed.env_id, life.seed.seed_id) == (seed.env_id, seed.seed_id):
-                self._conclude(life, at, "another life of the same seed began")
+    def _interrupt(self, key: _Key, at: int, reason: str) -> None:
+        """End a life whose end was never reported."""
+        life = self._lives.pop(key)
+        life.root.set_status(Status(StatusCode.ERROR, reason))
+        if life.stage is not None:
+            life.stage.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
+            life.stage.end(at)
+        life.root.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
+        life.root.end(at)
 
     def _begin(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        self._conclude_earlier(seed, event.time_unix_nano)
+        key, at = _key(seed), event.time_unix_nano
+        self._stop_cooling(key, at)
+        if key in self._lives:
+            self._interrupt(key, at, "another life of the same seed began")
         attributes = {**self._seed(seed), attr.SEED_ADOPTED: event.data.get("adopted")}
         resumed = seed.attempt > 0
         first = remote(SpanIds(seed.ids.trace_id, seed.first_root)) if resumed else None
-        at = event.time_unix_nano
         root = self._factory.start(names.SEED, at, attributes, ids=seed.ids, parent=first, links=self._links(seed))
         if not root.is_recording():
-            self._store.add(metric.SEED_UNSAMPLED, {} if seed.env_id is None else {attr.ENV_ID: seed.env_id})
-            self._dropped.add(seed.ids)
+            env = {} if seed.env_id is None else {attr.ENV_ID: self._environments.label(seed.env_id)}
+            self._store.add(metric.SEED_UNSAMPLED, env)
         self._factory.announce(root, names.SEED, at, attributes)
-        life = _Life(root, None, seed)
-        self._lives[seed.ids] = life
+        life = self._lives[key] = _Life(root)
+        self._update(life, seed)
         self._enter(life, event, seed)
 
     def _change(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        life = self._lives.get(seed.ids)
-        if life is not None and life.seed.stage in _FINAL:
-            self._conclude(life, event.time_unix_nano, None)  # the slot cools down already
-            life = None
+        life = self._lives.get(_key(seed))
         if life is None:
             self._cooldown(event, seed)
             return
-        life.seed = seed
+        self._leave(life, event, seed)
+        self._enter(life, event, seed)
+
+    def _leave(self, life: _Life, event: TelemetryEvent, seed: SeedSnapshot) -> None:
+        """End the span of the stage that a seed was in."""
+        self._update(life, seed)
         if life.stage is not None:
             life.stage.set_attributes(present({attr.SEED_ALPHA: seed.alpha}))
             life.stage.end(event.time_unix_nano)
             life.stage = None
-        self._enter(life, event, seed)
+
+    @staticmethod
+    def _update(life: _Life, seed: SeedSnapshot) -> None:
+        """Bring the root span up to date, so that it is complete whenever it ends."""
+        last = {
+            attr.SEED_STAGE: seed.stage.label,
+            attr.SEED_IMPROVEMENT: seed.improvement,
+            attr.SEED_EPOCHS: seed.epochs_total,
+            attr.SEED_ALPHA: seed.alpha,
+            attr.SEED_ISOLATION_VIOLATIONS: seed.isolation_violations or None,
+        }
+        life.root.set_attributes(present(last))
 
     def _enter(self, life: _Life, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         name, at = names.SEED_STAGE_PREFIX + seed.stage.label, event.time_unix_nano
         attributes = self._moment(event, seed)
         span = self._factory.start(name, at, attributes, parent=life.root.get_span_context(), links=self._links(seed))
-        if seed.stage in _FINAL:
+        if seed.stage in FINAL:
             span.end(at)
             return
         self._factory.announce(span, name, at, attributes)
@@ -157,9 +175,7 @@ class SeedSpans:
 
     def _cooldown(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         """Show the stages that a slot goes through after a cull; the seed's life has ended, its trace goes on."""
-        previous = self._cooling.pop(seed.ids, None)
-        if previous is not None:
-            previous[0].end(event.time_unix_nano)
+        self._stop_cooling(_key(seed), event.time_unix_nano)
         name = names.SEED_STAGE_PREFIX + seed.stage.label
         at, attributes = event.time_unix_nano, self._moment(event, seed)
         span = self._factory.start(name, at, attributes, parent=self._root(seed.ids))
@@ -167,7 +183,12 @@ class SeedSpans:
             span.end(at)
             return
         self._factory.announce(span, name, at, attributes)
-        self._cooling[seed.ids] = (span, seed)
+        self._cooling[_key(seed)] = span
+
+    def _stop_cooling(self, key: _Key, at: int) -> None:
+        span = self._cooling.pop(key, None)
+        if span is not None:
+            span.end(at)
 
     def _root(self, ids: SpanIds) -> SpanContext:
         """Return the context of a root span that has ended, or that another process wrote."""
@@ -190,7 +211,7 @@ class SeedSpans:
         self._note(names.EVENT_REFUSED, event, seed, wanted)
 
     def _note(self, name: str, event: TelemetryEvent, seed: SeedSnapshot, attributes: dict[str, Any]) -> None:
-        life = self._lives.get(seed.ids)
+        life = self._lives.get(_key(seed))
         span = (life.stage or life.root) if life else None
         if span is not None:
             span.add_event(name, present(attributes), event.time_unix_nano)
@@ -204,27 +225,18 @@ class SeedSpans:
         )
 
     def _end(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        life = self._lives.get(seed.ids)
+        life = self._lives.pop(_key(seed), None)
         if life is None:
             return
-        life.root.set_attributes(present({attr.SEED_CULL_REASON: event.data.get("reason")}))
-        self._close(life, seed, event.time_unix_nano, seed.stage.label)
-
-    def _close(self, life: _Life, seed: SeedSnapshot, at: int, outcome: str) -> None:
-        last = {
-            attr.SEED_OUTCOME: outcome,
-            attr.SEED_STAGE: seed.stage.label,
-            attr.SEED_IMPROVEMENT: seed.improvement,
-            attr.SEED_EPOCHS: seed.epochs_total,
-            attr.SEED_ALPHA: seed.alpha,
-            attr.SEED_ISOLATION_VIOLATIONS: seed.isolation_violations or None,
-        }
-        if life.stage is not None:
-            life.stage.set_attributes(present({attr.SEED_OUTCOME: outcome, attr.SEED_ALPHA: seed.alpha}))
-            life.stage.end(at)
-        life.root.set_attributes(present(last))
-        life.root.end(at)
-        self._lives.pop(seed.ids, None)
+        self._leave(life, event, seed)
+        self._enter(life, event, seed)
+        outcome = {attr.SEED_OUTCOME: seed.stage.label, attr.SEED_CULL_REASON: event.data.get("reason")}
+        life.root.set_attributes(present(outcome))
+        life.root.end(event.time_unix_nano)
+        if not life.root.get_span_context().trace_flags.sampled:
+            self._dropped[seed.ids] = None  # what comes after its end must not lead to it
+            if len(self._dropped) > self._most_seeds:
+                del self._dropped[next(iter(self._dropped))]
 
     def _links(self, seed: SeedSnapshot) -> list[SpanContext]:
         epoch = self._epoch_of(seed.env_id)
@@ -247,6 +259,10 @@ class SeedSpans:
             attr.SEED_ATTEMPT: seed.attempt,
             attr.SEED_ALPHA: seed.alpha,
         }
+
+
+def _key(seed: SeedSnapshot) -> _Key:
+    return seed.env_id, seed.seed_id
 
 
 def gate_attributes(event: TelemetryEvent) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from nissa.hub.measurements import GradientHealth, GradientsMeasured
 from nissa.kernels.moments import BucketRange, Layout, Moments, Thresholds, decode
 from nissa.kernels.reference import measure
 from nissa.profiles import TelemetryConfig
+from nissa.seeds.stages import END_OF
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -141,17 +142,21 @@ class Life:
         return self.event(EventType.SEED_GERMINATED, at, data)
 
     def advance(self, stage: Stage, at: int, **changes: Any) -> TelemetryEvent:
-        before = self.seed.stage
+        before = self.seed
         since = START + at * SECOND
-        self.seed = replace(self.seed, stage=stage, previous=before, stage_since=since, **changes)
-        return self.event(EventType.SEED_STAGE_CHANGED, at, {"from": before.label, "to": stage.label})
+        self.seed = replace(before, stage=stage, previous=before.stage, stage_since=since, **changes)
+        data = {"from": before.stage.label, "to": stage.label}
+        return self.event(EventType.SEED_STAGE_CHANGED, at, data, before=before)
 
-    def fossilize(self, at: int, **changes: Any) -> list[TelemetryEvent]:
-        return [self.advance(Stage.FOSSILIZED, at, **changes), self.event(EventType.SEED_FOSSILIZED, at)]
+    def end(self, stage: Stage, at: int, data: dict[str, Any] | None = None, **changes: Any) -> TelemetryEvent:
+        change = self.advance(stage, at, **changes)
+        return replace(change, event_type=END_OF[stage], data=data or {})
 
-    def cull(self, at: int, reason: str | None = None, **changes: Any) -> list[TelemetryEvent]:
-        data = {"reason": reason} if reason else {}
-        return [self.advance(Stage.CULLED, at, **changes), self.event(EventType.SEED_CULLED, at, data)]
+    def fossilize(self, at: int, **changes: Any) -> TelemetryEvent:
+        return self.end(Stage.FOSSILIZED, at, **changes)
+
+    def cull(self, at: int, reason: str | None = None, **changes: Any) -> TelemetryEvent:
+        return self.end(Stage.CULLED, at, {"reason": reason} if reason else {}, **changes)
 
     def gate(self, at: int, *, passed: bool, failed: Sequence[str] = (), **data: Any) -> TelemetryEvent:
         told = {"gate": "G2", "passed": passed, "checks_failed": list(failed), **data}

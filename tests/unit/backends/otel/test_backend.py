@@ -128,7 +128,7 @@ def test_it_works_where_nothing_can_be_exported(
         providers(), TelemetryConfig.standard(), run_id="r", start=0, containment=Containment(), version="1"
     )
     assert backend.refused
-    for event in (epoch_event(EventType.EPOCH_STARTED, 0, SpanIds(1, 2)), life.germinate(1), *life.cull(2)):
+    for event in (epoch_event(EventType.EPOCH_STARTED, 0, SpanIds(1, 2)), life.germinate(1), life.cull(2)):
         backend.emit(event)
     assert backend.flush(1.0)
     backend.close(1.0)

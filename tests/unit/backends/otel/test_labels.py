@@ -1,10 +1,10 @@
-"""Attribute values, kept few."""
+"""Names of gate checks, without values."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.backends.otel.labels import Labels, check_name
+from nissa.backends.otel.labels import check_name
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,3 @@ def test_a_check_s_name_has_no_value(check: str, name: str) -> None:
 def test_however_a_value_is_written_the_name_is_the_same(name: str, value: float) -> None:
     for written in (f"{value:.2f}", f"{value:.2f}%", f"{value:.3e}", f"{value:g}", repr(value), f"{int(value)}"):
         assert check_name(f"{name}_{written}") == name
-
-
-def test_the_first_values_get_labels_of_their_own_and_keep_them() -> None:
-    labels = Labels(2)
-    assert [labels.of(each) for each in ("a", "b", "c", "a", "b", "d")] == ["a", "b", "other", "a", "b", "other"]
-
-
-def test_nothing_is_unknown_and_takes_no_place() -> None:
-    labels = Labels(1)
-    assert [labels.of(each) for each in (None, "", "a", None)] == ["unknown", "unknown", "a", "unknown"]
-
-
-def test_labels_are_text() -> None:
-    assert Labels(2).of(7) == "7"

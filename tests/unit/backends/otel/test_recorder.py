@@ -196,22 +196,17 @@ def lifespans(kit: "Kit") -> list[tuple[str, int, float]]:
     return sorted((point.attributes[attr.SEED_OUTCOME], point.count, point.sum) for point in points)
 
 
-def test_each_life_has_one_length_however_its_end_was_told(kit: "Kit", make_life: Callable[..., "Life"]) -> None:
+def test_each_life_has_one_length(kit: "Kit", make_life: Callable[..., "Life"]) -> None:
     lives = []
-    for number in range(4):
+    for number in range(3):
         life = make_life(f"s{number}")
         life.seed = replace(life.seed, ids=SpanIds(number + 1, 1))
         kit.emit(life.germinate(0))
         lives.append(life)
-    kit.emit(lives[0].cull(1, epochs_total=4), lives[0].event(EventType.SEED_CULLED, 2))  # told twice
-    kit.emit(lives[1].advance(Stage.CULLED, 1, epochs_total=6), lives[1].advance(Stage.EMBARGOED, 2))
-    kit.emit(lives[2].advance(Stage.FOSSILIZED, 1, epochs_total=5))  # its end is never told
-    kit.emit(lives[3].advance(Stage.CULLED, 1, epochs_total=0))
-    lives[3].seed = replace(lives[3].seed, epochs_total=8)  # the end knows better
-    kit.emit(lives[3].event(EventType.SEED_CULLED, 1))
-    assert lifespans(kit) == [("culled", 3, 18.0)]
-    kit.emit(TelemetryEvent(EventType.TRAINING_ENDED))
-    assert lifespans(kit) == [("culled", 3, 18.0), ("fossilized", 1, 5.0)]
+    kit.emit(lives[0].cull(1, epochs_total=4))
+    kit.emit(lives[1].cull(1, epochs_total=6), lives[1].advance(Stage.EMBARGOED, 2))
+    kit.emit(lives[2].fossilize(1, epochs_total=5), TelemetryEvent(EventType.TRAINING_ENDED))
+    assert lifespans(kit) == [("culled", 2, 10.0), ("fossilized", 1, 5.0)]
 
 
 def test_a_life_that_goes_on_has_no_length(kit: "Kit", life: "Life") -> None:
@@ -223,10 +218,9 @@ def test_blueprints_are_bounded(life: "Life") -> None:
     store = MetricStore(START, GaugeLog(100))
     recorder = MetricRecorder(store, TelemetryConfig.from_profile("standard", {"limits": {"max_blueprints": 3}}))
     for number in range(10):
-        life.seed = replace(life.seed, blueprint_id=f"b{number}", ids=SpanIds(number + 1, 1))
+        life.seed = replace(life.seed, blueprint_id=f"b{number}", ids=SpanIds(number + 1, 1), stage=Stage.GERMINATED)
         recorder.event(life.refuse(0))
-        for event in life.cull(1):
-            recorder.event(event)
+        recorder.event(life.cull(1))
         recorder.event(life.gate(2, passed=False, failed=["x"]))
     for streams in (
         store.sums[metric.SEED_TRANSITIONS],
@@ -293,6 +287,69 @@ def test_alpha_is_shown_by_slot(kit: "Kit", life: "Life") -> None:
     assert [(point.value, dict(point.attributes)) for point in kit.points("nissa.seed.alpha")] == [
         (0.25, {attr.SEED_SLOT: "r0c1"})
     ] * 2
+
+
+def slots_of(kit: "Kit", name: str) -> set[str]:
+    return {point.attributes[attr.SEED_SLOT] for point in kit.points(name)}
+
+
+def test_slots_have_gauges_up_to_the_bound_and_the_rest_is_logged(
+    make_kit: Callable[..., "Kit"],
+    make_life: Callable[..., "Life"],
+    make_measured: Measured,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kit = make_kit(settings={"limits": {"max_slots": 2}})
+    for number in range(10):
+        life = make_life(f"s{number}")
+        life.seed = replace(life.seed, slot_id=f"slot{number}", alpha=0.5)
+        kit.emit(life.germinate(0))
+    kit.backend.record(make_measured(["w"], [0.5], seed_ratios={f"slot{number}": 0.1 for number in range(10)}))
+    assert slots_of(kit, "nissa.seed.alpha") == {"slot0", "slot1"}
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["More than 2 slots"]
+    kit.backend.record(make_measured(["w"], [0.5], at=1, seed_ratios={f"slot{number}": 0.1 for number in range(10)}))
+    assert slots_of(kit, "nissa.seed.gradient_ratio") == {"slot0", "slot1"}
+
+
+def test_environments_have_streams_up_to_the_bound_and_the_rest_is_counted_together(
+    make_kit: Callable[..., "Kit"], make_life: Callable[..., "Life"], make_measured: Measured
+) -> None:
+    kit = make_kit(settings={"limits": {"max_environments": 2}})
+    for number in range(10):
+        env = str(number)
+        kit.emit(make_life(env_id=env).germinate(0))
+        kit.backend.record(step(env_id=env))
+        kit.backend.record(validation(env_id=env))
+        kit.backend.record(make_measured(["w"], [0.5], env_id=env))
+    seen: dict[str, set[str]] = {}
+    for name, exported in kit.metrics().items():
+        seen[name] = {point.attributes[attr.ENV_ID] for point in exported.data.data_points}
+    counted = {name for name, envs in seen.items() if envs == {"0", "1", "other"}}
+    assert counted == {"nissa.seed.count", "nissa.step.duration"}
+    assert all(envs == {"0", "1"} for name, envs in seen.items() if name not in counted)
+
+
+def test_classes_have_streams_up_to_the_bound(make_kit: Callable[..., "Kit"]) -> None:
+    kit = make_kit(settings={"per_class": {"max_classes": 2}})
+    for number in range(4):
+        kit.backend.record(replace(validation(), per_class_accuracy={f"c{number}": 0.5}))
+    assert {point.attributes[attr.CLASS_NAME] for point in kit.points("nissa.class.accuracy")} == {"c0", "c1"}
+
+
+def test_the_gauges_of_a_slot_end_with_its_seed(
+    make_produced: Any, pull_reader: Any, life: "Life", make_measured: Measured
+) -> None:
+    produced = make_produced(pull_reader)
+    recorder = MetricRecorder(produced.store, TelemetryConfig.from_profile("standard"))
+    recorder.event(life.germinate(0))
+    recorder.event(life.advance(Stage.TRAINING, 1, alpha=0.5))
+    recorder.gradients(make_measured(["w"], [0.5], seed_ratios={"r0c1": 0.1}))
+    names = {"nissa.seed.alpha", "nissa.seed.gradient_ratio"}
+    assert names <= set(produced.collect())
+    recorder.event(life.cull(2))
+    assert not names & set(produced.collect())
+    recorder.event(life.advance(Stage.EMBARGOED, 3))
+    assert not names & set(produced.collect())
 
 
 def test_no_exemplar_leads_to_an_epoch_that_the_sampler_dropped(

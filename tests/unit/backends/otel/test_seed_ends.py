@@ -49,12 +49,15 @@ def test_a_life_that_was_decided_is_not_interrupted(kit: "Kit", life: "Life") ->
     assert root.status.status_code is StatusCode.UNSET
 
 
-def test_a_cull_told_by_a_stage_change_alone_is_a_cull(kit: "Kit", life: "Life") -> None:
-    kit.emit(life.germinate(0), life.advance(Stage.CULLED, 3), end(9))
-    root = kit.span("seed")
-    assert (root.attributes or {})[attr.SEED_OUTCOME] == "culled"
-    assert root.end_time == at(3)
-    assert root.status.status_code is StatusCode.UNSET
+def test_an_end_is_found_among_the_changes_of_stage_too(kit: "Kit", life: "Life") -> None:
+    kit.emit(life.germinate(0), life.cull(3, "slow"))
+    (change,) = (each.log_record for each in kit.logs("nissa.seed.stage"))
+    (culled,) = (each.log_record for each in kit.logs("nissa.event.seed_culled"))
+    expected = {attr.SEED_FROM: "germinated", attr.SEED_TO: "culled", attr.EVENT_TYPE: "SEED_STAGE_CHANGED"}
+    assert expected.items() <= dict(change.attributes or {}).items()
+    assert (culled.attributes or {})["nissa.event.reason"] == "slow"
+    assert change.timestamp == culled.timestamp == at(3)
+    assert (change.trace_id, change.span_id) == (culled.trace_id, culled.span_id)
 
 
 def test_the_slot_s_cooldown_shows_how_long_each_stage_took(kit: "Kit", life: "Life") -> None:
@@ -75,14 +78,6 @@ def test_the_slot_s_cooldown_shows_how_long_each_stage_took(kit: "Kit", life: "L
         assert (parent.trace_id, parent.span_id) == (life.seed.ids.trace_id, life.seed.ids.span_id)
 
 
-def test_a_cooldown_after_a_cull_that_only_a_stage_change_told(kit: "Kit", life: "Life") -> None:
-    kit.emit(life.germinate(0), life.advance(Stage.CULLED, 3), life.advance(Stage.EMBARGOED, 6), end(9))
-    root = kit.span("seed")
-    assert ((root.attributes or {})[attr.SEED_OUTCOME], root.end_time) == ("culled", at(3))
-    embargoed = kit.span("seed.embargoed")
-    assert (embargoed.start_time, embargoed.end_time) == (at(6), at(9))
-
-
 def test_a_new_life_of_the_same_name_ends_what_the_earlier_one_left_open(
     kit: "Kit", make_life: Callable[..., "Life"]
 ) -> None:
@@ -92,9 +87,9 @@ def test_a_new_life_of_the_same_name_ends_what_the_earlier_one_left_open(
     assert kit.span("seed.embargoed").end_time == at(5)
     third = make_life()
     third.seed = replace(third.seed, ids=SpanIds(9, 10), first_root=10)
-    kit.emit(second.advance(Stage.CULLED, 6), third.germinate(8))
-    assert [span.end_time for span in kit.spans("seed")] == [at(1), at(6)]
-    assert (kit.spans("seed")[-1].attributes or {})[attr.SEED_OUTCOME] == "culled"
+    kit.emit(third.germinate(8))  # the end of the second was lost
+    assert [span.end_time for span in kit.spans("seed")] == [at(1), at(8)]
+    assert (kit.spans("seed")[-1].attributes or {})[attr.SEED_OUTCOME] == "interrupted"
 
 
 def test_an_end_that_is_told_twice_counts_once(kit: "Kit", life: "Life") -> None:
@@ -145,3 +140,13 @@ def test_a_ratio_decides_per_life_and_keeps_lives_whole(
     assert names == kept
     (point,) = kit.points("nissa.seed.unsampled")
     assert point.value == 4
+
+
+def test_what_is_remembered_of_dropped_seeds_is_bounded(
+    make_kit: Callable[..., "Kit"], make_life: Callable[..., "Life"]
+) -> None:
+    kit = make_kit(sampler=ALWAYS_OFF, settings={"limits": {"max_seeds": 5}})
+    for number in range(20):
+        life = make_life(f"s{number}")
+        kit.emit(life.germinate(0), life.cull(1))
+    assert len(kit.backend._seeds._dropped) == 5

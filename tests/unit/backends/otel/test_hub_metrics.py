@@ -1,0 +1,32 @@
+"""Counts of the hub as metrics."""
+
+from nissa.backends.otel.gauges import GaugeLog
+from nissa.backends.otel.hub_metrics import HubMetrics
+from nissa.backends.otel.store import MetricStore
+from nissa.events import TelemetryEvent
+from nissa.hub.hub import NissaHub
+from nissa.profiles import TelemetryConfig
+from nissa.semconv import attributes as attr
+from nissa.semconv import metrics as metric
+
+
+class Quiet:
+    """A backend that does nothing."""
+
+    def emit(self, event: TelemetryEvent) -> None:
+        """Take an event."""
+
+
+def test_backends_have_streams_up_to_the_bound_and_the_rest_is_counted_together() -> None:
+    hub, store = NissaHub(), MetricStore(0, GaugeLog(100))
+    limits = TelemetryConfig.from_profile("minimal", {"limits": {"max_backends": 2}}).limits
+    metrics = HubMetrics(store, hub, dropped=lambda: 0, now=lambda: 1, limits=limits)
+    for number in range(5):
+        hub.add_backend(Quiet(), f"b{number}")
+    hub.emit(TelemetryEvent("X"))
+    assert hub.close()
+    metrics.refresh()
+    counted = {stream.attributes[attr.BACKEND_NAME]: stream.value for stream in store.sums[metric.HUB_EVENTS].values()}
+    assert counted == {"b0": 1, "b1": 1, "other": 3}
+    shown = {row.attributes[0][attr.BACKEND_NAME] for rows in store.gauges.newest().values() for row in rows}
+    assert shown == {"b0", "b1"}
