@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nissa.analytics.blueprints import BlueprintAnalytics
+from nissa.diagnostics.blocks import SampleBlock, StepBlock
 from nissa.diagnostics.telling import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
@@ -223,9 +224,9 @@ class Session:
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
         if isinstance(measurement, GradientsMeasured):
-            self.tell(self.tracker(measurement.env_id).rules.gradients(measurement), measurement.env_id)
+            self.tell(self.tracker(measurement.env_id).rules.samples(SampleBlock.of([measurement])), measurement.env_id)
         elif isinstance(measurement, StepMeasured):
-            self.tell(self.tracker(measurement.env_id).rules.step(measurement), measurement.env_id)
+            self.tell(self.tracker(measurement.env_id).rules.steps(StepBlock.of([measurement])), measurement.env_id)
 
 
 def _measures(gradients: "GradientConfig") -> Measures:

@@ -5,7 +5,7 @@ from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.rule import Rule
 from nissa.diagnostics.rules import RULES
 from nissa.diagnostics.telling import events_of
-from tests.unit.diagnostics.readings import book, sample, step, validated
+from tests.unit.diagnostics.readings import book, judge, sample, step, validated
 
 NAN, INF = float("nan"), float("inf")
 
@@ -13,13 +13,13 @@ NAN, INF = float("nan"), float("inf")
 def test_there_is_no_flag_before_it_could_be_judged() -> None:
     rules = book()
     assert rules.flags == {}
-    rules.step(step(None))
+    judge(rules, step(None))
     assert rules.flags == {}
-    rules.step(step(1.0))
+    judge(rules, step(1.0))
     assert rules.flags
     assert not any(rules.flags.values())
     assert "nonfinite_gradients" not in rules.flags
-    rules.gradients(sample(a=1.0))
+    judge(rules, sample(a=1.0))
     assert rules.flags["nonfinite_gradients"] is False
     assert "overfitting" not in rules.flags
 
@@ -27,38 +27,38 @@ def test_there_is_no_flag_before_it_could_be_judged() -> None:
 def test_flags_stand_worst_first() -> None:
     rules = book()
     rules.epoch(validated(1.0, train_validation_gap=0.0))
-    rules.gradients(sample(a=1.0))
-    rules.step(step(1.0))
+    judge(rules, sample(a=1.0))
+    judge(rules, step(1.0))
     order = [rule.name for rule in RULES]
     assert list(rules.flags) == sorted(rules.flags, key=order.index)
 
 
 def test_a_finding_is_told_when_it_begins_and_when_it_is_over_and_stands_meanwhile() -> None:
     rules = book(recoveries=2, cooldown=0)
-    (raised,) = rules.step(step(NAN, 7))
+    (raised,) = judge(rules, step(NAN, 7))
     assert (raised.name, raised.raised, raised.step, raised.certainty) == ("nonfinite_loss", True, 7, Certainty.CERTAIN)
-    assert rules.step(step(INF, 8)) == []
+    assert judge(rules, step(INF, 8)) == []
     assert [(each.name, each.step, each.value) for each in rules.findings] == [("nonfinite_loss", 8, INF)]
     assert rules.flags["nonfinite_loss"]
-    assert rules.step(step(1.0, 9)) == []
-    (cleared,) = rules.step(step(1.0, 10))
+    assert judge(rules, step(1.0, 9)) == []
+    (cleared,) = judge(rules, step(1.0, 10))
     assert (cleared.name, cleared.raised, cleared.step) == ("nonfinite_loss", False, 10)
     assert (rules.findings, rules.flags["nonfinite_loss"]) == ((), False)
 
 
 def test_models_are_judged_apart_and_a_flag_is_up_as_long_as_one_holds_it() -> None:
     rules = book(recoveries=1, cooldown=0)
-    (first,) = rules.step(step(NAN, model="actor"))
-    (second,) = rules.step(step(NAN, model="critic"))
+    (first,) = judge(rules, step(NAN, model="actor"))
+    (second,) = judge(rules, step(NAN, model="critic"))
     assert (first.model_name, second.model_name) == ("actor", "critic")
-    (over,) = rules.step(step(1.0, model="actor"))
+    (over,) = judge(rules, step(1.0, model="actor"))
     assert (over.model_name, over.raised, rules.flags["nonfinite_loss"]) == ("actor", False, True)
     assert [each.model_name for each in rules.findings] == ["critic"]
 
 
 def test_a_model_that_is_no_longer_watched_holds_no_flag() -> None:
     rules = book()
-    rules.step(step(NAN, model="critic"))
+    judge(rules, step(NAN, model="critic"))
     rules.forget("critic")
     assert (rules.flags, rules.findings) == ({}, ())
 
@@ -73,7 +73,7 @@ def test_a_validation_has_a_flag_of_its_own() -> None:
 def test_every_rule_says_what_to_try_and_looks_at_something(rule: type[Rule]) -> None:
     assert rule.__module__ == f"nissa.diagnostics.rules.{rule.name}"
     assert rule.advice.endswith(".")
-    assert any(getattr(rule, kind) is not getattr(Rule, kind) for kind in ("step", "gradients", "epoch"))
+    assert any(getattr(rule, kind) is not getattr(Rule, kind) for kind in ("steps", "samples", "epoch"))
 
 
 def test_the_names_of_flags_differ() -> None:

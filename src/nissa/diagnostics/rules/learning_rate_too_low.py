@@ -31,11 +31,16 @@ class LearningRateTooLow(Rule):
         self._best = math.inf
         self._before = math.inf
         self._falls = 0
+        self._unknown = False
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
         loss, train = snapshot.validation_loss, snapshot.train_loss
-        if loss is None or train is None or not (math.isfinite(loss) and math.isfinite(train)):
+        if not {"validation_loss", "train_loss"}.isdisjoint(snapshot.incomplete):
+            self._unknown |= self._first is None  # what comes later is not the beginning
+            self._before, self._falls = math.inf, 0
+            return None
+        if loss is None or train is None or self._unknown or not (math.isfinite(loss) and math.isfinite(train)):
             return None
         first_train, first_loss = self._first = self._first or (train, loss)
         self._best = min(self._best, train)

@@ -6,7 +6,7 @@ import pytest
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
 from nissa.hub.measurements import GradientsMeasured
-from tests.unit.diagnostics.readings import book, sample
+from tests.unit.diagnostics.readings import book, judge, sample
 
 NAN = float("nan")
 HEALTHY: dict[str, Any] = {"a": 1.0, "b": 2.0, "c": 3.0}
@@ -14,13 +14,13 @@ WARM = 12
 
 
 def told(rules: RuleBook, samples: Iterable[GradientsMeasured], name: str) -> list[Finding]:
-    return [found for each in samples for found in rules.gradients(each) if found.name == name]
+    return [found for each in samples for found in judge(rules, each) if found.name == name]
 
 
 def warm(**layers: Any) -> RuleBook:
     rules = book()
     for number in range(WARM):
-        assert rules.gradients(sample(number, **(layers or HEALTHY))) == []
+        assert judge(rules, sample(number, **(layers or HEALTHY))) == []
     return rules
 
 
@@ -32,7 +32,7 @@ def test_healthy_gradients_raise_nothing_while_all_of_them_shrink() -> None:
     rules = book()
     for number in range(200):
         norm = 0.95**number
-        assert rules.gradients(sample(number, a=norm, b=2 * norm, c=3 * norm)) == []
+        assert judge(rules, sample(number, a=norm, b=2 * norm, c=3 * norm)) == []
     assert not any(rules.flags.values())
 
 
@@ -43,7 +43,7 @@ def test_one_element_that_is_not_finite_is_enough() -> None:
 
 def test_without_any_gradient_there_is_no_flag() -> None:
     rules = book()
-    rules.gradients(sample())
+    judge(rules, sample())
     assert rules.flags == {}
 
 
@@ -90,7 +90,7 @@ def test_many_elements_above_the_threshold_explode() -> None:
 
 def test_norms_of_which_a_part_is_unknown_are_not_judged() -> None:
     rules = book()
-    rules.gradients(sample(a={"norm": 1e9, "nonfinite": 0.1}))
+    judge(rules, sample(a={"norm": 1e9, "nonfinite": 0.1}))
     assert "exploding_gradients" not in rules.flags
 
 

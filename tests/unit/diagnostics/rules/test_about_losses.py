@@ -6,7 +6,7 @@ import pytest
 
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
-from tests.unit.diagnostics.readings import book, step
+from tests.unit.diagnostics.readings import book, judge, step
 
 NAN, INF = float("nan"), float("inf")
 
@@ -14,7 +14,7 @@ NAN, INF = float("nan"), float("inf")
 def told(losses: Iterable[float | None], name: str, rules: RuleBook | None = None) -> list[Finding]:
     rules = rules or book()
     return [
-        found for number, loss in enumerate(losses) for found in rules.step(step(loss, number)) if found.name == name
+        found for number, loss in enumerate(losses) for found in judge(rules, step(loss, number)) if found.name == name
     ]
 
 
@@ -25,7 +25,7 @@ def falling(number: int, start: float = 2.3, end: float = 0.3, noise: float = 0.
 
 def test_a_training_that_goes_well_raises_nothing() -> None:
     rules = book()
-    assert [each for number, loss in enumerate(falling(600)) for each in rules.step(step(loss, number))] == []
+    assert [each for number, loss in enumerate(falling(600)) for each in judge(rules, step(loss, number))] == []
     assert set(rules.flags.values()) == {False}
 
 
