@@ -5,7 +5,8 @@ distributed (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation
 decides what is fed to it: what was flagged is not.
 
 Numbers that were lost keep their places in the window, and nothing is usual until as many have been seen again as were
-lost: meanwhile the network may have come to where other numbers are usual.
+lost, at most a warm-up: meanwhile the network may have come to where other numbers are usual. Where half a window was lost
+at once, the median would still be one of the numbers before, so these are forgotten.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -46,7 +47,7 @@ class Baseline:
 
     @property
     def settled(self) -> bool:
-        """Whether as many numbers have been seen again as were lost."""
+        """Whether as many numbers have been seen again as were lost, or a warm-up."""
         return not self._unsettled
 
     def feed(self, value: float) -> None:
@@ -59,7 +60,7 @@ class Baseline:
 
     def lose(self, missed: int) -> None:
         """Take the places of numbers that were lost."""
-        lost = min(missed, len(self._kept))
+        lost = _places(missed, len(self._kept))
         self._kept[(self._next + np.arange(lost)) % len(self._kept)] = np.nan
         self._next += lost
         self._number = int(np.count_nonzero(~np.isnan(self._kept)))
@@ -90,7 +91,7 @@ class LayerBaseline:
 
     @property
     def settled(self) -> bool:
-        """Whether as many samples have been seen again as were lost."""
+        """Whether as many samples have been seen again as were lost, or a warm-up."""
         return not self._unsettled
 
     def median(self, names: tuple[str, ...]) -> "NDArray[np.float64]":
@@ -119,7 +120,7 @@ class LayerBaseline:
 
     def lose(self, missed: int) -> None:
         """Take the places of samples that were lost, in each layer."""
-        lost = min(missed, self._window)
+        lost = _places(missed, self._window)
         places = (self._next[:, np.newaxis] + np.arange(lost)) % self._window
         np.put_along_axis(self._kept, places, np.nan, axis=1)
         self._next += lost
@@ -137,6 +138,11 @@ class LayerBaseline:
             each[before[stay]] for each in (self._kept, self._next, self._number)
         )
         self._names, self._kept, self._next, self._number = names, kept, following, number
+
+
+def _places(missed: int, window: int) -> int:
+    """Return how many places of a window are taken by numbers that were lost: all where they are half of it."""
+    return window if 2 * missed >= window else missed
 
 
 def rows_before(before: tuple[str, ...], now: tuple[str, ...]) -> "NDArray[np.intp]":

@@ -1,10 +1,22 @@
+import pickle
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nissa import EventType, Severity
 from nissa.diagnostics.finding import Certainty, Finding
-from nissa.diagnostics.rule import Rule
+from nissa.diagnostics.observations import Observations
+from nissa.diagnostics.rule import Judgement, Latch, Rule
 from nissa.diagnostics.rules import RULES
 from nissa.diagnostics.telling import events_of
+from nissa.diagnostics.tracker import DiagnosticTracker
+from nissa.hub.critical import CriticalSections
+from nissa.hub.measurements import GradientsMeasured, StepMeasured
+from nissa.profiles import TelemetryConfig
 from tests.unit.diagnostics.readings import book, judge, sample, step, validated
 
 NAN, INF = float("nan"), float("inf")
@@ -78,6 +90,107 @@ def test_every_rule_says_what_to_try_and_looks_at_something(rule: type[Rule]) ->
 
 def test_the_names_of_flags_differ() -> None:
     assert len({rule.name for rule in RULES}) == len(RULES)
+
+
+def test_findings_of_a_block_come_by_step_and_of_one_step_worst_first() -> None:
+    losses = [2.3, 2.2, *[2.0] * 20, 90.0, *[2.0] * 3, 80.0, NAN, 2.0]
+    steps = [step(loss, number) for number, loss in enumerate(losses)]
+    alone, together = book(recoveries=2, cooldown=0), book(recoveries=2, cooldown=0)
+    expected = [found for each in steps for found in judge(alone, each)]
+    assert len({each.name for each in expected}) > 1
+    assert repr(judge(together, *steps)) == repr(expected)  # where NaN is the same as NaN
+    assert repr(together.findings) == repr(alone.findings)
+    assert together.flags == alone.flags
+
+
+def test_judgements_on_both_sides_of_what_was_lost_are_not_in_a_row() -> None:
+    small: dict[str, Any] = {"a": 1e-7, "b": 1e-3, "c": 1.0}
+    assert judge(book(), *[sample(number, missed=number % 2, **small) for number in range(9)]) == []
+    assert judge(book(), *[sample(number, missed=9 * (number == 0), **small) for number in range(3)])
+
+
+def test_its_lock_belongs_to_the_critical_sections_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    sections, inside = CriticalSections(), set()
+    config = TelemetryConfig.diagnostic()
+    tracker = DiagnosticTracker(config, sections)
+    changes = Latch.changes
+
+    def noted(self: Latch, judgement: Judgement) -> bool:
+        inside.add(sections.inside)
+        return changes(self, judgement)
+
+    monkeypatch.setattr(Latch, "changes", noted)
+    assert judge(tracker.rules, step(NAN, 3), sample(a=1.0))
+    tracker.diagnose(Observations(epoch=0, validation_loss=1.0))
+    assert inside == {True}
+    assert not sections.inside
+
+
+def test_a_watch_that_was_forgotten_begins_again() -> None:
+    rules = book()
+    judge(rules, *[step(2.3 - number / 100, number) for number in range(100)])
+    rules.forget(None)
+    assert [found.name for found in judge(rules, *[step(loss) for loss in (1.0, 40.0, 900.0, 700.0, 30.0)])] == [
+        "learning_rate_too_high"
+    ]
+
+
+LOSS = st.one_of(st.floats(0.1, 3), st.sampled_from([NAN, INF, None, 1e4, 1e9]))
+NORM = st.one_of(st.floats(0.1, 3), st.sampled_from([0.0, 1e-9, 1e4, 1e9]))
+MISSED = st.sampled_from([0, 0, 0, 0, 0, 0, 1, 5, 70])
+LAYER = st.fixed_dictionaries(
+    {"norm": NORM, "weight": st.sampled_from([1.0, 2.0]), "zeros": st.sampled_from([0.0, 0.5, 1.0])},
+    optional={"nonfinite": st.just(0.1), "exploding": st.just(0.5)},
+)
+LAYERS = st.lists(st.fixed_dictionaries({"a": LAYER, "b__bias": LAYER, "c": LAYER}, optional={"d": LAYER}), max_size=40)
+QUICK: dict[str, Any] = {
+    "warm_up": 2,
+    "window": 8,
+    "confirmations": 2,
+    "recoveries": 2,
+    "cooldown": 1,
+    "judged_after": 10,
+}
+
+
+def in_parts(entries: Sequence[StepMeasured | GradientsMeasured], cuts: set[int]) -> list[Finding]:
+    """Return what rules find in a sequence that is cut into blocks, and what stands at the end."""
+    rules, found = book(**QUICK), []
+    edges = sorted({0, len(entries), *(cut % (len(entries) + 1) for cut in cuts)})
+    for start, end in pairwise(edges):
+        found += judge(rules, *entries[start:end])
+    return [*found, *rules.findings]
+
+
+@given(st.lists(st.tuples(LOSS, MISSED), max_size=60), st.sets(st.integers(0, 60)))
+def test_how_steps_are_split_into_blocks_changes_nothing(
+    losses: list[tuple[float | None, int]], cuts: set[int]
+) -> None:
+    steps = [step(loss, number, missed=missed) for number, (loss, missed) in enumerate(losses)]
+    assert repr(in_parts(steps, cuts)) == repr(in_parts(steps, set(range(len(steps)))))
+
+
+@given(LAYERS, st.lists(MISSED, min_size=40, max_size=40), st.sets(st.integers(0, 40)))
+def test_how_samples_are_split_into_blocks_changes_nothing(
+    layers: list[dict[str, Any]], missed: list[int], cuts: set[int]
+) -> None:
+    samples = [
+        sample(number, missed=lost, idle=() if "d" in each else ("d",), **each)
+        for number, (each, lost) in enumerate(zip(layers, missed, strict=False))
+    ]
+    assert repr(in_parts(samples, cuts)) == repr(in_parts(samples, set(range(len(samples)))))
+
+
+def test_rules_keep_nothing_of_layers_that_have_left() -> None:
+    """A network that grows and shrinks has other layers each time."""
+    rules = book()
+    sizes = []
+    for number in range(1000):
+        layers: dict[str, Any] = {f"{number}__{layer}": {"norm": 1.0, "weight": 1.0} for layer in "abcd"}
+        judge(rules, sample(number, idle=(f"{number}.idle",), **layers))
+        if number in {10, 999}:
+            sizes.append(len(pickle.dumps([each.rule.__dict__ for each in rules._models[None]["samples"]])))
+    assert sizes[1] < sizes[0] + 100
 
 
 DOCUMENTED = {

@@ -168,3 +168,36 @@ def test_health_below_its_limit_is_poor() -> None:
     (found,) = told(book(), times(3, **poor), "poor_gradient_health")
     assert found.seen == "Gradient health poor (0.00)"
     assert set(found.layers) == set(HEALTHY)
+
+
+def test_a_norm_that_changed_while_samples_were_lost_is_no_spike() -> None:
+    loud: dict[str, Any] = {name: 30 * norm for name, norm in HEALTHY.items()}
+    assert told(warm(), times(3, **loud), "gradient_spike")
+    assert told(warm(), [sample(WARM + 40, missed=40, **loud), *times(30, **loud)], "gradient_spike") == []
+
+
+def test_a_share_that_changed_while_samples_were_lost_has_not_stalled() -> None:
+    small: dict[str, Any] = {"a": 1e-6, "b": 2.0, "c": 3.0}
+    assert told(warm(), [sample(WARM + 80, missed=80, **small), *times(30, **small)], "stalled_layer") == []
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_weight_stands_still_and_a_parameter_waits_only_in_samples_in_a_row(lost: int) -> None:
+    def with_loss(number: int) -> int:
+        return lost * (number % 8 == 7)
+
+    still = [
+        sample(n, missed=with_loss(n), a={"weight": 5.0}, b={"weight": 1.0 + n}, c={"weight": 2.0 + n})
+        for n in range(30)
+    ]
+    assert bool(told(book(), still, "stalled_layer")) != bool(lost)
+    rules = warm(a=1.0, b=1.0, c=1.0, d=1.0)
+    waiting = [sample(WARM + n, missed=with_loss(n), idle=("d",), a=1.0, b=1.0, c=1.0) for n in range(30)]
+    assert bool(told(rules, waiting, "stalled_layer")) != bool(lost)
+
+
+def test_zeros_that_appeared_while_samples_were_lost_have_not_risen() -> None:
+    dense: dict[str, Any] = {"a": {"zeros": 0.3}, "b": 1.0}
+    sparse: dict[str, Any] = {"a": {"zeros": 0.95}, "b": 1.0}
+    assert told(warm(**dense), times(9, **sparse), "dead_units")
+    assert told(warm(**dense), [sample(WARM + 90, missed=90, **sparse), *times(30, **sparse)], "dead_units") == []
