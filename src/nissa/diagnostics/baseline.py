@@ -86,7 +86,7 @@ class LayerBaseline:
         self._names: tuple[str, ...] = ()
         self._kept = np.empty((0, window))
         self._next = np.empty(0, dtype=np.int64)
-        self._number = np.empty(0, dtype=np.int64)
+        self._holes = False
         self._unsettled = 0
 
     @property
@@ -98,12 +98,16 @@ class LayerBaseline:
         """Return what is usual for each layer, NaN where too little was seen of it."""
         self._follow(names)
         median = np.full(len(names), np.nan)
-        ready = (self._number >= self._warm_up) & self.settled
+        if not self.settled:
+            return median
+        number = self._numbers()
+        ready = number >= self._warm_up
         if ready.any():
             # What is not there is NaN, which is put at the end; numpy's own `nanmedian` takes ten times as long.
-            number = self._number[ready]
+            number = number[ready]
             low, high = (number - 1) // 2, number // 2
-            parted = np.partition(self._kept[ready], np.union1d(low, high), axis=1)
+            # Most layers have as many: a set is much quicker here than numpy's union1d.
+            parted = np.partition(self._kept[ready], [*{*low.tolist(), *high.tolist()}], axis=1)
             rows = np.arange(len(parted))
             median[ready] = (parted[rows, low] + parted[rows, high]) / 2
         return median
@@ -113,7 +117,6 @@ class LayerBaseline:
         self._follow(names)
         rows = np.flatnonzero(usable & np.isfinite(values))
         places = self._next[rows] % self._window
-        self._number[rows] += np.isnan(self._kept[rows, places])
         self._kept[rows, places] = values[rows]
         self._next[rows] += 1
         self._unsettled = max(0, self._unsettled - 1)
@@ -124,8 +127,17 @@ class LayerBaseline:
         places = (self._next[:, np.newaxis] + np.arange(lost)) % self._window
         np.put_along_axis(self._kept, places, np.nan, axis=1)
         self._next += lost
-        self._number = np.count_nonzero(~np.isnan(self._kept), axis=1)
+        self._holes = True
         self._unsettled = min(self._warm_up, self._unsettled + missed)
+
+    def _numbers(self) -> "NDArray[np.int64]":
+        """Return how many numbers of each layer are kept."""
+        places = np.minimum(self._next, self._window)
+        if not self._holes:
+            return places
+        number: NDArray[np.int64] = np.count_nonzero(~np.isnan(self._kept), axis=1)
+        self._holes = bool((number < places).any())
+        return number
 
     def _follow(self, names: tuple[str, ...]) -> None:
         if names == self._names:
@@ -133,11 +145,9 @@ class LayerBaseline:
         before = rows_before(self._names, names)
         stay = before >= 0
         kept = np.full((len(names), self._window), np.nan)
-        following, number = np.zeros((2, len(names)), dtype=np.int64)
-        kept[stay], following[stay], number[stay] = (
-            each[before[stay]] for each in (self._kept, self._next, self._number)
-        )
-        self._names, self._kept, self._next, self._number = names, kept, following, number
+        following = np.zeros(len(names), dtype=np.int64)
+        kept[stay], following[stay] = self._kept[before[stay]], self._next[before[stay]]
+        self._names, self._kept, self._next = names, kept, following
 
 
 def _places(missed: int, window: int) -> int:

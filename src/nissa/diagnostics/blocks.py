@@ -43,10 +43,8 @@ class OptionalArray:
     def of(values: Iterable[float | None]) -> "OptionalArray":
         """Return the array of some values, with None for those that are absent."""
         known = list(values)
-        return OptionalArray(
-            np.array([np.nan if each is None else each for each in known], dtype=np.float64),
-            np.array([each is not None for each in known], dtype=bool),
-        )
+        present = np.array([each is not None for each in known], dtype=bool)
+        return OptionalArray(np.array(known, dtype=np.float64), present)  # numpy reads None as NaN
 
     @property
     def finite(self) -> "NDArray[np.bool_]":
@@ -210,12 +208,17 @@ class SampleBlock:
         """Which layers are biases, by their names, shape ``(P,)``."""
         return np.array([name.rpartition(".")[2] == "bias" for name in self.names], dtype=bool)
 
+    @cached_property
+    def broken(self) -> "NDArray[np.bool_]":
+        """Samples in which an element is NaN or infinite, shape ``(S,)``."""
+        return np.logical_or.reduce(self.nonfinite, axis=1, dtype=bool)
+
     def trusted_norms(self) -> "Iterator[tuple[int, float | None]]":
         """Return for each sample how many were lost before it, and its global norm; None where that is not the whole.
 
         It is not where no layer had a gradient, and where elements were not finite, which no norm covers.
         """
-        trusted = self.global_norm.present & ~self.nonfinite.any(axis=1)
+        trusted = self.global_norm.present & ~self.broken
         entries = zip(self.missed.tolist(), self.global_norm.values.tolist(), trusted.tolist(), strict=True)
         return ((missed, norm if known else None) for missed, norm, known in entries)
 
@@ -258,14 +261,16 @@ def _integers(values: Iterable[int]) -> "NDArray[np.int64]":
 
 
 def _stacked(moments: Sequence[Moments]) -> Moments:
-    columns: dict[str, Any] = {name: _stack([getattr(each, name) for each in moments]) for name in _STATISTICS}
+    if len(moments) == 1:  # the sample that comes alone, as most do while training is slow, is not copied
+        columns: dict[str, Any] = {name: getattr(moments[0], name)[np.newaxis] for name in _STATISTICS}
+    else:
+        columns = {name: np.stack([getattr(each, name) for each in moments]) for name in _STATISTICS}
     return Moments(**columns)
 
 
 def _stack(arrays: "Sequence[NDArray[Any] | None]") -> "NDArray[Any] | None":
     known = [each for each in arrays if each is not None]
-    # The sample that comes alone, which is the usual one while training is slow, is not copied.
-    return None if not known else known[0][np.newaxis] if len(known) == 1 else np.stack(known)
+    return np.stack(known) if known else None
 
 
 def _rows(names: tuple[str, ...], chosen: Sequence[tuple[str, ...]]) -> "NDArray[np.bool_]":

@@ -93,22 +93,27 @@ class RuleBook:
         judgement = watched.rule.epoch(snapshot)
         if judgement is None and snapshot.incomplete:  # it may have been judged, had all been there
             watched.latch.interrupt()
-        return _settle(watched, judgement, where)
+        changed = watched.latch.changes(judgement)
+        if not (changed or isinstance(judgement, Symptom)):
+            return None
+        found = _describe(watched, judgement, where)
+        return found if changed else None
 
     def _changes(
         self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock"
     ) -> list[Finding]:
         """Pass judgements to their flags; return what changed by entry, and of one entry in the order of the rules."""
-        entries = list(zip(block.steps.tolist(), block.times.tolist(), block.missed.tolist(), strict=True))
-        changes: list[tuple[int, Finding]] = []
+        missed, changes = block.missed.tolist(), list[tuple[int, Finding]]()
         with self._sections, self._lock:
             for each, judgements in zip(watched, judged, strict=True):
-                for row, (judgement, (step, time, missed)) in enumerate(zip(judgements, entries, strict=True)):
-                    if missed:
+                for row, (judgement, lost) in enumerate(zip(judgements, missed, strict=True)):
+                    if lost:
                         each.latch.interrupt()
-                    where = {"model_name": block.model_name, "step": step, "time_unix_nano": time}
-                    if found := _settle(each, judgement, where):
-                        changes.append((row, found))
+                    changed = each.latch.changes(judgement)
+                    # Nearly all judgements neither change a flag nor describe one that is up.
+                    if changed or isinstance(judgement, Symptom):
+                        found = _describe(each, judgement, _where(block, row))
+                        changes += [(row, found)] if changed and found else []
         return [found for _, found in sorted(changes, key=lambda change: change[0])]
 
     def _of(self, model_name: str | None) -> dict[str, list[_Watched]]:
@@ -139,14 +144,21 @@ class RuleBook:
         return [*models, *self._whole]
 
 
-def _settle(watched: _Watched, judgement: Judgement, where: Mapping[str, object]) -> Finding | None:
-    """Pass a judgement to its flag; return the finding that begins or ends with it."""
-    changed = watched.latch.changes(judgement)
-    if watched.latch.raised and isinstance(judgement, Symptom):
+def _where(block: "StepBlock | SampleBlock", row: int) -> dict[str, object]:
+    return {
+        "model_name": block.model_name,
+        "step": int(block.steps[row]),
+        "time_unix_nano": int(block.times[row]),
+    }
+
+
+def _describe(watched: _Watched, judgement: Judgement, where: Mapping[str, object]) -> Finding | None:
+    """Return what a flag says with its newest judgement: what is wrong while it is up, else that it is over."""
+    if not watched.latch.raised:
+        return _over(watched.rule, where)
+    if isinstance(judgement, Symptom):
         watched.finding = _finding(watched.rule, judgement, where)
-    if not changed:
-        return None
-    return watched.finding if watched.latch.raised else _over(watched.rule, where)
+    return watched.finding
 
 
 def _finding(rule: Rule, symptom: Symptom, where: Mapping[str, object]) -> Finding:

@@ -38,7 +38,7 @@ class DeadUnits(Rule):
         if missed:
             self._usual.lose(missed)
         zeros = block.zero_fraction[row]
-        if not len(zeros) or block.nonfinite[row].any():  # what is not finite is neither zero nor alive
+        if not len(zeros) or block.broken[row]:  # what is not finite is neither zero nor alive
             return None
         otherwise = FINE if self._usual.settled else None
         usual = self._usual.median(block.names)

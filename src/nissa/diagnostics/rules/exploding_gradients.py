@@ -39,8 +39,8 @@ class ExplodingGradients(Rule):
             self._usual.lose(missed)
         if norm is None:
             return None
-        layers = block.named(block.exploding[row])
-        if layers:
+        if block.exploding[row].any():
+            layers = block.named(block.exploding[row])
             return Symptom(seen=f"Exploding gradients in {in_layers(layers)}", layers=layers, value=norm)
         limit = self._limit()
         if norm > limit:

@@ -32,7 +32,7 @@ class NonfiniteGradients(Rule):
     def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
         """Judge the samples of a block."""
         judged: list[Judgement] = [FINE if layers else None for layers in block.layers.tolist()]
-        for row in np.flatnonzero(block.nonfinite.any(axis=1)):
+        for row in np.flatnonzero(block.broken):
             layers = block.named(block.nonfinite[row])
             judged[row] = Symptom(
                 seen=f"Non-finite gradients in {in_layers(layers)}",

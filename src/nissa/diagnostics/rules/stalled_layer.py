@@ -119,6 +119,8 @@ class _Layers:
 
     def idle(self) -> tuple[str, ...]:
         """Return the parameters that wait for a gradient, had one for long, and have had none for as long."""
+        if not self._idle:
+            return ()
         rows = slice(len(self._names), None)
         long = (self._alive[rows] >= self._warm_up) & (self._waited[rows] >= self._warm_up)
         return tuple(self._idle[row] for row in np.flatnonzero(long))
