@@ -211,7 +211,8 @@ class SampleBlock:
     @cached_property
     def broken(self) -> "NDArray[np.bool_]":
         """Samples in which an element is NaN or infinite, shape ``(S,)``."""
-        return np.logical_or.reduce(self.nonfinite, axis=1, dtype=bool)
+        found: NDArray[np.bool_] = np.asarray(self.nonfinite.any(axis=1))
+        return found
 
     def trusted_norms(self) -> "Iterator[tuple[int, float | None]]":
         """Return for each sample how many were lost before it, and its global norm; None where that is not the whole.
