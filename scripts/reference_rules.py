@@ -12,7 +12,7 @@ from nissa.profiles.rules import RulesConfig
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
-_KINDS = {"step": "each step", "gradients": "each sampled step", "epoch": "each validation"}
+_KINDS = {"steps": "each step", "samples": "each sampled step", "epoch": "each validation"}
 
 
 def rules(table: Table, results: Path) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
+from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.telling import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
@@ -179,7 +180,9 @@ class Session:
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
         """Return an environment's history."""
         # The reader's thread may ask at the same time; whoever is first, all get the same one.
-        return self.trackers.get(env_id) or self.trackers.setdefault(env_id, DiagnosticTracker(self.config))
+        return self.trackers.get(env_id) or self.trackers.setdefault(
+            env_id, DiagnosticTracker(self.config, self.hub.sections)
+        )
 
     def watch(
         self,
@@ -239,8 +242,7 @@ class Session:
     def tell(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
         """Send the events of what rules found."""
         for finding in findings:
-            up = self.tracker(env_id).rules.flags.get(finding.name, False)
-            for event in events_of(finding, env_id=env_id, up=up):
+            for event in events_of(finding, env_id=env_id):
                 self.deliver(event)
 
     def _watches_of(self, env_id: str | None) -> list[Watch]:
@@ -281,18 +283,28 @@ class Session:
             with self.containment.guard("gradient readback"):
                 self.delivery(note, arrays)
         measured, self._measured = self._measured, []
-        for measurement in measured:
-            self._judge(measurement)
+        with self.containment.guard("rules"):
+            self._judge(measured)
 
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
         self._measured.append(measurement)
 
-    def _judge(self, measurement: Measurement) -> None:
-        if isinstance(measurement, GradientsMeasured):
-            self.tell(self.tracker(measurement.env_id).rules.gradients(measurement), measurement.env_id)
-        elif isinstance(measurement, StepMeasured):
-            self.tell(self.tracker(measurement.env_id).rules.step(measurement), measurement.env_id)
+    def _judge(self, measured: Iterable[Measurement]) -> None:
+        """Pass what arrived together to the rules, in one block per watch, and emit what they found by its time."""
+        found: list[tuple[str | None, Finding]] = []
+        steps = sorted((each for each in measured if isinstance(each, StepMeasured)), key=_watch_of)
+        for block in step_blocks(steps):
+            found += [(block.env_id, finding) for finding in self.tracker(block.env_id).rules.steps(block)]
+        samples = sorted((each for each in measured if isinstance(each, GradientsMeasured)), key=_watch_of)
+        for sampled in sample_blocks(samples):
+            found += [(sampled.env_id, finding) for finding in self.tracker(sampled.env_id).rules.samples(sampled)]
+        for env_id, finding in sorted(found, key=lambda each: each[1].time_unix_nano):
+            self.tell([finding], env_id)
+
+
+def _watch_of(measurement: "StepMeasured | GradientsMeasured") -> tuple[str, str]:
+    return measurement.env_id or "", measurement.model_name or ""
 
 
 def _measures(gradients: "GradientConfig") -> Measures:

@@ -1,7 +1,7 @@
 """What ``validate()`` does: it gathers what is known, has it diagnosed, and tells the backends."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class Validation:
             metered = self._metered(
                 told.meter
             )  # first: when the device has come this far, what is asked below is there
-            self._session.reader.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
+            arrived = self._session.reader.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
             found = self._told(told, metered)
         sharpness = self._sharpness(epoch, told.closure)
         seen = Observations(
@@ -66,6 +66,7 @@ class Validation:
             env_id=self._env_id,
             time_unix_nano=at,
             seeds=self._session.validated(self._env_id, found["validation_accuracy"], at),
+            incomplete=(*self._unread(told, found), *self._partial(arrived=arrived)),
             **self._measured(),
             **found,
             **({} if sharpness is None else _curvature(sharpness)),
@@ -109,6 +110,25 @@ class Validation:
         if metered is None:
             return given
         return _of_meter(metered) | {name: each for name, each in given.items() if each is not None and each != {}}
+
+    @staticmethod
+    def _unread(told: Told, found: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the names of numbers that were given and did not arrive from their device in time."""
+        given = {
+            "train_accuracy": told.train_accuracy,
+            "validation_loss": told.loss,
+            "validation_accuracy": told.accuracy,
+        }
+        yield from (name for name, value in given.items() if value is not None and found[name] is None)
+        for name, values in (("per_class_accuracy", told.per_class_accuracy), ("per_class_loss", told.per_class_loss)):
+            if values and len(found[name] or ()) < len(values):
+                yield name
+
+    def _partial(self, *, arrived: bool) -> Iterator[str]:
+        """Yield ``train_loss`` where steps of the epoch were lost, or are still on their way."""
+        losses = self.losses()
+        if losses is not None and (losses.missed or not arrived):
+            yield "train_loss"
 
     def _metered(self, meter: "ValidationMeter | Measured | None") -> Measured | None:
         if meter is None or isinstance(meter, Measured):

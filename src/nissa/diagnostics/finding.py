@@ -21,6 +21,7 @@ class Finding:
     Args:
         name: Of the red flag, for example ``"vanishing_gradients"``.
         raised: Whether the trouble begins; else it is over.
+        up: Whether the flag is up after this change; another model may still hold it.
         seen: What was seen, in a few words: ``"Gradients of 3 layers fell to 1e-4 of their usual norm"``.
         certainty: How sure the rule is.
         advice: What to try.
@@ -44,6 +45,7 @@ class Finding:
     step: int | None = None
     epoch: int | None = None
     time_unix_nano: int = 0
+    up: bool = False
 
     @property
     def sentence(self) -> str:

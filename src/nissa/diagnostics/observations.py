@@ -20,6 +20,8 @@ class Observations:
         confusion: Rows are true classes, in the order of ``class_names``.
         seeds: Those of the environment that live, or ended since the validation before, as they are now.
         seed_ratios: Gradient ratios of growing seeds, by slot.
+        incomplete: Names of those fields that were given or measured, and are absent or cover a part only since their numbers
+            were not all on the host in time. Such a field is not known to have been absent.
     """
 
     epoch: int | None
@@ -45,3 +47,4 @@ class Observations:
     stability_margin: float | None = None
     seeds: "Sequence[SeedSnapshot]" = ()
     seed_ratios: Mapping[str, float] = field(default_factory=dict)
+    incomplete: tuple[str, ...] = ()

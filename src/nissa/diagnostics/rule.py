@@ -1,9 +1,10 @@
-"""What a rule is: it looks at one kind of thing after the other, and says of each whether it looks bad.
+"""Interface of a rule: it judges blocks of steps or of gradient samples, or validations, one judgement per entry.
 
 Whether that becomes a finding is not its business: `Latch` waits for confirmation, for recovery and for a cooldown.
 """
 
 from abc import ABC
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -12,8 +13,8 @@ from nissa.diagnostics.finding import Certainty
 from nissa.events import Severity
 
 if TYPE_CHECKING:
+    from nissa.diagnostics.blocks import SampleBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured
     from nissa.profiles.sections import DiagnosticsConfig
 
 
@@ -46,9 +47,16 @@ Judgement = Symptom | Verdict | None
 
 
 class Rule(ABC):
-    """One rule about one model of one environment, or about an environment as a whole.
+    """One rule about one watch of one environment, or about an environment as a whole.
 
-    A rule implements one or more of the methods; it is never asked about what it leaves alone.
+    A rule implements one or more of `steps`, `samples` and `epoch`; the others are never called. Its judgements follow
+    three laws:
+
+    - They do not depend on how a sequence is split into blocks: what a rule remembers, it carries from block to block.
+    - Entries with ``missed > 0`` have lost neighbours before them. What compares an entry with the one before, or counts
+      entries in a row, starts again there.
+    - Where ``missed > 0`` in the first entry of all, the beginning is unknown. What compares with the beginning is then not
+      judged: None.
 
     Attributes:
         name: Of the flag.
@@ -68,12 +76,12 @@ class Rule(ABC):
         self.config = config
         self.rules = config.rules
 
-    def step(self, step: "StepMeasured") -> Judgement:
-        """Judge a step."""
+    def steps(self, block: "StepBlock") -> Sequence[Judgement]:
+        """Judge each step of a block, in order."""
         raise NotImplementedError
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge the gradients of a sampled step."""
+    def samples(self, block: "SampleBlock") -> Sequence[Judgement]:
+        """Judge the gradients of each sampled step of a block, in order."""
         raise NotImplementedError
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
@@ -99,6 +107,10 @@ class Latch:
         self._bad = self._good = self._resting = 0
         self.raised = False
         self.judged = False
+
+    def interrupt(self) -> None:
+        """Start counting again: judgements before and after an entry that was lost are not in a row."""
+        self._bad = self._good = 0
 
     def changes(self, judgement: Judgement) -> bool:
         """Take a judgement; whether the flag goes up or down with it."""

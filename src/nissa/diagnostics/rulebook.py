@@ -1,23 +1,27 @@
 """All rules of one environment, and what they found.
 
-Steps and gradients arrive on the reader's thread, validations on that of training; a lock keeps them apart.
+Steps and samples are judged on the worker's thread, validations on that of training. The rules of a watch are touched by the
+worker alone, so they judge without a lock; flags and findings, which both threads read and change, have one.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from threading import Lock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+import numpy as np
 
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom
 from nissa.diagnostics.rules import RULES
+from nissa.hub.critical import CriticalSections
 
 if TYPE_CHECKING:
+    from nissa.diagnostics.blocks import SampleBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured
     from nissa.profiles.sections import DiagnosticsConfig
 
-_KINDS: Final = ("step", "gradients", "epoch")
+_KINDS: Final = ("steps", "samples", "epoch")
+_ORDER: Final = {rule.name: position for position, rule in enumerate(RULES)}
 
 
 @dataclass(slots=True)
@@ -26,7 +30,6 @@ class _Watched:
 
     rule: Rule
     latch: Latch
-    judge: Callable[..., Judgement]
     finding: Finding | None = None
 
 
@@ -35,61 +38,93 @@ class RuleBook:
 
     Args:
         config: Their thresholds.
+        sections: Critical sections that its lock belongs to; its own where there are none.
     """
 
-    def __init__(self, config: "DiagnosticsConfig") -> None:
+    def __init__(self, config: "DiagnosticsConfig", sections: CriticalSections | None = None) -> None:
         self._config = config
-        self._lock = Lock()
+        self._sections = sections or CriticalSections()
+        self._lock = self._sections.lock()
         self._models: dict[str | None, dict[str, list[_Watched]]] = {}
         self._whole = self._watch()["epoch"]
 
-    def step(self, step: "StepMeasured") -> list[Finding]:
-        """Judge a step; return what changed."""
-        with self._lock:
-            watched = self._of(step.model_name)["step"]
-            where = {"model_name": step.model_name, "step": step.step, "time_unix_nano": step.time_unix_nano}
-            return [found for each in watched if (found := self._judge(each, step, where))]
+    def steps(self, block: "StepBlock") -> list[Finding]:
+        """Judge the steps of a block in order; return what changed. Called by one thread only."""
+        watched = self._of(block.model_name)["steps"]
+        with np.errstate(all="ignore"):
+            judged = [each.rule.steps(block) for each in watched]
+        return self._changes(watched, judged, block)
 
-    def gradients(self, sample: "GradientsMeasured") -> list[Finding]:
-        """Judge the gradients of a sampled step; return what changed."""
-        with self._lock:
-            watched = self._of(sample.model_name)["gradients"]
-            where = {"model_name": sample.model_name, "step": sample.step, "time_unix_nano": sample.time_unix_nano}
-            return [found for each in watched if (found := self._judge(each, sample, where))]
+    def samples(self, block: "SampleBlock") -> list[Finding]:
+        """Judge the samples of a block in order; return what changed. Called by the thread that calls `steps`."""
+        watched = self._of(block.model_name)["samples"]
+        with np.errstate(all="ignore"):
+            judged = [each.rule.samples(block) for each in watched]
+        return self._changes(watched, judged, block)
 
     def epoch(self, snapshot: "EpochSnapshot") -> list[Finding]:
         """Judge a validation; return what changed."""
-        with self._lock:
-            where = {"epoch": snapshot.epoch, "time_unix_nano": snapshot.time_unix_nano or 0}
-            return [found for each in self._whole if (found := self._judge(each, snapshot, where))]
+        where = {"epoch": snapshot.epoch, "time_unix_nano": snapshot.time_unix_nano or 0}
+        with self._sections, self._lock:
+            return [found for each in self._whole if (found := self._validated(each, snapshot, where))]
 
     @property
     def flags(self) -> dict[str, bool]:
         """Each flag that could be judged so far with whether it is up, worst first."""
-        with self._lock:
-            judged: dict[str, bool] = {}
-            for each in self._all():
-                if each.latch.judged:
-                    judged[each.rule.name] = judged.get(each.rule.name, False) or each.latch.raised
-        return {rule.name: judged[rule.name] for rule in RULES if rule.name in judged}
+        with self._sections, self._lock:
+            judged = [(each.rule.name, each.latch.raised) for each in self._all() if each.latch.judged]
+        raised = {name for name, up in judged if up}
+        return {name: name in raised for name in sorted({name for name, _ in judged}, key=_ORDER.__getitem__)}
 
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What is wrong now, worst first."""
-        with self._lock:
+        with self._sections, self._lock:
             raised = [each.finding for each in self._all() if each.latch.raised and each.finding is not None]
-        order = [rule.name for rule in RULES]
-        return tuple(sorted(raised, key=lambda finding: order.index(finding.name)))
+        return tuple(sorted(raised, key=lambda finding: _ORDER[finding.name]))
 
     def forget(self, model_name: str | None) -> None:
-        """Forget a model that is no longer watched."""
-        with self._lock:
+        """Forget a watch that has ended. Called by the thread that calls `steps`."""
+        with self._sections, self._lock:
             self._models.pop(model_name, None)
 
+    def _validated(self, watched: _Watched, snapshot: "EpochSnapshot", where: Mapping[str, object]) -> Finding | None:
+        judgement = watched.rule.epoch(snapshot)
+        if judgement is None and snapshot.incomplete:  # it may have been judged, had all been there
+            watched.latch.interrupt()
+        changed = watched.latch.changes(judgement)
+        if not (changed or isinstance(judgement, Symptom)):
+            return None
+        found = _describe(watched, judgement, where)
+        return self._as_changed(found) if changed and found else None
+
+    def _as_changed(self, finding: Finding) -> Finding:
+        """Return a finding with the state of its flag: several watches and kinds of thing may hold it up."""
+        raised = any(each.latch.raised for each in self._all() if each.rule.name == finding.name)
+        return replace(finding, up=raised)
+
+    def _changes(
+        self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock"
+    ) -> list[Finding]:
+        """Pass judgements to their flags; return what changed by entry, and of one entry in the order of the rules."""
+        missed, changes = block.missed.tolist(), list[tuple[int, Finding]]()
+        with self._sections, self._lock:
+            for each, judgements in zip(watched, judged, strict=True):
+                for row, (judgement, lost) in enumerate(zip(judgements, missed, strict=True)):
+                    if lost:
+                        each.latch.interrupt()
+                    changed = each.latch.changes(judgement)
+                    # Nearly all judgements neither change a flag nor describe one that is up.
+                    if changed or isinstance(judgement, Symptom):
+                        found = _describe(each, judgement, _where(block, row))
+                        changes += [(row, self._as_changed(found))] if changed and found else []
+        return [found for _, found in sorted(changes, key=lambda change: change[0])]
+
     def _of(self, model_name: str | None) -> dict[str, list[_Watched]]:
-        if model_name not in self._models:
-            self._models[model_name] = self._watch()
-        return self._models[model_name]
+        with self._sections, self._lock:
+            if model_name not in self._models:
+                self._models[model_name] = self._watch()
+            return self._models[model_name]
 
     def _watch(self) -> dict[str, list[_Watched]]:
         """Return a fresh instance of each rule, with a flag per kind of thing that it looks at."""
@@ -98,7 +133,7 @@ class RuleBook:
             rule = make(self._config)
             for kind in _KINDS:
                 if getattr(make, kind) is not getattr(Rule, kind):
-                    watched[kind].append(_Watched(rule, self._latch(kind, rule), getattr(rule, kind)))
+                    watched[kind].append(_Watched(rule, self._latch(kind, rule)))
         return watched
 
     def _latch(self, kind: str, rule: Rule) -> Latch:
@@ -109,17 +144,25 @@ class RuleBook:
         return Latch(confirmations=confirmations, recoveries=rules.recoveries, cooldown=rules.cooldown)
 
     def _all(self) -> list[_Watched]:
-        models = [each for kinds in self._models.values() for each in (*kinds["step"], *kinds["gradients"])]
+        models = [each for kinds in self._models.values() for each in (*kinds["steps"], *kinds["samples"])]
         return [*models, *self._whole]
 
-    def _judge(self, watched: _Watched, seen: object, where: Mapping[str, object]) -> Finding | None:
-        judgement = watched.judge(seen)
-        changed = watched.latch.changes(judgement)
-        if watched.latch.raised and isinstance(judgement, Symptom):
-            watched.finding = _finding(watched.rule, judgement, where)
-        if not changed:
-            return None
-        return watched.finding if watched.latch.raised else _over(watched.rule, where)
+
+def _where(block: "StepBlock | SampleBlock", row: int) -> dict[str, object]:
+    return {
+        "model_name": block.model_name,
+        "step": int(block.steps[row]),
+        "time_unix_nano": int(block.times[row]),
+    }
+
+
+def _describe(watched: _Watched, judgement: Judgement, where: Mapping[str, object]) -> Finding | None:
+    """Return what a flag says with its newest judgement: what is wrong while it is up, else that it is over."""
+    if not watched.latch.raised:
+        return _over(watched.rule, where)
+    if isinstance(judgement, Symptom):
+        watched.finding = _finding(watched.rule, judgement, where)
+    return watched.finding
 
 
 def _finding(rule: Rule, symptom: Symptom, where: Mapping[str, object]) -> Finding:

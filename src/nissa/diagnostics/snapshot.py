@@ -48,6 +48,8 @@ class EpochSnapshot:
         red_flags: Findings that deserve attention, worst first.
         judged_flags: The flags that had what they need, raised or not.
         opportunities: Findings that invite action.
+        incomplete: Fields whose numbers were not all on the host in time, ``("train_loss",)`` for example: they are absent,
+            or cover a part of what was measured.
     """
 
     epoch: int | None
@@ -84,6 +86,7 @@ class EpochSnapshot:
     red_flags: tuple[str, ...] = ()
     judged_flags: tuple[str, ...] = ()
     opportunities: tuple[str, ...] = ()
+    incomplete: tuple[str, ...] = ()
 
     @property
     def known_class_accuracies(self) -> dict[str, float]:

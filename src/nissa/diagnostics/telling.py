@@ -10,17 +10,16 @@ _MOST_NAMED: Final = 5
 _ANOMALIES: Final = {rule.name: rule.anomaly for rule in RULES if rule.anomaly is not None}
 
 
-def events_of(finding: Finding, *, env_id: str | None, up: bool) -> list[TelemetryEvent]:
+def events_of(finding: Finding, *, env_id: str | None) -> list[TelemetryEvent]:
     """Return what is told of a flag that was raised or cleared, and of gradients the event of the seed document too.
 
     Args:
         finding: What a rule says.
         env_id: The environment.
-        up: Whether the flag is up there now; another model may still hold it.
     """
     data: dict[str, Any] = {
         "flag": finding.name,
-        "up": up,
+        "up": finding.up,
         "certainty": str(finding.certainty),
         "advice": finding.advice,
         "layers": list(finding.layers[:_MOST_NAMED]) or None,

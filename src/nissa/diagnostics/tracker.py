@@ -22,6 +22,7 @@ from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     from nissa.events import SeedSnapshot
+    from nissa.hub.critical import CriticalSections
     from nissa.hub.measurements import GradientHealth
     from nissa.profiles import TelemetryConfig
 
@@ -39,16 +40,19 @@ class Diagnosis:
 class DiagnosticTracker:
     """The history of one environment, and the rules that judge it.
 
+    Args:
+        sections: Critical sections that the lock of its rules belongs to; their own where there are none.
+
     Attributes:
         config: What is kept and how it is judged.
         history: The newest snapshots, oldest first, at most ``history_length`` of the configuration.
         rules: What raises and clears red flags.
     """
 
-    def __init__(self, config: "TelemetryConfig") -> None:
+    def __init__(self, config: "TelemetryConfig", sections: "CriticalSections | None" = None) -> None:
         self.config = config
         self.history: deque[EpochSnapshot] = deque(maxlen=config.history_length)
-        self.rules = RuleBook(config.diagnostics)
+        self.rules = RuleBook(config.diagnostics, sections)
         self._trend = Trend(config.diagnostics)
         self._seeds = SeedReporter()
         self._classes = CardinalityLimiter(config.per_class.max_classes, "classes", "per_class.max_classes")
@@ -122,13 +126,17 @@ class DiagnosticTracker:
             sharpness=dict(seen.sharpness),
             sharpness_error=dict(seen.sharpness_error),
             stability_margin=seen.stability_margin,
+            incomplete=seen.incomplete,
             seeds=self._seeds.findings(seen.seeds, seen.seed_ratios),
             **of_classes(seen, self.config.per_class, self._classes),
         )
 
     def _with_history(self, snapshot: EpochSnapshot) -> EpochSnapshot:
         previous = self.history[-1] if self.history else EpochSnapshot(epoch=None)
-        self._follow_plateau(snapshot.validation_loss)
+        if "validation_loss" in snapshot.incomplete:  # it may have moved
+            self._plateau_reference, self._plateau_length = None, 0
+        else:
+            self._follow_plateau(snapshot.validation_loss)
         self._best_loss = _best(min, self._best_loss, snapshot.validation_loss)
         self._best_accuracy = _best(max, self._best_accuracy, snapshot.validation_accuracy)
         return replace(

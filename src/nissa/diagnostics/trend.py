@@ -25,6 +25,8 @@ class Trend:
 
     def begins(self, snapshot: EpochSnapshot) -> list[tuple[EventType, dict[str, float]]]:
         """Return the findings that hold with the newest snapshot and did not before."""
+        if "validation_accuracy" in snapshot.incomplete:  # windows on both sides of it are not next to each other
+            self._accuracies.clear()
         accuracy = snapshot.validation_accuracy
         if accuracy is not None and math.isfinite(accuracy):
             self._accuracies.append(accuracy)

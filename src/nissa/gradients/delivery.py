@@ -45,6 +45,7 @@ class Losses:
         m2: Sum of the squared distances of the finite ones from their mean (Welford's).
         finite: How many of them are finite.
         center: The mean of those.
+        missed: Steps of the epoch whose losses, if they had any, were never delivered.
     """
 
     total: float = 0.0
@@ -52,6 +53,7 @@ class Losses:
     m2: float = 0.0
     finite: int = 0
     center: float = 0.0
+    missed: int = 0
 
     def add(self, loss: float) -> None:
         """Add the loss of one step."""
@@ -157,11 +159,11 @@ class StepDelivery:
         if note.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
             return
         step = note.step - skipped
-        if note.primary and LOSS in numbers:
-            self._add_loss(note, numbers[LOSS])
+        missed = max(0, step - note.delivered.steps)
         if note.primary:
+            self._add_loss(note, numbers.get(LOSS), missed)
             latest.step, latest.learning_rate = step, numbers.get(RATE)
-        self._record(_step(note, step, numbers, missed=max(0, step - note.delivered.steps)))
+        self._record(_step(note, step, numbers, missed=missed))
         note.delivered.steps = step + 1
         if note.sampled is not None:
             found = note.sampled.unpack(rows)
@@ -190,10 +192,14 @@ class StepDelivery:
                 parameters,
             )
 
-    def _add_loss(self, note: "StepNote", loss: float) -> None:
+    def _add_loss(self, note: "StepNote", loss: float | None, missed: int) -> None:
         epochs = self.latest(note.env_id).epochs
+        if loss is None and not missed:
+            return
         losses = epochs.setdefault(note.epoch_ids.span_id if note.epoch_ids else 0, Losses())
-        losses.add(loss)
+        losses.missed += missed
+        if loss is not None:
+            losses.add(loss)
         while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
             del epochs[next(iter(epochs))]
 

@@ -53,7 +53,8 @@ class StepMeasured:
         overhead: What watching took since the last sampled step, as a fraction of the time since; told with sampled steps.
         sampling_interval: Steps from one sampled step to the next; told with sampled steps, and where it changes.
         epoch_ids: Identity of the epoch span the step belongs to.
-        missed: Steps directly before this one that were never delivered.
+        missed: Steps of this watch that happened before this one and were never delivered, since the one that was
+            delivered last; of the first that is delivered, since the watch began.
     """
 
     env_id: str | None
@@ -102,7 +103,8 @@ class GradientsMeasured:
         idle: Parameters that require a gradient and had none, where none of them is sharded.
         seed_ratios: By slot, how large the gradients of a seed are beside those of its host: the ratio of their root
             mean squares over finite elements.
-        missed: Sampled steps directly before this one that were never delivered.
+        missed: Sampled steps of this watch whose gradients were never delivered, since the ones that were delivered
+            last; of the first that are delivered, since the watch began.
     """
 
     env_id: str | None

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from nissa.diagnostics.blocks import sample_blocks, step_blocks
+from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.gradients.health import assess
@@ -21,13 +23,21 @@ def book(**rules: Any) -> RuleBook:
     return RuleBook(TelemetryConfig.from_profile("diagnostic", overrides).diagnostics)
 
 
-def step(loss: float | None, number: int = 0, *, model: str | None = None) -> StepMeasured:
+def judge(rules: RuleBook, *seen: StepMeasured | GradientsMeasured) -> list[Finding]:
+    """Return what rules find in some steps or in some samples, as few blocks."""
+    steps = [each for each in seen if isinstance(each, StepMeasured)]
+    samples = [each for each in seen if isinstance(each, GradientsMeasured)]
+    found = [finding for block in step_blocks(steps) for finding in rules.steps(block)]
+    return [*found, *(finding for block in sample_blocks(samples) for finding in rules.samples(block))]
+
+
+def step(loss: float | None, number: int = 0, *, model: str | None = None, missed: int = 0) -> StepMeasured:
     """Return a step."""
-    return StepMeasured(env_id=None, model_name=model, step=number, time_unix_nano=number, loss=loss)
+    return StepMeasured(env_id=None, model_name=model, step=number, time_unix_nano=number, loss=loss, missed=missed)
 
 
 def sample(
-    number: int = 0, *, model: str | None = None, idle: tuple[str, ...] = (), **layers: Any
+    number: int = 0, *, model: str | None = None, idle: tuple[str, ...] = (), missed: int = 0, **layers: Any
 ) -> GradientsMeasured:
     """Return the gradients of a step: of each layer its norm, or what else is said of it."""
     told = [value if isinstance(value, dict) else {"norm": value} for value in layers.values()]
@@ -44,6 +54,7 @@ def sample(
         health=assess(names, moments),
         lag=0.0,
         idle=idle,
+        missed=missed,
         weight_norms=np.array(weights) if any("weight" in each for each in told) else None,
     )
 

@@ -76,3 +76,46 @@ def test_each_layer_is_as_if_it_were_alone(rows: list[list[float]]) -> None:
         for each, value in zip(alone, row, strict=True):
             each.feed(value)
     assert together.median(("a", "b", "c")).tolist() == pytest.approx([each.usual()[0] for each in alone])
+
+
+def test_numbers_that_were_lost_keep_their_places_and_nothing_is_usual_before_as_many_are_seen_again() -> None:
+    baseline = Baseline(8, warm_up=3)
+    for value in np.arange(8.0):
+        baseline.feed(float(value))
+    baseline.lose(2)
+    assert sorted(baseline.known) == [2, 3, 4, 5, 6, 7]
+    told = []
+    for late in (8.0, 9.0):
+        told.append((baseline.ready, baseline.settled))
+        baseline.feed(late)
+    assert told == [(False, False)] * 2
+    assert baseline.ready
+    assert sorted(baseline.known) == [4, 5, 6, 7, 8, 9]
+    assert baseline.usual()[0] == 6.5
+
+
+def test_after_a_long_loss_everything_is_learnt_anew() -> None:
+    baseline = Baseline(8, warm_up=3)
+    for value in np.arange(8.0):
+        baseline.feed(float(value))
+    baseline.lose(10**9)
+    told = []
+    for late in (50.0, 60.0, 70.0):
+        told.append(baseline.ready)
+        baseline.feed(late)
+    assert (told, baseline.ready, baseline.usual()[0]) == ([False] * 3, True, 60.0)
+
+
+@given(st.lists(st.one_of(FINITE, st.integers(1, 9)), min_size=1, max_size=30))
+def test_layers_lose_as_a_single_number_does(entries: list[float | int]) -> None:
+    together, alone = LayerBaseline(5, warm_up=2), Baseline(5, warm_up=2)
+    for each in entries:
+        if isinstance(each, int):
+            together.lose(each)
+            alone.lose(each)
+        else:
+            fed(together, a=each, b=each)
+            alone.feed(each)
+        assert together.settled == alone.settled
+        expected = alone.usual()[0] if alone.ready else np.nan
+        assert together.median(("a", "b")).tolist() == pytest.approx([expected] * 2, nan_ok=True)

@@ -14,7 +14,7 @@ def states(judgements: str, **limits: int) -> str:
     latch = Latch(**{"confirmations": 2, "recoveries": 2, "cooldown": 0} | limits)
     told = []
     for each in judgements:
-        latch.changes(WORDS[each])
+        latch.interrupt() if each == "|" else latch.changes(WORDS[each])
         told.append("^" if latch.raised else "_")
     return "".join(told)
 
@@ -31,6 +31,8 @@ def states(judgements: str, **limits: int) -> str:
         ("bbguggg", "_^^^^_" + "_"),
         ("bbuuuu", "_^^^^^"),
         ("bbnnnn", "_^^^^^"),
+        ("b|b|bb", "_____^"),
+        ("bbg|gg", "_^^^^_"),
     ],
 )
 def test_it_takes_several_in_a_row_to_raise_and_to_lower_a_flag(judgements: str, expected: str) -> None:

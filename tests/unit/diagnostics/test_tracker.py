@@ -117,6 +117,15 @@ def test_an_epoch_without_a_loss_neither_counts_nor_ends_a_plateau() -> None:
     assert lengths([None, None]) == [0, 0]
 
 
+def test_a_loss_that_was_not_on_the_host_in_time_ends_a_plateau() -> None:
+    following = tracker()
+    late = {"incomplete": ("validation_loss", "validation_accuracy")}
+    told: list[dict[str, Any]] = [{"validation_loss": 0.5}, {"validation_loss": 0.5}, late, {"validation_loss": 0.5}]
+    found = [following.diagnose(seen(epoch, **fields)).snapshot for epoch, fields in enumerate(told)]
+    assert [each.plateau_length for each in found] == [1, 2, 0, 1]
+    assert found[2].incomplete == late["incomplete"]
+
+
 def test_a_loss_that_is_not_finite_ends_a_plateau() -> None:
     assert lengths([0.5, 0.5, 0.5, NAN, 0.5]) == [1, 2, 3, 0, 1]
     found = snapshots([0.5, 0.5, 0.5, INF])[-1]

@@ -82,3 +82,11 @@ def test_a_window_may_be_longer_than_the_history_that_is_kept() -> None:
     config = DiagnosticsConfig(rolling_window=50)
     found = begun([0.1] * 50 + [0.9] * 50, config)
     assert [index for index, kinds in enumerate(found) if kinds] == [99]
+
+
+def test_windows_on_both_sides_of_an_accuracy_that_was_lost_are_not_compared() -> None:
+    trend = Trend(DiagnosticsConfig(rolling_window=1))
+    lost = EpochSnapshot(epoch=1, incomplete=("validation_accuracy",))
+    told = [trend.begins(each) for each in (EpochSnapshot(epoch=0, validation_accuracy=0.1), lost)]
+    told += [trend.begins(EpochSnapshot(epoch=2, validation_accuracy=0.9))]
+    assert told == [[], [], []]

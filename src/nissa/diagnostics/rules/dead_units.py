@@ -7,14 +7,14 @@ Source: Lu et al., "Dying ReLU and Initialization" (2019); Sokar et al., "The Do
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nissa.diagnostics.baseline import LayerBaseline
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 from nissa.diagnostics.words import in_layers
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import GradientsMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import SampleBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 
@@ -29,19 +29,25 @@ class DeadUnits(Rule):
         super().__init__(config)
         self._usual = LayerBaseline(self.rules.window, self.rules.warm_up)
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge a sample."""
-        zeros = sample.moments.zero_fraction
-        if not len(zeros) or sample.health.nonfinite:  # what is not finite is neither zero nor alive
+    def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
+        """Judge the samples of a block."""
+        missed = block.missed.tolist()
+        return [self._judge(block, row, lost) for row, lost in enumerate(missed)]
+
+    def _judge(self, block: "SampleBlock", row: int, missed: int) -> Judgement:
+        if missed:
+            self._usual.lose(missed)
+        zeros = block.zero_fraction[row]
+        if not len(zeros) or block.broken[row]:  # what is not finite is neither zero nor alive
             return None
-        usual = self._usual.median(sample.names)
+        otherwise = FINE if self._usual.settled else None
+        usual = self._usual.median(block.names)
         risen = zeros - usual >= self.rules.dead_rise
-        bias = np.array([name.rpartition(".")[2] == "bias" for name in sample.names])
-        dead = (zeros >= self.rules.dead_fraction) & (risen | bias | (zeros >= 1))
-        self._usual.feed(sample.names, zeros, ~dead & ~risen)
+        dead = (zeros >= self.rules.dead_fraction) & (risen | block.biases | (zeros >= 1))
+        self._usual.feed(block.names, zeros, ~dead & ~risen)
         if not dead.any():
-            return FINE
-        layers = tuple(name for name, chosen in zip(sample.names, dead, strict=True) if chosen)
+            return otherwise
+        layers = block.named(dead)
         return Symptom(
             seen=f"Dead units in {in_layers(layers)}",
             layers=layers,

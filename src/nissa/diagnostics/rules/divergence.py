@@ -12,7 +12,9 @@ from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 from nissa.events import Severity
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import StepMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import StepBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 
@@ -27,16 +29,24 @@ class Divergence(Rule):
         super().__init__(config)
         self._course = Course(self.rules.warm_up)
 
-    def step(self, step: "StepMeasured") -> Judgement:
-        """Judge a step."""
+    def steps(self, block: "StepBlock") -> "Sequence[Judgement]":
+        """Judge the steps of a block."""
+        return [self._judge(missed, loss) for missed, loss in block.finite_losses()]
+
+    def _judge(self, missed: int, loss: float | None) -> Judgement:
         course = self._course
-        if step.loss is None or not math.isfinite(step.loss):
+        if missed:
+            course.lose(missed)
+        if loss is None:
             return None
-        course.feed(step.loss)
-        if course.first is None:
+        course.feed(loss)
+        first = course.beginning.level
+        if course.beginning.unknown or math.isnan(course.smooth):
+            return None
+        if first is None:
             return FINE
-        gained = max(course.first - course.best, 0.0)
-        rise = self.rules.divergence_share * max(gained, self.rules.divergence_share * abs(course.first))
+        gained = max(first - course.best, 0.0)
+        rise = self.rules.divergence_share * max(gained, self.rules.divergence_share * abs(first))
         limit = course.best + rise
         if course.smooth > limit:
             return Symptom(

@@ -13,7 +13,9 @@ from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 from nissa.diagnostics.words import in_layers
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import GradientsMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import SampleBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 
@@ -28,21 +30,24 @@ class ExplodingGradients(Rule):
         super().__init__(config)
         self._usual = Baseline(self.rules.window, self.rules.warm_up)
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge a sample."""
-        health = sample.health
-        norm = health.global_norm
-        if norm is None or health.nonfinite:  # of which the norm says only a part
+    def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
+        """Judge the samples of a block."""
+        return [self._judge(block, row, *entry) for row, entry in enumerate(block.trusted_norms())]
+
+    def _judge(self, block: "SampleBlock", row: int, missed: int, norm: float | None) -> Judgement:
+        if missed:
+            self._usual.lose(missed)
+        if norm is None:
             return None
-        if health.exploding:
-            return Symptom(
-                seen=f"Exploding gradients in {in_layers(health.exploding)}", layers=health.exploding, value=norm
-            )
+        if block.exploding[row].any():
+            layers = block.named(block.exploding[row])
+            return Symptom(seen=f"Exploding gradients in {in_layers(layers)}", layers=layers, value=norm)
         limit = self._limit()
         if norm > limit:
             return Symptom(seen=f"Gradient norm {norm:.3g} is far above {limit:.3g}", value=norm, limit=limit)
+        otherwise = FINE if self._usual.settled else None
         self._usual.feed(norm)
-        return FINE
+        return otherwise
 
     def _limit(self) -> float:
         if not self._usual.ready:

@@ -11,7 +11,9 @@ from nissa.diagnostics.baseline import Baseline
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import GradientsMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import SampleBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 
@@ -28,17 +30,22 @@ class GradientSpike(Rule):
         self._usual = Baseline(self.rules.window, self.rules.warm_up)
         self._flagged = 0
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge a sample."""
-        norm = sample.health.global_norm
-        if not norm or sample.health.nonfinite:
+    def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
+        """Judge the samples of a block."""
+        return [self._judge(missed, norm) for missed, norm in block.trusted_norms()]
+
+    def _judge(self, missed: int, norm: float | None) -> Judgement:
+        if missed:
+            self._usual.lose(missed)
+        if not norm:
             return None
         size = math.log(norm)
         limit = self._limit()
         if size <= limit:
+            otherwise = FINE if self._usual.settled else None
             self._flagged = 0
             self._usual.feed(size)
-            return FINE
+            return otherwise
         usual = math.exp(self._usual.usual()[0])
         self._flagged += 1
         if self._flagged > 2 * self.rules.recoveries:  # what lasts is no spike, and becomes what is usual

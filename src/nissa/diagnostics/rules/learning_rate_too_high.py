@@ -12,7 +12,9 @@ from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import StepMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import StepBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 _HITS = 2
@@ -30,16 +32,24 @@ class LearningRateTooHigh(Rule):
         self._hits = 0
         self._worst = -math.inf
 
-    def step(self, step: "StepMeasured") -> Judgement:
-        """Judge a step."""
+    def steps(self, block: "StepBlock") -> "Sequence[Judgement]":
+        """Judge the steps of a block."""
+        return [self._judge(missed, loss) for missed, loss in block.finite_losses()]
+
+    def _judge(self, missed: int, loss: float | None) -> Judgement:
         course = self._course
-        if step.loss is None or not math.isfinite(step.loss):
+        if missed:
+            course.lose(missed)
+        if loss is None:
             return None
-        course.feed(step.loss)
-        if course.first is None or course.seen <= self.rules.judged_after:
-            return self._early(step.loss, max(abs(course.start or 0.0), math.ulp(0.0)))
-        start = max(abs(course.first), math.ulp(0.0))
-        gained = course.first - course.smooth
+        course.feed(loss)
+        if not course.beginning.over or course.seen <= self.rules.judged_after:
+            return self._early(loss)
+        first = course.beginning.level
+        if first is None or math.isnan(course.smooth) or math.isnan(course.jump):
+            return None
+        start = max(abs(first), math.ulp(0.0))
+        gained = first - course.smooth
         if gained < self.rules.slow_progress * start and course.jump > self.rules.oscillation * start:
             return Symptom(
                 seen=f"Loss jumps by {course.jump:.3f} a step and does not fall",
@@ -48,7 +58,11 @@ class LearningRateTooHigh(Rule):
             )
         return FINE if gained > 2 * self.rules.slow_progress * start else UNCLEAR
 
-    def _early(self, loss: float, start: float) -> Judgement:
+    def _early(self, loss: float) -> Judgement:
+        first = self._course.beginning.start
+        if first is None:  # a later loss is no beginning
+            return None
+        start = max(abs(first), math.ulp(0.0))
         limit = self.rules.first_steps_rise * start
         self._hits += loss > limit
         self._worst = max(self._worst, loss)

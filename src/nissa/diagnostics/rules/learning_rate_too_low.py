@@ -29,18 +29,25 @@ class LearningRateTooLow(Rule):
         super().__init__(config)
         self._first: tuple[float, float] | None = None
         self._best = math.inf
-        self._before = math.inf
+        self._before: float | None = math.inf
         self._falls = 0
+        self._unknown = False
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
         loss, train = snapshot.validation_loss, snapshot.train_loss
-        if loss is None or train is None or not (math.isfinite(loss) and math.isfinite(train)):
+        if not {"validation_loss", "train_loss"}.isdisjoint(snapshot.incomplete):
+            self._unknown |= self._first is None  # what comes later is not the beginning
+            self._before, self._falls = None, 0
+            return None
+        if loss is None or train is None or self._unknown or not (math.isfinite(loss) and math.isfinite(train)):
             return None
         first_train, first_loss = self._first = self._first or (train, loss)
         self._best = min(self._best, train)
-        self._falls = self._falls + 1 if loss < self._before else 0
-        self._before = loss
+        before, self._before = self._before, loss
+        if before is None:
+            return None
+        self._falls = self._falls + 1 if loss < before else 0
         gained = _share(first_loss - loss, first_loss)
         slow = self.rules.slow_progress
         if not self._falls or gained >= slow or _share(first_train - self._best, first_train) >= slow:

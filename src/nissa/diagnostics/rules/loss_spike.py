@@ -5,14 +5,16 @@ training has converged a hard batch is many deviations away and no trouble, so t
 first losses.
 """
 
-import math
 from typing import TYPE_CHECKING
 
 from nissa.diagnostics.baseline import Baseline
+from nissa.diagnostics.course import Beginning
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import StepMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import StepBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 
@@ -26,21 +28,27 @@ class LossSpike(Rule):
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
         self._usual = Baseline(self.rules.window, self.rules.warm_up)
-        self._scale: float | None = None
+        self._beginning = Beginning(min(self.rules.warm_up, self.rules.window))
         self._flagged = 0
 
-    def step(self, step: "StepMeasured") -> Judgement:
-        """Judge a step."""
-        loss = step.loss
-        if loss is None or not math.isfinite(loss):
+    def steps(self, block: "StepBlock") -> "Sequence[Judgement]":
+        """Judge the steps of a block."""
+        return [self._judge(missed, loss) for missed, loss in block.finite_losses()]
+
+    def _judge(self, missed: int, loss: float | None) -> Judgement:
+        if missed:
+            self._beginning.lose(missed)
+            self._usual.lose(missed)
+        if loss is None or self._beginning.unknown:
             return None
-        if not self._usual.ready:
+        self._beginning.feed(loss)
+        scale = self._beginning.level
+        if scale is None or not self._usual.ready:
+            otherwise = FINE if self._usual.settled else None
             self._usual.feed(loss)
-            return FINE
+            return otherwise
         median, deviation = self._usual.usual()
-        if self._scale is None:
-            self._scale = abs(median)
-        limit = median + max(self.rules.spike_deviations * deviation, self.rules.loss_spike_share * self._scale)
+        limit = median + max(self.rules.spike_deviations * deviation, self.rules.loss_spike_share * abs(scale))
         if loss <= limit:
             self._flagged = 0
             self._usual.feed(loss)

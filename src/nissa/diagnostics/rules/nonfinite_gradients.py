@@ -5,13 +5,17 @@ Source: the assertion that trainers make on each step, for example torchtitan's.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 from nissa.diagnostics.words import in_layers
 from nissa.events import Severity
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import GradientsMeasured
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import SampleBlock
 
 
 class NonfiniteGradients(Rule):
@@ -25,14 +29,15 @@ class NonfiniteGradients(Rule):
     )
     immediate = True
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge a sample."""
-        layers = sample.health.nonfinite
-        if not layers:
-            return FINE if sample.health.layers else None
-        return Symptom(
-            seen=f"Non-finite gradients in {in_layers(layers)}",
-            certainty=Certainty.CERTAIN,
-            layers=layers,
-            value=len(layers),
-        )
+    def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
+        """Judge the samples of a block."""
+        judged: list[Judgement] = [FINE if layers else None for layers in block.layers.tolist()]
+        for row in np.flatnonzero(block.broken):
+            layers = block.named(block.nonfinite[row])
+            judged[row] = Symptom(
+                seen=f"Non-finite gradients in {in_layers(layers)}",
+                certainty=Certainty.CERTAIN,
+                layers=layers,
+                value=len(layers),
+            )
+        return judged

@@ -11,8 +11,10 @@ from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 from nissa.events import Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nissa.diagnostics.blocks import StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.hub.measurements import StepMeasured
 
 
 class NonfiniteLoss(Rule):
@@ -25,9 +27,10 @@ class NonfiniteLoss(Rule):
     )
     immediate = True
 
-    def step(self, step: "StepMeasured") -> Judgement:
-        """Judge the training loss."""
-        return None if step.loss is None else _judge("Training loss", step.loss)
+    def steps(self, block: "StepBlock") -> "Sequence[Judgement]":
+        """Judge the training losses of a block."""
+        entries = zip(block.losses.values.tolist(), block.losses.present.tolist(), strict=True)
+        return [_judge("Training loss", loss) if present else None for loss, present in entries]
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge the validation loss."""

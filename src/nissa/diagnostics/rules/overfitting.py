@@ -27,7 +27,8 @@ class Overfitting(Rule):
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
         gap, limit, train = snapshot.train_validation_gap, self.config.overfitting_gap, snapshot.train_loss
-        if gap is None or train is None or not math.isfinite(gap):
+        # A first loss that was lost needs no care: a later one is lower, which is harder to be below.
+        if gap is None or train is None or "train_loss" in snapshot.incomplete or not math.isfinite(gap):
             return None
         self._first = train if self._first is None else self._first
         self._best = min(self._best, train)

@@ -34,6 +34,9 @@ class SevereClassImbalance(Rule):
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
         known, limit = snapshot.known_class_accuracies, self.config.class_imbalance_spread
+        if "per_class_accuracy" in snapshot.incomplete:
+            self._means.clear()
+            return None
         if len(known) < 2 or not all(0 <= each <= 1 for each in known.values()):  # noqa: PLR2004 - a spread needs two
             return None
         worst, best = min(known, key=known.__getitem__), max(known, key=known.__getitem__)

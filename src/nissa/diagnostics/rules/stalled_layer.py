@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nissa.diagnostics.baseline import Baseline, LayerBaseline
+from nissa.diagnostics.baseline import Baseline, LayerBaseline, rows_before
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 from nissa.diagnostics.words import in_layers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
-    from nissa.hub.measurements import GradientsMeasured
+    from nissa.diagnostics.blocks import SampleBlock
     from nissa.profiles.sections import DiagnosticsConfig
 
 _EXPECTED = 3  # layers, below which a share says little
@@ -37,55 +39,117 @@ class StalledLayer(Rule):
         super().__init__(config)
         self._usual = LayerBaseline(self.rules.window, self.rules.warm_up)
         self._whole = Baseline(self.rules.window, self.rules.warm_up)
-        self._weights: dict[str, float] = {}
-        self._still: dict[str, int] = {}
-        self._alive: dict[str, int] = {}
-        self._waiting: dict[str, int] = {}
+        self._layers = _Layers(self.rules.warm_up)
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge a sample."""
-        norms = sample.moments.norm
-        whole = sample.health.global_norm
-        if not whole or sample.health.nonfinite or len(norms) < _EXPECTED:
+    def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
+        """Judge the samples of a block."""
+        return [self._judge(block, row, *entry) for row, entry in enumerate(block.trusted_norms())]
+
+    def _judge(self, block: "SampleBlock", row: int, missed: int, whole: float | None) -> Judgement:
+        if missed:
+            self._lose(missed)
+        if not whole or len(block.names) < _EXPECTED:
             return None
-        idle = self._idle(sample)
+        self._layers.follow(block.names, block.idle[row])
+        idle = self._layers.idle()
         if idle:
             return Symptom(seen=f"No more gradients in {in_layers(idle)}", layers=idle, value=0.0)
         if (
             self._whole.ready and whole > _BURST * self._whole.usual()[0]
         ):  # another layer explodes, beside which all is small
             return UNCLEAR
+        return self._shares(block, row, whole)
+
+    def _shares(self, block: "SampleBlock", row: int, whole: float) -> Judgement:
+        otherwise = FINE if self._usual.settled else None
+        norms = block.norm[row]
         self._whole.feed(whole)
         share = norms / whole
-        usual = self._usual.median(sample.names)
+        usual = self._usual.median(block.names)
         fallen = (share < self.rules.stalled_drop * usual) & (usual > _ROUNDING)
-        self._usual.feed(sample.names, share, ~fallen)
-        stalled = fallen | (self._standing(sample, norms) & (share > _ROUNDING))
+        self._usual.feed(block.names, share, ~fallen)
+        stalled = fallen
+        if block.weight_norms is not None:
+            stalled = fallen | (self._layers.standing(norms, block.weight_norms[row]) & (share > _ROUNDING))
         if not stalled.any() or stalled.all():
-            return FINE
-        layers = tuple(name for name, chosen in zip(sample.names, stalled, strict=True) if chosen)
+            return otherwise
+        layers = block.named(stalled)
         return Symptom(
             seen=f"No more learning in {in_layers(layers)}", layers=layers, value=float(share[stalled].min())
         )
 
-    def _idle(self, sample: "GradientsMeasured") -> tuple[str, ...]:
-        """Return the parameters that wait for a gradient, had one for long, and have had none for as long."""
-        for name in sample.names:
-            self._alive[name] = self._alive.get(name, 0) + 1
-            self._waiting.pop(name, None)
-        for name in sample.idle:
-            self._waiting[name] = self._waiting.get(name, 0) + 1
-        warm = self.rules.warm_up
-        return tuple(name for name in sample.idle if self._alive.get(name, 0) >= warm and self._waiting[name] >= warm)
+    def _lose(self, missed: int) -> None:
+        self._usual.lose(missed)
+        self._whole.lose(missed)
+        self._layers.interrupt()
 
-    def _standing(self, sample: "GradientsMeasured", norms: "NDArray[np.float64]") -> "NDArray[np.bool_]":
-        """Tell which weights have had a gradient and the same norm for a whole warm-up."""
-        still = np.zeros(len(norms), dtype=bool)
-        if sample.weight_norms is None:
-            return still
-        for row, (name, weight) in enumerate(zip(sample.names, sample.weight_norms.tolist(), strict=True)):
-            same = norms[row] > 0 and weight > 0 and self._weights.get(name) == weight
-            self._still[name] = self._still.get(name, 0) + 1 if same else 0
-            self._weights[name] = weight
-            still[row] = self._still[name] >= self.rules.warm_up
-        return still
+
+class _Layers:
+    """How long each layer has had gradients, has waited for one, and has stood still.
+
+    Layers that are neither in the newest sample nor idle in it are forgotten: a network that grows and shrinks has had many.
+
+    Args:
+        warm_up: How long that must be.
+    """
+
+    def __init__(self, warm_up: int) -> None:
+        self._warm_up = warm_up
+        self._names: tuple[str, ...] = ()
+        self._idle: tuple[str, ...] = ()
+        # One row per layer, first those with a gradient, then those that wait for one.
+        self._alive, self._waited, self._still = np.zeros((3, 0), dtype=np.int64)
+        self._weights = np.empty(0)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def follow(self, names: tuple[str, ...], idle: tuple[str, ...]) -> None:
+        """Count a sample.
+
+        Args:
+            names: The layers that had a gradient.
+            idle: The parameters that waited for one.
+        """
+        if names != self._names or idle != self._idle:
+            self._arrange(names, idle)
+        self._alive[: len(names)] += 1
+        self._waited[: len(names)] = 0
+        self._waited[len(names) :] += 1
+
+    def idle(self) -> tuple[str, ...]:
+        """Return the parameters that wait for a gradient, had one for long, and have had none for as long."""
+        if not self._idle:
+            return ()
+        rows = slice(len(self._names), None)
+        long = (self._alive[rows] >= self._warm_up) & (self._waited[rows] >= self._warm_up)
+        return tuple(self._idle[row] for row in np.flatnonzero(long))
+
+    def standing(self, norms: "NDArray[np.float64]", weights: "NDArray[np.float64]") -> "NDArray[np.bool_]":
+        """Return which weights have had a gradient and the same norm for a whole warm-up.
+
+        Args:
+            norms: Of the gradients of this sample.
+            weights: Norms of the weights.
+        """
+        before, still = self._weights[: len(weights)], self._still[: len(weights)]
+        same = (norms > 0) & (weights > 0) & (before == weights)
+        still[:] = np.where(same, still + 1, 0)
+        before[:] = weights
+        return still >= self._warm_up
+
+    def interrupt(self) -> None:
+        """Count anew what must be in a row: a sample was lost."""
+        self._waited[:] = self._still[:] = 0
+        self._weights[:] = np.nan
+
+    def _arrange(self, names: tuple[str, ...], idle: tuple[str, ...]) -> None:
+        now = (*names, *idle)
+        before = rows_before((*self._names, *self._idle), now)
+        stay = before >= 0
+        weights, counts = np.full(len(now), np.nan), np.zeros((3, len(now)), dtype=np.int64)
+        weights[stay] = self._weights[before[stay]]
+        for count, old in zip(counts, (self._alive, self._waited, self._still), strict=True):
+            count[stay] = old[before[stay]]
+        self._alive, self._waited, self._still = counts
+        self._names, self._idle, self._weights = names, idle, weights

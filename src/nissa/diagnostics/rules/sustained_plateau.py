@@ -20,11 +20,15 @@ class SustainedPlateau(Rule):
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
         self._first: float | None = None
+        self._unknown = False
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
         loss = snapshot.validation_loss
-        if loss is None or not math.isfinite(loss):
+        if "validation_loss" in snapshot.incomplete:
+            self._unknown |= self._first is None  # what comes later is not the beginning
+            return None
+        if loss is None or self._unknown or not math.isfinite(loss):
             return None
         self._first = loss if self._first is None else self._first
         if snapshot.plateau_length < self.config.plateau_epochs:

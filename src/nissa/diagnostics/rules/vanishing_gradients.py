@@ -15,7 +15,11 @@ from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 from nissa.diagnostics.words import in_layers
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import GradientsMeasured
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from nissa.diagnostics.blocks import SampleBlock
 
 
 class VanishingGradients(Rule):
@@ -25,24 +29,24 @@ class VanishingGradients(Rule):
     anomaly = "vanishing"
     advice = "Use normalisation, residual connections, another activation or another initialisation."
 
-    def gradients(self, sample: "GradientsMeasured") -> Judgement:
-        """Judge a sample."""
-        moments = sample.moments
-        size = moments.norm / np.sqrt(np.maximum(moments.count - moments.zeros, 1))
-        weights = np.array([name.rpartition(".")[2] != "bias" for name in sample.names], dtype=bool)
-        judged = np.isfinite(size) & (moments.zeros < moments.count) & weights
-        if not judged.any():
-            return None
-        largest = float(size[judged].max())
-        limit = self.rules.vanishing_ratio * largest
-        small = judged & (size < limit)
-        if not small.any():
-            return FINE
-        rows = np.flatnonzero(small)
-        rows = rows[np.argsort(size[rows], kind="stable")]
-        return Symptom(
-            seen=f"Vanishing gradients in {in_layers(rows)}",
-            layers=tuple(sample.names[row] for row in rows),
-            value=float(size[rows[0]]),
-            limit=limit,
-        )
+    def samples(self, block: "SampleBlock") -> "Sequence[Judgement]":
+        """Judge the samples of a block."""
+        moments = block.moments
+        size = block.norm / np.sqrt(np.maximum(moments.count - moments.zeros, 1))
+        judged = np.isfinite(size) & (moments.zeros < moments.count) & ~block.biases
+        limits = self.rules.vanishing_ratio * size.max(axis=1, where=judged, initial=0.0)
+        small = judged & (size < limits[:, np.newaxis])
+        judgements: list[Judgement] = [FINE if known else None for known in judged.any(axis=1).tolist()]
+        for row in np.flatnonzero(small.any(axis=1)):
+            judgements[row] = _symptom(block, size[row], np.flatnonzero(small[row]), float(limits[row]))
+        return judgements
+
+
+def _symptom(block: "SampleBlock", size: "NDArray[np.float64]", small: "NDArray[np.intp]", limit: float) -> Symptom:
+    small = small[np.argsort(size[small], kind="stable")]
+    return Symptom(
+        seen=f"Vanishing gradients in {in_layers(small)}",
+        layers=block.named(small),
+        value=float(size[small[0]]),
+        limit=limit,
+    )

@@ -136,3 +136,35 @@ def test_a_small_loss_that_falls_by_its_own_measure_is_no_plateau() -> None:
     moving = [validated(0.5, plateau_length=1), validated(0.2, plateau_length=3, loss_delta=-0.004)]
     assert told(moving, "sustained_plateau") == []
     assert told([moving[0], validated(0.2, plateau_length=3, loss_delta=-0.001)], "sustained_plateau")
+
+
+LATE: dict[str, Any] = {"incomplete": ("validation_loss", "train_loss")}
+
+
+def test_a_later_validation_is_not_taken_for_the_first() -> None:
+    done = [plateau(0.2, 1), plateau(0.2, 2), plateau(0.2, 3)]
+    assert told([validated(None), *done], "sustained_plateau")
+    assert told([validated(None, **LATE), *done], "sustained_plateau") == []
+    falling = slow([2.3 - n / 1000 for n in range(9)])
+    assert told([validated(None), *falling], "learning_rate_too_low")
+    assert told([validated(None, **LATE), *falling], "learning_rate_too_low") == []
+
+
+def test_validations_on_both_sides_of_one_that_was_lost_are_not_in_a_row() -> None:
+    falling = slow([2.3 - n / 1000 for n in range(12)])
+    falling[5] = validated(None, **LATE)
+    assert told(falling, "learning_rate_too_low") == []
+    over = [gap(2.0, 2.0), gap(0.5, 1.5), validated(None, **LATE), gap(0.2, 1.7)]
+    assert told(over, "overfitting") == []
+    assert told([*over, gap(0.2, 1.7)], "overfitting")
+
+
+def test_a_training_loss_of_a_part_of_an_epoch_makes_no_gap() -> None:
+    part = [validated(3.0, train_loss=0.1, train_validation_gap=2.9, incomplete=("train_loss",))] * 5
+    assert told([gap(2.0, 2.0), *part], "overfitting") == []
+
+
+def test_class_accuracies_that_were_lost_may_have_moved() -> None:
+    seen = [classes(0.1, 0.9, 0.95, 0.9)] * 2
+    lost = validated(1.0, incomplete=("per_class_accuracy",))
+    assert told([*seen, lost, *seen], "severe_class_imbalance") == []

@@ -6,7 +6,7 @@ import pytest
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
 from nissa.hub.measurements import GradientsMeasured
-from tests.unit.diagnostics.readings import book, sample
+from tests.unit.diagnostics.readings import book, judge, sample
 
 NAN = float("nan")
 HEALTHY: dict[str, Any] = {"a": 1.0, "b": 2.0, "c": 3.0}
@@ -14,13 +14,13 @@ WARM = 12
 
 
 def told(rules: RuleBook, samples: Iterable[GradientsMeasured], name: str) -> list[Finding]:
-    return [found for each in samples for found in rules.gradients(each) if found.name == name]
+    return [found for each in samples for found in judge(rules, each) if found.name == name]
 
 
 def warm(**layers: Any) -> RuleBook:
     rules = book()
     for number in range(WARM):
-        assert rules.gradients(sample(number, **(layers or HEALTHY))) == []
+        assert judge(rules, sample(number, **(layers or HEALTHY))) == []
     return rules
 
 
@@ -32,7 +32,7 @@ def test_healthy_gradients_raise_nothing_while_all_of_them_shrink() -> None:
     rules = book()
     for number in range(200):
         norm = 0.95**number
-        assert rules.gradients(sample(number, a=norm, b=2 * norm, c=3 * norm)) == []
+        assert judge(rules, sample(number, a=norm, b=2 * norm, c=3 * norm)) == []
     assert not any(rules.flags.values())
 
 
@@ -43,7 +43,7 @@ def test_one_element_that_is_not_finite_is_enough() -> None:
 
 def test_without_any_gradient_there_is_no_flag() -> None:
     rules = book()
-    rules.gradients(sample())
+    judge(rules, sample())
     assert rules.flags == {}
 
 
@@ -90,7 +90,7 @@ def test_many_elements_above_the_threshold_explode() -> None:
 
 def test_norms_of_which_a_part_is_unknown_are_not_judged() -> None:
     rules = book()
-    rules.gradients(sample(a={"norm": 1e9, "nonfinite": 0.1}))
+    judge(rules, sample(a={"norm": 1e9, "nonfinite": 0.1}))
     assert "exploding_gradients" not in rules.flags
 
 
@@ -168,3 +168,36 @@ def test_health_below_its_limit_is_poor() -> None:
     (found,) = told(book(), times(3, **poor), "poor_gradient_health")
     assert found.seen == "Gradient health poor (0.00)"
     assert set(found.layers) == set(HEALTHY)
+
+
+def test_a_norm_that_changed_while_samples_were_lost_is_no_spike() -> None:
+    loud: dict[str, Any] = {name: 30 * norm for name, norm in HEALTHY.items()}
+    assert told(warm(), times(3, **loud), "gradient_spike")
+    assert told(warm(), [sample(WARM + 40, missed=40, **loud), *times(30, **loud)], "gradient_spike") == []
+
+
+def test_a_share_that_changed_while_samples_were_lost_has_not_stalled() -> None:
+    small: dict[str, Any] = {"a": 1e-6, "b": 2.0, "c": 3.0}
+    assert told(warm(), [sample(WARM + 80, missed=80, **small), *times(30, **small)], "stalled_layer") == []
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_weight_stands_still_and_a_parameter_waits_only_in_samples_in_a_row(lost: int) -> None:
+    def with_loss(number: int) -> int:
+        return lost * (number % 8 == 7)
+
+    still = [
+        sample(n, missed=with_loss(n), a={"weight": 5.0}, b={"weight": 1.0 + n}, c={"weight": 2.0 + n})
+        for n in range(30)
+    ]
+    assert bool(told(book(), still, "stalled_layer")) != bool(lost)
+    rules = warm(a=1.0, b=1.0, c=1.0, d=1.0)
+    waiting = [sample(WARM + n, missed=with_loss(n), idle=("d",), a=1.0, b=1.0, c=1.0) for n in range(30)]
+    assert bool(told(rules, waiting, "stalled_layer")) != bool(lost)
+
+
+def test_zeros_that_appeared_while_samples_were_lost_have_not_risen() -> None:
+    dense: dict[str, Any] = {"a": {"zeros": 0.3}, "b": 1.0}
+    sparse: dict[str, Any] = {"a": {"zeros": 0.95}, "b": 1.0}
+    assert told(warm(**dense), times(9, **sparse), "dead_units")
+    assert told(warm(**dense), [sample(WARM + 90, missed=90, **sparse), *times(30, **sparse)], "dead_units") == []

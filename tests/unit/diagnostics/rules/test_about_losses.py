@@ -6,7 +6,7 @@ import pytest
 
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
-from tests.unit.diagnostics.readings import book, step
+from tests.unit.diagnostics.readings import book, judge, step
 
 NAN, INF = float("nan"), float("inf")
 
@@ -14,7 +14,7 @@ NAN, INF = float("nan"), float("inf")
 def told(losses: Iterable[float | None], name: str, rules: RuleBook | None = None) -> list[Finding]:
     rules = rules or book()
     return [
-        found for number, loss in enumerate(losses) for found in rules.step(step(loss, number)) if found.name == name
+        found for number, loss in enumerate(losses) for found in judge(rules, step(loss, number)) if found.name == name
     ]
 
 
@@ -25,7 +25,7 @@ def falling(number: int, start: float = 2.3, end: float = 0.3, noise: float = 0.
 
 def test_a_training_that_goes_well_raises_nothing() -> None:
     rules = book()
-    assert [each for number, loss in enumerate(falling(600)) for each in rules.step(step(loss, number))] == []
+    assert [each for number, loss in enumerate(falling(600)) for each in judge(rules, step(loss, number))] == []
     assert set(rules.flags.values()) == {False}
 
 
@@ -106,3 +106,52 @@ def test_one_odd_batch_at_the_beginning_says_nothing_about_the_rate() -> None:
 
 def test_first_steps_need_not_be_wild_one_after_the_other() -> None:
     assert told([2.3, 2.2, 40.0, 3.1, 50.0, 3.0, 3.2, 3.1, 2.9], "learning_rate_too_high")
+
+
+def late(losses: Iterable[float], name: str, missed: int) -> list[Finding]:
+    """Return what is found in losses before which some were lost."""
+    rules = book()
+    steps = [step(loss, number + missed, missed=0 if number else missed) for number, loss in enumerate(losses)]
+    found = [each for each in judge(rules, *steps) if each.name == name]
+    assert found or rules.flags.get(name, False) is False
+    return found
+
+
+WILD = [0.1, 40.0, 900.0, 700.0, 30.0, *[20.0] * 200]
+
+
+def test_a_loss_that_came_later_is_not_taken_for_the_first() -> None:
+    assert late(WILD, "learning_rate_too_high", missed=0)
+    assert late(WILD, "learning_rate_too_high", missed=1) == []
+
+
+def test_after_a_beginning_that_was_lost_only_what_needs_none_is_judged() -> None:
+    converged = [*[0.01] * 30, *[5.0] * 5, *[0.01] * 30, *[0.5] * 40]
+    assert late(converged, "loss_spike", missed=0)
+    assert late(converged, "divergence", missed=0)
+    rules = book()
+    steps = [step(loss, number + 60, missed=0 if number else 60) for number, loss in enumerate([*converged, NAN])]
+    assert [each.name for each in judge(rules, *steps)] == ["nonfinite_loss"]
+    assert rules.flags.keys() == {"nonfinite_loss"}
+
+
+def test_a_beginning_of_which_little_was_lost_is_still_one() -> None:
+    losses = falling(200)
+    losses[150] = 9.0
+    assert late(losses, "loss_spike", missed=3)
+    assert late([*falling(200), *[0.3 + n / 20 for n in range(60)]], "divergence", missed=3)
+
+
+def test_a_level_that_changed_while_losses_were_lost_is_no_spike() -> None:
+    before, after = [step(1.0, n) for n in range(50)], [step(4.0, n, missed=40 * (n == 90)) for n in range(90, 130)]
+    assert [each.name for each in judge(book(), *before, *after) if each.name == "loss_spike"] == []
+    at_once = [step(4.0, n) for n in range(50, 90)]
+    assert [each.name for each in judge(book(), *before, *at_once) if each.name == "loss_spike"]
+
+
+def test_what_was_raised_does_not_end_because_losses_were_lost() -> None:
+    rules = book()
+    judge(rules, *[step(loss, n) for n, loss in enumerate([*[1.0] * 50, 9.0])])
+    assert rules.flags["loss_spike"]
+    judge(rules, *[step(9.0, n, missed=20 * (n == 71)) for n in range(71, 80)])
+    assert rules.flags["loss_spike"]
