@@ -17,6 +17,7 @@ import nissa
 from nissa import NissaHub, TelemetryEvent
 from nissa.hub.critical import CriticalSections
 from nissa.run import Run
+from tests.support import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -79,8 +80,6 @@ def test_a_watched_optimizer_is_collected_inside_every_lock(collecting: Collecti
     nissa.reset_hub()
     with nissa.start("diagnostic") as run:
         run.watch(model := torch.nn.Linear(2, 1), optimizer := torch.optim.SGD(model.parameters(), lr=0.1))
-        locks = {lock.name for lock in collecting.locks}
-        assert "nissa.hub.hub" in locks
         for round_ in range(40):
             victims = [watched(run, f"{round_}-{index}") for index in range(4)]
             for victim in victims:
@@ -92,8 +91,10 @@ def test_a_watched_optimizer_is_collected_inside_every_lock(collecting: Collecti
             run.germinate(f"seed-{round_}", blueprint="conv").cull(reason="no improvement")
             run.validate(loss=1.0, accuracy=0.5)
             run.analytics.snapshot()
+            locks = {lock.name for lock in collecting.locks}
             if locks <= set(collecting.freed_in):
                 break
+        assert {"nissa.hub.hub", "nissa.diagnostics.rulebook", "nissa.analytics.blueprints"} <= locks
         assert set(collecting.freed_in) == locks
         assert run.flush(30)
         collecting.victims.clear()
@@ -258,6 +259,10 @@ def test_a_finalizer_of_the_application_that_emits_inside_a_section_is_deferred_
                 gc.collect()
                 inside = [event for event in memory.events if event.event_type == "FREED"]
                 assert not any(event.data["number"] == number for event in inside)
-        assert run.hub.flush(30)
-        numbers = [event.data["number"] for event in memory.events if event.event_type == "FREED"]
-        assert sorted(numbers) == list(range(200))
+
+        def freed() -> list[int]:
+            return sorted(event.data["number"] for event in memory.events if event.event_type == "FREED")
+
+        # One of them may be emitted on the thread of a backend, which waits for its turn as long as this loop runs.
+        until(lambda: len(freed()) >= 200, "the events")
+        assert freed() == list(range(200))

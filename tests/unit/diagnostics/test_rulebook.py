@@ -208,7 +208,7 @@ def test_the_flags_of_the_seed_document_keep_their_names() -> None:
     assert {rule.name for rule in RULES} >= DOCUMENTED
 
 
-def finding(name: str = "vanishing_gradients", *, raised: bool = True) -> Finding:
+def finding(name: str = "vanishing_gradients", *, raised: bool = True, up: bool = False) -> Finding:
     return Finding(
         name=name,
         raised=raised,
@@ -220,6 +220,7 @@ def finding(name: str = "vanishing_gradients", *, raised: bool = True) -> Findin
         step=3,
         time_unix_nano=12,
         model_name="critic",
+        up=up,
     )
 
 
