@@ -11,6 +11,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+from tests import preloaded
+
 T = TypeVar("T")
 
 
@@ -123,24 +125,32 @@ def _point(metric: Mapping[str, Any], kind: str, point: dict[str, Any]) -> Point
     )
 
 
-def script(body: str, *, folder: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def script(
+    body: str, *, folder: Path, environ: Mapping[str, str] | None = None, unload: bool = False
+) -> preloaded.Process:
     """Start a Python script in a folder, in a process of its own."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(body))
-    return subprocess.Popen(
-        [sys.executable, str(path)],
-        cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})}
+    return preloaded.start([path], cwd=folder, env=env, unload=unload)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 90) -> tuple[int, str, str]:
+def finish(process: preloaded.Process, timeout: float = 90) -> tuple[int, str, str]:
     """Wait for a script and return its exit status, output and errors."""
     out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
+    return process.wait(), out, err
+
+
+def run_demo(folder: Path, environ: Mapping[str, str]) -> Any:
+    """Run ``nissa demo`` as users do and return its report."""
+    done = nissa("demo", "--json", cwd=folder, env=environ, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def nissa(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run the console script ``nissa`` to its end, in a process of its own."""
+    return preloaded.run([Path(sys.executable).with_name("nissa"), *arguments], **how)
 
 
 def only_run(folder: Path) -> Path:

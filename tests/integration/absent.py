@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from subprocess import PIPE, Popen
 from time import monotonic
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]  # it comes without
+
+from tests import preloaded
 
 PROTOCOLS = ("grpc", "http/protobuf")
 TRAIN = """
@@ -89,9 +89,8 @@ def run(
     path = folder / "train.py"
     path.write_text(textwrap.dedent(TRAIN) + textwrap.dedent(body))
     told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(path), str(seconds)]
     environment = {**os.environ, **told, **(environ or {})}
-    child = Popen(command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE, text=True)
+    child = preloaded.start([path, str(seconds)], cwd=folder, env=environment, unload=True)
     with child, ThreadPoolExecutor(1) as reader:  # the pipes may fill, and the exit is what is timed
         said = reader.submit(child.communicate, timeout=120)
         status = child.wait(timeout=120)

@@ -23,7 +23,7 @@ _TRAIN = """
 
 
 def _run(body: str, folder: Path, environ: dict[str, str] | None = None) -> tuple[int, str, str]:
-    return finish(script(_TRAIN + body, folder=folder, environ=environ))
+    return finish(script(_TRAIN + body, folder=folder, environ=environ, unload=True))
 
 
 def _outcomes(folder: Path) -> dict[str, str]:

@@ -2,15 +2,13 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from nissa.recordings import read
 from nissa.report.facts import Facts
 from nissa.report.lives import OPEN
-from tests.support import finish, only_run, script, spans, until
+from tests.support import finish, nissa, only_run, script, spans, until
 
 _ENDLESS = """
     import time, torch, nissa
@@ -31,8 +29,7 @@ _ENDLESS = """
 
 
 def report(run: Path) -> dict[str, Any]:
-    command = [str(Path(sys.executable).parent / "nissa"), "report", str(run), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = nissa("report", str(run), "--json")
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

@@ -19,6 +19,7 @@ import pytest
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack
+from tests.preloaded import Process
 from tests.stack.queries import links, parent, tags, trace
 from tests.stack.trainers.endless import STATUS
 from tests.stack.training import TRANSPORTS, Transport, environment, service_name, start
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.parametrize("transport", TRANSPORTS, ids=str)
 @contextmanager
 def _training(
     stack: Stack, folder: Path, transport: Transport, *arguments: str, **settings: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+) -> Iterator[tuple[Process, str]]:
     """Yield a trainer in the middle of a stage, and the trace of its seed; it is ended if the block does not."""
     process = start("endless", folder, environment(stack, transport, service_name("ended")) | settings, *arguments)
     try:

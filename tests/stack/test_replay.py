@@ -1,8 +1,6 @@
 """What the real servers have of a run that wrote files only and was replayed: what the files say, at the files' times."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ from nissa.semconv import spans as names
 from scripts.stack import Stack
 from tests.stack.queries import Past, ended, fetch, links, noted, parent, samples, settled, tags, trace, value
 from tests.stack.training import TRANSPORTS, environment, service_name, train
-from tests.support import Point, Span, points, records, spans
+from tests.support import Point, Span, nissa, points, records, spans
 
 Replay = Callable[..., Any]
 PROTOCOLS = ("grpc", "http/protobuf")
@@ -41,14 +39,7 @@ def written(stack: Stack, tmp_path: Path) -> Path:
 
 def command(environ: dict[str, str], folder: Path, *arguments: str, status: int = ExitCode.FINE) -> Any:
     """Run ``nissa replay`` as people do, and return what it prints as JSON."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "nissa"), "replay", str(folder), *arguments, "--json"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = nissa("replay", str(folder), *arguments, "--json", env=environ)
     assert done.returncode == status, done.stderr + done.stdout
     return json.loads(done.stdout)
 

@@ -8,7 +8,6 @@ import pytest
 import trustme
 
 from tests.stack.doctor.process import Certificates, Doctor, consult
-from tests.stack.variables.nursery import Nursery
 from tests.stack.variables.own_collector import OwnCollector, own_collector
 
 
@@ -18,17 +17,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))  # the first one may have to build the collector
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Yield what starts processes."""
-    with Nursery() as found:
-        yield found
-
-
 @pytest.fixture
-def doctor(nursery: Nursery, tmp_path: Path) -> Doctor:
+def doctor(tmp_path: Path) -> Doctor:
     """Return `consult` in a folder of the test's own."""
-    return partial(consult, nursery, tmp_path / "doctor")
+    return partial(consult, tmp_path / "doctor")
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """What the tests of the variables share: processes, a collector, certificates."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.stack.variables.nursery import Nursery
 from tests.stack.variables.own_collector import own_collector
 from tests.stack.variables.small_run import Collecting, Run, train
 
@@ -18,17 +16,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))  # the first one may have to build the collector
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Yield what starts processes."""
-    with Nursery() as found:
-        yield found
-
-
 @pytest.fixture
-def run(nursery: Nursery, tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Run:
     """Return `small_run.train` in a folder of the test's own."""
-    return partial(train, nursery, tmp_path / "run")
+    return partial(train, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import preloaded
 
 SCRIPT = """
 import nissa.backends.otel.providers as module
@@ -26,15 +27,7 @@ assert found.close(5.0)
 
 
 def run(folder: Path, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=folder,
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return preloaded.run(["-c", script], cwd=folder, env={**os.environ, **environ}, timeout=60)
 
 
 def test_exporters_that_the_environment_names_are_built_by_the_sdk(tmp_path: Path) -> None:
