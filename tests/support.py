@@ -159,7 +159,7 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-def until(look: Callable[[], T | None], what: str, timeout: float = 30) -> T:
+def until(look: Callable[[], T | None], what: str, timeout: float = 120) -> T:
     """Look again and again until something is there."""
     deadline = monotonic() + timeout
     while monotonic() < deadline:

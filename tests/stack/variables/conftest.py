@@ -9,11 +9,19 @@ import trustme
 from tests.stack.variables.own_collector import own_collector
 from tests.stack.variables.small_run import Collecting, Run, train
 
+REPRESENTATIVE = {
+    "test_by_default_all_is_sampled_and_exemplars_lead_to_the_epoch",
+    "test_grpc_with_headers_and_gzip_and_totals",
+}
+"""Tests of variables that are not marked ``full``. Together the others take minutes."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(900))  # the first one may have to build the collector
+            if item.name not in REPRESENTATIVE:
+                item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture
