@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from tests import preloaded
 
 T = TypeVar("T")
+ROOT = Path(__file__).parents[1]
 
 
 def _value(value: Mapping[str, Any]) -> Any:
@@ -128,10 +129,10 @@ def _point(metric: Mapping[str, Any], kind: str, point: dict[str, Any]) -> Point
 def script(
     body: str, *, folder: Path, environ: Mapping[str, str] | None = None, unload: bool = False
 ) -> preloaded.Process:
-    """Start a Python script in a folder, in a process of its own."""
+    """Start a Python script, which may import modules of tests, in a folder and a process of its own."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(body))
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})}
     return preloaded.start([path], cwd=folder, env=env, unload=unload)
 
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tests import preloaded
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ROOT = Path(__file__).parents[2]
 RUN_ID = "together"
 """Of all runs; each has a folder of its own."""
 
 
-def launch(folder: Path, ranks: int, *, timeout: float = 150) -> None:
+def launch(folder: Path, ranks: int, *, timeout: float = 280) -> None:
     """Run every scenario for a number of ranks; each rank writes what it found to the folder.
 
     Processes meet in a file, not at a port, and talk over the loopback interface.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests import preloaded
-from tests.distributed.launching import ROOT
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="module")

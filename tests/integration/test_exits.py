@@ -11,14 +11,10 @@ _TRAIN = """
     import os, signal, sys, time
     import torch, nissa
     from nissa import Stage
+    from tests.toys import Toy
 
-    torch.set_num_threads(1)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(run):
-        loss = model(torch.randn(4, 8)).square().mean()
-        optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
+    toy = Toy()
+    model, optimizer, step = toy.model, toy.optimizer, toy.step
 """
 
 
