@@ -11,6 +11,8 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+import pytest
+
 from tests import preloaded
 
 T = TypeVar("T")
@@ -152,6 +154,14 @@ def run_demo(folder: Path, environ: Mapping[str, str]) -> Any:
 def nissa(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
     """Run the console script ``nissa`` to its end, in a process of its own."""
     return preloaded.run([Path(sys.executable).with_name("nissa"), *arguments], **how)
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder that all workers of a test run share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def only_run(folder: Path) -> Path:

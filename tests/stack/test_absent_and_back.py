@@ -2,7 +2,6 @@
 
 import os
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -27,15 +26,6 @@ _TRAIN = """
             print(run.flush(2), flush=True)
 """
 _QUICK = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "200", "OTEL_BLRP_SCHEDULE_DELAY": "200"}
-
-
-@pytest.fixture
-def own_stack(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """Yield servers that nobody else uses; the shared ones have seen to it that they are built."""
-    own = Stack(tmp_path / "own", docker=stack.docker)
-    own.start()
-    yield own
-    own.clean()
 
 
 @pytest.fixture

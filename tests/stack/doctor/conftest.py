@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.stack.certificates import write_certificates
 from tests.stack.doctor.process import Certificates, Doctor, consult
 from tests.stack.variables.own_collector import OwnCollector, own_collector
 
@@ -27,14 +28,8 @@ def doctor(tmp_path: Path) -> Doctor:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("certificates")
     authority, other = trustme.CA(), trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    write_certificates(folder, authority)
     other.cert_pem.write_to_path(str(folder / "other-ca.pem"))
-    for name, certificate in (
-        ("server", authority.issue_cert("localhost", "127.0.0.1")),
-        ("client", authority.issue_cert("trainer")),
-    ):
-        certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
     return Certificates(folder, authority)
 
 

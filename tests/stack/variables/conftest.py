@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.stack.certificates import write_certificates
 from tests.stack.variables.own_collector import own_collector
 from tests.stack.variables.small_run import Collecting, Run, train
 
@@ -34,14 +35,7 @@ def run(tmp_path: Path) -> Run:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an authority's certificate and those of a server and a client."""
     folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    for name, certificate in (
-        ("server", authority.issue_cert("localhost", "127.0.0.1")),
-        ("client", authority.issue_cert("trainer")),
-    ):
-        certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+    write_certificates(folder, trustme.CA())
     return folder
 
 
