@@ -82,7 +82,13 @@ def run(
     """Train in a process that exports to an endpoint, and wait for its exit."""
     path = folder / "train.py"
     path.write_text(textwrap.dedent(TRAIN) + textwrap.dedent(body))
-    told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OMP_NUM_THREADS": "1"}
+    told = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        # What would wait for an exporter waits for longer than a busy machine takes for anything.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "100",
+        "OMP_NUM_THREADS": "1",
+    }
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **told, **(environ or {})}
     child = preloaded.start([path, str(seconds)], cwd=folder, env=environment, unload=True)
     with child, ThreadPoolExecutor(1) as reader:  # the pipes may fill, and the exit is what is timed
