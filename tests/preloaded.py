@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from select import select
@@ -34,23 +35,33 @@ class Process:
         self.stdin, self.stdout, self.stderr = (pipes.get(name) for name in ("stdin", "stdout", "stderr"))
         self.returncode: int | None = None
         self._status = status
+        self._reading = Lock()
         _await(status, START_SECONDS, self.args)
         self.pid = int(status.readline())
 
     def poll(self) -> int | None:
         """Return the exit status, the negative number of a signal, or None while it runs."""
-        if self.returncode is None and select([self._status], [], [], 0)[0]:
-            self.returncode = int(self._status.readline())
-            self._status.close()
+        if self._reading.acquire(blocking=False):  # a thread that waits sets it otherwise
+            with suppress(subprocess.TimeoutExpired):
+                self._read(0)
+            self._reading.release()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end and return the exit status."""
-        if self.poll() is None:
+        if not self._reading.acquire(timeout=-1 if timeout is None else timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        try:
+            return self._read(timeout)
+        finally:
+            self._reading.release()
+
+    def _read(self, timeout: float | None) -> int:
+        if self.returncode is None:
             _await(self._status, timeout, self.args)
-        status = self.poll()
-        assert status is not None
-        return status
+            self.returncode = int(self._status.readline())
+            self._status.close()
+        return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Close its standard input, read its output to the end and wait for it."""
