@@ -41,7 +41,9 @@ def test_exporters_that_the_environment_names_are_built_by_the_sdk(tmp_path: Pat
 
 
 def test_a_collector_that_is_not_there_holds_up_neither_start_nor_end(tmp_path: Path) -> None:
-    ending = "from time import monotonic; import os; at = monotonic(); found.close(0.2); os._exit(monotonic() - at > 50)"
+    ending = (
+        "from time import monotonic; import os; at = monotonic(); found.close(0.2); os._exit(monotonic() - at > 50)"
+    )
     script = SCRIPT.replace("assert found.close(5.0)", ending)
     done = run(tmp_path, script, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="100")
     assert done.returncode == 0, done.stderr
