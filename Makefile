@@ -20,15 +20,19 @@ demo: $(READY) ## Grow a small network on handwritten digits and look at its tel
 	@$(BIN)/nissa demo
 
 # A file stays in one worker: a document's examples go on from one another, and fixtures of a module are set up once.
+# The order is that of conftest.py, long files first. Processes write and read bytecode, whatever the caller's shell says:
+# without it each one compiles torch for several seconds.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(READY) ## Run the tests; those against real servers build them once, where there is Go or Docker
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(BIN)/pytest -n 2 --dist loadfile -m "not full" $(ARGS)
+	$(PYTEST) -m "not full" $(ARGS)
 
 test-full: $(READY) ## Run all tests, those that take minutes too
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check .

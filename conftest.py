@@ -37,6 +37,40 @@ def no_contained_fault(request: pytest.FixtureRequest) -> Iterator[None]:
         assert not faults, f"contained faults: {faults}; see the log above"
 
 
+LONG = (
+    "tests/stack/test_demo.py",
+    "tests/distributed/test_budgets.py",
+    "tests/unit/kernels/test_agreement.py",
+    "tests/stack/test_questions.py",
+    "tests/integration",
+    "tests/pathologies",
+    "tests/stack/test_absent_and_back.py",
+    "tests/unit/kernels",
+    "tests/stack/test_replay.py",
+    "tests/stack/test_lifecycle.py",
+    "tests/browser",
+    "tests/examples",
+    "tests/unit/demo",
+    "tests/stack/doctor",
+    "tests/stack/test_exemplars.py",
+    "tests/stack/variables",
+    "tests/unit/diagnostics/sharpness",
+    "tests/distributed",
+    "tests/stack",
+)
+"""Files and folders whose tests take the longest. They run first, so that no worker ends much later than another."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first; a file's tests stay together and in their order."""
+    items.sort(key=_order)
+
+
+def _order(item: pytest.Item) -> int:
+    path = item.nodeid.partition("::")[0]
+    return next((place for place, prefix in enumerate(LONG) if path.startswith(prefix)), len(LONG))
+
+
 _FIXTURES = ["clean_environment", "no_contained_fault"]
 _documents = Sybil(
     parsers=[PythonCodeBlockParser()],

@@ -11,7 +11,12 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
+import pytest
+
+from tests import preloaded
+
 T = TypeVar("T")
+ROOT = Path(__file__).parents[1]
 
 
 def _value(value: Mapping[str, Any]) -> Any:
@@ -123,24 +128,40 @@ def _point(metric: Mapping[str, Any], kind: str, point: dict[str, Any]) -> Point
     )
 
 
-def script(body: str, *, folder: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start a Python script in a folder, in a process of its own."""
+def script(
+    body: str, *, folder: Path, environ: Mapping[str, str] | None = None, unload: bool = False
+) -> preloaded.Process:
+    """Start a Python script, which may import modules of tests, in a folder and a process of its own."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(body))
-    return subprocess.Popen(
-        [sys.executable, str(path)],
-        cwd=folder,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})}
+    return preloaded.start([path], cwd=folder, env=env, unload=unload)
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 90) -> tuple[int, str, str]:
+def finish(process: preloaded.Process, timeout: float = 90) -> tuple[int, str, str]:
     """Wait for a script and return its exit status, output and errors."""
     out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
+    return process.wait(), out, err
+
+
+def run_demo(folder: Path, environ: Mapping[str, str]) -> Any:
+    """Run ``nissa demo`` as users do and return its report."""
+    done = nissa("demo", "--json", cwd=folder, env=environ, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def nissa(*arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+    """Run the console script ``nissa`` to its end, in a process of its own."""
+    return preloaded.run([Path(sys.executable).with_name("nissa"), *arguments], **how)
+
+
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder that all workers of a test run share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def only_run(folder: Path) -> Path:
@@ -149,7 +170,7 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-def until(look: Callable[[], T | None], what: str, timeout: float = 30) -> T:
+def until(look: Callable[[], T | None], what: str, timeout: float = 120) -> T:
     """Look again and again until something is there."""
     deadline = monotonic() + timeout
     while monotonic() < deadline:

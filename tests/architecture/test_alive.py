@@ -15,8 +15,8 @@ from nissa.semconv import attributes, metrics
 from nissa.semconv import spans as span_names
 from nissa.semconv.metrics import Kind
 from scripts import generate
-from tests.integration.conftest import Toy
 from tests.support import points, records, spans
+from tests.toys import Toy
 
 _KINDS = {
     Kind.GAUGE: "gauge",

@@ -5,9 +5,8 @@ import re
 from functools import cache
 from typing import Final
 
-import pytest
-
 from scripts.generate import ROOT
+from tests.cases import for_each
 
 PAGE: Final = ROOT / "docs" / "explanation" / "the-document.md"
 SECTIONS: Final = 9
@@ -43,7 +42,7 @@ def test_every_section_has_its_table() -> None:
     assert all(found.values())
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0].partition('.')[0]}: {row[1][:60]}")
+@for_each("row", ROWS, ids=lambda row: f"{row[0].partition('.')[0]}: {row[1][:60]}")
 def test_every_row_says_where_by_which_test_and_why(row: tuple[str, ...]) -> None:
     assert len(row) == 1 + COLUMNS
     assert all(row)

@@ -1,18 +1,24 @@
 """The guide about exporters leaves no variable out, and the tests that it names exist."""
 
 import re
+from functools import cache
 from itertools import product
 from pathlib import Path
 
-import pytest
 from opentelemetry import environment_variables as of_the_api
 from opentelemetry.sdk import environment_variables as of_the_sdk
 
 from scripts.generate import ROOT
+from tests.cases import for_each
 
 PAGE = (ROOT / "docs" / "how-to" / "exporters.md").read_text()
 ROWS = re.findall(r"^\| `(OTEL_[^`]+)` \|(.*)\|(.*)\|$", PAGE, re.MULTILINE)
 _NAME = re.compile(r"""["'](OTEL_[A-Z0-9_]+)["']""")
+
+
+@cache
+def _tests() -> dict[Path, str]:
+    return {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
 
 
 def expanded(name: str) -> list[str]:
@@ -38,12 +44,12 @@ def test_every_variable_has_one_row_or_a_reason_to_have_none() -> None:
     assert not set(listed) & spared
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, id=row[0]) for row in ROWS])
+@for_each("row", ROWS, ids=lambda row: row[0])
 def test_the_tests_of_a_row_exist(row: tuple[str, str, str]) -> None:
     name, says, shown = row
     tests = re.findall(r"`(test_\w+)`", shown)
     assert says.strip()
     assert tests
     for test in tests:
-        (path,) = (path for path in (ROOT / "tests").rglob("test_*.py") if f"def {test}(" in path.read_text())
+        (path,) = (path for path, text in _tests().items() if f"def {test}(" in text)
         assert "variables" in path.parts or "otel" in path.parts, f"{name}: {path}"

@@ -10,6 +10,7 @@ from dashboards import recording
 from dashboards.promql import carried, series
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, prometheus
+from tests.cases import for_each
 from tests.dashboards.names import ATTRIBUTES, metric_labels, named, of_pipeline
 from tests.dashboards.reading import BOARDS, Asked, of_annotations, of_panels, of_variables, panels, rules
 from tests.stack.matrix import ROWS
@@ -20,7 +21,7 @@ LABELS = set().union(*SERIES.values()) | {"__name__"}
 ASKED = [*of_panels(), *of_annotations(), *rules("record"), *rules("alert")]
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: asked.where)
+@for_each("asked", ASKED, ids=lambda asked: asked.where)
 def test_every_metric_and_label_of_a_query_exists(asked: Asked) -> None:
     metrics_named, labels = named(asked.expression)
     assert metrics_named or "__name__" in labels
@@ -30,7 +31,7 @@ def test_every_metric_and_label_of_a_query_exists(asked: Asked) -> None:
         assert set(re.findall(r"(\w+)(?:=~|!~|!=|=)", inside)) <= SERIES[name], name
 
 
-@pytest.mark.parametrize(("where", "selector", "label"), [*of_variables()])
+@for_each("where, selector, label", of_variables())
 def test_a_variable_has_the_values_of_a_label_that_its_metric_carries(where: str, selector: str, label: str) -> None:
     (name,), labels = named(selector)
     assert {label, *labels} <= SERIES[name], where
@@ -54,14 +55,14 @@ def test_every_metric_is_on_a_board_or_in_a_rule() -> None:
     assert RECORDED.keys() <= read
 
 
-@pytest.mark.parametrize("spec", metrics.ALL, ids=lambda spec: spec.name)
+@for_each("spec", metrics.ALL, ids=lambda spec: spec.name)
 def test_a_metric_is_selected_by_what_is_seen_on_it(spec: metrics.MetricSpec) -> None:
     (row,) = [row for row in ROWS if (row.what, row.name) == ("metric", spec.name)]
     shared = {attr.ENV_ID, attr.MODEL_NAME}
     assert set(carried(spec)) & shared == set(row.attributes.split()) & shared
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@for_each("name", BOARDS)
 def test_legends_and_links_name_labels_that_the_series_of_their_panel_have(name: str) -> None:
     for panel in panels(BOARDS[name]):
         left = [_left(each["expr"]) for each in panel["targets"] if "expr" in each]
@@ -77,7 +78,7 @@ def _left(expression: str) -> set[str]:
     return grouped or set().union(*(SERIES[metric] for metric in named(expression)[0]))
 
 
-@pytest.mark.parametrize("name", BOARDS)
+@for_each("name", BOARDS)
 def test_searches_in_jaeger_name_attributes_that_exist(name: str) -> None:
     targets = [each for panel in panels(BOARDS[name]) for each in panel["targets"] if "tags" in each]
     links = [link["url"] for panel in panels(BOARDS[name]) for link in panel["fieldConfig"]["defaults"]["links"]]

@@ -16,6 +16,7 @@ from scripts.pictures.answers import Moment
 from scripts.pictures.page import MARK, page
 from scripts.pictures.panels import draw
 from scripts.stack_settings import ROOT
+from tests.cases import for_each
 
 Json = dict[str, Any]
 PANELS = [
@@ -54,7 +55,7 @@ def panel_of(kind: str) -> Json:
     return found
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: f"{panel['title']}-{panel['id']}")
+@for_each("panel", PANELS, ids=lambda panel: f"{panel['title']}-{panel['id']}")
 def test_a_panel_without_an_answer_says_in_its_own_words_why(panel: Json) -> None:
     drawn = draw(panel, told())
     assert isinstance(drawn, str)
@@ -132,7 +133,7 @@ def test_a_page_says_that_it_is_not_grafana() -> None:
     assert MARK.replace("'", "&#x27;") in page(board, told())
 
 
-@pytest.mark.parametrize("path", sorted(GENERATED.glob("*.json")), ids=lambda path: path.stem)
+@for_each("path", sorted(GENERATED.glob("*.json")))
 def test_the_document_shows_each_board_and_says_that_it_is_not_grafana(path: Path) -> None:
     name = f"board-{path.stem.removeprefix('nissa-')}.png"
     document = (ROOT / "docs" / "how-to" / "boards.md").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from dashboards import alerts, recording
 from dashboards.build import RULES
 from scripts.stack_build import binary
 from scripts.stack_settings import ROOT
+from tests.cases import for_each
 
 TESTS = sorted((RULES / "tests").glob("*.yaml"))
 RUNBOOKS = ROOT / "docs" / "how-to" / "alerts.md"
@@ -89,7 +90,7 @@ def _alerts_of(test: dict[str, Any]) -> list[str]:
     return [alert.name for alert in alerts.ALL if re.fullmatch(pattern, alert.name)]
 
 
-@pytest.mark.parametrize("name", [alert.name for alert in alerts.ALL])
+@for_each("name", [alert.name for alert in alerts.ALL])
 def test_an_alert_is_shown_to_fire_and_not_to(name: str) -> None:
     assert {fires for alert, fires in _expectations() if alert == name} == {True, False}
 
@@ -101,7 +102,7 @@ def test_each_recording_rule_is_in_a_test_of_rules() -> None:
     assert recording.STEPS.name in (RULES / "alerts.yaml").read_text()  # what the tests of stalled runs stand on
 
 
-@pytest.mark.parametrize("alert", alerts.ALL, ids=lambda alert: alert.name)
+@for_each("alert", alerts.ALL, ids=lambda alert: alert.name)
 def test_an_alert_says_what_to_do(alert: alerts.Alert) -> None:
     page, _, anchor = alert.runbook.partition("#")
     assert ROOT / page == RUNBOOKS

@@ -5,7 +5,6 @@ import re
 from itertools import combinations
 from typing import Any
 
-import pytest
 import yaml
 
 from dashboards.board import WIDTH
@@ -13,10 +12,11 @@ from dashboards.build import FOLDERS, files
 from dashboards.promql import VARIABLES
 from scripts.stack_docker import FILE
 from scripts.stack_settings import ROOT
+from tests.cases import for_each
 from tests.dashboards.reading import BOARDS, BUILT_IN, Json, panels
 
 PROVISIONING = ROOT / "dashboards" / "provisioning"
-EACH = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+EACH = for_each("board", BOARDS.values(), ids=lambda board: board["title"])
 
 
 def test_the_files_are_what_the_code_renders_and_nothing_else_is_there() -> None:

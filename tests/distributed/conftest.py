@@ -1,6 +1,5 @@
 """One launch for each number of processes, whatever the number of tests that look at it."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from scripts.stack_build import locked
 from tests.distributed.launching import findings, launch
+from tests.support import shared_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def launches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that all workers of this test run share."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "launches"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return shared_folder(tmp_path_factory, "launches")
 
 
 def _launched(launches: Path, ranks: int) -> "dict[str, list[Mapping[str, Any]]]":

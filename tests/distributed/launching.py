@@ -1,22 +1,22 @@
 """Starts processes that train together, and reads what they found."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tests import preloaded
+from tests.support import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-ROOT = Path(__file__).parents[2]
 RUN_ID = "together"
 """Of all runs; each has a folder of its own."""
 
 
-def launch(folder: Path, ranks: int, *, timeout: float = 150) -> None:
+def launch(folder: Path, ranks: int, *, timeout: float = 280) -> None:
     """Run every scenario for a number of ranks; each rank writes what it found to the folder.
 
     Processes meet in a file, not at a port, and talk over the loopback interface.
@@ -32,7 +32,7 @@ def launch(folder: Path, ranks: int, *, timeout: float = 150) -> None:
     assert statuses == [0] * ranks, "\n".join(path.read_text() for path in sorted(folder.glob("*.log")))
 
 
-def _start(folder: Path, rank: int, ranks: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, rank: int, ranks: int) -> preloaded.Process:
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("NISSA_", "OTEL_"))},
         "PYTHONPATH": os.pathsep.join(filter(None, (os.fspath(ROOT), os.environ.get("PYTHONPATH")))),
@@ -44,8 +44,7 @@ def _start(folder: Path, rank: int, ranks: int) -> subprocess.Popen[bytes]:
         "NISSA_RUN_ID": RUN_ID,
     }
     with (folder / f"rank{rank}.log").open("wb") as log:
-        command = [sys.executable, "-m", "tests.distributed.worker", os.fspath(folder)]
-        return subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT)
+        return preloaded.start(["-m", "tests.distributed.worker", folder], cwd=folder, env=environ, output=log)
 
 
 def findings(folder: Path) -> "dict[str, list[Mapping[str, Any]]]":

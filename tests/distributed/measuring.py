@@ -88,7 +88,7 @@ def main(folder: Path) -> None:
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
     store = f"file://{folder / 'store'}"
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=40))
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2, timeout=timedelta(seconds=120))
     found = {"counted": counted(rank), "replicated": replicated(rank), "sharded": sharded()}
     (folder / f"rank{rank}.json").write_text(json.dumps(found))
     distributed.barrier()

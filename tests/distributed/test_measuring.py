@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from tests.distributed.launching import ROOT
+from tests import preloaded
+from tests.support import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +18,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     for rank in range(2):
         environ = {**os.environ, "PYTHONPATH": os.fspath(ROOT), "GLOO_SOCKET_IFNAME": "lo", "RANK": str(rank)}
         with (folder / f"rank{rank}.log").open("wb") as log:
-            command = [sys.executable, "-m", "tests.distributed.measuring", os.fspath(folder)]
-            processes.append(subprocess.Popen(command, cwd=folder, env=environ, stdout=log, stderr=subprocess.STDOUT))
+            command = ["-m", "tests.distributed.measuring", str(folder)]
+            processes.append(preloaded.start(command, cwd=folder, env=environ, output=log))
     try:
         statuses = [process.wait(120) for process in processes]
     finally:

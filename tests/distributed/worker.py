@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
         init_method=f"file://{folder / 'store'}",
         rank=rank,
         world_size=ranks,
-        timeout=timedelta(seconds=40),
+        timeout=timedelta(seconds=120),
     )
     found = {}
     for scenario in (*BY_RANKS[ranks], *((*RUNS, *BUDGETS) if ranks == RANKS_OF_RUNS else ())):

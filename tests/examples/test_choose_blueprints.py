@@ -1,7 +1,6 @@
 import csv
 import importlib.util
 import random
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from nissa import BlueprintAnalytics, TelemetryEvent
+from tests import preloaded
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "choose_blueprints.py"
@@ -86,16 +86,22 @@ def test_the_document_says_what_the_committed_results_say(example: ModuleType) -
     assert "```text\n" + "\n".join(example.told(episodes)) + "\n```" in document
 
 
+def _run(command: list[str]) -> str:
+    done = preloaded.run(command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_it_runs_as_it_is_documented_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     table = tmp_path / "choices.csv"
-    command = [sys.executable, str(SCRIPT), "--runs", "1", "--episodes", "1", "--epochs", "34", "--csv", str(table)]
-    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [str(SCRIPT), "--runs", "1", "--episodes", "1", "--epochs", "34", "--csv", str(table)]
+    first = _run(command)
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["policy"] for row in rows] == ["uniform", "thompson"]
     assert all(int(row["planted"]) > 0 for row in rows)
     assert "95 % interval" in first
-    again = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    again = _run(command)
     assert "after run" in first
     assert "after run" not in again
     assert again.splitlines()[-1] == first.splitlines()[-1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.toys import small_network
 from tests.unit.gradients.conftest import lab, make_lab
 
 __all__ = ["lab", "make_lab"]
@@ -26,8 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def network() -> nn.Sequential:
     """A small network on the device, the same in each test."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).cuda()
+    return small_network().cuda()
 
 
 @pytest.fixture

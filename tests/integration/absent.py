@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Mapping
@@ -10,11 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from subprocess import PIPE, Popen
 from time import monotonic
 from typing import Any, NamedTuple
 
 import grpc  # type: ignore[import-untyped]  # it comes without
+
+from tests import preloaded
+from tests.support import ROOT
 
 PROTOCOLS = ("grpc", "http/protobuf")
 TRAIN = """
@@ -23,10 +24,10 @@ TRAIN = """
     atexit.register(lambda: print(time.monotonic(), flush=True))  # the first that is registered is the last called
     import torch
     import nissa
+    from tests.toys import Toy
     from opentelemetry.exporter.otlp.common.http import _OTLPHTTPClient
     from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 
-    torch.set_num_threads(1)
     exporting = set()
 
     def spied(kind, name):
@@ -40,18 +41,11 @@ TRAIN = """
     spied(OTLPExporterMixin, "_export")
 
     def train(run=None, seconds=0.0):
-        torch.manual_seed(0)
-        model = torch.nn.Linear(4, 2)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        toy = Toy()
         if run is not None:
-            run.watch(model, optimizer)
+            run.watch(toy.model, toy.optimizer)
         for _ in range(10):
-            loss = model(torch.randn(8, 4)).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            if run is not None:
-                run.log_loss(loss)
-            optimizer.step()
+            loss = toy.step(run)
             time.sleep(seconds / 10)
         return loss.item()
 
@@ -88,10 +82,15 @@ def run(
     """Train in a process that exports to an endpoint, and wait for its exit."""
     path = folder / "train.py"
     path.write_text(textwrap.dedent(TRAIN) + textwrap.dedent(body))
-    told = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(path), str(seconds)]
-    environment = {**os.environ, **told, **(environ or {})}
-    child = Popen(command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE, text=True)
+    told = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        # What would wait for an exporter waits for longer than a busy machine takes for anything.
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "100",
+        "OMP_NUM_THREADS": "1",
+    }
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **told, **(environ or {})}
+    child = preloaded.start([path, str(seconds)], cwd=folder, env=environment, unload=True)
     with child, ThreadPoolExecutor(1) as reader:  # the pipes may fill, and the exit is what is timed
         said = reader.submit(child.communicate, timeout=120)
         status = child.wait(timeout=120)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import nissa
-from tests.integration.conftest import Toy
+from tests.toys import Toy
 
 
 def test_an_unknown_profile_names_those_that_exist() -> None:

@@ -1,16 +1,13 @@
 """The demo, as a user runs it, held against the telemetry that it wrote."""
 
-import json
 import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support import Span, points, spans
+from tests.support import Span, points, run_demo, spans
 
 Report = dict[str, Any]
 
@@ -19,17 +16,7 @@ Report = dict[str, Any]
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("demo")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("NISSA_", "OTEL_"))}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "nissa"), "demo", "--json"],
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout)
+    return folder, run_demo(folder, environ)
 
 
 def _seeds(report: Report) -> list[Report]:

@@ -13,8 +13,8 @@ import torch
 import nissa
 from nissa import DecisionBrief, EpochSnapshot, Run, Stage, ValidationMeter
 from nissa.profiles import SEED_FEATURES, TelemetryConfig
-from tests.integration.conftest import Toy
 from tests.support import attributes, points, records, spans
+from tests.toys import Toy
 
 FOLDER = Path("nissa-runs/r")
 LOGITS = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])

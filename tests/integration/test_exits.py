@@ -11,19 +11,15 @@ _TRAIN = """
     import os, signal, sys, time
     import torch, nissa
     from nissa import Stage
+    from tests.toys import Toy
 
-    torch.set_num_threads(1)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(run):
-        loss = model(torch.randn(4, 8)).square().mean()
-        optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
+    toy = Toy()
+    model, optimizer, step = toy.model, toy.optimizer, toy.step
 """
 
 
 def _run(body: str, folder: Path, environ: dict[str, str] | None = None) -> tuple[int, str, str]:
-    return finish(script(_TRAIN + body, folder=folder, environ=environ))
+    return finish(script(_TRAIN + body, folder=folder, environ=environ, unload=True))
 
 
 def _outcomes(folder: Path) -> dict[str, str]:

@@ -15,8 +15,8 @@ import nissa
 from nissa import ConfigurationError, kernels
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.kernels.reference import measure
-from tests.integration.conftest import Toy
 from tests.support import points
+from tests.toys import Toy
 
 STEP, SAMPLE = 0.04, 0.012
 """Seconds. Both are slept, so that what else the machine does changes little."""

@@ -14,25 +14,22 @@ _TRAIN = """
     import numpy as np
     import torch, nissa
     from nissa import GateResult, Stage
+    from tests.toys import Toy
 
-    torch.set_num_threads(1)
     random.seed(1); np.random.seed(2); torch.manual_seed(3)
-    model = torch.nn.Linear(4, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    x = torch.ones(3, 4)
+    toy = Toy()
 
     def states():
         return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()
 
     before = states()
     run = nissa.start("research", limits__exit_timeout_seconds=3)
-    run.watch(model, optimizer)
+    run.watch(toy.model, toy.optimizer)
     seed = run.germinate("s", blueprint="b")
     for epoch in range(3):
         with run.epoch(epoch):
             for _ in range(10):
-                loss = model(x).square().mean()
-                optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
+                loss = toy.step(run)
             run.validate(loss=loss, accuracy=0.5)
         seed.gate(GateResult("G1", passed=True))
         run.flush()

@@ -2,37 +2,32 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from nissa.recordings import read
 from nissa.report.facts import Facts
 from nissa.report.lives import OPEN
-from tests.support import finish, only_run, script, spans, until
+from tests.support import finish, nissa, only_run, script, spans, until
 
 _ENDLESS = """
-    import time, torch, nissa
+    import time, nissa
     from nissa import Stage
+    from tests.toys import Toy
 
-    model = torch.nn.Linear(8, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    toy = Toy()
     with nissa.start("diagnostic", console__enabled=False, files={"export_interval_seconds": 0.2}) as run:
-        run.watch(model, optimizer)
+        run.watch(toy.model, toy.optimizer)
         run.germinate("seed-1", blueprint="conv", slot="r0c0").advance(Stage.TRAINING)
         for number in range(10 ** 9):
             with run.epoch(number):
-                loss = model(torch.randn(4, 8)).square().mean()
-                optimizer.zero_grad(); loss.backward(); run.log_loss(loss); optimizer.step()
-                run.validate(loss=loss, accuracy=0.5)
+                run.validate(loss=toy.step(run), accuracy=0.5)
                 time.sleep(0.02)
 """
 
 
 def report(run: Path) -> dict[str, Any]:
-    command = [str(Path(sys.executable).parent / "nissa"), "report", str(run), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = nissa("report", str(run), "--json")
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

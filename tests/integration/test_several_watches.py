@@ -3,7 +3,7 @@
 import nissa
 from nissa import MemoryBackend
 from nissa.hub.measurements import StepMeasured
-from tests.integration.conftest import Toy
+from tests.toys import Toy
 
 
 def _steps(memory: MemoryBackend) -> list[int]:

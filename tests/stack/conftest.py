@@ -1,7 +1,6 @@
 """One stack for the whole test run, shared by its workers."""
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from scripts.stack import Stack, unavailable
 from scripts.stack_build import locked
 from scripts.stack_settings import Ports
+from tests.support import shared_folder
 
 FAST = {"COLLECTOR_SPAN_METRICS_INTERVAL": "500ms", "COLLECTOR_OWN_METRICS_INTERVAL_MS": "500"}
 """Settings that let a test see soon what people may see later."""
@@ -25,10 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def stack_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that all workers of this test run share."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "stack"
-    folder.mkdir(exist_ok=True)
-    return folder
+    return shared_folder(tmp_path_factory, "stack")
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +38,15 @@ def stack(stack_folder: Path, worker_id: str) -> Iterator[Stack]:
     yield shared
     with locked(stack_folder / "lock"):
         _leave(shared, stack_folder, worker_id)
+
+
+@pytest.fixture
+def own_stack(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
+    """Yield servers that nobody else uses; the shared ones have seen to it that they are built."""
+    own = Stack(tmp_path / "own", docker=stack.docker)
+    own.start()
+    yield own
+    own.clean()
 
 
 def _join(folder: Path, worker: str) -> Stack:

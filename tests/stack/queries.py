@@ -34,7 +34,7 @@ def value(stack: Stack, expression: str, **parameters: str | float) -> float | N
     return float(found[0]["value"][1]) if found else None
 
 
-def settled(look: Callable[[], T], wanted: T, timeout: float = 30) -> T:
+def settled(look: Callable[[], T], wanted: T, timeout: float = 120) -> T:
     """Look until what is wanted is there, and return what was seen last, for an assertion that shows the difference."""
     deadline = monotonic() + timeout
     while (found := look()) != wanted and monotonic() < deadline:

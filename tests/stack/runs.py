@@ -1,8 +1,5 @@
 """Runs that several test modules ask the servers about, each of them once."""
 
-import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 from scripts.stack import Stack
 from tests.stack.queries import Past
 from tests.stack.training import Made, Transport, environment, once, service_name, train
+from tests.support import run_demo
 
 Report = dict[str, Any]
 
@@ -37,17 +35,7 @@ def demonstrated(stack: Stack, stack_folder: Path, folder: Path, transport: Tran
     def make() -> Report:
         environ = environment(stack, transport, service_name("demo")) | {"OTEL_METRIC_EXPORT_INTERVAL": "5000"}
         del environ["OTEL_SERVICE_NAME"]
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / "nissa"), "demo", "--json"],
-            cwd=folder,
-            env=environ,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=280,
-        )
-        assert done.returncode == 0, done.stderr
-        report: Report = json.loads(done.stdout)
+        report: Report = run_demo(folder, environ)
         return report
 
     made = once(stack_folder, stack, f"demo-{transport}", make)

@@ -1,10 +1,7 @@
 """A collector that is killed and comes back while training goes on: the lifecycle of meanwhile arrives too."""
 
 import os
-import subprocess
-import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -14,6 +11,7 @@ import pytest
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack
+from tests import preloaded
 from tests.stack.queries import fetch, tags
 from tests.support import until
 
@@ -31,35 +29,19 @@ _QUICK = {"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "200", "
 
 
 @pytest.fixture
-def own_stack(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """Yield servers that nobody else uses; the shared ones have seen to it that they are built."""
-    own = Stack(tmp_path / "own", docker=stack.docker)
-    own.start()
-    yield own
-    own.clean()
-
-
-@pytest.fixture
 def service() -> str:
     return f"test-{uuid4().hex[:12]}"
 
 
-def _start(folder: Path, endpoint: str, protocol: str, service: str) -> subprocess.Popen[str]:
+def _start(folder: Path, endpoint: str, protocol: str, service: str) -> preloaded.Process:
     path = folder / "train.py"
     path.write_text(textwrap.dedent(_TRAIN))
     named = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-    return subprocess.Popen(
-        [sys.executable, str(path)],
-        cwd=folder,
-        env={**os.environ, **_QUICK, **named, "OTEL_SERVICE_NAME": service},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environ = {**os.environ, **_QUICK, **named, "OTEL_SERVICE_NAME": service}
+    return preloaded.start([path], cwd=folder, env=environ)
 
 
-def _grow(process: subprocess.Popen[str], seed: str = "") -> bool:
+def _grow(process: preloaded.Process, seed: str = "") -> bool:
     """Let the process grow a seed, and flush; whether all reached the collector."""
     pipes: tuple[IO[str] | None, IO[str] | None] = (process.stdin, process.stdout)
     write, read = pipes

@@ -12,6 +12,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics
 from nissa.semconv import spans as names
 from scripts.stack import Stack
+from tests.cases import for_each
 from tests.stack.matrix import ROWS, Place
 from tests.stack.queries import ended, links, noted, parent, settled, spans, tags, trace
 from tests.stack.runs import Told, everything
@@ -81,7 +82,7 @@ def test_every_declared_attribute_has_a_row() -> None:
     assert {key for row in ROWS for key in row.attributes.split()} == declared
 
 
-@pytest.mark.parametrize("spec", metrics.ALL, ids=lambda spec: spec.name)
+@for_each("spec", metrics.ALL, ids=lambda spec: spec.name)
 def test_a_metric_s_row_has_the_attributes_that_are_declared(spec: metrics.MetricSpec) -> None:
     (row,) = [row for row in ROWS if (row.what, row.name) == ("metric", spec.name)]
     assert set(row.attributes.split()) - {*metrics.EVERY_STREAM} == {*spec.attributes}
@@ -100,7 +101,7 @@ def test_every_row_arrives_and_nothing_that_has_none(stack: Stack, told: Told, p
 
 
 @EACH_TRANSPORT
-@pytest.mark.parametrize("what", COUNTS)
+@for_each("what", COUNTS)
 def test_counts_are_those_of_the_run(told: Told, what: str) -> None:
     expression, expected = COUNTS[what]
     asked = expression.replace("%s", f'job="{told.service}"')
@@ -147,7 +148,8 @@ def test_a_slot_cools_down_in_the_trace_of_the_seed_that_was_culled(stack: Stack
 
     assert settled(look, wanted) == wanted
     (link,) = links(next(span for span in trace(stack, seed["trace_id"]) if span["operationName"] == "seed.culled"))
-    assert link[1] in {span["spanID"] for span in trace(stack, link[0]) if span["operationName"] == names.EPOCH}
+    epochs = {"operationName": names.EPOCH, "spanID": link[1]}
+    until(lambda: any(epochs.items() <= span.items() for span in trace(stack, link[0])), "the epoch of the cull")
 
 
 def _pending(span: Any) -> bool:

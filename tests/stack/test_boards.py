@@ -19,6 +19,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics
 from nissa.semconv import spans as names
 from scripts.stack import Stack
+from tests.cases import for_each
 from tests.dashboards.reading import Asked, of_annotations, of_panels, of_variables, rules, targets
 from tests.stack.queries import Past, fetch, samples, tags, trace
 from tests.stack.runs import demonstrated, everything
@@ -105,7 +106,7 @@ def eventful(stack: Stack, stack_folder: Path, tmp_path_factory: pytest.TempPath
     return _when_over(told.past, told.service, told.service)
 
 
-@pytest.mark.parametrize("asked", [each for each in PANELS if each.where not in APART], ids=lambda each: each.where)
+@for_each("asked", [each for each in PANELS if each.where not in APART], ids=lambda each: each.where)
 def test_a_query_is_answered_after_the_demo_or_is_listed(stack: Stack, demo: Seen, asked: Asked) -> None:
     answered = bool(demo.ask(stack, asked))
     assert answered is (asked.where not in EXPECTED_EMPTY), asked.expression
@@ -122,13 +123,13 @@ def _most(found: list[Any]) -> float:
     return max(float(value) for each in found for _, value in each["values"])
 
 
-@pytest.mark.parametrize("where", EXPECTED_EMPTY)
+@for_each("where", EXPECTED_EMPTY)
 def test_a_listed_query_is_answered_once_its_event_has_happened(stack: Stack, eventful: Seen, where: str) -> None:
     (asked,) = [each for each in PANELS if each.where == where]
     assert eventful.ask(stack, asked), f"{EXPECTED_EMPTY[where]}, and yet: {asked.expression}"
 
 
-@pytest.mark.parametrize("asked", [*rules("record")], ids=lambda each: each.where)
+@for_each("asked", rules("record"), ids=lambda each: each.where)
 def test_recording_rules_have_recorded_the_demo(stack: Stack, demo: Seen, asked: Asked) -> None:
     (rule,) = [rule for rule in recording.ALL if rule.name == asked.where]
     assert demo.ask(stack, Asked(rule.name, series(rule, {attr.RUN_ID: demo.run}), instant=False))
@@ -141,7 +142,7 @@ def test_prometheus_evaluates_every_rule_without_a_fault(stack: Stack) -> None:
     assert found == {asked.where: ("ok", "") for asked in (*rules("record"), *rules("alert"))}
 
 
-@pytest.mark.parametrize(("where", "selector", "label"), [*of_variables()], ids=lambda value: str(value)[:60])
+@for_each("where, selector, label", of_variables())
 def test_a_variable_has_values(stack: Stack, demo: Seen, eventful: Seen, where: str, selector: str, label: str) -> None:
     seen = eventful if where.endswith(WITHOUT_VALUES) else demo
     matched = Asked(where, selector, instant=True).filled({"service": seen.service, "run": seen.run})
@@ -149,11 +150,7 @@ def test_a_variable_has_values(stack: Stack, demo: Seen, eventful: Seen, where: 
     assert fetch(f"{stack.prometheus}/api/v1/label/{label}/values", **asked)["data"]
 
 
-@pytest.mark.parametrize(
-    ("where", "target"),
-    [each for each in targets("jaeger") if "operation" in each[1]],
-    ids=lambda value: str(value)[:60],
-)
+@for_each("where, target", [each for each in targets("jaeger") if "operation" in each[1]])
 def test_a_search_finds_traces(stack: Stack, demo: Seen, where: str, target: dict[str, str]) -> None:
     searched = dict(re.findall(r'([\w.]+)="([^"]*)"', target["tags"].replace("$run", demo.run)))
     assert searched == {attr.RUN_ID: demo.run}, where

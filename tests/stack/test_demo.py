@@ -12,6 +12,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, prometheus
 from nissa.semconv import spans as names
 from scripts.stack import Stack
+from tests.cases import for_each
 from tests.stack.queries import Past, ended, fetch, links, noted, parent, settled, tags, trace
 from tests.stack.runs import Report, demonstrated
 from tests.stack.seen import series
@@ -168,7 +169,7 @@ def _search(stack: Stack, wanted: dict[str, str]) -> set[str]:
     return {each["traceID"] for each in found}
 
 
-@pytest.mark.parametrize("spec", [spec for spec in metrics.ALL if spec not in SILENT], ids=lambda spec: spec.name)
+@for_each("spec", [spec for spec in metrics.ALL if spec not in SILENT], ids=lambda spec: spec.name)
 def test_prometheus_has_every_metric(past: Past, demo: Report, spec: metrics.MetricSpec) -> None:
     selector = f'{series(spec)}{{nissa_run_id="{demo["run_id"]}"}}'
     found = until(lambda: past.samples(f"last_over_time({selector}[30m])"), f"{selector} in Prometheus")

@@ -31,16 +31,16 @@ def truth(stack: Stack, stack_folder: Path, transport: Transport) -> Truth:
 @EACH_TRANSPORT
 def test_the_exemplar_of_a_gradient_is_the_largest_of_a_step_of_its_epoch(stack: Stack, truth: Truth) -> None:
     for found in _exemplars(truth, "nissa_gradient_magnitude"):
-        step = _step(stack, found)
         gradients = truth.magnitudes[found["series"]["nissa_parameter_name"]]
-        assert float(found["value"]) == gradients[tags(step)[attr.STEP]].max()
+        largest = {gradients[tags(step)[attr.STEP]].max() for step in _steps(stack, found)}
+        assert float(found["value"]) in largest
 
 
 @EACH_TRANSPORT
 def test_the_exemplar_of_a_duration_is_that_of_a_step_of_its_epoch(stack: Stack, truth: Truth) -> None:
     for found in _exemplars(truth, "nissa_step_duration_seconds_bucket"):
-        step = _step(stack, found)
-        assert float(found["value"]) == pytest.approx(step["duration"] / 1e6, abs=2e-6)
+        durations = [step["duration"] / 1e6 for step in _steps(stack, found)]
+        assert any(float(found["value"]) == pytest.approx(duration, abs=2e-6) for duration in durations)
         assert float(found["value"]) <= float(found["series"]["le"])
 
 
@@ -60,18 +60,22 @@ def _exemplars(truth: Truth, series: str) -> list[Any]:
     return found
 
 
-def _step(stack: Stack, exemplar: Any) -> Any:
-    """Return the step that an exemplar was measured in, which its time tells."""
+def _steps(stack: Stack, exemplar: Any) -> list[Any]:
+    """Return the steps that an exemplar may have been measured in: more than one where steps take less than 1 ms."""
     epoch = _epoch(stack, exemplar)
-    steps = [
-        span
-        for span in trace(stack, exemplar["labels"]["trace_id"])
-        if span["operationName"] == names.STEP and abs(ended(span) / 1e6 - exemplar["timestamp"]) < MILLISECOND
-    ]
-    assert steps
+
+    def look() -> list[Any]:
+        return [
+            span
+            for span in trace(stack, exemplar["labels"]["trace_id"])
+            if span["operationName"] == names.STEP and abs(ended(span) / 1e6 - exemplar["timestamp"]) < MILLISECOND
+        ]
+
+    # The collector sends batches of spans in parallel: the epoch may be there before its steps.
+    steps = until(look, "the exemplar's step")
     assert {parent(span) for span in steps} == {epoch["spanID"]}
     assert all(tags(span)[attr.STEP] // STEPS == tags(epoch)[attr.EPOCH] for span in steps)
-    return steps[-1]
+    return steps
 
 
 def _epoch(stack: Stack, exemplar: Any) -> Any:

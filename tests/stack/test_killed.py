@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -19,15 +18,10 @@ import pytest
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack
-from tests.stack.queries import links, parent, tags, trace
+from tests.preloaded import Process
+from tests.stack.queries import links, parent, settled, tags, trace
 from tests.stack.trainers.endless import STATUS
 from tests.stack.training import TRANSPORTS, Transport, environment, service_name, start
-from tests.support import until
-
-DELAY = 0.5
-"""Seconds that the batch processor is set to wait for more."""
-ON_THE_WAY = 4.0
-"""Seconds from there through the collector to Jaeger's answer, on a busy machine; less than the usual delay alone."""
 
 pytestmark = pytest.mark.parametrize("transport", TRANSPORTS, ids=str)
 
@@ -35,7 +29,7 @@ pytestmark = pytest.mark.parametrize("transport", TRANSPORTS, ids=str)
 @contextmanager
 def _training(
     stack: Stack, folder: Path, transport: Transport, *arguments: str, **settings: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+) -> Iterator[tuple[Process, str]]:
     """Yield a trainer in the middle of a stage, and the trace of its seed; it is ended if the block does not."""
     process = start("endless", folder, environment(stack, transport, service_name("ended")) | settings, *arguments)
     try:
@@ -51,21 +45,13 @@ def _training(
 def test_a_killed_trainer_leaves_what_was_sent_and_shows_what_was_under_way(
     stack: Stack, tmp_path: Path, transport: Transport
 ) -> None:
-    with _training(stack, tmp_path, transport, OTEL_BSP_SCHEDULE_DELAY=str(round(DELAY * 1000))) as (process, seed):
-        began = monotonic()
-        alive = until(lambda: _with(stack, seed, "seed.training.started"), "the stage under way", DELAY + ON_THE_WAY)
+    sent = ["seed.germinated", "seed.germinated.started", "seed.started", "seed.training.started"]
+    with _training(stack, tmp_path, transport, OTEL_BSP_SCHEDULE_DELAY="500") as (process, seed):
+        assert settled(lambda: _operations(stack, seed), sent) == sent
         assert process.poll() is None
-        assert monotonic() - began < DELAY + ON_THE_WAY
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    left = trace(stack, seed)
-    assert {span["spanID"] for span in alive} <= {span["spanID"] for span in left}
-    assert sorted(span["operationName"] for span in left) == [
-        "seed.germinated",
-        "seed.germinated.started",
-        "seed.started",
-        "seed.training.started",
-    ]
+    assert _operations(stack, seed) == sent
 
 
 def test_a_terminated_trainer_leaves_every_span_and_dies_as_without_us(
@@ -93,18 +79,17 @@ def test_an_application_s_own_handler_decides_how_it_ends(stack: Stack, tmp_path
     _whole(stack, seed, reason="SystemExit")
 
 
-def _with(stack: Stack, trace_id: str, name: str) -> list[Any] | None:
-    found = trace(stack, trace_id)
-    return found if name in {span["operationName"] for span in found} else None
+def _operations(stack: Stack, trace_id: str) -> list[str]:
+    return sorted(span["operationName"] for span in trace(stack, trace_id))
 
 
 def _whole(stack: Stack, trace_id: str, *, reason: str) -> None:
     """Check that every span of the seed and of the epochs it met is there, the interrupted ones marked."""
-    found = until(lambda: _with(stack, trace_id, names.SEED), "the seed")
-    by_name = {span["operationName"]: span for span in found}
-    ended = {"seed", "seed.germinated", "seed.training"}
-    assert by_name.keys() == ended | {name + names.STARTED_SUFFIX for name in ended}
-    assert len(found) == len(by_name)
+    ended = ["seed", "seed.germinated", "seed.training"]
+    expected = sorted([*ended, *(name + names.STARTED_SUFFIX for name in ended)])
+    # Batches of spans are sent in parallel: the seed may be there before its stages.
+    assert settled(lambda: _operations(stack, trace_id), expected) == expected
+    by_name = {span["operationName"]: span for span in trace(stack, trace_id)}
     root = tags(by_name[names.SEED])
     assert root[attr.SEED_OUTCOME] == tags(by_name["seed.training"])[attr.SEED_OUTCOME] == "interrupted"
     assert (root["otel.status_code"], root["otel.status_description"]) == ("ERROR", reason)
@@ -118,8 +103,9 @@ def _interrupted_epoch(stack: Stack, seed: dict[str, Any]) -> None:
     assert {parent(seed[name]) for name in ("seed.started", "seed.germinated", "seed.training")} == {root["spanID"]}
     assert parent(seed["seed.training.started"]) == training["spanID"]
     ((trace_id, span_id),) = links(training)
+    expected = {"epoch", "epoch.started", "step"}
+    assert settled(lambda: {*_operations(stack, trace_id)} - {names.RED_FLAG}, expected) == expected
     epoch = {span["operationName"]: span for span in trace(stack, trace_id)}
-    assert epoch.keys() - {names.RED_FLAG} == {"epoch", "epoch.started", "step"}
     assert epoch["epoch"]["spanID"] == span_id
     assert tags(epoch["epoch"])[attr.EPOCH] == 1
     assert tags(epoch["epoch"])["error"] is True

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -17,15 +16,6 @@ from scripts.stack_settings import ROOT, SERVERS, Ports
 from tests.stack.queries import spans
 from tests.stack.sending import tracer
 from tests.support import until
-
-
-@pytest.fixture
-def own_stack(stack: Stack, tmp_path: Path) -> Iterator[Stack]:
-    """Yield servers that nobody else uses; the shared ones have seen to it that they are built."""
-    own = Stack(tmp_path / "own", docker=stack.docker)
-    own.start()
-    yield own
-    own.clean()
 
 
 def test_what_was_accepted_survives_a_killed_collector(own_stack: Stack) -> None:

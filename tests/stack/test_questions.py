@@ -18,6 +18,7 @@ from nissa.backends.otel.labels import check_name
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack
+from tests.cases import for_each
 from tests.stack.queries import fetch, settled, tags, trace
 from tests.stack.questions import DOCUMENT, SERVICE, Step, questions
 from tests.stack.trainers import story
@@ -89,7 +90,7 @@ def _ended(stack: Stack, trace_id: str) -> bool:
 def _spike(stack: Stack, service: str) -> dict[str, str]:
     """Return the variables that the document takes from the answer to its question about the spike."""
     asked: dict[str, str | float] = {"service": service, "operation": names.RED_FLAG, "limit": 10}
-    found = fetch(f"{stack.jaeger}/api/traces", **asked)["data"]
+    found = until(lambda: fetch(f"{stack.jaeger}/api/traces", **asked)["data"], "the red flag")
     (flag,) = [
         span
         for each in found
@@ -117,7 +118,7 @@ def test_there_are_ten_questions_and_none_is_asked_without_an_answer() -> None:
 ALL = [(heading, part) for heading, steps in QUESTIONS.items() for part in range(len(steps))]
 
 
-@pytest.mark.parametrize(("heading", "part"), ALL)
+@for_each("heading, part", ALL)
 def test_the_page_and_the_api_are_asked_the_same(heading: str, part: int) -> None:
     step = QUESTIONS[heading][part]
     if step.page is None:
@@ -133,7 +134,7 @@ def test_the_page_and_the_api_are_asked_the_same(heading: str, part: int) -> Non
     )
 
 
-@pytest.mark.parametrize(("heading", "part"), ALL)
+@for_each("heading, part", ALL)
 def test_every_name_in_a_search_is_one_that_is_declared(heading: str, part: int) -> None:
     step = QUESTIONS[heading][part]
     declared = {value for name, value in vars(attr).items() if name.isupper()} | {"otel.status_description"}
@@ -143,7 +144,7 @@ def test_every_name_in_a_search_is_one_that_is_declared(heading: str, part: int)
     assert step.parameters.get("operation", "") in spans
 
 
-@pytest.mark.parametrize(("heading", "part"), ALL)
+@for_each("heading, part", ALL)
 def test_the_document_shows_what_jaeger_answers(stack: Stack, told: Told, heading: str, part: int) -> None:
     step = QUESTIONS[heading][part]
     shown = "\n".join("\t".join(row) for row in step.ask(stack, told.variables))

@@ -1,8 +1,6 @@
 """What the real servers have of a run that wrote files only and was replayed: what the files say, at the files' times."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ from nissa.semconv import spans as names
 from scripts.stack import Stack
 from tests.stack.queries import Past, ended, fetch, links, noted, parent, samples, settled, tags, trace, value
 from tests.stack.training import TRANSPORTS, environment, service_name, train
-from tests.support import Point, Span, points, records, spans
+from tests.support import Point, Span, nissa, points, records, spans, until
 
 Replay = Callable[..., Any]
 PROTOCOLS = ("grpc", "http/protobuf")
@@ -41,14 +39,7 @@ def written(stack: Stack, tmp_path: Path) -> Path:
 
 def command(environ: dict[str, str], folder: Path, *arguments: str, status: int = ExitCode.FINE) -> Any:
     """Run ``nissa replay`` as people do, and return what it prints as JSON."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "nissa"), "replay", str(folder), *arguments, "--json"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = nissa("replay", str(folder), *arguments, "--json", env=environ)
     assert done.returncode == status, done.stderr + done.stdout
     return json.loads(done.stdout)
 
@@ -87,6 +78,10 @@ def _in_jaeger(stack: Stack, written: list[Span]) -> None:
 
 def _ids(stack: Stack, trace_id: str) -> list[str]:
     return sorted(span["spanID"] for span in trace(stack, trace_id))
+
+
+def _distinct(stack: Stack, trace_id: str) -> set[str]:
+    return set(_ids(stack, trace_id))
 
 
 def _same(found: Any, span: Span) -> None:
@@ -159,7 +154,7 @@ def test_a_run_that_is_replayed_again_changes_nothing_but_the_count_of_its_spans
         assert settled(partial(_stored, stack, written.name), _gauge(written)) == _gauge(written)
         (seed, *_) = [span for span in spans(written) if span.name == names.SEED]
         kept = {span.span_id for span in spans(written) if span.trace_id == seed.trace_id}
-        assert set(_ids(stack, seed.trace_id)) == kept
+        assert settled(partial(_distinct, stack, seed.trace_id), kept) == kept
         # Jaeger shows a span once that has a length; what has none, it shows as often as it came.
         assert _ids(stack, seed.trace_id).count(seed.span_id) == 1
 
@@ -174,11 +169,10 @@ def test_an_old_run_has_its_own_times(stack: Stack, written: Path, replay: Repla
     then = {"time": wanted[-1][0] / 1000 + 60}
     assert settled(partial(_stored, stack, written.name, **then), wanted) == wanted
     assert _stored(stack, written.name) == []
-    assert {span["spanID"] for span in trace(stack, trace_id)} == {
-        span.span_id for span in spans(written) if span.trace_id == trace_id
-    }
+    ids = {span.span_id for span in spans(written) if span.trace_id == trace_id}
+    assert settled(partial(_distinct, stack, trace_id), ids) == ids
     query: dict[str, str | float] = {"service": written.name, "start": wanted[0][0] * 1000 - 10**9, "limit": 100}
-    assert fetch(f"{stack.jaeger}/api/traces", **query)["data"]
+    until(lambda: fetch(f"{stack.jaeger}/api/traces", **query)["data"], "a search for the run")
 
 
 def _aged(node: Any) -> Any:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from uuid import uuid4
 
 from scripts.stack import Stack
 from scripts.stack_build import locked
+from tests import preloaded
 from tests.stack.queries import Past
 
 _EXPECTED: Final = ("Refused ", "Rejected ", "Further ")
@@ -43,11 +42,8 @@ TRANSPORTS: Final = (Transport("grpc", "cumulative"), Transport("http/protobuf",
 def environment(stack: Stack, transport: Transport, service: str) -> dict[str, str]:
     """Return the environment of a process that sends to the collector, and has nothing else from the caller's shell."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("NISSA_", "OTEL_"))}
-    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
     return inherited | {
         "OMP_NUM_THREADS": "1",
-        # Compiling what an optimizer imports of torch takes seconds; only the first trainer pays for it.
-        "PYTHONPYCACHEPREFIX": str(stack.folder / "bytecode"),
         "NISSA_RUN_ID": service,
         "OTEL_SERVICE_NAME": service,
         "OTEL_EXPORTER_OTLP_ENDPOINT": stack.otlp_grpc if transport.protocol == "grpc" else stack.otlp_http,
@@ -61,16 +57,9 @@ def service_name(what: str) -> str:
     return f"{what}-{uuid4().hex[:8]}"
 
 
-def start(trainer: str, folder: Path, environ: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
+def start(trainer: str, folder: Path, environ: Mapping[str, str], *arguments: str) -> preloaded.Process:
     """Start a trainer in a folder."""
-    return subprocess.Popen(
-        [sys.executable, str(_TRAINERS / f"{trainer}.py"), *arguments],
-        cwd=folder,
-        env=dict(environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return preloaded.start([_TRAINERS / f"{trainer}.py", *arguments], cwd=folder, env=environ)
 
 
 def train(trainer: str, folder: Path, environ: Mapping[str, str], *arguments: str, timeout: float = 120) -> Any:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.stack.certificates import write_certificates
 from tests.stack.doctor.process import Certificates, Doctor, consult
-from tests.stack.variables.nursery import Nursery
 from tests.stack.variables.own_collector import OwnCollector, own_collector
 
 
@@ -18,31 +18,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(900))  # the first one may have to build the collector
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Yield what starts processes."""
-    with Nursery() as found:
-        yield found
-
-
 @pytest.fixture
-def doctor(nursery: Nursery, tmp_path: Path) -> Doctor:
+def doctor(tmp_path: Path) -> Doctor:
     """Return `consult` in a folder of the test's own."""
-    return partial(consult, nursery, tmp_path / "doctor")
+    return partial(consult, tmp_path / "doctor")
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("certificates")
     authority, other = trustme.CA(), trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    write_certificates(folder, authority)
     other.cert_pem.write_to_path(str(folder / "other-ca.pem"))
-    for name, certificate in (
-        ("server", authority.issue_cert("localhost", "127.0.0.1")),
-        ("client", authority.issue_cert("trainer")),
-    ):
-        certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
     return Certificates(folder, authority)
 
 

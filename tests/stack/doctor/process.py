@@ -14,7 +14,7 @@ from typing import Any
 import trustme
 
 from scripts.stack_settings import LOOPBACK
-from tests.stack.variables.nursery import Nursery
+from tests.stack.variables.small_run import run_script
 
 _BODY = """
 import sys
@@ -62,14 +62,12 @@ Doctor = Callable[..., Said]
 """`consult`, in a folder of the test's own."""
 
 
-def consult(
-    nursery: Nursery, folder: Path, *arguments: str, environ: Mapping[str, str] | None = None, json_output: bool = True
-) -> Said:
+def consult(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None, json_output: bool = True) -> Said:
     """Run it; whatever it finds, no traceback is shown."""
     folder.mkdir(exist_ok=True)
     argv = ["nissa", "doctor", *arguments, *(["--json"] if json_output else [])]
     began = monotonic()
-    status, out, err = nursery.run(_BODY.format(argv=argv), folder, environ or {})
+    status, out, err = run_script(_BODY.format(argv=argv), folder, environ or {})
     assert "Traceback" not in out + err
     return Said(status, out, err, monotonic() - began)
 

@@ -1,48 +1,41 @@
 """What the tests of the variables share: processes, a collector, certificates."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
 
-from tests.stack.variables.nursery import Nursery
+from tests.stack.certificates import write_certificates
 from tests.stack.variables.own_collector import own_collector
 from tests.stack.variables.small_run import Collecting, Run, train
+
+REPRESENTATIVE = {
+    "test_by_default_all_is_sampled_and_exemplars_lead_to_the_epoch",
+    "test_grpc_with_headers_and_gzip_and_totals",
+}
+"""Tests of variables that are not marked ``full``. Together the others take minutes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.timeout(900))  # the first one may have to build the collector
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Yield what starts processes."""
-    with Nursery() as found:
-        yield found
+            if item.name not in REPRESENTATIVE:
+                item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture
-def run(nursery: Nursery, tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> Run:
     """Return `small_run.train` in a folder of the test's own."""
-    return partial(train, nursery, tmp_path / "run")
+    return partial(train, tmp_path / "run")
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with an authority's certificate and those of a server and a client."""
     folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    for name, certificate in (
-        ("server", authority.issue_cert("localhost", "127.0.0.1")),
-        ("client", authority.issue_cert("trainer")),
-    ):
-        certificate.private_key_pem.write_to_path(str(folder / f"{name}.key"))
-        certificate.cert_chain_pems[0].write_to_path(str(folder / f"{name}.pem"))
+    write_certificates(folder, trustme.CA())
     return folder
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.stack.variables.nursery import Nursery
+import pytest
+
 from tests.stack.variables.own_collector import OwnCollector
+from tests.support import finish, script
 
 LOSSES = [0.5, 0.25, 0.125, 0.0625]
 """What the run says its losses are, step by step."""
@@ -65,6 +67,16 @@ Run = Callable[..., Done]
 Collecting = Callable[[], AbstractContextManager[OwnCollector]]
 
 
+def run_script(code: str, folder: Path, environ: Mapping[str, str]) -> tuple[int, str, str]:
+    """Run a script in a folder, with variables besides those of the caller; return status, output and errors."""
+    # Where one of these is set, the HTTP exporter does not look at certificates of its own.
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            patched.delenv(name, raising=False)
+        process = script(code, folder=folder, environ=environ)
+    return finish(process)
+
+
 def body(*, before: str = "", within: str = "", after: str = "") -> str:
     """Return the run's script, with code before it, before its end, and after it."""
     inner = textwrap.indent(textwrap.dedent(within), "    ")
@@ -73,10 +85,10 @@ def body(*, before: str = "", within: str = "", after: str = "") -> str:
     )
 
 
-def train(nursery: Nursery, folder: Path, environ: Mapping[str, str], **code: str) -> Done:
+def train(folder: Path, environ: Mapping[str, str], **code: str) -> Done:
     """Run it to its end, which must be a good one."""
     folder.mkdir(exist_ok=True)
-    status, out, err = nursery.run(body(**code), folder, {"NISSA_CONSOLE__ENABLED": "false", **environ})
+    status, out, err = run_script(body(**code), folder, {"NISSA_CONSOLE__ENABLED": "false", **environ})
     assert status == 0, err
     *printed, last = out.strip().splitlines()
     said: dict[str, Any] = json.loads(last)

@@ -15,9 +15,8 @@ from scripts.generate import ROOT
 from scripts.stack_build import binary
 from scripts.stack_settings import LOOPBACK
 from tests.stack.queries import fetch
-from tests.stack.variables.nursery import Nursery
 from tests.stack.variables.own_collector import free_ports
-from tests.stack.variables.small_run import LOSSES, SPANS, Collecting, Run
+from tests.stack.variables.small_run import LOSSES, SPANS, Collecting, Run, run_script
 from tests.support import until
 
 
@@ -184,10 +183,10 @@ def test_a_file_declares_everything(collector: Collecting, run: Run, tmp_path: P
     assert done.out == ""
 
 
-def test_the_application_s_own_providers_are_joined(collector: Collecting, nursery: Nursery, tmp_path: Path) -> None:
+def test_the_application_s_own_providers_are_joined(collector: Collecting, tmp_path: Path) -> None:
     with collector() as found:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": found.endpoint(), "NISSA_CONSOLE__ENABLED": "false"}
-        status, out, err = nursery.run(shown("py"), tmp_path, environ)
+        status, out, err = run_script(shown("py"), tmp_path, environ)
     assert (status, out, err) == (0, "", "")
     assert found.arrived() == {("traces", "plain"), ("metrics", "plain")}
     assert "seed" in {span.name for span in found.spans()}

@@ -1,12 +1,16 @@
 """Legible, light and dark: the contrast that WCAG 2 asks for at level AA."""
 
+from itertools import product
+
 import pytest
 
 from nissa.charts.theme import BAR_TEXT, DARK, FAILED, LIGHT, PASSED, SERIES, STAGES, Scheme, contrast
 from nissa.events import Stage
+from tests.cases import for_each
 
 TEXT, GRAPHICS = 4.5, 3.0
-both = pytest.mark.parametrize("scheme", [LIGHT, DARK], ids=["light", "dark"])
+SCHEMES = [LIGHT, DARK]
+COLOURS = [*SERIES, PASSED, FAILED, *(style.colour for style in STAGES.values())]
 
 
 def test_contrast_is_that_of_the_standard() -> None:
@@ -15,26 +19,24 @@ def test_contrast_is_that_of_the_standard() -> None:
     assert contrast("#ffffff", "#777777") == contrast("#777777", "#ffffff")
 
 
-@both
-@pytest.mark.parametrize("role", ["ink", "muted", "accent", "good", "warning", "bad"])
+@for_each("scheme, role", product(SCHEMES, ["ink", "muted", "accent", "good", "warning", "bad"]))
 def test_text_is_legible_wherever_it_stands(scheme: Scheme, role: str) -> None:
     for behind in (scheme.page, scheme.card, scheme.plot):
         assert contrast(getattr(scheme, role), behind) >= TEXT
 
 
-@both
+@for_each("scheme", SCHEMES)
 def test_a_button_that_is_pressed_is_legible(scheme: Scheme) -> None:
     assert contrast(scheme.card, scheme.accent) >= TEXT
 
 
-@both
-@pytest.mark.parametrize("colour", [*SERIES, PASSED, FAILED, *(style.colour for style in STAGES.values())])
+@for_each("scheme, colour", product(SCHEMES, COLOURS))
 def test_lines_bars_and_marks_stand_out(scheme: Scheme, colour: str) -> None:
     for behind in (scheme.card, scheme.plot):
         assert contrast(colour, behind) >= GRAPHICS
 
 
-@pytest.mark.parametrize("stage", list(STAGES))
+@for_each("stage", STAGES)
 def test_the_name_on_a_bar_is_legible(stage: Stage) -> None:
     assert contrast(BAR_TEXT, STAGES[stage].colour) >= TEXT
 

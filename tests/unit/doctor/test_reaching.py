@@ -54,8 +54,8 @@ def test_a_bundle_of_the_library_wins_over_http() -> None:
 def test_what_does_not_end_is_not_waited_for() -> None:
     never = Event()
     began = monotonic()
-    assert in_time([lambda: 1, lambda: int(never.wait(30)), lambda: 3], 0.3) == [1, None, 3]
-    assert monotonic() - began < 5
+    assert in_time([lambda: 1, lambda: int(never.wait(60)), lambda: 3], 1.5) == [1, None, 3]
+    assert monotonic() - began < 50
     never.set()
 
 

@@ -14,6 +14,7 @@ from nissa.kernels.moments import Moments
 from nissa.profiles import TelemetryConfig
 from nissa.session import Session
 from nissa.testing import FakeClock
+from tests.toys import small_network
 
 
 class Exporter:
@@ -101,5 +102,4 @@ def lab(make_lab: Callable[..., Lab]) -> Lab:
 
 @pytest.fixture
 def network() -> torch.nn.Sequential:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    return small_network()

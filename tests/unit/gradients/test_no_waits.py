@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import nissa
+from tests.cases import for_each
 
 ROOT = Path(nissa.__file__).parent
 ASKED = {
@@ -57,7 +58,7 @@ def _waits(call: ast.Call) -> bool:
     return call.func.attr == "to" and any(isinstance(each, ast.Constant) and each.value == "cpu" for each in given)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@for_each("name", MODULES)
 def test_nothing_waits_for_a_device(name: str) -> None:
     assert waits((ROOT / name).read_text()) == []
 

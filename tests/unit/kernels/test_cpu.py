@@ -78,6 +78,7 @@ def test_a_numba_that_fails_is_told_once_and_costs_no_statistics(tmp_path: Path)
     assert "slower one measures the same" in said
 
 
+@pytest.mark.full  # what is compiled anew takes a quarter of a minute
 def test_without_a_folder_for_machine_code_it_is_compiled_all_the_same(tmp_path: Path) -> None:
     unwritable = """
         from numba.core.caching import CacheImpl

@@ -1,9 +1,6 @@
 """What the kernel for CUDA alone has to show: on a device where there is one, elsewhere as Triton interprets it."""
 
 import logging
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -13,6 +10,7 @@ from nissa import kernels
 from nissa.kernels import reference
 from nissa.kernels.fallback import Contained
 from nissa.kernels.moments import Layout
+from tests import preloaded
 from tests.unit.kernels.agreement import DTYPES, LAYOUT, THRESHOLDS, agrees, spread
 
 pytest.importorskip("triton", reason="torch brings Triton on Linux alone")
@@ -143,6 +141,7 @@ from nissa import kernels
 kernels.kernel_for("cuda")
 print(kernels.kernel_for("cuda").__module__)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    done = preloaded.run(["-c", code])
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "nissa.kernels.reference"
     assert done.stderr.count("There is no triton; the slower kernel measures the same.") == 1

@@ -6,6 +6,7 @@ import pytest
 from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.profiles import RESERVED_VARIABLES, TelemetryConfig, describe, load
 from nissa.profiles.analytics import COMPUTE_MULTIPLIERS
+from tests.cases import for_each
 
 
 def refusal(environ: dict[str, str]) -> ConfigurationError:
@@ -51,7 +52,7 @@ def test_a_variable_sets_its_field(variable: str, text: str, path: str, value: o
     assert found == value
 
 
-@pytest.mark.parametrize("setting", list(describe(TelemetryConfig)), ids=lambda setting: setting.path)
+@for_each("setting", describe(TelemetryConfig), ids=lambda setting: setting.path)
 def test_every_setting_has_a_variable(setting: Any) -> None:
     default: Any = load(profile="custom", environ={})
     for part in setting.path.split("."):

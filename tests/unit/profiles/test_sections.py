@@ -14,6 +14,7 @@ from nissa.profiles import (
     TelemetryConfig,
 )
 from nissa.profiles.sections import STATISTICS
+from tests.cases import for_each
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -37,21 +38,19 @@ def bounds(field: "FieldInfo") -> set[str]:
     }
 
 
-@pytest.mark.parametrize("path", FIELDS)
+@for_each("path", FIELDS)
 def test_every_field_says_what_it_is_for(path: str) -> None:
     description = FIELDS[path].description or ""
     assert len(description.split()) >= 3
     assert description.endswith(".")
 
 
-@pytest.mark.parametrize("path", FIELDS)
+@for_each("path", FIELDS)
 def test_every_field_has_a_default(path: str) -> None:
     assert not FIELDS[path].is_required()
 
 
-@pytest.mark.parametrize(
-    "path", [path for path, field in FIELDS.items() if field.annotation in (int, float, int | None)]
-)
+@for_each("path", [path for path, field in FIELDS.items() if field.annotation in (int, float, int | None)])
 def test_every_number_has_a_range(path: str) -> None:
     assert bounds(FIELDS[path]) & {"ge", "gt"}
     # A threshold on a gradient may be as large as a float; all else has an upper end.

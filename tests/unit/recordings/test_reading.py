@@ -13,7 +13,7 @@ from nissa.errors import ConfigurationError
 from nissa.recordings import read
 from nissa.recordings.values import number, plain
 from tests import otlp
-from tests.integration.conftest import Toy
+from tests.toys import Toy
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from nissa import Stage
 from nissa.seeds.stages import ALIVE, ENDED, TRANSITIONS, mermaid, path, refusal
+from tests.cases import for_each
 
 # Written out from the design, not from the table.
 ALLOWED = {
@@ -35,7 +36,7 @@ IMPLIED = {("BLENDING", "FOSSILIZED"), ("SHADOWING", "FOSSILIZED")}
 PAIRS = list(product(Stage, Stage))
 
 
-@pytest.mark.parametrize(("before", "after"), PAIRS, ids=lambda stage: stage.name)
+@for_each("before, after", PAIRS)
 def test_exactly_the_transitions_of_the_design_are_allowed(before: Stage, after: Stage) -> None:
     names = (before.name, after.name)
 
@@ -83,7 +84,7 @@ def test_alive_are_the_stages_that_can_still_be_culled_and_ended_those_behind_th
     assert {Stage.FOSSILIZED, Stage.CULLED, Stage.EMBARGOED, Stage.RESETTING} == ENDED
 
 
-@pytest.mark.parametrize("before", Stage, ids=lambda stage: stage.name)
+@for_each("before", Stage)
 def test_a_refusal_names_the_legal_stages_and_no_other(before: Stage) -> None:
     text = refusal(before, Stage.UNKNOWN)
     legal = text.split("the legal stages are: ")[1].rstrip(".")

@@ -2,16 +2,15 @@
 
 import re
 
-import pytest
-
 from nissa.profiles.sections import STATISTICS
 from nissa.semconv import attributes as attr
 from nissa.semconv.metrics import ALL, BY_NAME, EVERY_STREAM, GRADIENT_STATISTICS, Kind, MetricSpec
+from tests.cases import for_each
 
 UCUM = re.compile(r"|s|By|\{[a-z_]+\}")
 KEYS = {value for name, value in vars(attr).items() if name.isupper()}
 
-every = pytest.mark.parametrize("spec", ALL, ids=lambda spec: spec.name)
+every = for_each("spec", ALL, ids=lambda spec: spec.name)
 
 
 def test_names_are_unique() -> None:
