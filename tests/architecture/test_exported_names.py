@@ -149,7 +149,8 @@ def _properties(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _state() -> dict[str, Any]:
-    from nissa.seeds.lifecycle import SeedTable, state_dict  # noqa: PLC0415 - an implementation, unlike the above
+    from nissa.seeds.checkpoint import state_dict  # noqa: PLC0415 - an implementation, unlike the above
+    from nissa.seeds.lifecycle import SeedTable  # noqa: PLC0415 - as above
 
     table = SeedTable()
     table.apply(TelemetryEvent("SEED_GERMINATED", seed_id="s"))

@@ -28,5 +28,6 @@ def test_backends_have_streams_up_to_the_bound_and_the_rest_is_counted_together(
     metrics.refresh()
     counted = {stream.attributes[attr.BACKEND_NAME]: stream.value for stream in store.sums[metric.HUB_EVENTS].values()}
     assert counted == {"b0": 1, "b1": 1, "other": 3}
-    shown = {row.attributes[0][attr.BACKEND_NAME] for rows in store.gauges.newest().values() for row in rows}
+    rows = [row for rows in store.gauges.newest().values() for row in rows]
+    shown = {attributes[attr.BACKEND_NAME] for row in rows for attributes, _, _ in row.points()}
     assert shown == {"b0", "b1"}
