@@ -24,7 +24,7 @@ def fold_plainly(streams: list[str], at_most: int) -> list[str]:
         folded = {
             stream for stream in streams if (_block(stream) == block if members > 1 else stream.count(".") == deepest)
         }
-        others = len(set(streams) - folded)
+        others = len(set(streams) - (folded - {block}))  # a stream that is the block itself stays
         moved = {stream: _block(stream) for stream in folded}
         if members > 1 and len(folded - {block}) > at_most and 2 * (others + 1) <= at_most:
             ranges = _ranges(block, sorted(folded - {block}), at_most - others)
@@ -133,6 +133,7 @@ def test_a_transformer_folds_into_its_blocks_and_keeps_the_small_ones() -> None:
 @given(names=st.lists(st.one_of(st.lists(parts, min_size=1, max_size=5).map(".".join), groups), max_size=30), most=most)
 @example(names=["d.b.b", "d.a", "d.d.a", "d.d", "b", "d.d.d", "d.b.d", "a.b.b"], most=2)  # a block that refills
 @example(names=["a.1.a", "w.1.b", "a.1.*", "*", "1.1.a"], most=3)  # a group inside another that moves with it
+@example(names=["*", "b.a.*", "a.a.a.a", "layers.a.a.a", "0.a.a.a"], most=3)  # a stream that is the block of others
 def test_parameters_and_groups_fold_as_they_would_one_block_at_a_time(names: list[str], most: int) -> None:
     found, rows = fold_names(tuple(names), most)
     assert [found[row] for row in rows] == fold_plainly(names, most)
