@@ -23,11 +23,12 @@ class Containment:
 
     Attributes:
         faults: How often each place failed.
+        sections: See above.
     """
 
     def __init__(self, sections: CriticalSections | None = None) -> None:
         self.faults: Counter[str] = Counter()
-        self._sections = sections or CriticalSections()
+        self.sections = sections or CriticalSections()
 
     def guard(self, where: str) -> "Guard":
         """Return a context manager that keeps an exception of ours from leaving the block.
@@ -41,8 +42,8 @@ class Containment:
         self.faults[where] += 1
         if self.faults[where] > 1:
             return
-        if self._sections.inside:
-            self._sections.defer(partial(_log, where, error))
+        if self.sections.inside:
+            self.sections.defer(partial(_log, where, error))
         else:
             _log(where, error)
 

@@ -76,7 +76,8 @@ class OpenTelemetryBackend:
         version: str,
     ) -> None:
         limits = config.limits
-        self.store = MetricStore(start, GaugeLog(limits.gauge_points_per_export, limits.step_points_per_export))
+        gauges = GaugeLog(limits.gauge_points_per_export, limits.step_points_per_export)
+        self.store = MetricStore(start, gauges, sections=containment.sections)
         self._providers = providers
         self._ended = False
         common = {attr.RUN_ID: run_id}

@@ -82,7 +82,7 @@ class PointBuilder:
         """Return everything that a reader has not been given yet."""
         for refresh in self._store.refreshers:
             refresh()
-        with self._store.lock:
+        with self._store.sections, self._store.lock:
             self.attach(reader)
             reading = self._readings[reader]
             ended = self._ended(reading, now)

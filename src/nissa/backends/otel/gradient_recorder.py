@@ -139,7 +139,7 @@ class GradientRecorder:
             return
         counts = np.column_stack((moments.underflow, moments.buckets, moments.overflow))
         zeros, totals, largest = moments.zeros.tolist(), moments.abs_total.tolist(), moments.abs_max.tolist()
-        with self._store.lock:
+        with self._store.sections, self._store.lock:
             for index in _indices(sample):
                 stream = known.magnitudes[index] or self._begin(known, index, moments, start)
                 stream.zeros += zeros[index]

@@ -82,7 +82,7 @@ class ObservedStreams:
     def _present(self, spec: "MetricSpec") -> "Iterable[tuple[float, dict[str, Any]]]":
         for refresh in self._store.refreshers:
             refresh()
-        with self._store.lock:
+        with self._store.sections, self._store.lock:
             if spec.kind is not Kind.GAUGE:
                 return [(each.value, dict(each.attributes)) for each in self._store.sums.get(spec, {}).values()]
             rows = [row for (of, _), group in self._store.gauges.newest().items() if of is spec for row in group]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from nissa.backends.otel.gauges import GaugeLog
+from nissa.hub.critical import CriticalSections
 from nissa.semconv.metrics import Kind, MetricSpec
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class MetricStore:
         ended: Streams that have ended, with a running number, their metric, and when.
         ended_before: The running number that the next stream to end will have.
         warned: Whether the log has that gauges of steps were thinned.
+        sections: The hub's critical sections.
     """
 
     start: int
@@ -111,13 +113,21 @@ class MetricStore:
     )
     ended_before: int = 0
     warned: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    sections: CriticalSections = field(default_factory=CriticalSections)
+    lock: threading.RLock = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the lock that keeps the backend's thread and the readers' threads apart.
+
+        A reader may collect on the main thread too, which a signal handler interrupts.
+        """
+        self.lock = self.sections.lock()
 
     def gauge(self, spec: MetricSpec, attributes: Attributes, time: int, value: float | None) -> None:
         """Add one point to a gauge; an absent value adds none."""
         if value is None:
             return
-        with self.lock:
+        with self.sections, self.lock:
             thinned = self.gauges.add_point(spec, key_of(attributes), attributes, time, value)
         if thinned and not self.warned:  # outside of the lock: a logging handler may call back
             self.warned = True
@@ -136,22 +146,22 @@ class MetricStore:
 
         ``group`` identifies this set of streams, within which points are thinned evenly.
         """
-        with self.lock:
+        with self.sections, self.lock:
             self.gauges.add(spec, group, attributes, time, values)
 
     def add(self, spec: MetricSpec, attributes: Attributes, amount: int = 1, *, start: int | None = None) -> None:
         """Add to a count; one that does not exist yet began at ``start``, or with the run."""
-        with self.lock:
+        with self.sections, self.lock:
             self._sum(spec, attributes, start).value += amount
 
     def set_total(self, spec: MetricSpec, attributes: Attributes, total: int) -> None:
         """Set a count that is kept elsewhere."""
-        with self.lock:
+        with self.sections, self.lock:
             self._sum(spec, attributes).value = total
 
     def observe(self, spec: MetricSpec, attributes: Attributes, value: float, *, sample: Sample | None = None) -> None:
         """Add a value to an explicit histogram."""
-        with self.lock:
+        with self.sections, self.lock:
             streams = self.histograms.setdefault(spec, {})
             key = key_of(attributes)
             if key not in streams:
@@ -176,7 +186,7 @@ class MetricStore:
     def end(self, spec: MetricSpec, attributes: Attributes, at: int) -> None:
         """End a stream at a time; one of the same attributes that comes later is another one."""
         key = key_of(attributes)
-        with self.lock:
+        with self.sections, self.lock:
             found = (self.sums.get(spec, {}).pop(key, None), self.magnitudes.get(spec, {}).pop(key, None))
             for stream in found:
                 if isinstance(stream, MagnitudeStream):
@@ -187,7 +197,7 @@ class MetricStore:
 
     def end_gauges(self, group: Any) -> None:
         """End the gauges of a set of streams."""
-        with self.lock:
+        with self.sections, self.lock:
             self.gauges.end(group)
 
     def forget_ended(self, before: int) -> None:
