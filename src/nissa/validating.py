@@ -127,7 +127,7 @@ class Validation:
     def _partial(self, *, arrived: bool) -> Iterator[str]:
         """Yield ``train_loss`` where steps of the epoch were lost, or are still on their way."""
         losses = self.losses()
-        if losses is not None and (losses.missed or not arrived):
+        if not arrived or (losses is not None and losses.missed):
             yield "train_loss"
 
     def _metered(self, meter: "ValidationMeter | Measured | None") -> Measured | None:
