@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.cost import Costs, MeasuredCost, measure
-from nissa.analytics.lives import Life
+from nissa.analytics.lives import MOST_NAMES, Life
 from nissa.analytics.prior import BlueprintPrior, prior
 from nissa.analytics.records import BlueprintStats, Scoreboard
 from nissa.analytics.tables import scoreboard, summary
@@ -14,6 +14,7 @@ from nissa.errors import ConfigurationError
 from nissa.hub.critical import CriticalSections
 from nissa.profiles.analytics import AnalyticsConfig
 from nissa.seeds.lifecycle import SeedTable
+from nissa.semconv.cardinality import OTHER
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +75,7 @@ class BlueprintAnalytics:
         life = Life.of(event)
         if life is not None:
             with self._sections, self._lock:
-                stats = self._stats.setdefault(life.blueprint or UNKNOWN, BlueprintStats())
-                life.account(stats, self._board(_env(life.env_id)))
+                life.account(self._stats_of(life.blueprint or UNKNOWN), self._board(_env(life.env_id)))
 
     def log(self, event: "TelemetryEvent") -> None:
         """Log an event that was counted; not to be called while a lock is held, since logging calls foreign code."""
@@ -263,6 +263,10 @@ class BlueprintAnalytics:
             known |= {name: max(value, known.get(name, value)) for name, value in multipliers.items()}
 
     # The rest is ours.
+
+    def _stats_of(self, blueprint: str) -> BlueprintStats:
+        own = blueprint if blueprint in self._stats or len(self._stats) < MOST_NAMES else OTHER
+        return self._stats.setdefault(own, BlueprintStats())
 
     def _board(self, env: str) -> Scoreboard:
         return self._boards.setdefault(env, Scoreboard())

@@ -6,10 +6,15 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from nissa.events import EventType, Stage
+from nissa.semconv.cardinality import OTHER
 
 if TYPE_CHECKING:
     from nissa.analytics.records import BlueprintStats, Scoreboard
     from nissa.events import TelemetryEvent
+
+
+MOST_NAMES: Final = 1_000
+"""Different blueprints, and slots of a blueprint, that are counted apart; the rest is counted as ``other``."""
 
 
 class Part(Enum):
@@ -142,7 +147,8 @@ def _end(event: "TelemetryEvent") -> dict[str, Any]:
 
 
 def _count(counts: dict[str, int], key: str) -> None:
-    counts[key] = counts.get(key, 0) + 1
+    own = key if key in counts or len(counts) < MOST_NAMES else OTHER
+    counts[own] = counts.get(own, 0) + 1
 
 
 def _number(value: object) -> float | None:

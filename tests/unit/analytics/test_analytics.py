@@ -349,3 +349,18 @@ def test_blueprints_are_exported_up_to_the_bound() -> None:
         if point.metric == "nissa.blueprint.parameters"
     }
     assert told == {"attention", "lora"}
+
+
+def test_blueprints_and_slots_beyond_the_bound_are_counted_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nissa.analytics.lives.MOST_NAMES", 2)
+    monkeypatch.setattr("nissa.analytics.blueprints.MOST_NAMES", 2)
+    analytics = BlueprintAnalytics()
+    for number in range(4):
+        name = f"s{number}"
+        analytics.emit(event("SEED_GERMINATED", name, slot=f"slot{number}", blueprint_id=f"b{number}"))
+        analytics.emit(event("SEED_CULLED", name, slot=f"slot{number}"))
+        analytics.emit(event("SEED_GERMINATED", f"{name}-b0", slot=f"slot{number}", blueprint_id="b0"))
+        analytics.emit(event("SEED_CULLED", f"{name}-b0", slot=f"slot{number}"))
+    blueprints = analytics.snapshot()["blueprints"]
+    assert {name: each["culled"] for name, each in blueprints.items()} == {"b0": 5, "b1": 1, "other": 2}
+    assert blueprints["b0"]["culled_by_slot"] == {"slot0": 2, "slot1": 1, "other": 2}
