@@ -65,7 +65,8 @@ class Collecting:
 def collecting(monkeypatch: pytest.MonkeyPatch) -> Collecting:
     found = Collecting()
 
-    def lock(self: CriticalSections) -> CollectingLock:
+    def lock(self: CriticalSections, shared_as: str | None = None) -> CollectingLock:
+        del shared_as
         caller = sys._getframe(1).f_globals["__name__"]
         made = CollectingLock(caller, found.victims, found.freed_in)
         found.locks.append(made)

@@ -44,7 +44,7 @@ class RuleBook:
     def __init__(self, config: "DiagnosticsConfig", sections: CriticalSections | None = None) -> None:
         self._config = config
         self._sections = sections or CriticalSections()
-        self._lock = self._sections.lock()
+        self._lock = self._sections.lock("rules")
         self._models: dict[str | None, dict[str, list[_Watched]]] = {}
         self._whole = self._watch()["epoch"]
 

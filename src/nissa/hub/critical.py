@@ -34,15 +34,22 @@ class CriticalSections:
 
     def __init__(self) -> None:
         self._locks: tuple[weakref.ref[threading.RLock], ...] = ()
+        self._shared: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
         self._deferred = _Deferred()
 
-    def lock(self) -> threading.RLock:
-        """Return a new lock whose holder is known.
+    def lock(self, shared_as: str | None = None) -> threading.RLock:
+        """Return a lock whose holder is known: a new one, or the one that is shared under a name.
+
+        `inside` asks every lock, and each event asks `inside`: what exists once per environment shares one lock.
 
         It is entered by the interpreter's own C code, so that a KeyboardInterrupt never leaves it locked. It is a
         reentrant one because only that kind knows its owner; nothing relies on entering it twice.
         """
+        if shared_as is not None and (shared := self._shared.get(shared_as)) is not None:
+            return shared
         made = threading.RLock()
+        if shared_as is not None:
+            made = self._shared.setdefault(shared_as, made)
         # A new tuple instead of an append: `inside` may iterate over the old one, in a signal handler.
         self._locks = (*(known for known in self._locks if known() is not None), weakref.ref(made))
         return made

@@ -60,3 +60,11 @@ def test_locks_of_runs_that_are_over_are_forgotten() -> None:
     with sections, kept:
         assert sections.inside
     assert len(sections._locks) == 1
+
+
+def test_a_lock_that_is_shared_under_a_name_exists_once_and_is_known_once() -> None:
+    sections = CriticalSections()
+    first = sections.lock("rules")
+    assert sections.lock("rules") is first
+    assert sections.lock("other") is not first
+    assert len([known for known in sections._locks if known() is first]) == 1
