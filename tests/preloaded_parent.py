@@ -68,6 +68,7 @@ def _receive(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None
 def _guard(job: dict[str, Any], files: list[int]) -> None:
     """Fork the process, and report its id and its exit status. Only the process returns."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where the tests run in the background
     *streams, status = files
     child = os.fork()
     if child == 0:

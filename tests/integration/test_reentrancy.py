@@ -22,6 +22,15 @@ from tests.support import until
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.fixture(autouse=True)
+def quick_collection() -> Iterator[None]:
+    """Leave the million objects of imported modules out of each collection."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def watched(run: Run, name: str) -> torch.optim.Optimizer:
     """Return a watched optimizer that only the garbage collector frees, since it refers to itself."""
     model = torch.nn.Linear(2, 1)
@@ -107,12 +116,9 @@ def test_a_watched_optimizer_is_collected_inside_every_lock(collecting: Collecti
 @pytest.fixture
 def eager_collection() -> Iterator[None]:
     before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()  # else each collection would look at a million objects of torch
     gc.set_threshold(1, 1, 1)
     yield
     gc.set_threshold(*before)
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("eager_collection")
@@ -122,12 +128,13 @@ def test_an_optimizer_is_collected_between_any_two_allocations() -> None:
             watched(run, str(index)).step()
             run.germinate(f"seed-{index}", blueprint="conv").cull(reason="no improvement")
             run.validate(loss=1.0, accuracy=0.5)
+        gc.collect()
         assert run.flush(60)
         assert not run._session._watches
 
 
 def test_thousands_of_watched_optimizers_are_collected_while_a_run_validates() -> None:
-    with nissa.start("standard", gradients__every_n_steps=50) as run:
+    with nissa.start("standard", gradients__every_n_steps=1_000) as run:
         other, ends = run.environment("validating"), threading.Event()
         validations: list[float | None] = []
 
@@ -262,6 +269,7 @@ def test_a_finalizer_of_the_application_that_emits_inside_a_section_is_deferred_
                 assert not any(event.data["number"] == number for event in inside)
 
         def freed() -> list[int]:
+            gc.collect()  # does nothing while a finalizer on another thread waits for its turn
             return sorted(event.data["number"] for event in memory.events if event.event_type == "FREED")
 
         # One of them may be emitted on the thread of a backend, which waits for its turn as long as this loop runs.

@@ -87,13 +87,17 @@ class Labels:
         self._traces: dict[str, str] = {}
         seen: Counter[str] = Counter()
         for run, items in runs.items():
-            for item in sorted(items, key=lambda each: (_start(each.body), self._text(each.body))):
+            for item in sorted(items, key=self._order):
                 label = f"{run}/{self._text(item.body)}"
                 seen[label] += 1
                 number = f"#{seen[label]}" if seen[label] > 1 else ""
                 self._of[item.body["spanId"]] = label + number
                 self._traces[item.body["spanId"]] = item.body["traceId"]
                 self._of.setdefault(item.body["traceId"], f"trace of {label}{number}")
+
+    def _order(self, item: "Item") -> tuple[int, str, list[str]]:
+        # By attributes too: findings of two models at one time arrive in any order.
+        return _start(item.body), self._text(item.body), _rendered(attributes_of(item.body))
 
     def of(self, identity: str | None) -> str:
         """Return the label of a span or trace."""

@@ -210,7 +210,8 @@ class StepDelivery:
             slot: assess(tuple(found.names[row] for row in rows), found.moments.select(rows))
             for slot, rows in found.seeds.items()
         }
-        others = [each for model, each in latest.energies.items() if model != note.model_name]
+        # A copy: the training thread forgets a model when its watch is closed.
+        others = [each for model, each in list(latest.energies.items()) if model != note.model_name]
         common: dict[str, Any] = {
             "env_id": note.env_id,
             "model_name": note.model_name,
