@@ -16,6 +16,9 @@ The mapping has these tables, all optional::
     [members]                                 # files with uses of a member whose name several classes have
     "nissa.area.old:Thing.finish" = ["src/nissa/area/*.py", "tests/unit/area/*.py"]
 
+    [locals]                                  # variables and parameters of that name in a module, under the module's old name
+    "nissa.area.old:thing" = "item"
+
     [everywhere]                              # every identifier of that name: variables, parameters, members
     "thingy" = "item"
 
@@ -24,10 +27,11 @@ The mapping has these tables, all optional::
 
 Names of modules are resolved by scope: ``begin`` is renamed only where it means that function. Members are not, since that
 takes types: without an entry in ``members`` a member is renamed wherever it is used, which is refused where a second class
-has a member of that name. Keyword arguments follow where the class itself is called; other ones need ``everywhere``.
+has a member of that name. Keyword arguments follow where the class or function itself is called; other ones need
+``everywhere``.
 
 In documents, docstrings and comments dotted names, paths and distinctive names (``TwoWords``, ``two_words``) are rewritten, and
-in the module itself names in backticks. What is left of a class's old name is printed.
+in the module itself names in backticks and the entries of ``Args:``. What is left of a class's old name is printed.
 Afterwards run ``ruff check --fix`` and ``ruff format`` for the order of imports and the length of lines.
 
 The proof compares the syntax tree of every Python file with that at a revision. Put aside are the names of the mapping,
@@ -75,8 +79,9 @@ class Plan:
     """A mapping, see the module's description."""
 
     modules: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     members: Mapping[str, list[str]] = field(default_factory=dict)
+    locals: dict[str, str] = field(default_factory=dict)
     everywhere: Mapping[str, str] = field(default_factory=dict)
     strings: Mapping[str, str] = field(default_factory=dict)
 
@@ -112,6 +117,10 @@ class Plan:
                     use.owner == f"{name.partition(':')[0]}:{owner}" or self._has(name, use, path)
                 ):
                     return new
+        if use.target.count(":") > 1 or use.keyword:  # a variable, or the argument of a function that is called by name
+            module = (use.owner if use.keyword else use.target).partition(":")[0]
+            if (local := self.locals.get(f"{module}:{use.name}")) is not None:
+                return local
         return self.everywhere.get(use.name, use.name)
 
     def _has(self, name: str, use: Use, path: str) -> bool:
@@ -122,9 +131,11 @@ class Plan:
 
     def text(self, text: str, module: str = "") -> str:
         """Return prose, a dotted name or a path with the old names replaced; in a module its own names in backticks too."""
-        for name, new in self.names.items():
+        for name, new in (self.names | self.locals).items():
             if name.startswith(f"{module}:"):
-                text = text.replace(f"`{name.partition(':')[2].rpartition('.')[2]}`", f"`{new}`")
+                old = name.partition(":")[2].rpartition(".")[2]
+                text = text.replace(f"`{old}`", f"`{new}`")
+                text = re.sub(rf"^(\s+){old}: (?=[A-Z])", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
         for old, new in self.modules.items():
             text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
             before, after = (each.removeprefix("src/").removesuffix(".py") for each in (path_of(old), path_of(new)))
