@@ -135,7 +135,7 @@ class Plan:
             if name.startswith(f"{module}:"):
                 old = name.partition(":")[2].rpartition(".")[2]
                 text = text.replace(f"`{old}`", f"`{new}`")
-                text = re.sub(rf"^(\s+){old}: (?=[A-Z])", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
+                text = re.sub(rf"^(\s+){old}: (?=[A-Z`]\S* \w)", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
         for old, new in self.modules.items():
             text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
             before, after = (each.removeprefix("src/").removesuffix(".py") for each in (path_of(old), path_of(new)))
