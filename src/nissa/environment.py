@@ -210,7 +210,7 @@ class Environment(SeedBed):
             seen, losses = self._validated, None
             if seen is None and error is None:
                 with self._session.stopwatch.own.pause:
-                    self._session.reader.wait(self.env_id, self._session.config.limits.validation_wait_seconds)
+                    self._session.readback.wait(self.env_id, self._session.config.limits.validation_wait_seconds)
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,

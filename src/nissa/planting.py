@@ -111,7 +111,7 @@ class SeedBed:
         """Return the vector of a seed; where telemetry fails, that of one of which nothing was measured."""
         session, seed = self._session, record.snapshot()
         with session.containment.guard("seed features"):
-            latest = session.delivery.latest(self.env_id)
+            latest = session.step_processor.latest(self.env_id)
             ratio = None if seed.slot_id is None else latest.ratios().get(seed.slot_id)
             return session.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
         return seed_features(seed)

@@ -105,7 +105,7 @@ class Run(Environment):
         self._health = HubMetrics(
             self._otel.store,
             hub,
-            dropped=lambda: self._session.reader.dropped,
+            dropped=lambda: self._session.readback.dropped,
             now=clock,
             limits=config.limits,
         )
@@ -171,7 +171,7 @@ class Run(Environment):
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far; whether that ended in time."""
         deadline = monotonic() + timeout
-        read = self._session.reader.flush(timeout)
+        read = self._session.readback.flush(timeout)
         return self._hub.flush(max(0.0, deadline - monotonic())) and read
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class Run(Environment):
         at = self._session.now()
         with self._hub.containment.guard("end of the run"):
             self._session.stop_watching()
-            self._session.reader.close(limit / 2)
+            self._session.readback.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._session.closed = True
             *others, last = self._added
@@ -216,7 +216,7 @@ class Run(Environment):
         except NissaError:
             for name in self._added:
                 self._hub.remove_backend(name)
-            self._session.reader.close(1.0)
+            self._session.readback.close(1.0)
             providers.close(1.0)
             raise
 

@@ -15,16 +15,16 @@ from nissa.diagnostics.telling import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
-from nissa.gradients.background import Background
 from nissa.gradients.capture import Measures
-from nissa.gradients.delivery import StepDelivery
 from nissa.gradients.grouping import Grouping
-from nissa.gradients.notes import Sampling, StepNote
-from nissa.gradients.overhead import Window
-from nissa.gradients.pace import Budget
+from nissa.gradients.overhead import OverheadWindow
 from nissa.gradients.readback import Readback
+from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
+from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
+from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
+from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
 from nissa.gradients.watch import Watch
 from nissa.gradients.watchable import check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
@@ -73,14 +73,14 @@ class Session:
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
         self.strict = _strict(config)
-        self.delivery = StepDelivery(
+        self.step_processor = StepProcessor(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
         )
-        self.reader: Readback[StepNote] = Readback(
+        self.readback: Readback[StepMetadata] = Readback(
             self._deliver_rows,
             capacity=config.limits.readback_queue_size,
             containment=self.containment,
-            lane_of=lambda note: note.env_id,
+            lane_of=lambda metadata: metadata.env_id,
         )
         # Watches whose optimizers the garbage collector freed. A finalizer runs between any two bytecodes, within our
         # own critical sections too, so it only appends here; `poll` and `watch` forget them.
@@ -89,10 +89,10 @@ class Session:
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
-        self._background = Background(sections=hub.sections)
+        self._background = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
         self._on_hub_closed = on_hub_closed
-        self.sampling = Sampling(
+        self.sampling = SamplingPlan(
             every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
             selection=Selection(config.gradients.layers),
             measures=_measures(config.gradients),
@@ -103,12 +103,12 @@ class Session:
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Keep what wakes the worker that polls."""
-        self.reader.attach(wake)
+        self.readback.attach(wake)
 
     def poll(self) -> float:
         """Do the work of the run's worker between two items; return the seconds until it has to be done again."""
         self._forget_finalized()
-        pause = self.reader.poll()
+        pause = self.readback.poll()
         if not self.table.pending:
             return pause
         self.hub.publish(self._release)
@@ -171,11 +171,15 @@ class Session:
         """Return an environment's clock."""
         return self._clocks.setdefault(env_id, StepClock(env_id, self.now, self._window()))
 
-    def _window(self) -> Window:
-        return Window(self.stopwatch, background=self._background.share)
+    def _window(self) -> OverheadWindow:
+        return OverheadWindow(self.stopwatch, background=self._background.share)
 
-    def _budget(self, share: float | None) -> Budget | None:
-        return None if share is None else Budget(share=share, background=self._background, containment=self.containment)
+    def _budget(self, share: float | None) -> OverheadBudget | None:
+        return (
+            None
+            if share is None
+            else OverheadBudget(share=share, background=self._background, containment=self.containment)
+        )
 
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
         """Return an environment's history."""
@@ -225,7 +229,7 @@ class Session:
             sampling=self.sampling,
             clock=self.clock(env_id),
             seeds=partial(self.table.slots.growing, env_id),
-            reader=self.reader,
+            readback=self.readback,
             containment=self.containment,
             on_close=self._forget,
             finalized=self.finalized,
@@ -265,8 +269,8 @@ class Session:
         if watch is not closed:  # forgotten already
             return
         del self._watches[closed.key]
-        self.delivery.forget(env_id, closed.name)
-        closed.pace.close()
+        self.step_processor.forget(env_id, closed.name)
+        closed.schedule.close()
         self.tracker(env_id).rules.forget(closed.name)
         left = self._watches_of(env_id)
         if closed.primary and left:  # else nobody would count the environment's steps any more
@@ -277,11 +281,11 @@ class Session:
         for _, watch in list(self._watches.values()):
             watch.close()
 
-    def _deliver_rows(self, rows: "list[tuple[StepNote, list[NDArray[np.generic]]]]") -> None:
+    def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
         """Turn rows that have arrived into measurements, then judge them together; runs on the worker's thread."""
-        for note, arrays in rows:
+        for metadata, arrays in rows:
             with self.containment.guard("gradient readback"):
-                self.delivery(note, arrays)
+                self.step_processor(metadata, arrays)
         measured, self._measured = self._measured, []
         with self.containment.guard("rules"):
             self._judge(measured)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.sharpness.measured import SharpnessMeasured
     from nissa.diagnostics.snapshot import EpochSnapshot
     from nissa.diagnostics.tracker import Diagnosis
-    from nissa.gradients.delivery import Losses
+    from nissa.gradients.step_processor import Losses
     from nissa.session import Session
 
 _logger = logging.getLogger("nissa")
@@ -58,7 +58,7 @@ class Validation:
             metered = self._metered(
                 told.meter
             )  # first: when the device has come this far, what is asked below is there
-            arrived = self._session.reader.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
+            arrived = self._session.readback.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
             found = self._told(told, metered)
         sharpness = self._sharpness(epoch, told.closure)
         seen = Observations(
@@ -78,12 +78,12 @@ class Validation:
     def losses(self) -> "Losses | None":
         """Return the training losses of the epoch under way, as far as they are on the host."""
         ids = self._clock.epoch_ids
-        return self._session.delivery.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
+        return self._session.step_processor.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
 
     def _measured(self) -> dict[str, Any]:
         """Return what we measured ourselves."""
         session, losses = self._session, self.losses()
-        latest, gradients = session.delivery.latest(self._env_id), session.config.gradients
+        latest, gradients = session.step_processor.latest(self._env_id), session.config.gradients
         quantiles = dict(zip(gradients.percentiles, gradients.quantiles, strict=True))
         layers = layers_of(list(latest.by_model.values()), quantiles)
         return {

@@ -10,8 +10,8 @@ import torch
 from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
+from nissa.gradients.loss_scaling import scale_of
 from nissa.gradients.readback import side_by_side
-from nissa.gradients.scaling import scale_of
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode

@@ -195,19 +195,19 @@ class Readback(Generic[T]):
         """How many rows were dropped because the worker fell behind, or a device did."""
         return self._dropped["row"]
 
-    def submit(self, transfer: Transfer, note: T, *, hurry: bool = True) -> None:
+    def submit(self, transfer: Transfer, metadata: T, *, hurry: bool = True) -> None:
         """Queue a row without waiting.
 
         Args:
             transfer: Begun already.
-            note: What it comes with.
+            metadata: What it comes with.
             hurry: Whether the row carries statistics, and the worker is woken. To wake a thread costs more than to read a few numbers, and it then
                 takes the interpreter from training; rows that can wait are read several at a time.
         """
         if self._closed:
             return
-        lane = self._lane(note)
-        row = _Row(transfer, note, sample=hurry)
+        lane = self._lane(metadata)
+        row = _Row(transfer, metadata, sample=hurry)
         if hurry:
             lane.samples.append(row)
             if len(lane.samples) > self._capacity:
@@ -255,8 +255,8 @@ class Readback(Generic[T]):
         deadline = monotonic() + timeout
         return all(event.wait(max(0.0, deadline - monotonic())) for event in reached)
 
-    def _lane(self, note: T) -> _Lane[T]:
-        key = self._lane_of(note)
+    def _lane(self, metadata: T) -> _Lane[T]:
+        key = self._lane_of(metadata)
         return self._lanes.get(key) or self._lanes.setdefault(key, _Lane())
 
     def _drop_oldest(self, rows: "deque[Any]") -> None:

@@ -40,7 +40,7 @@ class Lab:
         return Environment(self.session, env_id)
 
     def flush(self) -> None:
-        assert self.session.reader.flush(10)
+        assert self.session.readback.flush(10)
         assert self.hub.flush(10)
 
     @property
@@ -55,7 +55,7 @@ class Lab:
 
     def close(self) -> None:
         self.session.stop_watching()
-        assert self.session.reader.close(10)
+        assert self.session.readback.close(10)
 
     @staticmethod
     def row(sample: GradientsMeasured, name: str) -> Moments:

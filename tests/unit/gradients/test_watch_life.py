@@ -252,18 +252,18 @@ def test_nothing_of_a_step_is_freed_once_the_reader_has_been_told(lab: "Lab", mo
     loss = network(torch.ones(2, 3)).sum()
     loss.backward()
     lab.env.log_loss(loss)
-    (said,) = watch._clock._said.values()
-    assert isinstance(said.loss, torch.Tensor)
-    kept = weakref.ref(said.loss)
-    del said
+    (inputs,) = watch._clock._pending.values()
+    assert isinstance(inputs.loss, torch.Tensor)
+    kept = weakref.ref(inputs.loss)
+    del inputs
     alive: list[bool] = []
-    submit = lab.session.reader.submit
+    submit = lab.session.readback.submit
 
     def told(*given: Any, **also: Any) -> None:
         alive.append(kept() is not None)
         submit(*given, **also)
 
-    monkeypatch.setattr(lab.session.reader, "submit", told)
+    monkeypatch.setattr(lab.session.readback, "submit", told)
     optimizer.step()
     assert alive == [False]
     assert len(lab.steps) == 1

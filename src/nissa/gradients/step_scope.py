@@ -14,7 +14,7 @@ _STEP: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
 """Of torch's wrapper around every ``step``, which runs the hooks."""
 
 
-class UnderWay:
+class StepScope:
     """Holds the capture of a step that has begun.
 
     A step that raises runs no hook that would let its capture go, and a capture knows model, parameters and optimizer.
@@ -24,7 +24,7 @@ class UnderWay:
     capture: "Capture | None" = None
 
 
-def steps_under_way(optimizer: torch.optim.Optimizer) -> int:
+def active_steps(optimizer: torch.optim.Optimizer) -> int:
     """Return how many ``step()`` calls of an optimizer are on the stack.
 
     There are two where a class's ``step`` calls that of its parent: torch then runs the hooks for each. Only the stack

@@ -12,10 +12,10 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nissa.distributed.agreement import Agreement, agreement
-from nissa.gradients.budget import FEWEST_STEPS, MOST, MOST_STEPS, Costs, Ledger, choose
+from nissa.gradients.budget import FEWEST_STEPS, MOST, MOST_STEPS, CostHistory, StepCosts, choose
 
 if TYPE_CHECKING:
-    from nissa.gradients.background import Background
+    from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
     from nissa.hub.containment import Containment
 
 _logger = logging.getLogger("nissa")
@@ -25,7 +25,7 @@ _PATIENCE: Final = 5
 """Decisions that may come to nothing since ranks are missing, before that is said."""
 
 
-class Pace(Protocol):
+class SamplingSchedule(Protocol):
     """Which steps of one watched optimizer are sampled."""
 
     @property
@@ -43,7 +43,7 @@ class Pace(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Steady:
+class FixedInterval:
     """As configured.
 
     Args:
@@ -57,14 +57,14 @@ class Steady:
         return self.interval > 0 and step % self.interval == 0
 
     def passed(self, step: int, cost: int, epoch: object) -> None:
-        """See `Pace`."""
+        """See `SamplingSchedule`."""
 
     def close(self) -> None:
-        """See `Pace`."""
+        """See `SamplingSchedule`."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Budget:
+class OverheadBudget:
     """The budget of a run.
 
     Args:
@@ -75,18 +75,18 @@ class Budget:
     """
 
     share: float
-    background: "Background"
+    background: "ThreadCpuUsage"
     containment: "Containment"
     now: Callable[[], int] = perf_counter_ns
     run: int = field(default_factory=lambda: next(_runs))
-    paces: int = 0
+    schedules: int = 0
     open: int = 0
 
-    def pace(self, every: int, name: str | None) -> "Thinned":
+    def schedule(self, every: int, name: str | None) -> "AdaptiveInterval":
         """Return the pace of one more watched optimizer."""
-        self.paces += 1
+        self.schedules += 1
         self.open += 1
-        return Thinned(self, every, name, f"{self.run}.{self.paces}")
+        return AdaptiveInterval(self, every, name, f"{self.run}.{self.schedules}")
 
     def part(self) -> float:
         """Return what one optimizer may take."""
@@ -97,7 +97,7 @@ class Budget:
         self.containment.fault("overhead budget", error)
 
 
-class Thinned:
+class AdaptiveInterval:
     """As rarely as the budget asks for: every ``2**thinning``-th of the configured steps.
 
     Args:
@@ -107,21 +107,21 @@ class Thinned:
         title: Tells it apart from all others, alike on all ranks.
     """
 
-    def __init__(self, budget: Budget, every: int, name: str | None, title: str) -> None:
+    def __init__(self, budget: OverheadBudget, every: int, name: str | None, title: str) -> None:
         self.thinning = 0
         self._budget = budget
         self._every = every
         self._name = name
         self._title = title
         self._agreement: Agreement | None = None
-        self._ledger = Ledger()
+        self._history = CostHistory()
         self._matter = 0
         self._round = FEWEST_STEPS
         self._next = FEWEST_STEPS
         self._last: tuple[int, object] | None = None
-        self._costs: Costs | None = None
+        self._costs: StepCosts | None = None
         self._missed = 0
-        self._told_limit = False
+        self._limit_logged = False
 
     @property
     def interval(self) -> int:
@@ -137,29 +137,29 @@ class Thinned:
         return step % self.interval == 0
 
     def passed(self, step: int, cost: int, epoch: object) -> None:
-        """See `Pace`."""
+        """See `SamplingSchedule`."""
         at, last = self._budget.now(), self._last
         self._last = at, epoch
         sampled = step % self.interval == 0
         if sampled:
             self._budget.background.sampled()
         # Between epochs there is more than a step.
-        self._ledger.add(at - last[0] if last and last[1] is epoch else None, cost, sampled=sampled)
+        self._history.add(at - last[0] if last and last[1] is epoch else None, cost, sampled=sampled)
         if step == self._next - self._round // 4 and self._agreement is not None:
             self._agreement.propose(self._matter, self._wish())
 
     def close(self) -> None:
-        """See `Pace`."""
+        """See `SamplingSchedule`."""
         self._budget.open -= 1
         if self._agreement is not None:
             self._agreement.close()
 
     def _wish(self) -> tuple[int, int]:
         """Return the thinning that this rank wants, and how long the next round is to be."""
-        self._costs = costs = self._ledger.costs(self._budget.background.cost())
+        self._costs = costs = self._history.costs(self._budget.background.cost())
         if costs is None:
             return self.thinning, self._round
-        return choose(costs, self._budget.part(), self._every, self.thinning), self._ledger.round()
+        return choose(costs, self._budget.part(), self._every, self.thinning), self._history.round()
 
     def _decide(self, step: int, found: Agreement) -> None:
         granted = found.settled(self._matter)
@@ -172,11 +172,11 @@ class Thinned:
             before = self.interval
             self.thinning, self._round = granted
             if self.interval != before:
-                self._tell_change(before, step)
-            self._tell_limit()
+                self._log_change(before, step)
+            self._log_limit()
         self._next += self._round
 
-    def _tell_change(self, before: int, step: int) -> None:
+    def _log_change(self, before: int, step: int) -> None:
         of = "" if self._name is None else f" of {self._name!r}"
         _logger.warning(
             "Gradients%s are measured on every %s step from step %d on instead of every %s: that is to take at most %.3g %% "
@@ -189,12 +189,12 @@ class Thinned:
             "" if self._costs is None else f", and would have taken {self._costs.share(before):.2%} on this rank",
         )
 
-    def _tell_limit(self) -> None:
+    def _log_limit(self) -> None:
         costs = self._costs
-        if self.thinning < MOST or self._told_limit or costs is None:
+        if self.thinning < MOST or self._limit_logged or costs is None:
             return
         if costs.share(self.interval) > self._budget.part():
-            self._told_limit = True
+            self._limit_logged = True
             _logger.warning(
                 "overhead_budget cannot be kept: with every %s step measured, watching still takes %.2f %% of step time.",
                 _th(self.interval),

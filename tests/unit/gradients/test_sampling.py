@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nissa.gradients import pace as module
-from nissa.gradients.background import Background
-from nissa.gradients.overhead import Toll, Window
-from nissa.gradients.pace import Budget, Steady, Thinned
+from nissa.gradients import sampling as module
+from nissa.gradients.overhead import HookTimer, OverheadWindow
+from nissa.gradients.sampling import AdaptiveInterval, FixedInterval, OverheadBudget
+from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
 from nissa.hub.containment import Containment
 from nissa.hub.stopwatch import Stopwatch
 
@@ -41,23 +41,23 @@ class Training:
     def __post_init__(self) -> None:
         self.clock = Ticks()
         self.stopwatch = Stopwatch(self.clock)
-        self.window = Window(self.stopwatch, now=self.clock)
-        self.toll = Toll(self.stopwatch)
-        background = Background(cpu=dict, process=int, now=self.clock, load=float)
-        self.budget = Budget(share=self.share, background=background, containment=Containment(), now=self.clock)
-        self.pace: Thinned = self.budget.pace(self.every, None)
+        self.window = OverheadWindow(self.stopwatch, now=self.clock)
+        self.hook_timer = HookTimer(self.stopwatch)
+        background = ThreadCpuUsage(cpu=dict, process=int, now=self.clock, load=float)
+        self.budget = OverheadBudget(share=self.share, background=background, containment=Containment(), now=self.clock)
+        self.schedule: AdaptiveInterval = self.budget.schedule(self.every, None)
 
     def go(self, steps: int) -> None:
         for _ in range(steps):
             self.spend(self.step)
-            with self.toll:
+            with self.hook_timer:
                 self.spend(self.plain)
-                if self.pace.wants(self.steps):
+                if self.schedule.wants(self.steps):
                     self.spend(self.sample)
                     self.sampled.append(self.steps)
                     ratio = self.window.close()
                     self.ratios += [] if ratio is None else [ratio]
-            self.pace.passed(self.steps, self.toll.take(), self.epoch)
+            self.schedule.passed(self.steps, self.hook_timer.take(), self.epoch)
             self.steps += 1
 
     def spend(self, milliseconds: float) -> None:
@@ -79,7 +79,7 @@ def warnings() -> Iterator[list[str]]:
 
 
 def test_without_a_budget_nothing_is_thinned() -> None:
-    free, bound = Steady(1), Training()
+    free, bound = FixedInterval(1), Training()
     bound.go(200)
     assert all(free.wants(step) for step in range(200))
     assert len(bound.sampled) < 50
@@ -90,7 +90,7 @@ def test_a_training_ends_under_its_budget(warnings: list[str]) -> None:
     training.go(600)
     assert training.ratios[0] > 0.15
     assert max(training.ratios[-10:]) < 0.02
-    assert training.sampled[-1] - training.sampled[-2] == training.pace.interval == 16
+    assert training.sampled[-1] - training.sampled[-2] == training.schedule.interval == 16
     (warning,) = warnings  # one for the one change
     assert "every 16th step from step 32 on instead of every 1st" in warning
     assert "at most 2 %" in warning
@@ -109,7 +109,7 @@ def test_longer_steps_bring_sampling_back(warnings: list[str]) -> None:
     training.go(600)
     training.step = 1_000.0
     training.go(600)
-    assert training.pace.interval == 1
+    assert training.schedule.interval == 1
     assert training.sampled[-50:] == list(range(1150, 1200))
     assert len(warnings) == 2
 
@@ -119,7 +119,7 @@ def test_cheaper_samples_bring_sampling_back() -> None:
     training.go(600)
     training.sample = 0.02
     training.go(1_000)
-    assert training.pace.interval == 1
+    assert training.schedule.interval == 1
 
 
 def test_it_never_samples_more_often_than_configured() -> None:
@@ -131,23 +131,23 @@ def test_it_never_samples_more_often_than_configured() -> None:
 def test_sampled_steps_are_those_that_the_interval_divides() -> None:
     training = Training(every=3)
     training.go(600)
-    assert training.pace.interval == 24  # 12 would take 1.7 %, too close to be chosen
+    assert training.schedule.interval == 24  # 12 would take 1.7 %, too close to be chosen
     assert [step for step in training.sampled if step > 40] == list(range(48, 600, 24))
 
 
 def test_it_does_not_swing() -> None:
     training = Training(step=7.0, sample=1.7)
     training.go(300)
-    found = training.pace.interval
+    found = training.schedule.interval
     for _ in range(20):
         training.go(128)
-        assert training.pace.interval == found
+        assert training.schedule.interval == found
 
 
 def test_a_budget_that_cannot_be_kept_is_told_once(warnings: list[str]) -> None:
     training = Training(plain=1.0)
     training.go(10_000)
-    assert training.pace.interval == 1024
+    assert training.schedule.interval == 1024
     assert len([each for each in warnings if "cannot be kept" in each]) == 1
 
 
@@ -158,17 +158,17 @@ def test_time_between_epochs_is_no_step() -> None:
         training.epoch = f"epoch {epoch}"
         training.go(2)
         training.spend(10_000)
-    assert training.pace.interval == 16
+    assert training.schedule.interval == 16
 
 
 def test_several_optimizers_share_the_budget() -> None:
     training = Training(share=0.04, sample=1.8)
-    other = training.budget.pace(1, "other")
+    other = training.budget.schedule(1, "other")
     training.go(64)
-    assert training.pace.interval == 16
+    assert training.schedule.interval == 16
     other.close()
     training.go(2_000)
-    assert training.pace.interval == 8
+    assert training.schedule.interval == 8
 
 
 def test_ranks_that_never_agree_leave_sampling_alone(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nissa.gradients.pace import Pace, Steady
+from nissa.gradients.sampling import FixedInterval, SamplingSchedule
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nissa.events import SpanIds
     from nissa.gradients.capture import Measures, Sampled
-    from nissa.gradients.pace import Budget
-    from nissa.gradients.parcel import Parcel
+    from nissa.gradients.packing import Packing
+    from nissa.gradients.sampling import OverheadBudget
     from nissa.gradients.selection import Selection
 
 LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate", "found_inf", "clip_norm"
@@ -28,7 +28,7 @@ WINDOW: Final = 10
 
 
 @dataclass(slots=True)
-class Delivered:
+class DeliveryProgress:
     """Progress of the delivery of one watch's rows; only the delivery writes the counts.
 
     It belongs to the watch and accompanies each of its rows: a watch that replaces another under the same name begins
@@ -48,14 +48,14 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepNote:
+class StepMetadata:
     """What the host knows about a step while its numbers are on their way.
 
     Args:
         step: How many calls of ``step()`` the watch saw before.
         primary: Whether the optimizer is the first that its environment watches, whose steps are *the* steps.
         sampled: What the gradients' statistics are of, None where the step was not sampled.
-        parcel: How the numbers are taken apart.
+        packing: How the numbers are taken apart.
         known: Numbers that were on the host already.
         skipped: The optimizer was not called, since gradients were not finite.
         unbegun: How many such steps there were up to and including this row, beside the calls.
@@ -72,9 +72,9 @@ class StepNote:
     duration: float | None
     epoch_ids: "SpanIds | None"
     sampled: "Sampled | None"
-    parcel: "Parcel"
+    packing: "Packing"
     known: "Mapping[str, float]"
-    delivered: Delivered
+    delivered: DeliveryProgress
     skipped: bool = False
     unbegun: int = 0
     samples: int = 0
@@ -82,7 +82,7 @@ class StepNote:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+class SamplingPlan:
     """Which steps are sampled, and of which parameters.
 
     Args:
@@ -94,14 +94,14 @@ class Sampling:
     every_n_steps: int
     selection: "Selection"
     measures: "Measures"
-    budget: "Budget | None" = None
+    budget: "OverheadBudget | None" = None
 
     def wants(self, step: int) -> bool:
         """Whether a step is sampled without a budget: a function of its number alone, so that all ranks agree."""
-        return Steady(self.every_n_steps).wants(step)
+        return FixedInterval(self.every_n_steps).wants(step)
 
-    def pace(self, name: str | None) -> Pace:
+    def schedule(self, name: str | None) -> SamplingSchedule:
         """Return which steps of one more watched optimizer are sampled."""
         if self.budget is None or not self.every_n_steps:
-            return Steady(self.every_n_steps)
-        return self.budget.pace(self.every_n_steps, name)
+            return FixedInterval(self.every_n_steps)
+        return self.budget.schedule(self.every_n_steps, name)

@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING
 import torch
 
 from nissa.gradients.hooks import learning_rate
-from nissa.gradients.notes import CLIP_NORM, LOSS, OVERFLOW, RATE
-from nissa.gradients.parcel import one_number
+from nissa.gradients.packing import one_number
 from nissa.gradients.readback import on_host
+from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
 
 if TYPE_CHECKING:
-    from nissa.gradients.steps import Said
+    from nissa.gradients.steps import PendingStepInputs
     from nissa.hub.containment import Containment
 
 
-def numbers_of(
+def step_scalars(
     optimizer: torch.optim.Optimizer | None,
-    said: "Said",
+    inputs: "PendingStepInputs",
     containment: "Containment",
     *,
     found_inf: torch.Tensor | None = None,
@@ -25,13 +25,13 @@ def numbers_of(
 
     Args:
         optimizer: None where it is gone.
-        said: By the training loop.
+        inputs: By the training loop.
         containment: Catches what cannot be taken as a number.
         found_inf: Not zero where the optimizer leaves its parameters alone.
     """
     found = {
-        LOSS: said.loss,
-        CLIP_NORM: said.clip_norm,
+        LOSS: inputs.loss,
+        CLIP_NORM: inputs.clip_norm,
         RATE: None if optimizer is None else learning_rate(optimizer),
         OVERFLOW: found_inf,
     }

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nissa.gradients.parcel import Parcel, one_number, wrap
+from nissa.gradients.packing import Packing, one_number, pack
 
 
 def part(rows: int, device: str = "cpu") -> torch.Tensor:
@@ -9,46 +9,46 @@ def part(rows: int, device: str = "cpu") -> torch.Tensor:
 
 
 def test_parts_and_numbers_come_back_as_they_were() -> None:
-    tensors, parcel = wrap([part(2), part(1)], {"loss": torch.tensor([0.5]), "found_inf": torch.tensor(1)})
-    rows, numbers = parcel.unwrap([tensor.numpy() for tensor in tensors])
+    tensors, packing = pack([part(2), part(1)], {"loss": torch.tensor([0.5]), "found_inf": torch.tensor(1)})
+    rows, numbers = packing.unpack([tensor.numpy() for tensor in tensors])
     assert [row.tolist() for row in rows] == [[0, 1, 2, 3, 4, 5], [0, 1, 2]]
     assert numbers == {"loss": 0.5, "found_inf": 1.0}
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-300, 1 / 3, float("inf"), float("nan")])
 def test_a_number_crosses_bit_for_bit(value: float) -> None:
-    tensors, parcel = wrap([], {"loss": torch.tensor(value, dtype=torch.float64)})
-    _, numbers = parcel.unwrap([tensor.numpy() for tensor in tensors])
+    tensors, packing = pack([], {"loss": torch.tensor(value, dtype=torch.float64)})
+    _, numbers = packing.unpack([tensor.numpy() for tensor in tensors])
     assert repr(numbers["loss"]) == repr(value)
 
 
 def test_nothing_is_nothing() -> None:
-    assert wrap([], {}) == ([], Parcel())
-    assert Parcel().unwrap([]) == ([], {})
+    assert pack([], {}) == ([], Packing())
+    assert Packing().unpack([]) == ([], {})
 
 
 def test_on_the_host_where_nothing_is_copied_statistics_stay_where_they_are() -> None:
     rows = part(2)
-    tensors, parcel = wrap([rows], {"loss": torch.tensor(0.5)})
+    tensors, packing = pack([rows], {"loss": torch.tensor(0.5)})
     assert tensors[0].data_ptr() == rows.data_ptr()
-    assert (len(tensors), parcel.parts) == (2, 1)
+    assert (len(tensors), packing.parts) == (2, 1)
 
 
 def test_a_device_is_copied_from_once() -> None:
     numbers = {"loss": torch.empty(1, device="meta"), "clip_norm": torch.empty((), device="meta")}
-    tensors, parcel = wrap([part(2, "meta")], numbers)
+    tensors, packing = pack([part(2, "meta")], numbers)
     assert [tensor.shape for tensor in tensors] == [(8,)]
-    assert parcel == Parcel((("loss", "clip_norm"),), 1)
-    mixed, parcel = wrap([part(2, "meta")], numbers | {"found_inf": torch.tensor(0.0)})
+    assert packing == Packing((("loss", "clip_norm"),), 1)
+    mixed, packing = pack([part(2, "meta")], numbers | {"found_inf": torch.tensor(0.0)})
     assert [tensor.device.type for tensor in mixed] == ["meta", "cpu"]
-    assert parcel == Parcel((("loss", "clip_norm"), ("found_inf",)), 1)
+    assert packing == Packing((("loss", "clip_norm"), ("found_inf",)), 1)
 
 
 def test_numbers_are_copied_since_the_caller_may_change_them() -> None:
     loss = torch.tensor([0.5], dtype=torch.float64)
-    tensors, parcel = wrap([], {"loss": loss})
+    tensors, packing = pack([], {"loss": loss})
     loss.fill_(9.0)
-    assert parcel.unwrap([tensor.numpy() for tensor in tensors])[1] == {"loss": 0.5}
+    assert packing.unpack([tensor.numpy() for tensor in tensors])[1] == {"loss": 0.5}
 
 
 def test_several_numbers_are_refused_by_name() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import nissa
-from nissa.gradients.scaling import ScaledSteps, found_inf_of
+from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of
 from nissa.hub.measurements import StepSkipped
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def test_recording_a_step_with_hooks_skips_nothing(
     optimizer, scaling = OPTIMIZERS["fused"](network.parameters()), scaler()
     lab.env.watch(network, optimizer, scaler=scaling)
     monkeypatch.setattr("nissa.gradients.watch.recording", lambda: True)
-    monkeypatch.setattr("nissa.gradients.scaling.recording", lambda: True)
+    monkeypatch.setattr("nissa.gradients.loss_scaling.recording", lambda: True)
     train(network, optimizer, scaling)
     assert skipped(lab) == []
     assert lab.steps == []

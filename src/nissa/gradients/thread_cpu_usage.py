@@ -11,7 +11,7 @@ from typing import Final
 from nissa.hub.critical import CriticalSections
 from nissa.kernels.cores import usable_cores
 
-__all__ = ["OURS", "Background", "thread_times"]
+__all__ = ["OURS", "ThreadCpuUsage", "thread_times"]
 
 OURS: Final = ("nissa-", "Otel")
 """How the names of our threads begin, and those of the SDK that export for us."""
@@ -23,7 +23,7 @@ _MEMORY: Final = 30e9
 """Nanoseconds after which a look weighs 1/e of what it did."""
 
 
-class Background:
+class ThreadCpuUsage:
     """CPU time of our own threads, as far as it held up training.
 
     A thread of ours takes time from training where no core is free. Their time therefore counts in proportion to how

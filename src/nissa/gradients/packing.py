@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
-    """Says what the tensors of `wrap` hold: rows of statistics, each part with numbers behind it, then numbers alone.
+class Packing:
+    """Says what the tensors of `pack` hold: rows of statistics, each part with numbers behind it, then numbers alone.
 
     Args:
-        tails: Names of the numbers at the end of each tensor.
+        number_names: Names of the numbers at the end of each tensor.
         parts: How many of the tensors begin with rows.
     """
 
-    tails: tuple[tuple[str, ...], ...] = ()
+    number_names: tuple[tuple[str, ...], ...] = ()
     parts: int = 0
 
-    def unwrap(self, arrays: "Sequence[NDArray[np.generic]]") -> "tuple[list[NDArray[np.generic]], dict[str, float]]":
+    def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> "tuple[list[NDArray[np.generic]], dict[str, float]]":
         """Return the flat rows of each part, and the numbers by name."""
         rows: list[NDArray[np.generic]] = []
         numbers: dict[str, float] = {}
-        for index, (array, names) in enumerate(zip(arrays, self.tails, strict=True)):
+        for index, (array, names) in enumerate(zip(arrays, self.number_names, strict=True)):
             flat = array.reshape(-1)
             cut = flat.size - len(names)
             if index < self.parts:
@@ -37,7 +37,7 @@ class Parcel:
         return rows, numbers
 
 
-def wrap(parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]") -> tuple[list[torch.Tensor], Parcel]:
+def pack(parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]") -> tuple[list[torch.Tensor], Packing]:
     """Put statistics and single numbers together, without waiting for a device.
 
     Args:
@@ -60,7 +60,7 @@ def wrap(parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]")
         else:
             tensors[at] = torch.cat([tensors[at].reshape(-1), tail])
             names[at] = together
-    return tensors, Parcel(tuple(names), len(parts))
+    return tensors, Packing(tuple(names), len(parts))
 
 
 def one_number(value: torch.Tensor, called: str) -> torch.Tensor:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nissa.gradients.folding import StreamBound
+from nissa.gradients.folding import StreamLimiter
 from nissa.gradients.grouping import largest
 from nissa.gradients.health import assess
-from nissa.gradients.notes import (
+from nissa.gradients.ratios import SumsOfSquares, seed_ratios, sums_of_squares
+from nissa.gradients.skips import total
+from nissa.gradients.step_metadata import (
     CLIP_NORM,
     INTERVAL,
     LOSS,
@@ -22,8 +24,6 @@ from nissa.gradients.notes import (
     SKIPPED_CALLS,
     SKIPPED_SAMPLES,
 )
-from nissa.gradients.ratios import Energies, energies, seed_ratios
-from nissa.gradients.skips import total
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import ratio
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.gradients.capture import Statistics
-    from nissa.gradients.notes import StepNote
+    from nissa.gradients.step_metadata import StepMetadata
     from nissa.hub.measurements import GradientHealth
 
 _logger = logging.getLogger("nissa")
@@ -79,12 +79,12 @@ class Losses:
 
 
 @dataclass(slots=True)
-class Latest:
+class LatestStatistics:
     """The newest numbers of one environment that are on the host.
 
     Args:
         by_model: The newest gradients of each watched model.
-        energies: What seeds and host contribute to them, for each watched model.
+        sums_of_squares: What seeds and host contribute to them, for each watched model.
         epochs: Training losses by the span id of their epoch; only the newest two are kept.
         seeds: Health of what was newest measured on each growing seed, by slot and watched model.
         step: The environment's newest step.
@@ -92,7 +92,7 @@ class Latest:
     """
 
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
-    energies: dict[str | None, Energies] = field(default_factory=dict)
+    sums_of_squares: dict[str | None, SumsOfSquares] = field(default_factory=dict)
     epochs: dict[int, Losses] = field(default_factory=dict)
     seeds: "dict[str | None, dict[str, GradientHealth]]" = field(default_factory=dict)
     step: int | None = None
@@ -113,7 +113,7 @@ class Latest:
         return min(known, key=lambda health: health.score or 0.0) if known else None
 
 
-class StepDelivery:
+class StepProcessor:
     """Turns what the reader reads into measurements and remembers the newest.
 
     Args:
@@ -132,54 +132,57 @@ class StepDelivery:
         now: Callable[[], int] = time_ns,
     ) -> None:
         self._record = record
-        self._bound = StreamBound(most)
+        self._limiter = StreamLimiter(most)
         self._top = top
         self._now = now
-        self._latest: dict[str | None, Latest] = {}
+        self._latest: dict[str | None, LatestStatistics] = {}
         self._failed = False
 
-    def latest(self, env_id: str | None) -> Latest:
+    def latest(self, env_id: str | None) -> LatestStatistics:
         """Return an environment's newest numbers."""
-        return self._latest.setdefault(env_id, Latest())
+        return self._latest.setdefault(env_id, LatestStatistics())
 
     def forget(self, env_id: str | None, model_name: str | None) -> None:
         """Forget the newest gradients of a model that is no longer watched."""
         latest = self.latest(env_id)
         latest.by_model.pop(model_name, None)
-        latest.energies.pop(model_name, None)
+        latest.sums_of_squares.pop(model_name, None)
         latest.seeds.pop(model_name, None)
 
-    def __call__(self, note: "StepNote", arrays: "list[NDArray[np.generic]]") -> None:
+    def __call__(self, metadata: "StepMetadata", arrays: "list[NDArray[np.generic]]") -> None:
         """Take one step's numbers."""
-        rows, moved = note.parcel.unwrap(arrays)
-        numbers = {**note.known, **moved}
-        latest = self.latest(note.env_id)
+        rows, moved = metadata.packing.unpack(arrays)
+        numbers = {**metadata.known, **moved}
+        latest = self.latest(metadata.env_id)
         skipped = total(numbers, SKIPPED_CALLS)
-        self._count_skipped(note, skipped + note.unbegun)
-        if note.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
+        self._count_skipped(metadata, skipped + metadata.unbegun)
+        if metadata.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
             return
-        step = note.step - skipped
-        missed = max(0, step - note.delivered.steps)
-        if note.primary:
-            self._add_loss(note, numbers.get(LOSS), missed)
+        step = metadata.step - skipped
+        missed = max(0, step - metadata.delivered.steps)
+        if metadata.primary:
+            self._add_loss(metadata, numbers.get(LOSS), missed)
             latest.step, latest.learning_rate = step, numbers.get(RATE)
-        self._record(_step(note, step, numbers, missed=missed))
-        note.delivered.steps = step + 1
-        if note.sampled is not None:
-            found = note.sampled.unpack(rows)
+        self._record(_step(metadata, step, numbers, missed=missed))
+        metadata.delivered.steps = step + 1
+        if metadata.sampled is not None:
+            found = metadata.sampled.unpack(rows)
             if found.failed:  # without them neither norm nor health would be true, and streams would seem to end
                 self._warn_failed(found.failed)
             else:
-                self._sample(note, step, found, note.samples - total(numbers, SKIPPED_SAMPLES))
+                self._sample(metadata, step, found, metadata.samples - total(numbers, SKIPPED_SAMPLES))
 
-    def _count_skipped(self, note: "StepNote", skipped: int) -> None:
+    def _count_skipped(self, metadata: "StepMetadata", skipped: int) -> None:
         """Record the skipped steps that no row before this one has."""
-        more = skipped - note.delivered.skipped
+        more = skipped - metadata.delivered.skipped
         if more > 0:
-            note.delivered.skipped = skipped
+            metadata.delivered.skipped = skipped
             self._record(
                 StepSkipped(
-                    env_id=note.env_id, model_name=note.model_name, time_unix_nano=note.time_unix_nano, count=more
+                    env_id=metadata.env_id,
+                    model_name=metadata.model_name,
+                    time_unix_nano=metadata.time_unix_nano,
+                    count=more,
                 )
             )
 
@@ -192,42 +195,44 @@ class StepDelivery:
                 parameters,
             )
 
-    def _add_loss(self, note: "StepNote", loss: float | None, missed: int) -> None:
-        epochs = self.latest(note.env_id).epochs
+    def _add_loss(self, metadata: "StepMetadata", loss: float | None, missed: int) -> None:
+        epochs = self.latest(metadata.env_id).epochs
         if loss is None and not missed:
             return
-        losses = epochs.setdefault(note.epoch_ids.span_id if note.epoch_ids else 0, Losses())
+        losses = epochs.setdefault(metadata.epoch_ids.span_id if metadata.epoch_ids else 0, Losses())
         losses.missed += missed
         if loss is not None:
             losses.add(loss)
         while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
             del epochs[next(iter(epochs))]
 
-    def _sample(self, note: "StepNote", step: int, found: "Statistics", sample: int) -> None:
-        latest = self.latest(note.env_id)
-        mine = latest.energies[note.model_name] = energies(found.moments, found.seeds, note.epoch_ids)
-        latest.seeds[note.model_name] = {
+    def _sample(self, metadata: "StepMetadata", step: int, found: "Statistics", sample: int) -> None:
+        latest = self.latest(metadata.env_id)
+        mine = latest.sums_of_squares[metadata.model_name] = sums_of_squares(
+            found.moments, found.seeds, metadata.epoch_ids
+        )
+        latest.seeds[metadata.model_name] = {
             slot: assess(tuple(found.names[row] for row in rows), found.moments.select(rows))
             for slot, rows in found.seeds.items()
         }
-        others = [each for model, each in latest.energies.items() if model != note.model_name]
+        others = [each for model, each in latest.sums_of_squares.items() if model != metadata.model_name]
         common: dict[str, Any] = {
-            "env_id": note.env_id,
-            "model_name": note.model_name,
+            "env_id": metadata.env_id,
+            "model_name": metadata.model_name,
             "step": step,
-            "time_unix_nano": note.time_unix_nano,
-            "epoch_ids": note.epoch_ids,
+            "time_unix_nano": metadata.time_unix_nano,
+            "epoch_ids": metadata.epoch_ids,
             "health": assess(found.names, found.moments),
-            "lag": max(0.0, (self._now() - note.time_unix_nano) / 1e9),
-            "idle": note.sampled.idle if note.sampled else (),
+            "lag": max(0.0, (self._now() - metadata.time_unix_nano) / 1e9),
+            "idle": metadata.sampled.idle if metadata.sampled else (),
             "seed_ratios": seed_ratios(mine, others),
-            "missed": max(0, sample - note.delivered.samples),
+            "missed": max(0, sample - metadata.delivered.samples),
         }
-        note.delivered.samples = sample + 1
+        metadata.delivered.samples = sample + 1
         everything = np.arange(len(found.names))
-        seen = latest.by_model[note.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
-        if note.delivered.closed:  # checked last: the watch may have been closed on another thread meanwhile
-            self.forget(note.env_id, note.model_name)
+        seen = latest.by_model[metadata.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
+        if metadata.delivered.closed:  # checked last: the watch may have been closed on another thread meanwhile
+            self.forget(metadata.env_id, metadata.model_name)
         if found.exported.all():
             self._record(seen)
         elif found.exported.any():  # what the other rows say, another rank exports
@@ -236,7 +241,7 @@ class StepDelivery:
     def _streams(self, found: "Statistics", rows: "NDArray[np.intp]") -> dict[str, Any]:
         """Return what is told of some rows, folded where they are many."""
         whole = len(rows) == len(found.names)  # the usual case, for which nothing has to be copied
-        names, groups = self._bound(found.streams if whole else tuple(found.streams[row] for row in rows))
+        names, groups = self._limiter(found.streams if whole else tuple(found.streams[row] for row in rows))
         moments = found.moments if whole else found.moments.select(rows)
         squares = found.squares if whole else found.squares[rows]
         if len(names) < len(rows):
@@ -255,21 +260,21 @@ class StepDelivery:
         }
 
 
-def _step(note: "StepNote", step: int, numbers: dict[str, float], *, missed: int) -> StepMeasured:
+def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, missed: int) -> StepMeasured:
     norm = numbers.get(CLIP_NORM)
     return StepMeasured(
-        env_id=note.env_id,
-        model_name=note.model_name,
-        primary=note.primary,
+        env_id=metadata.env_id,
+        model_name=metadata.model_name,
+        primary=metadata.primary,
         step=step,
-        time_unix_nano=note.time_unix_nano,
-        duration=note.duration,
+        time_unix_nano=metadata.time_unix_nano,
+        duration=metadata.duration,
         loss=numbers.get(LOSS),
         learning_rate=numbers.get(RATE),
-        sampled=note.sampled is not None,
-        epoch_ids=note.epoch_ids,
+        sampled=metadata.sampled is not None,
+        epoch_ids=metadata.epoch_ids,
         clip_norm=norm,
-        clip_factor=None if norm is None or note.clip_limit is None else clip_factor(norm, note.clip_limit),
+        clip_factor=None if norm is None or metadata.clip_limit is None else clip_factor(norm, metadata.clip_limit),
         overhead=numbers.get(OVERHEAD),
         sampling_interval=numbers.get(INTERVAL),
         missed=missed,
