@@ -82,7 +82,7 @@ class Plan:
     names: dict[str, str] = field(default_factory=dict)
     members: Mapping[str, list[str]] = field(default_factory=dict)
     locals: dict[str, str] = field(default_factory=dict)
-    everywhere: Mapping[str, str] = field(default_factory=dict)
+    everywhere: dict[str, str] = field(default_factory=dict)
     strings: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
@@ -131,10 +131,10 @@ class Plan:
 
     def text(self, text: str, module: str = "") -> str:
         """Return prose, a dotted name or a path with the old names replaced; in a module its own names in backticks too."""
-        for name, new in (self.names | self.locals).items():
-            if name.startswith(f"{module}:"):
-                old = name.partition(":")[2].rpartition(".")[2]
-                text = text.replace(f"`{old}`", f"`{new}`")
+        for name, new in (self.names | self.locals | self.everywhere).items():
+            if module and (name.startswith(f"{module}:") or ":" not in name):
+                old = name.partition(":")[2].rpartition(".")[2] or name
+                text = re.sub(rf"`{old}(?=[`.])", f"`{new}", text)
                 text = re.sub(rf"^(\s+){old}: (?=[A-Z`]\S* \w)", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
         for old, new in self.modules.items():
             text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
