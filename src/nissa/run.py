@@ -19,11 +19,11 @@ from nissa.distributed.rank import Rank
 from nissa.environment import Environment
 from nissa.errors import NissaError, RunActiveError
 from nissa.events import EventType
-from nissa.exits import ExitGuard
 from nissa.hub.hub import NissaHub
-from nissa.planting import open_states
 from nissa.profiles import TelemetryConfig, load
+from nissa.seed_methods import open_states
 from nissa.session import Session
+from nissa.shutdown import ShutdownHook
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Run(Environment):
         super().__init__(Session(config, hub, now=clock, on_hub_closed=self.close), None)
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
         self._otel = OpenTelemetryBackend(
-            providers, config, run_id=run_id, start=clock(), containment=hub.containment, version=VERSION
+            providers, config, run_id=run_id, start=clock(), error_boundary=hub.error_boundary, version=VERSION
         )
         self._health = HubMetrics(
             self._otel.store,
@@ -122,7 +122,7 @@ class Run(Environment):
         self._added: list[str] = []
         self._add(backends, providers)
         hub.listen(self._session)
-        self._guard = ExitGuard(self._end, hub.sections)
+        self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
         self._send(EventType.TRAINING_STARTED, data=data)
@@ -182,11 +182,11 @@ class Run(Environment):
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        self._guard.begin()
+        self._shutdown_hook.begin()
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
         at = self._session.now()
-        with self._hub.containment.guard("end of the run"):
+        with self._hub.error_boundary.guard("end of the run"):
             self._session.stop_watching()
             self._session.readback.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
@@ -199,7 +199,7 @@ class Run(Environment):
             self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
             self._hub.flush(max(0.0, deadline - monotonic()))
         self._hub.listen(None)
-        self._guard.release()
+        self._shutdown_hook.release()
 
     def _backends(self, given: "Iterable[Backend]") -> "Iterable[Backend]":
         if self.config.console.enabled:

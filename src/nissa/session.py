@@ -68,7 +68,7 @@ class Session:
         self.config = config
         self.hub = hub
         self.now = now
-        self.containment = hub.containment
+        self.error_boundary = hub.error_boundary
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
@@ -79,8 +79,8 @@ class Session:
         self.readback: Readback[StepMetadata] = Readback(
             self._deliver_rows,
             capacity=config.limits.readback_queue_size,
-            containment=self.containment,
-            lane_of=lambda metadata: metadata.env_id,
+            error_boundary=self.error_boundary,
+            environment_of=lambda metadata: metadata.env_id,
         )
         # Watches whose optimizers the garbage collector freed. A finalizer runs between any two bytecodes, within our
         # own critical sections too, so it only appends here; `poll` and `watch` forget them.
@@ -117,20 +117,20 @@ class Session:
     def _release(self) -> Sequence[TelemetryEvent]:
         return self._counted(self.table.release(self.now()))
 
-    def admit(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
+    def on_event(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         """Pass an event through the state table, and let analytics count what came of it."""
         return self._counted(self.table.apply(event))
 
     def _counted(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
-        with self.containment.guard("analytics"):
+        with self.error_boundary.guard("analytics"):
             for each in events:
                 self.analytics.count(each)
         return events
 
-    def settle(self, events: Sequence[TelemetryEvent]) -> None:
+    def after_dispatch(self, events: Sequence[TelemetryEvent]) -> None:
         """Log what was counted or refused, and raise the latter where the run is strict."""
         for event in events:
-            with self.containment.guard("analytics"):
+            with self.error_boundary.guard("analytics"):
                 self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
@@ -158,7 +158,7 @@ class Session:
             self.hub.count_rejection("run_ended")
             with self.hub.sections, self.hub.order:
                 return self.table.apply(event)
-        with self.containment.guard("hub"):
+        with self.error_boundary.guard("hub"):
             return self.hub.deliver(event)
         return []
 
@@ -178,7 +178,7 @@ class Session:
         return (
             None
             if share is None
-            else OverheadBudget(share=share, background=self._background, containment=self.containment)
+            else OverheadBudget(share=share, background=self._background, error_boundary=self.error_boundary)
         )
 
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
@@ -230,7 +230,7 @@ class Session:
             clock=self.clock(env_id),
             seeds=partial(self.table.slots.growing, env_id),
             readback=self.readback,
-            containment=self.containment,
+            error_boundary=self.error_boundary,
             on_close=self._forget,
             finalized=self.finalized,
         )
@@ -243,7 +243,7 @@ class Session:
         """Return the model and optimizer whose steps are an environment's steps; None where nothing is watched."""
         return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
 
-    def tell(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
+    def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
         """Send the events of what rules found."""
         for finding in findings:
             for event in events_of(finding, env_id=env_id):
@@ -284,10 +284,10 @@ class Session:
     def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
         """Turn rows that have arrived into measurements, then judge them together; runs on the worker's thread."""
         for metadata, arrays in rows:
-            with self.containment.guard("gradient readback"):
+            with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)
         measured, self._measured = self._measured, []
-        with self.containment.guard("rules"):
+        with self.error_boundary.guard("rules"):
             self._judge(measured)
 
     def _record(self, measurement: Measurement) -> None:
@@ -304,7 +304,7 @@ class Session:
         for sampled in sample_blocks(samples):
             found += [(sampled.env_id, finding) for finding in self.tracker(sampled.env_id).rules.samples(sampled)]
         for env_id, finding in sorted(found, key=lambda each: each[1].time_unix_nano):
-            self.tell([finding], env_id)
+            self.emit_findings([finding], env_id)
 
 
 def _watch_of(measurement: "StepMeasured | GradientsMeasured") -> tuple[str, str]:

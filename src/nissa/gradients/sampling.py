@@ -16,7 +16,7 @@ from nissa.gradients.budget import FEWEST_STEPS, MOST, MOST_STEPS, CostHistory, 
 
 if TYPE_CHECKING:
     from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
 
 _logger = logging.getLogger("nissa")
 _runs = count()
@@ -70,13 +70,13 @@ class OverheadBudget:
     Args:
         share: Of step time, 0 to 1; watched optimizers have equal parts of it.
         background: What our other threads take.
-        containment: Told of faults.
+        error_boundary: Told of faults.
         now: A clock that never goes back, in nanoseconds.
     """
 
     share: float
     background: "ThreadCpuUsage"
-    containment: "Containment"
+    error_boundary: "ErrorBoundary"
     now: Callable[[], int] = perf_counter_ns
     run: int = field(default_factory=lambda: next(_runs))
     schedules: int = 0
@@ -94,7 +94,7 @@ class OverheadBudget:
 
     def fault(self, error: Exception) -> None:
         """Count a fault of the store that ranks agree through."""
-        self.containment.fault("overhead budget", error)
+        self.error_boundary.fault("overhead budget", error)
 
 
 class AdaptiveInterval:

@@ -11,13 +11,13 @@ from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
 
 if TYPE_CHECKING:
     from nissa.gradients.steps import PendingStepInputs
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
 
 
 def step_scalars(
     optimizer: torch.optim.Optimizer | None,
     inputs: "PendingStepInputs",
-    containment: "Containment",
+    error_boundary: "ErrorBoundary",
     *,
     found_inf: torch.Tensor | None = None,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -26,7 +26,7 @@ def step_scalars(
     Args:
         optimizer: None where it is gone.
         inputs: By the training loop.
-        containment: Catches what cannot be taken as a number.
+        error_boundary: Catches what cannot be taken as a number.
         found_inf: Not zero where the optimizer leaves its parameters alone.
     """
     found = {
@@ -38,7 +38,7 @@ def step_scalars(
     known: dict[str, float] = {}
     moving: dict[str, torch.Tensor] = {}
     for name, value in found.items():
-        with containment.guard("log_loss" if name == LOSS else name):
+        with error_boundary.guard("log_loss" if name == LOSS else name):
             if not isinstance(value, torch.Tensor):
                 known |= {} if value is None else {name: float(value)}
                 continue

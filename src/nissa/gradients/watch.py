@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections import deque
 
     from nissa.gradients.steps import StepClock
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
 
 Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
 """Returns the slot and the ids of the parameters of each seed that is being grown."""
@@ -65,7 +65,7 @@ class Watch:
         clock: "StepClock",
         seeds: Seeds,
         readback: Readback[StepMetadata],
-        containment: "Containment",
+        error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         finalized: "deque[Watch] | None" = None,
     ) -> None:
@@ -81,7 +81,7 @@ class Watch:
         self._interval = self.schedule.interval
         self._seeds = seeds
         self._readback = readback
-        self._containment = containment
+        self._error_boundary = error_boundary
         scope = StepScope()
         self._scope = weakref.ref(scope)
         self._inside = self._nested = self._orphaned = self._recorded = self._due = False
@@ -161,7 +161,7 @@ class Watch:
 
     def skip(self) -> None:
         """Note a step that was due and did not happen, since gradients were not finite; a watched scaler does this."""
-        with self._containment.guard("skipped step"):
+        with self._error_boundary.guard("skipped step"):
             self._unbegun += 1
             self._submit(self._optimizer(), None, skipped=True)
 
@@ -171,7 +171,7 @@ class Watch:
         A step that is recorded into a CUDA graph writes it to the same memory whenever the graph is replayed.
         """
         optimizer = self._optimizer()
-        with self._containment.guard("found_inf"):
+        with self._error_boundary.guard("found_inf"):
             found = None if optimizer is None else found_inf_of(scaler, optimizer)
             if recording():
                 self._found_inf_of_graph = found
@@ -221,7 +221,7 @@ class Watch:
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
     def _wanted(self) -> bool:
-        with self._containment.guard("overhead budget"):
+        with self._error_boundary.guard("overhead budget"):
             return self.schedule.wants(self.steps)
         return False
 
@@ -239,7 +239,7 @@ class Watch:
         return wrapped
 
     def _begin(self, optimizer: torch.optim.Optimizer, *, everything: bool) -> None:
-        with self._containment.guard("gradient capture"), torch.no_grad():
+        with self._error_boundary.guard("gradient capture"), torch.no_grad():
             model = self._model()
             if model is None:
                 self._warn_orphaned()
@@ -254,7 +254,7 @@ class Watch:
         capture, self._capture = self._capture, None
         if capture is None:
             return
-        with self._containment.guard("gradient capture"), torch.no_grad():
+        with self._error_boundary.guard("gradient capture"), torch.no_grad():
             capture.read()
             self._capture = capture
 
@@ -271,7 +271,7 @@ class Watch:
         with self._hook_timer:
             self._left(optimizer)
         if self.steps > before:
-            with self._clock.stopwatch.own, self._containment.guard("overhead budget"):
+            with self._clock.stopwatch.own, self._error_boundary.guard("overhead budget"):
                 self.schedule.passed(before, self._hook_timer.take(), self._clock.epoch_ids)
 
     def _left(self, optimizer: torch.optim.Optimizer) -> None:
@@ -282,7 +282,7 @@ class Watch:
         if recording():
             self._warn_recorded()
             return
-        with self._containment.guard("step"):
+        with self._error_boundary.guard("step"):
             self._submit(optimizer, capture)
         self.steps += 1
         self._samples += self._due
@@ -304,13 +304,13 @@ class Watch:
         inputs = self._clock.take(self.name, primary=self.primary)
         parts, sampled = [], None  # type: ignore[var-annotated]  # what finish() returns
         if capture is not None:
-            with self._containment.guard("gradient capture"), torch.no_grad():
+            with self._error_boundary.guard("gradient capture"), torch.no_grad():
                 parts, sampled = capture.finish(self._seeds())
                 if capture.fault is not None:
                     raise capture.fault
         found_inf = None if skipped or optimizer is None else self._overflow(optimizer)
-        known, moving = step_scalars(optimizer, inputs, self._containment, found_inf=found_inf)
-        with self._containment.guard("found_inf"):
+        known, moving = step_scalars(optimizer, inputs, self._error_boundary, found_inf=found_inf)
+        with self._error_boundary.guard("found_inf"):
             self._skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:
             known |= self._own_numbers()

@@ -10,7 +10,7 @@ from nissa.gradients import sampling as module
 from nissa.gradients.overhead import HookTimer, OverheadWindow
 from nissa.gradients.sampling import AdaptiveInterval, FixedInterval, OverheadBudget
 from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.stopwatch import Stopwatch
 
 MILLISECOND = 1_000_000
@@ -44,7 +44,9 @@ class Training:
         self.window = OverheadWindow(self.stopwatch, now=self.clock)
         self.hook_timer = HookTimer(self.stopwatch)
         background = ThreadCpuUsage(cpu=dict, process=int, now=self.clock, load=float)
-        self.budget = OverheadBudget(share=self.share, background=background, containment=Containment(), now=self.clock)
+        self.budget = OverheadBudget(
+            share=self.share, background=background, error_boundary=ErrorBoundary(), now=self.clock
+        )
         self.schedule: AdaptiveInterval = self.budget.schedule(self.every, None)
 
     def go(self, steps: int) -> None:

@@ -18,7 +18,7 @@ from nissa.gradients.step_metadata import SKIPPED_CALLS, DeliveryProgress, Sampl
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.gradients.watch import Watch
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
 
@@ -75,7 +75,7 @@ class Bench:
             clock=self.clock,
             seeds=list,
             readback=cast("Any", self.rows),
-            containment=Containment(),
+            error_boundary=ErrorBoundary(),
             on_close=self.closed.append,
             finalized=self.finalized,
         )

@@ -29,7 +29,7 @@ _logger = logging.getLogger("nissa")
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class ValidationInputs:
     """What the caller of ``validate()`` gave; see there."""
 
     loss: "torch.Tensor | float | None" = None
@@ -51,28 +51,28 @@ class Validation:
         self._probe = SharpnessProbe(session.config.sharpness)
         self._unwatched = False
 
-    def __call__(self, epoch: int | None, told: Told) -> "EpochSnapshot":
+    def __call__(self, epoch: int | None, inputs: ValidationInputs) -> "EpochSnapshot":
         """Diagnose one validation, and tell of it."""
         at = self._session.now()
         with self._session.stopwatch.own.pause:  # these wait for a device, as the caller asked
             metered = self._metered(
-                told.meter
+                inputs.meter
             )  # first: when the device has come this far, what is asked below is there
             arrived = self._session.readback.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
-            found = self._told(told, metered)
-        sharpness = self._sharpness(epoch, told.closure)
+            found = self._from_inputs(inputs, metered)
+        sharpness = self._sharpness(epoch, inputs.closure)
         seen = Observations(
             epoch=epoch,
             env_id=self._env_id,
             time_unix_nano=at,
             seeds=self._session.validated(self._env_id, found["validation_accuracy"], at),
-            incomplete=(*self._unread(told, found), *self._partial(arrived=arrived)),
+            incomplete=(*self._unread(inputs, found), *self._partial(arrived=arrived)),
             **self._measured(),
             **found,
             **({} if sharpness is None else _curvature(sharpness)),
         )
         diagnosis = self._session.tracker(self._env_id).diagnose(seen)
-        self._tell(diagnosis, at)
+        self._emit(diagnosis, at)
         return diagnosis.snapshot
 
     def losses(self) -> "Losses | None":
@@ -97,30 +97,33 @@ class Validation:
             "seed_ratios": latest.ratios(),
         }
 
-    def _told(self, told: Told, metered: Measured | None) -> dict[str, Any]:
+    def _from_inputs(self, inputs: ValidationInputs, metered: Measured | None) -> dict[str, Any]:
         """Return what the caller gave, and of the rest what the meter did."""
         wait = self._session.config.limits.validation_wait_seconds
         given: dict[str, Any] = {
-            "train_accuracy": number(told.train_accuracy, wait),
-            "validation_loss": number(told.loss, wait),
-            "validation_accuracy": number(told.accuracy, wait),
-            "per_class_accuracy": _numbers(told.per_class_accuracy, wait),
-            "per_class_loss": _numbers(told.per_class_loss, wait),
+            "train_accuracy": number(inputs.train_accuracy, wait),
+            "validation_loss": number(inputs.loss, wait),
+            "validation_accuracy": number(inputs.accuracy, wait),
+            "per_class_accuracy": _numbers(inputs.per_class_accuracy, wait),
+            "per_class_loss": _numbers(inputs.per_class_loss, wait),
         }
         if metered is None:
             return given
         return _of_meter(metered) | {name: each for name, each in given.items() if each is not None and each != {}}
 
     @staticmethod
-    def _unread(told: Told, found: Mapping[str, Any]) -> Iterator[str]:
+    def _unread(inputs: ValidationInputs, found: Mapping[str, Any]) -> Iterator[str]:
         """Yield the names of numbers that were given and did not arrive from their device in time."""
         given = {
-            "train_accuracy": told.train_accuracy,
-            "validation_loss": told.loss,
-            "validation_accuracy": told.accuracy,
+            "train_accuracy": inputs.train_accuracy,
+            "validation_loss": inputs.loss,
+            "validation_accuracy": inputs.accuracy,
         }
         yield from (name for name, value in given.items() if value is not None and found[name] is None)
-        for name, values in (("per_class_accuracy", told.per_class_accuracy), ("per_class_loss", told.per_class_loss)):
+        for name, values in (
+            ("per_class_accuracy", inputs.per_class_accuracy),
+            ("per_class_loss", inputs.per_class_loss),
+        ):
             if values and len(found[name] or ()) < len(values):
                 yield name
 
@@ -136,7 +139,7 @@ class Validation:
         try:
             return meter.result()
         except Exception as error:  # noqa: BLE001 - a mistake in measuring costs the measurement, never the training
-            self._session.containment.fault("validation meter", error)
+            self._session.error_boundary.fault("validation meter", error)
             return None
 
     def _sharpness(self, epoch: int | None, closure: "Callable[[], torch.Tensor] | None") -> "SharpnessMeasured | None":
@@ -149,7 +152,7 @@ class Validation:
         try:
             return self._probe.measure(*watched, closure)
         except Exception as error:  # noqa: BLE001 - as above; the probe has restored everything
-            self._session.containment.fault("sharpness", error)
+            self._session.error_boundary.fault("sharpness", error)
             return None
 
     def _warn_unwatched(self) -> None:
@@ -157,7 +160,7 @@ class Validation:
             self._unwatched = True
             _logger.warning("Sharpness is not measured: call watch(model, optimizer) before validate(closure=...).")
 
-    def _tell(self, diagnosis: "Diagnosis", at: int) -> None:
+    def _emit(self, diagnosis: "Diagnosis", at: int) -> None:
         snapshot, session = diagnosis.snapshot, self._session
         measured = ValidationMeasured(
             env_id=self._env_id,
@@ -176,7 +179,7 @@ class Validation:
             epoch_ids=self._clock.epoch_ids,
         )
         session.hub.record(measured)
-        session.tell(diagnosis.changes, self._env_id)
+        session.emit_findings(diagnosis.changes, self._env_id)
         for kind, data in diagnosis.trends:
             severity = Severity.WARNING if kind is EventType.PERFORMANCE_DEGRADATION else Severity.INFO
             about: dict[str, Any] = {"env_id": self._env_id, "epoch": snapshot.epoch, "time_unix_nano": at}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nissa import EventType, Severity, TelemetryEvent
-from nissa.hub.normalise import normalise
+from nissa.hub.normalize import normalize
 
 NOON = datetime(2025, 12, 2, 12, 0, 0, 123_456, tzinfo=UTC)
 NOON_NANO = 1_764_676_800_123_456_000
@@ -84,12 +84,12 @@ def test_an_event_of_ours_keeps_everything() -> None:
         event_id="mine",
     )
 
-    assert normalise(event) == event
-    assert normalise(event).data is not event.data
+    assert normalize(event) == event
+    assert normalize(event).data is not event.data
 
 
 def test_an_event_of_the_original_s_first_version_is_understood() -> None:
-    event = normalise(
+    event = normalize(
         OldEvent(
             OldType.SEED_STAGE_CHANGED,
             seed_id="env0_seed_1",
@@ -108,12 +108,12 @@ def test_an_event_of_the_original_s_first_version_is_understood() -> None:
 def test_the_parameters_of_a_germination_have_one_name() -> None:
     old = OldEvent(OldType.SEED_GERMINATED, seed_id="a", data={"blueprint_id": "conv", "seed_id": "a", "params": 48})
 
-    assert normalise(old).data == {"blueprint_id": "conv", "seed_id": "a", "parameters": 48}
+    assert normalize(old).data == {"blueprint_id": "conv", "seed_id": "a", "parameters": 48}
 
 
 def test_the_typed_payload_of_later_versions_is_understood() -> None:
     payload = StagePayload("r0c1", 0, from_stage=4, to_stage=NewStage.HOLDING, alpha=0.5, accuracy_delta=2.5)
-    event = normalise(
+    event = normalize(
         {"event_type": "SEED_STAGE_CHANGED", "seed_id": "s", "timestamp": NOON, "data": payload}, percent=True
     )
 
@@ -128,7 +128,7 @@ def test_the_typed_payload_of_later_versions_is_understood() -> None:
 
 
 def test_pruning_is_culling_by_another_name() -> None:
-    event = normalise({"event_type": "SEED_PRUNED", "seed_id": "s", "data": PrunedPayload()}, percent=True, env_id=2)
+    event = normalize({"event_type": "SEED_PRUNED", "seed_id": "s", "data": PrunedPayload()}, percent=True, env_id=2)
 
     assert event.event_type is EventType.SEED_CULLED
     assert event.data["improvement"] == -0.015
@@ -147,7 +147,7 @@ def test_a_line_of_json_is_understood() -> None:
             "data": {"reason": "late", "env_id": 0},
         }
     )
-    event = normalise(json.loads(line))
+    event = normalize(json.loads(line))
 
     assert (event.time_unix_nano, event.epoch, event.env_id) == (NOON_NANO, 0, "0")
     assert event.severity is Severity.WARNING
@@ -157,7 +157,7 @@ def test_a_line_of_json_is_understood() -> None:
 def test_what_an_event_writes_can_be_read_again() -> None:
     event = TelemetryEvent(EventType.ISOLATION_VIOLATION, seed_id="s", epoch=0, env_id="0", data={"count": 3})
 
-    assert normalise(json.loads(json.dumps(event.to_dict()))) == event
+    assert normalize(json.loads(json.dumps(event.to_dict()))) == event
 
 
 Named = namedtuple("Named", ["event_type", "seed_id"])  # noqa: PYI024 - as producers without types have them
@@ -182,36 +182,36 @@ class WithDefaults:
     "item", [Named("SEED_CULLED", "s"), Slotted(), WithDefaults()], ids=lambda it: type(it).__name__
 )
 def test_any_object_with_the_attributes_of_an_event_is_one(item: object) -> None:
-    event = normalise(item)
+    event = normalize(item)
 
     assert (event.event_type, event.seed_id) == ("SEED_CULLED", "s")
 
 
 def test_zero_is_a_number_like_any_other() -> None:
-    event = normalise({"event_type": "EPOCH_COMPLETED", "epoch": 0, "env_id": 0, "data": {"epoch": 7, "env_id": 7}})
+    event = normalize({"event_type": "EPOCH_COMPLETED", "epoch": 0, "env_id": 0, "data": {"epoch": 7, "env_id": 7}})
     assert (event.epoch, event.env_id) == (0, "0")
 
-    event = normalise({"event_type": "EPOCH_COMPLETED", "data": {"epoch": 0, "env_id": 0}}, env_id=7)
+    event = normalize({"event_type": "EPOCH_COMPLETED", "data": {"epoch": 0, "env_id": 0}}, env_id=7)
     assert (event.epoch, event.env_id) == (0, "0")
 
-    assert normalise({"event_type": "EPOCH_COMPLETED"}, env_id=0).env_id == "0"
-    assert normalise({"event_type": "EPOCH_COMPLETED", "time_unix_nano": 0}).time_unix_nano == 0
+    assert normalize({"event_type": "EPOCH_COMPLETED"}, env_id=0).env_id == "0"
+    assert normalize({"event_type": "EPOCH_COMPLETED", "time_unix_nano": 0}).time_unix_nano == 0
 
 
 def test_an_event_type_that_counts_from_zero_has_a_name_too() -> None:
     class Zero(IntEnum):
         SEED_CULLED = 0
 
-    assert normalise({"event_type": Zero.SEED_CULLED, "seed_id": "s"}).event_type is EventType.SEED_CULLED
+    assert normalize({"event_type": Zero.SEED_CULLED, "seed_id": "s"}).event_type is EventType.SEED_CULLED
 
 
 def test_an_event_that_names_its_environment_keeps_it() -> None:
-    assert normalise({"event_type": "EPOCH_COMPLETED", "env_id": 3}, env_id=0).env_id == "3"
+    assert normalize({"event_type": "EPOCH_COMPLETED", "env_id": 3}, env_id=0).env_id == "3"
 
 
 def test_a_type_that_we_do_not_know_passes_untouched() -> None:
     data = {"from": "here", "to": 77, "params": 3, "accuracy": 50.0, "epoch": "third", "env_id": 1, "from_stage": 5}
-    event = normalise({"event_type": "Route_Changed", "data": data}, percent=True)
+    event = normalize({"event_type": "Route_Changed", "data": data}, percent=True)
 
     assert event.event_type == "Route_Changed"
     assert event.data == data
@@ -219,10 +219,10 @@ def test_a_type_that_we_do_not_know_passes_untouched() -> None:
 
 
 def test_an_old_type_that_we_do_not_emit_keeps_its_name() -> None:
-    assert normalise(OldEvent(OldType.COMMAND_ISSUED)).event_type == "COMMAND_ISSUED"
+    assert normalize(OldEvent(OldType.COMMAND_ISSUED)).event_type == "COMMAND_ISSUED"
 
 
 def test_each_event_without_an_identity_gets_its_own() -> None:
     item = {"event_type": "X", "event_id": ""}
 
-    assert normalise(item).event_id != normalise(item).event_id
+    assert normalize(item).event_id != normalize(item).event_id

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nissa.errors import UnknownNameError
 from nissa.events import EventType, Severity, Stage, TelemetryEvent, as_mapping, nanoseconds
-from nissa.hub.plain import plain
+from nissa.hub.plain_data import to_plain_data
 
 _TYPE_ALIASES: Final = {"SEED_PRUNED": EventType.SEED_CULLED}
 _KEY_ALIASES: Final = {
@@ -42,7 +42,7 @@ class Rejected(ValueError):  # noqa: N818 - it is an outcome, counted by its rea
         self.reason = reason
 
 
-def normalise(item: object, *, percent: bool = False, env_id: str | int | None = None) -> TelemetryEvent:
+def normalize(item: object, *, percent: bool = False, env_id: str | int | None = None) -> TelemetryEvent:
     """Return the event that ``item`` means, sharing no mutable state with it.
 
     Args:
@@ -98,9 +98,9 @@ class ForeignEvent:
     def __init__(self, item: object, *, percent: bool, env_id: str | int | None) -> None:
         self.item, self.percent, self.env_id = item, percent, env_id
 
-    def normalise(self) -> TelemetryEvent:
-        """See `normalise`."""
-        return normalise(self.item, percent=self.percent, env_id=self.env_id)
+    def normalize(self) -> TelemetryEvent:
+        """See `normalize`."""
+        return normalize(self.item, percent=self.percent, env_id=self.env_id)
 
 
 def _attributes(item: object) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _first(*values: object) -> object:
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else str(plain(value))
+    return None if value is None else str(to_plain_data(value))
 
 
 def _known(event_type: str) -> bool:
@@ -142,7 +142,7 @@ def _whole(what: str, value: object) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise Rejected(f"bad_{what}", f"{what} is {plain(value)!r}, not a whole number")
+        raise Rejected(f"bad_{what}", f"{what} is {to_plain_data(value)!r}, not a whole number")
     return int(value)
 
 
@@ -183,13 +183,13 @@ def _data(event_type: str, payload: object, *, percent: bool) -> dict[str, Any]:
         return {}
     entries = _entries(payload)
     if not _known(event_type):
-        return {key: plain(value) for key, value in entries.items()}
+        return {key: to_plain_data(value) for key, value in entries.items()}
     data: dict[str, Any] = {}
     for key, value in entries.items():
         name = _KEY_ALIASES.get(key, key)
         if data.get(name) is None or (name == key and value is not None):
             stage = name in _STAGE_KEYS and event_type == EventType.SEED_STAGE_CHANGED and value is not None
-            data[name] = _stage(value) if stage else plain(value)
+            data[name] = _stage(value) if stage else to_plain_data(value)
     return {key: _fraction(value) if percent and key in _PERCENT_KEYS else value for key, value in data.items()}
 
 
@@ -197,7 +197,7 @@ def _entries(payload: object) -> dict[str, Any]:
     try:
         entries = None if hasattr(type(payload), "shape") else as_mapping(payload)  # no array, no tensor
         if entries is not None:
-            return {str(plain(key)): value for key, value in entries.items()}
+            return {str(to_plain_data(key)): value for key, value in entries.items()}
     except Exception as error:  # whatever the producer's code raises
         raise Rejected("unreadable", f"reading the data raised {type(error).__name__}") from error
     raise Rejected("bad_data", f"data is a {type(payload).__name__}, neither a mapping nor an object with attributes")
@@ -212,6 +212,6 @@ def _fraction(value: object) -> object:
 def _stage(value: object) -> str:
     name = getattr(value, "name", None)
     try:
-        return Stage.parse(name if isinstance(name, str) else plain(value)).label
+        return Stage.parse(name if isinstance(name, str) else to_plain_data(value)).label
     except UnknownNameError as error:
         raise Rejected("unknown_stage", str(error)) from error

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nissa.hub.normalise import normalise
-from nissa.hub.plain import plain
+from nissa.hub.normalize import normalize
+from nissa.hub.plain_data import to_plain_data
 
 
 def _refuse(*_arguments: object, **_named: object) -> NoReturn:
@@ -52,7 +52,7 @@ def test_a_value_on_a_device_is_described_and_never_read() -> None:
         "statistics": (Statistics("conv", device),),
         "very deep": deep(device, 30),
     }
-    event = normalise({"event_type": "EPOCH_COMPLETED", "data": data}, percent=True)
+    event = normalize({"event_type": "EPOCH_COMPLETED", "data": data}, percent=True)
 
     assert event.data["loss"] == event.data["improvement"] == DESCRIBED
     assert event.data["list"] == [DESCRIBED]
@@ -63,17 +63,17 @@ def test_a_value_on_a_device_is_described_and_never_read() -> None:
 
 @pytest.mark.parametrize("name", ["seed_id", "slot_id", "env_id", "message", "event_id", "severity"])
 def test_an_attribute_on_a_device_is_not_read_either(name: str) -> None:
-    event = normalise({"event_type": "X", name: OnDevice()})
+    event = normalize({"event_type": "X", name: OnDevice()})
 
     assert getattr(event, name) == ("info" if name == "severity" else DESCRIBED)
 
 
 def test_tensors_and_arrays_are_described_by_type_and_shape() -> None:
-    assert plain(torch.zeros(2, 3)) == "<Tensor (2, 3)>"
-    assert plain(torch.nn.Parameter(torch.zeros(2))) == "<Parameter (2,)>"
-    assert plain(torch.tensor(1.0)) == "<Tensor ()>"
-    assert plain(torch.zeros(3, device="meta")) == "<Tensor (3,)>"
-    assert plain(np.zeros((4, 0))) == "<ndarray (4, 0)>"
+    assert to_plain_data(torch.zeros(2, 3)) == "<Tensor (2, 3)>"
+    assert to_plain_data(torch.nn.Parameter(torch.zeros(2))) == "<Parameter (2,)>"
+    assert to_plain_data(torch.tensor(1.0)) == "<Tensor ()>"
+    assert to_plain_data(torch.zeros(3, device="meta")) == "<Tensor (3,)>"
+    assert to_plain_data(np.zeros((4, 0))) == "<ndarray (4, 0)>"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_tensors_and_arrays_are_described_by_type_and_shape() -> None:
     ],
 )
 def test_numpy_s_and_other_scalars_become_python_s(given: object, expected: object) -> None:
-    found = plain(given)
+    found = to_plain_data(given)
 
     assert found == expected
     assert type(found) is type(expected)
@@ -98,19 +98,19 @@ def test_numpy_s_and_other_scalars_become_python_s(given: object, expected: obje
 
 @pytest.mark.parametrize("value", [0, -1, 2**63 - 1, -(2**63), 0.0, math.inf, True, False, None, "", "text"])
 def test_plain_values_stay_as_they_are(value: object) -> None:
-    assert plain(value) is value or plain(value) == value
-    assert type(plain(value)) is type(value)
+    assert to_plain_data(value) is value or to_plain_data(value) == value
+    assert type(to_plain_data(value)) is type(value)
 
 
 def test_not_a_number_stays_that() -> None:
-    assert math.isnan(plain(math.nan))
-    assert math.isnan(plain(np.float16("nan")))
+    assert math.isnan(to_plain_data(math.nan))
+    assert math.isnan(to_plain_data(np.float16("nan")))
 
 
 def test_a_number_that_no_export_carries_becomes_text() -> None:
-    assert plain(2**63) == "9223372036854775808"
-    assert plain(Fraction(10**400, 3)).endswith("/3")
-    assert plain(10**5000) == "<int>"
+    assert to_plain_data(2**63) == "9223372036854775808"
+    assert to_plain_data(Fraction(10**400, 3)).endswith("/3")
+    assert to_plain_data(10**5000) == "<int>"
 
 
 class Color(enum.Enum):
@@ -127,14 +127,14 @@ class Level(enum.IntEnum):
 
 @pytest.mark.parametrize(("member", "expected"), [(Color.RED, "RED"), (Word.COSINE, "cosine"), (Level.HIGH, 3)])
 def test_a_member_of_an_enumeration_becomes_its_name_or_the_value_that_it_is(member: object, expected: object) -> None:
-    assert plain(member) == expected
-    assert type(plain(member)) is type(expected)
+    assert to_plain_data(member) == expected
+    assert type(to_plain_data(member)) is type(expected)
 
 
 def test_containers_are_copied_all_the_way_down() -> None:
     inner = [1]
     outer = {"a": {"b": inner}, 3: (1, {2})}
-    copied = plain(outer)
+    copied = to_plain_data(outer)
     inner.append(2)
 
     assert copied == {"a": {"b": [1]}, "3": [1, [2]]}
@@ -144,7 +144,7 @@ def test_a_container_that_contains_itself_comes_to_an_end() -> None:
     endless: list[object] = []
     endless.append(endless)
 
-    assert "<list>" in str(plain(endless))
+    assert "<list>" in str(to_plain_data(endless))
 
 
 def test_objects_become_their_text_or_their_type_where_they_have_none() -> None:
@@ -155,8 +155,8 @@ def test_objects_become_their_text_or_their_type_where_they_have_none() -> None:
     class Shapeless:
         shape = 5
 
-    assert plain(pathlib.PurePosixPath("/tmp/x")) == "/tmp/x"  # noqa: S108 - a name, not a file
-    assert plain(torch.device("cpu")) == "cpu"
-    assert plain(ValueError("text")) == "text"
-    assert plain(Mute()) == "<Mute>"
-    assert plain(Shapeless()) == "<Shapeless>"
+    assert to_plain_data(pathlib.PurePosixPath("/tmp/x")) == "/tmp/x"  # noqa: S108 - a name, not a file
+    assert to_plain_data(torch.device("cpu")) == "cpu"
+    assert to_plain_data(ValueError("text")) == "text"
+    assert to_plain_data(Mute()) == "<Mute>"
+    assert to_plain_data(Shapeless()) == "<Shapeless>"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Handler = Callable[[int, FrameType | None], object]
 
 
-class ExitGuard:
+class ShutdownHook:
     """Calls back once at interpreter exit or SIGTERM, in the process that made it.
 
     SIGTERM is handled only where nobody else does: after the callback its default action is restored and the signal is

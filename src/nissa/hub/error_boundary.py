@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 
-class Containment:
+class ErrorBoundary:
     """Counts faults by the place where they were caught.
 
     Args:
@@ -54,12 +54,12 @@ def _log(where: str, error: BaseException) -> None:
 
 
 class Guard:
-    """See `Containment.guard`."""
+    """See `ErrorBoundary.guard`."""
 
-    __slots__ = ("_containment", "_where")
+    __slots__ = ("_error_boundary", "_where")
 
-    def __init__(self, containment: Containment, where: str) -> None:
-        self._containment = containment
+    def __init__(self, error_boundary: ErrorBoundary, where: str) -> None:
+        self._error_boundary = error_boundary
         self._where = where
 
     def __enter__(self) -> None:
@@ -71,5 +71,5 @@ class Guard:
         """Swallow and count what is ours to swallow."""
         if error is None or not isinstance(error, Exception) or isinstance(error, NissaError):
             return False
-        self._containment.fault(self._where, error)
+        self._error_boundary.fault(self._where, error)
         return True

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nissa.session import Session
 
 
-class SeedBed:
+class EnvironmentSeeds:
     """Where an environment's seeds are.
 
     Attributes:
@@ -110,7 +110,7 @@ class SeedBed:
     def _features_of(self, record: SeedRecord) -> tuple[float, ...]:
         """Return the vector of a seed; where telemetry fails, that of one of which nothing was measured."""
         session, seed = self._session, record.snapshot()
-        with session.containment.guard("seed features"):
+        with session.error_boundary.guard("seed features"):
             latest = session.step_processor.latest(self.env_id)
             ratio = None if seed.slot_id is None else latest.ratios().get(seed.slot_id)
             return session.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nissa import Severity, Stage
-from nissa.hub.normalise import normalise
+from nissa.hub.normalize import normalize
 
 NOON = datetime(2025, 12, 2, 12, 0, 0, 123_456, tzinfo=UTC)
 NOON_NANO = 1_764_676_800_123_456_000
@@ -41,12 +41,12 @@ class Level(Enum):
 )
 @pytest.mark.parametrize("key", ["to", "to_stage"])
 def test_a_stage_has_many_names_and_one_label(given: object, label: str, key: str) -> None:
-    assert normalise({"event_type": "SEED_STAGE_CHANGED", "seed_id": "s", "data": {key: given}}).data["to"] == label
+    assert normalize({"event_type": "SEED_STAGE_CHANGED", "seed_id": "s", "data": {key: given}}).data["to"] == label
 
 
 def test_a_key_s_own_name_is_stronger_than_its_alias_and_anything_is_stronger_than_nothing() -> None:
     def to(data: dict[str, Any]) -> Any:
-        return normalise({"event_type": "SEED_STAGE_CHANGED", "seed_id": "s", "data": data}).data["to"]
+        return normalize({"event_type": "SEED_STAGE_CHANGED", "seed_id": "s", "data": data}).data["to"]
 
     assert to({"to": "training", "to_stage": None}) == "training"
     assert to({"to": None, "to_stage": 3}) == "training"
@@ -61,9 +61,9 @@ def test_a_key_s_own_name_is_stronger_than_its_alias_and_anything_is_stronger_th
 def test_percent_becomes_a_fraction_where_there_is_a_number(given: object, expected: object) -> None:
     item = {"event_type": "SEED_FOSSILIZED", "seed_id": "s", "data": {"improvement": given, "alpha": 1.0}}
 
-    assert normalise(item, percent=True).data["improvement"] == expected
-    assert normalise(item, percent=True).data["alpha"] == 1.0
-    assert normalise(item).data["improvement"] == given
+    assert normalize(item, percent=True).data["improvement"] == expected
+    assert normalize(item, percent=True).data["alpha"] == 1.0
+    assert normalize(item).data["improvement"] == given
 
 
 @pytest.mark.parametrize(
@@ -83,20 +83,20 @@ def test_percent_becomes_a_fraction_where_there_is_a_number(given: object, expec
     ],
 )
 def test_a_time_is_taken_exactly_and_as_utc_where_it_has_no_zone(moment: object, expected: int) -> None:
-    assert normalise({"event_type": "EPOCH_COMPLETED", "timestamp": moment}).time_unix_nano == expected
+    assert normalize({"event_type": "EPOCH_COMPLETED", "timestamp": moment}).time_unix_nano == expected
 
 
 def test_nanoseconds_are_kept_and_stronger_than_a_timestamp() -> None:
     item = {"event_type": "EPOCH_COMPLETED", "time_unix_nano": np.int64(NOON_NANO + 789), "timestamp": "not a time"}
 
-    assert normalise(item).time_unix_nano == NOON_NANO + 789
+    assert normalize(item).time_unix_nano == NOON_NANO + 789
 
 
 @pytest.mark.parametrize("given", ["Critical", Severity.CRITICAL, Level.CRITICAL])
 def test_a_severity_has_any_case_and_form(given: object) -> None:
-    assert normalise({"event_type": "X", "severity": given}).severity is Severity.CRITICAL
+    assert normalize({"event_type": "X", "severity": given}).severity is Severity.CRITICAL
 
 
 @pytest.mark.parametrize("given", [None, "loud", 30, np.zeros(3)])
 def test_a_severity_that_we_do_not_know_is_information(given: object) -> None:
-    assert normalise({"event_type": "X", "severity": given}).severity is Severity.INFO
+    assert normalize({"event_type": "X", "severity": given}).severity is Severity.INFO

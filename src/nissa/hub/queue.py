@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Mailbox(Generic[T]):
+class BoundedQueue(Generic[T]):
     """Three lanes, one order: items that must be kept, items of which the oldest give way, and requests.
 
     What one thread puts is taken in the order in which it put it, whatever the lanes.
@@ -25,16 +25,16 @@ class Mailbox(Generic[T]):
 
     def __init__(self, *, capacity: int, reserve: int) -> None:
         self._limits = {False: capacity, True: reserve}
-        self._lanes: dict[bool, deque[tuple[int, T]]] = {False: deque(), True: deque()}
+        self._by_priority: dict[bool, deque[tuple[int, T]]] = {False: deque(), True: deque()}
         self._requests: deque[tuple[int, T]] = deque()
-        self._all = (*self._lanes.values(), self._requests)
+        self._all = (*self._by_priority.values(), self._requests)
         self._order = itertools.count()
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._woken = False
 
     def __len__(self) -> int:
         """Return how many items wait, requests apart."""
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._by_priority.values()))
 
     def put(self, item: T, *, keep: bool, wake: bool = True) -> T | None:
         """Add an item without ever waiting; return the one that had to give way, if any.
@@ -44,14 +44,14 @@ class Mailbox(Generic[T]):
             keep: Whether it must be kept.
             wake: Whether a reader that waits is told; else it finds the item when it is told of another, or looks again.
         """
-        lane = self._lanes[keep]
+        entries = self._by_priority[keep]
         dropped = None
-        if len(lane) >= self._limits[keep]:
+        if len(entries) >= self._limits[keep]:
             try:
-                dropped = lane.popleft()[1]
+                dropped = entries.popleft()[1]
             except IndexError:  # the reader took it first
                 dropped = None
-        self._append(lane, item, wake=wake)
+        self._append(entries, item, wake=wake)
         return dropped
 
     def request(self, item: T) -> None:
@@ -83,32 +83,34 @@ class Mailbox(Generic[T]):
         if self._wakeups.empty():
             self._wakeups.put(None)
 
-    def _append(self, lane: deque[tuple[int, T]], item: T, *, wake: bool = True) -> None:
-        lane.append((next(self._order), item))
+    def _append(self, entries: deque[tuple[int, T]], item: T, *, wake: bool = True) -> None:
+        entries.append((next(self._order), item))
         if wake:
             self._notify()
 
     def _take(self) -> tuple[int, T] | None:
-        while (lane := self._first()) is not None:
+        while (entries := self._first()) is not None:
             try:
-                taken = lane.popleft()
+                taken = entries.popleft()
             except IndexError:  # a full lane dropped its only item while we looked
                 continue
             # Something earlier may have come to a lane that we had found empty before we looked at this one.
             now_first = self._first()
-            if now_first is None or now_first is lane or (_number(now_first) or 0) > taken[0]:
+            if now_first is None or now_first is entries or (_number(now_first) or 0) > taken[0]:
                 return taken
-            lane.appendleft(taken)
+            entries.appendleft(taken)
         return None
 
     def _first(self) -> deque[tuple[int, T]] | None:
         """Return the lane whose first item is the oldest; None where all are empty."""
-        numbers = [(number, index) for index, lane in enumerate(self._all) if (number := _number(lane)) is not None]
+        numbers = [
+            (number, index) for index, entries in enumerate(self._all) if (number := _number(entries)) is not None
+        ]
         return self._all[min(numbers)[1]] if numbers else None
 
 
-def _number(lane: deque[tuple[int, T]]) -> int | None:
+def _number(entries: deque[tuple[int, T]]) -> int | None:
     try:
-        return lane[0][0]
+        return entries[0][0]
     except IndexError:
         return None

@@ -12,7 +12,7 @@ _MOST_NESTING: Final = 6
 _MOST_INTEGER: Final = 2**63  # OTLP carries no larger one
 
 
-def plain(value: object, depth: int = 0) -> Any:
+def to_plain_data(value: object, depth: int = 0) -> Any:
     """Return a value as plain data: no tensors, no numpy scalars, nothing shared."""
     if value is None or isinstance(value, bool):
         return value
@@ -38,11 +38,11 @@ def _number(value: Integral | Real) -> Any:
 
 def _nested(value: object, depth: int) -> dict[str, Any] | list[Any] | None:
     if isinstance(value, Mapping):
-        return {str(plain(key, _MOST_NESTING)): plain(entry, depth) for key, entry in value.items()}
+        return {str(to_plain_data(key, _MOST_NESTING)): to_plain_data(entry, depth) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(entry, depth) for entry in value]
+        return [to_plain_data(entry, depth) for entry in value]
     names = getattr(type(value), "__dataclass_fields__", None)
-    return None if names is None else {name: plain(getattr(value, name, None), depth) for name in names}
+    return None if names is None else {name: to_plain_data(getattr(value, name, None), depth) for name in names}
 
 
 def _described(value: object) -> str:

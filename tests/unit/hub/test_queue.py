@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nissa.hub.mailbox import Mailbox
+from nissa.hub.queue import BoundedQueue
 from tests.support import until
 
 Item = tuple[int, int, bool]
@@ -42,11 +42,11 @@ class Model:
         return None if dropped is None else dropped[0]
 
 
-def drain(mailbox: Mailbox[int]) -> list[int]:
+def drain(bounded: BoundedQueue[int]) -> list[int]:
     found = []
     while True:
         try:
-            found.append(mailbox.get(timeout=0.001))
+            found.append(bounded.get(timeout=0.001))
         except queue.Empty:
             return found
 
@@ -60,77 +60,77 @@ def drain(mailbox: Mailbox[int]) -> list[int]:
 def test_it_behaves_like_a_list_from_which_the_oldest_of_a_full_kind_goes(
     capacity: int, reserve: int, script: list[str]
 ) -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=capacity, reserve=reserve)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=capacity, reserve=reserve)
     model = Model(capacity, reserve)
     kinds = {"drop": False, "keep": True, "request": None}
     for number, action in enumerate(script):
         if action == "get":
             if model.items:
-                assert mailbox.get(timeout=1) == model.items.pop(0)[0]
+                assert bounded.get(timeout=1) == model.items.pop(0)[0]
             continue
         keep = kinds[action]
         expected = model.put(number, keep)
         if keep is None:
-            mailbox.request(number)
+            bounded.request(number)
         else:
-            assert mailbox.put(number, keep=keep) == expected
-        assert len(mailbox) == sum(kind is not None for _, kind in model.items)
-    assert drain(mailbox) == [item for item, _ in model.items]
+            assert bounded.put(number, keep=keep) == expected
+        assert len(bounded) == sum(kind is not None for _, kind in model.items)
+    assert drain(bounded) == [item for item, _ in model.items]
 
 
 def test_items_of_all_lanes_come_out_in_the_order_in_which_they_went_in() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=10, reserve=10)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=10, reserve=10)
     for number in range(12):
         if number % 3 == 2:
-            mailbox.request(number)
+            bounded.request(number)
         else:
-            mailbox.put(number, keep=number % 3 == 0)
+            bounded.put(number, keep=number % 3 == 0)
 
-    assert drain(mailbox) == list(range(12))
+    assert drain(bounded) == list(range(12))
 
 
 def test_a_flood_of_droppable_items_leaves_the_kept_ones_alone() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=2, reserve=3)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=2, reserve=3)
     for number in (-3, -2, -1):
-        assert mailbox.put(number, keep=True) is None
+        assert bounded.put(number, keep=True) is None
 
-    dropped = [mailbox.put(number, keep=False) for number in range(5)]
+    dropped = [bounded.put(number, keep=False) for number in range(5)]
 
     assert dropped == [None, None, 0, 1, 2]
-    assert drain(mailbox) == [-3, -2, -1, 3, 4]
+    assert drain(bounded) == [-3, -2, -1, 3, 4]
 
 
 def test_a_request_neither_gives_way_nor_makes_another_item_give_way() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=1, reserve=1)
-    mailbox.put(1, keep=True)
-    mailbox.request(2)
-    mailbox.request(3)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=1, reserve=1)
+    bounded.put(1, keep=True)
+    bounded.request(2)
+    bounded.request(3)
 
-    assert mailbox.put(4, keep=True) == 1
-    assert drain(mailbox) == [2, 3, 4]
+    assert bounded.put(4, keep=True) == 1
+    assert drain(bounded) == [2, 3, 4]
 
 
 def test_requests_are_not_counted_as_waiting_items() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=1, reserve=1)
-    mailbox.request(1)
-    mailbox.put(2, keep=False)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=1, reserve=1)
+    bounded.request(1)
+    bounded.put(2, keep=False)
 
-    assert len(mailbox) == 1
+    assert len(bounded) == 1
 
 
 def test_getting_from_an_empty_mailbox_gives_up_after_the_timeout() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=1, reserve=1)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=1, reserve=1)
 
     with pytest.raises(queue.Empty):
-        mailbox.get(timeout=0.01)
+        bounded.get(timeout=0.01)
 
 
 def test_a_waiting_reader_is_woken_by_an_item() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=1, reserve=1)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=1, reserve=1)
     found: list[int] = []
-    reader = threading.Thread(target=lambda: found.append(mailbox.get(timeout=10)))
+    reader = threading.Thread(target=lambda: found.append(bounded.get(timeout=10)))
     reader.start()
-    mailbox.put(7, keep=False)
+    bounded.put(7, keep=False)
     reader.join(10)
 
     assert found == [7]
@@ -140,13 +140,13 @@ def test_a_waiting_reader_is_woken_by_an_item() -> None:
 @pytest.mark.parametrize("producers", [1, 3])
 def test_concurrent_producers_lose_nothing_and_each_keeps_its_order(producers: int) -> None:
     count = 4_000
-    mailbox: Mailbox[Item] = Mailbox(capacity=64, reserve=producers * count)
+    bounded: BoundedQueue[Item] = BoundedQueue(capacity=64, reserve=producers * count)
     dropped: list[list[Item]] = [[] for _ in range(producers)]
 
     def produce(producer: int) -> None:
         for number in range(count):
             keep = (7 * number + producer) % 5 < 2
-            gone = mailbox.put((producer, number, keep), keep=keep)
+            gone = bounded.put((producer, number, keep), keep=keep)
             if gone is not None:
                 dropped[producer].append(gone)
 
@@ -154,9 +154,9 @@ def test_concurrent_producers_lose_nothing_and_each_keeps_its_order(producers: i
     for thread in threads:
         thread.start()
     received: list[Item] = []
-    while any(thread.is_alive() for thread in threads) or len(mailbox):
+    while any(thread.is_alive() for thread in threads) or len(bounded):
         try:
-            received.append(mailbox.get(timeout=0.01))
+            received.append(bounded.get(timeout=0.01))
         except queue.Empty:
             continue
 
@@ -171,8 +171,8 @@ def test_concurrent_producers_lose_nothing_and_each_keeps_its_order(producers: i
 
 @pytest.mark.usefixtures("eager_switching")
 def test_no_wakeup_is_ever_lost_between_two_threads_that_take_turns() -> None:
-    there: Mailbox[int] = Mailbox(capacity=1, reserve=1)
-    back: Mailbox[int] = Mailbox(capacity=1, reserve=1)
+    there: BoundedQueue[int] = BoundedQueue(capacity=1, reserve=1)
+    back: BoundedQueue[int] = BoundedQueue(capacity=1, reserve=1)
 
     def answer() -> None:
         for _ in range(3_000):
@@ -188,7 +188,7 @@ def test_no_wakeup_is_ever_lost_between_two_threads_that_take_turns() -> None:
 
 
 def test_an_earlier_item_that_came_to_a_lane_found_empty_is_still_taken_first() -> None:
-    mailbox: Mailbox[str] = Mailbox(capacity=4, reserve=4)
+    bounded: BoundedQueue[str] = BoundedQueue(capacity=4, reserve=4)
 
     class Racing(deque[tuple[int, str]]):
         """Lets a producer put into both lanes just after the reader found the first one empty."""
@@ -196,17 +196,17 @@ def test_an_earlier_item_that_came_to_a_lane_found_empty_is_still_taken_first() 
         def __getitem__(self, index: object) -> object:  # type: ignore[override]
             if not self and not raced:
                 raced.append(True)
-                mailbox.put("first", keep=False)
-                mailbox.put("second", keep=True)
+                bounded.put("first", keep=False)
+                bounded.put("second", keep=True)
                 raise IndexError
             return super().__getitem__(index)  # type: ignore[index]
 
     raced: list[bool] = []
     droppable = Racing()
-    mailbox._lanes[False] = droppable
-    mailbox._all = (droppable, *mailbox._all[1:])
+    bounded._by_priority[False] = droppable
+    bounded._all = (droppable, *bounded._all[1:])
 
-    assert [mailbox.get(timeout=1), mailbox.get(timeout=1)] == ["first", "second"]
+    assert [bounded.get(timeout=1), bounded.get(timeout=1)] == ["first", "second"]
     assert raced
 
 
@@ -219,17 +219,17 @@ def test_a_producer_that_is_torn_out_of_put_leaves_a_mailbox_that_still_wakes_it
             super().put(item, block, timeout)
 
     torn: list[bool] = []
-    mailbox: Mailbox[int] = Mailbox(capacity=4, reserve=4)
-    mailbox._wakeups = Torn()
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=4, reserve=4)
+    bounded._wakeups = Torn()
     found: list[int] = []
-    reader = threading.Thread(target=lambda: found.extend(mailbox.get(timeout=10) for _ in range(2)))
+    reader = threading.Thread(target=lambda: found.extend(bounded.get(timeout=10) for _ in range(2)))
 
     with pytest.raises(KeyboardInterrupt):
-        mailbox.put(1, keep=True)
+        bounded.put(1, keep=True)
     # The reader sees the first item even so; what must not happen is that it sleeps through the second.
     reader.start()
     until(lambda: found, "the first item")
-    mailbox.put(2, keep=True)
+    bounded.put(2, keep=True)
     reader.join(5)
 
     assert found == [1, 2]
@@ -237,25 +237,25 @@ def test_a_producer_that_is_torn_out_of_put_leaves_a_mailbox_that_still_wakes_it
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an interval timer")
 def test_a_signal_handler_may_put_while_its_thread_is_putting() -> None:
-    mailbox: Mailbox[int] = Mailbox(capacity=100_000, reserve=100_000)
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=100_000, reserve=100_000)
     from_handler = itertools.count(-1, -1)
     handled: list[int] = []
 
     def handler(_signal: int, _frame: FrameType | None) -> None:
         number = next(from_handler)
         handled.append(number)
-        mailbox.put(number, keep=True)
+        bounded.put(number, keep=True)
 
     before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
     try:
         for number in range(30_000):
-            mailbox.put(number, keep=bool(number % 2))
+            bounded.put(number, keep=bool(number % 2))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
-    received = drain(mailbox)
+    received = drain(bounded)
     assert [number for number in received if number >= 0] == list(range(30_000))
     # Signals interrupt each other, so that a later one may be put before an earlier one.
     assert sorted((number for number in received if number < 0), reverse=True) == sorted(handled, reverse=True)
