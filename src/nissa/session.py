@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.blocks import sample_blocks, step_blocks
-from nissa.diagnostics.telling import events_of
+from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent

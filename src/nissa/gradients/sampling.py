@@ -1,7 +1,7 @@
 """Which steps are sampled: as configured, or as rarely as a budget asks for, and then alike on all ranks.
 
 Under a budget, every rank works out between two decisions how rarely it would have to sample; the rarest of that is what
-all do from a step on that they all know beforehand. See `nissa.distributed.agreement` for how they agree.
+all do from a step on that they all know beforehand. See `nissa.distributed.consensus` for how they agree.
 """
 
 import logging
@@ -11,7 +11,7 @@ from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nissa.distributed.agreement import Agreement, agreement
+from nissa.distributed.consensus import Consensus, consensus
 from nissa.gradients.budget import FEWEST_STEPS, MOST, MOST_STEPS, CostHistory, StepCosts, choose
 
 if TYPE_CHECKING:
@@ -113,10 +113,10 @@ class AdaptiveInterval:
         self._every = every
         self._name = name
         self._title = title
-        self._agreement: Agreement | None = None
+        self._consensus: Consensus | None = None
         self._history = CostHistory()
-        self._matter = 0
-        self._round = FEWEST_STEPS
+        self._round_number = 0
+        self._round_length = FEWEST_STEPS
         self._next = FEWEST_STEPS
         self._last: tuple[int, object] | None = None
         self._costs: StepCosts | None = None
@@ -130,10 +130,10 @@ class AdaptiveInterval:
 
     def wants(self, step: int) -> bool:
         """Return whether a step is sampled."""
-        if self._agreement is None:
-            self._agreement = agreement(self._title, self._budget.fault)
+        if self._consensus is None:
+            self._consensus = consensus(self._title, self._budget.fault)
         if step >= self._next:
-            self._decide(step, self._agreement)
+            self._decide(step, self._consensus)
         return step % self.interval == 0
 
     def passed(self, step: int, cost: int, epoch: object) -> None:
@@ -145,36 +145,38 @@ class AdaptiveInterval:
             self._budget.background.sampled()
         # Between epochs there is more than a step.
         self._history.add(at - last[0] if last and last[1] is epoch else None, cost, sampled=sampled)
-        if step == self._next - self._round // 4 and self._agreement is not None:
-            self._agreement.propose(self._matter, self._wish())
+        if step == self._next - self._round_length // 4 and self._consensus is not None:
+            self._consensus.propose(self._round_number, self._proposal())
 
     def close(self) -> None:
         """See `SamplingSchedule`."""
         self._budget.open -= 1
-        if self._agreement is not None:
-            self._agreement.close()
+        if self._consensus is not None:
+            self._consensus.close()
 
-    def _wish(self) -> tuple[int, int]:
+    def _proposal(self) -> tuple[int, int]:
         """Return the thinning that this rank wants, and how long the next round is to be."""
         self._costs = costs = self._history.costs(self._budget.background.cost())
         if costs is None:
-            return self.thinning, self._round
+            return self.thinning, self._round_length
         return choose(costs, self._budget.part(), self._every, self.thinning), self._history.round()
 
-    def _decide(self, step: int, found: Agreement) -> None:
-        granted = found.settled(self._matter)
-        self._matter += 1
+    def _decide(self, step: int, found: Consensus) -> None:
+        granted = found.decision(self._round_number)
+        self._round_number += 1
         if granted is None:  # on all ranks alike
             self._missing()
-            self._round = min(2 * self._round, MOST_STEPS)  # some may have been too slow for so short a round
+            self._round_length = min(
+                2 * self._round_length, MOST_STEPS
+            )  # some may have been too slow for so short a round
         else:
             self._missed = 0
             before = self.interval
-            self.thinning, self._round = granted
+            self.thinning, self._round_length = granted
             if self.interval != before:
                 self._log_change(before, step)
             self._log_limit()
-        self._next += self._round
+        self._next += self._round_length
 
     def _log_change(self, before: int, step: int) -> None:
         of = "" if self._name is None else f" of {self._name!r}"

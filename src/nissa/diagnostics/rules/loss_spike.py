@@ -8,7 +8,7 @@ first losses.
 from typing import TYPE_CHECKING
 
 from nissa.diagnostics.baseline import Baseline
-from nissa.diagnostics.course import Beginning
+from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from nissa.backends.otel.randomness import isolate
+from nissa.backends.otel.random_isolation import isolate
 from nissa.backends.otel.spans import PresetIds
 from nissa.events import SpanIds
 
@@ -45,7 +45,7 @@ def test_every_place_of_the_sdk_is_changed() -> None:
 
 def test_a_place_that_an_sdk_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     places = (("opentelemetry.not_there", "random"), ("opentelemetry.sdk.trace.id_generator", "not_there"))
-    monkeypatch.setattr("nissa.backends.otel.randomness._PLACES", places)
+    monkeypatch.setattr("nissa.backends.otel.random_isolation._PLACES", places)
     assert isolate() == []
 
 

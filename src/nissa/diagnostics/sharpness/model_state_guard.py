@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from nissa.diagnostics.sharpness.randomness import Randomness
+from nissa.diagnostics.sharpness.random_states import RandomStates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Spared:
+class ModelStateGuard:
     """Within it, a model is in evaluation mode, has no gradients, and runs uncompiled and on this rank alone.
 
     Afterwards weights, buffers, gradients, modes, ``requires_grad`` and random states are what they were: all are
@@ -31,7 +31,7 @@ class Spared:
         self.begun = perf_counter()
         self._exits = ExitStack()
         # A plain dictionary, unlike a set, leaves the order to the model.
-        self.randomness = Randomness(dict.fromkeys(each.device for each in self.parameters))
+        self.random_states = RandomStates(dict.fromkeys(each.device for each in self.parameters))
 
     def __enter__(self) -> Self:
         # Writing through `data` leaves alone the versions by which autograd knows that a weight was changed.
@@ -87,7 +87,7 @@ class Spared:
             module._buffers[name] = buffer  # noqa: SLF001 - see above
         for module in self._training:
             module.training = True
-        self.randomness.restore()
+        self.random_states.restore()
 
     def put_back(self) -> None:
         """Give all parameters the values that they had."""

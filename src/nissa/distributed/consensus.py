@@ -16,7 +16,7 @@ import torch
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-Wish: TypeAlias = tuple[int, ...]
+Proposal: TypeAlias = tuple[int, ...]
 """What a rank wants; of several wishes each number's maximum is granted."""
 
 _NOTHING: Final = "-"
@@ -24,38 +24,38 @@ _FIRST_LOOK, _LAST_LOOK = 0.005, 0.2
 """Seconds between looks for what another rank wrote: at first, and at most."""
 
 
-class Agreement(Protocol):
+class Consensus(Protocol):
     """Where wishes are made and granted."""
 
-    def propose(self, matter: int, wish: Wish) -> None:
+    def propose(self, round_number: int, proposal: Proposal) -> None:
         """Say what this rank wants; never waits. Matters are numbered in the order in which they are settled."""
 
-    def settled(self, matter: int) -> Wish | None:
+    def decision(self, round_number: int) -> Proposal | None:
         """Return what was granted, the same on all ranks; None where nothing changes."""
 
     def close(self) -> None:
         """Make no further wishes."""
 
 
-class Alone:
+class LocalConsensus:
     """The agreement of one rank with itself."""
 
     def __init__(self) -> None:
-        self._wish: tuple[int, Wish] | None = None
+        self._proposal: tuple[int, Proposal] | None = None
 
-    def propose(self, matter: int, wish: Wish) -> None:
-        """See `Agreement`."""
-        self._wish = matter, wish
+    def propose(self, round_number: int, proposal: Proposal) -> None:
+        """See `Consensus`."""
+        self._proposal = round_number, proposal
 
-    def settled(self, matter: int) -> Wish | None:
-        """See `Agreement`."""
-        return self._wish[1] if self._wish is not None and self._wish[0] == matter else None
+    def decision(self, round_number: int) -> Proposal | None:
+        """See `Consensus`."""
+        return self._proposal[1] if self._proposal is not None and self._proposal[0] == round_number else None
 
     def close(self) -> None:
-        """See `Agreement`."""
+        """See `Consensus`."""
 
 
-class Together:
+class StoreConsensus:
     """An agreement of all ranks.
 
     Args:
@@ -73,90 +73,90 @@ class Together:
         self._known: dict[int, str] = {}
         self._passed = -1
         self._closed = False
-        self._wishes: SimpleQueue[tuple[int, Wish] | None] = SimpleQueue()
+        self._proposals: SimpleQueue[tuple[int, Proposal] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="nissa-agreement", daemon=True)
         self._thread.start()
 
-    def propose(self, matter: int, wish: Wish) -> None:
-        """See `Agreement`."""
-        self._wishes.put((matter, wish))
+    def propose(self, round_number: int, proposal: Proposal) -> None:
+        """See `Consensus`."""
+        self._proposals.put((round_number, proposal))
 
-    def settled(self, matter: int) -> Wish | None:
-        """See `Agreement`. Where our thread has not heard of it yet, this asks the store once."""
-        self._passed = matter
-        found = self._known.pop(matter, None)
+    def decision(self, round_number: int) -> Proposal | None:
+        """See `Consensus`. Where our thread has not heard of it yet, this asks the store once."""
+        self._passed = round_number
+        found = self._known.pop(round_number, None)
         try:
-            return _decode(self._settle(matter, _NOTHING) if found is None else found)
+            return _decode(self._decide(round_number, _NOTHING) if found is None else found)
         except Exception as error:  # noqa: BLE001 - training goes on as it did
             self._on_fault(error)
             return None
 
     def close(self) -> None:
-        """See `Agreement`."""
+        """See `Consensus`."""
         self._closed = True
-        self._wishes.put(None)
+        self._proposals.put(None)
 
     def _run(self) -> None:
-        while (told := self._wishes.get()) is not None:
+        while (proposed := self._proposals.get()) is not None:
             try:
-                self._pursue(*told)
+                self._exchange(*proposed)
             except Exception as error:  # noqa: BLE001 - training goes on as it did
                 if not self._closed:  # at the end the store may be gone
                     self._on_fault(error)
 
-    def _pursue(self, matter: int, wish: Wish) -> None:
-        self._store.set(f"{matter}/{self._rank}", _encode(wish))
-        if self._store.add(f"{matter}/told", 1) == self._ranks:
-            wishes = [_decode(self._read(f"{matter}/{rank}")) for rank in range(self._ranks)]
-            granted = tuple(max(each) for each in zip(*filter(None, wishes), strict=True))
-            self._hear(matter, self._settle(matter, _encode(granted)))
-            self._forget(matter - 1)
+    def _exchange(self, round_number: int, proposal: Proposal) -> None:
+        self._store.set(f"{round_number}/{self._rank}", _encode(proposal))
+        if self._store.add(f"{round_number}/told", 1) == self._ranks:
+            proposals = [_decode(self._read(f"{round_number}/{rank}")) for rank in range(self._ranks)]
+            granted = tuple(max(each) for each in zip(*filter(None, proposals), strict=True))
+            self._remember(round_number, self._decide(round_number, _encode(granted)))
+            self._forget(round_number - 1)
         else:
-            self._listen(matter)
+            self._poll(round_number)
 
-    def _listen(self, matter: int) -> None:
+    def _poll(self, round_number: int) -> None:
         """Look from time to time what was settled, until we had to act or have something else to wish."""
         look = _FIRST_LOOK
-        while self._passed < matter and self._wishes.empty() and not self._closed:
-            if self._store.check([f"{matter}/settled"]):
-                self._hear(matter, self._read(f"{matter}/settled"))
+        while self._passed < round_number and self._proposals.empty() and not self._closed:
+            if self._store.check([f"{round_number}/settled"]):
+                self._remember(round_number, self._read(f"{round_number}/settled"))
                 return
             sleep(look)
             look = min(2 * look, _LAST_LOOK)
 
-    def _hear(self, matter: int, settled: str) -> None:
-        self._known = {matter: settled}
+    def _remember(self, round_number: int, decision: str) -> None:
+        self._known = {round_number: decision}
 
     def _read(self, key: str) -> str:
         """Return what is known to be there: for anything else this would wait."""
         return self._store.get(key).decode()
 
-    def _settle(self, matter: int, value: str) -> str:
+    def _decide(self, round_number: int, value: str) -> str:
         """Write what is granted, and return what stands there: whoever was first."""
-        found: bytes = self._store.compare_set(f"{matter}/settled", "", value)
+        found: bytes = self._store.compare_set(f"{round_number}/settled", "", value)
         return found.decode()
 
-    def _forget(self, matter: int) -> None:
+    def _forget(self, round_number: int) -> None:
         """Delete an earlier matter: that all have told of the next means that all have acted upon it."""
         for key in ("told", "settled", *range(self._ranks)):
-            self._store.delete_key(f"{matter}/{key}")
+            self._store.delete_key(f"{round_number}/{key}")
 
 
-def agreement(title: str, on_fault: Callable[[Exception], None]) -> Agreement:
+def consensus(title: str, on_fault: Callable[[Exception], None]) -> Consensus:
     """Return how this process agrees with the others on a matter of that title, alone where there are none."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return Alone()
+        return LocalConsensus()
     ranks = torch.distributed.get_world_size()
     store: Any = torch.distributed.distributed_c10d._get_default_store()  # noqa: SLF001 - it has no other name
     if ranks == 1 or store is None:
-        return Alone()
+        return LocalConsensus()
     prefixed = torch.distributed.distributed_c10d.PrefixStore(f"nissa/{title}", store)
-    return Together(prefixed, torch.distributed.get_rank(), ranks, on_fault)
+    return StoreConsensus(prefixed, torch.distributed.get_rank(), ranks, on_fault)
 
 
-def _encode(wish: Wish) -> str:
-    return ",".join(map(str, wish))
+def _encode(proposal: Proposal) -> str:
+    return ",".join(map(str, proposal))
 
 
-def _decode(text: str) -> Wish | None:
+def _decode(text: str) -> Proposal | None:
     return None if text == _NOTHING else tuple(map(int, text.split(",")))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 from torch.distributed import FileStore, HashStore, TCPStore  # type: ignore[attr-defined]
 
-from nissa.distributed.agreement import Alone, Together, agreement
+from nissa.distributed.consensus import LocalConsensus, StoreConsensus, consensus
 from tests.support import until
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-Ranks = Callable[..., list[Together]]
+Ranks = Callable[..., list[StoreConsensus]]
 FAULTS: list[Exception] = []
 
 
@@ -28,11 +28,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> "Store":
 
 @pytest.fixture
 def make(store: "Store") -> Iterator[Ranks]:
-    made: list[Together] = []
+    made: list[StoreConsensus] = []
     FAULTS.clear()
 
-    def ranks(number: int, present: int | None = None) -> list[Together]:
-        here = [Together(store, rank, number, FAULTS.append) for rank in range(present or number)]
+    def ranks(number: int, present: int | None = None) -> list[StoreConsensus]:
+        here = [StoreConsensus(store, rank, number, FAULTS.append) for rank in range(present or number)]
         made.extend(here)
         return here
 
@@ -41,39 +41,39 @@ def make(store: "Store") -> Iterator[Ranks]:
         each.close()
 
 
-def settled(store: "Store", matter: int) -> bool:
-    return bool(store.check([f"{matter}/settled"]))
+def settled(store: "Store", round_number: int) -> bool:
+    return bool(store.check([f"{round_number}/settled"]))
 
 
 def test_all_get_the_maximum_of_what_they_want(make: Ranks, store: "Store") -> None:
     ranks = make(3)
-    for matter, wishes in enumerate([[(0, 32), (4, 64), (2, 32)], [(1, 32), (0, 32), (0, 32)]]):
-        for rank, wish in zip(ranks, wishes, strict=True):
-            rank.propose(matter, wish)
-        until(lambda matter=matter: settled(store, matter), "the ranks' agreement")  # type: ignore[misc]
-        found = [rank.settled(matter) for rank in ranks]
-        assert found == [[(4, 64)] * 3, [(1, 32)] * 3][matter]
+    for round_number, proposals in enumerate([[(0, 32), (4, 64), (2, 32)], [(1, 32), (0, 32), (0, 32)]]):
+        for rank, proposal in zip(ranks, proposals, strict=True):
+            rank.propose(round_number, proposal)
+        until(lambda round_number=round_number: settled(store, round_number), "the ranks' agreement")  # type: ignore[misc]
+        found = [rank.decision(round_number) for rank in ranks]
+        assert found == [[(4, 64)] * 3, [(1, 32)] * 3][round_number]
     assert not FAULTS
 
 
 def test_what_was_settled_before_is_forgotten(make: Ranks, store: "Store") -> None:
     ranks = make(2)
-    for matter in range(2):
+    for round_number in range(2):
         for rank in ranks:
-            rank.propose(matter, (1,))
-        until(lambda matter=matter: settled(store, matter), "the ranks' agreement")  # type: ignore[misc]
-        assert [rank.settled(matter) for rank in ranks] == [(1,)] * 2
+            rank.propose(round_number, (1,))
+        until(lambda round_number=round_number: settled(store, round_number), "the ranks' agreement")  # type: ignore[misc]
+        assert [rank.decision(round_number) for rank in ranks] == [(1,)] * 2
     until(lambda: not settled(store, 0), "the first matter to be deleted")
     assert not store.check(["0/0"])
 
 
 def test_a_rank_that_takes_no_part_changes_nothing_and_holds_up_nobody(make: Ranks) -> None:
     first, second = make(3, present=2)
-    for matter in range(3):
-        first.propose(matter, (4,))
-        second.propose(matter, (4,))
+    for round_number in range(3):
+        first.propose(round_number, (4,))
+        second.propose(round_number, (4,))
         began = time.monotonic()
-        assert (first.settled(matter), second.settled(matter)) == (None, None)
+        assert (first.decision(round_number), second.decision(round_number)) == (None, None)
         assert time.monotonic() - began < 5
     assert not FAULTS
 
@@ -81,10 +81,10 @@ def test_a_rank_that_takes_no_part_changes_nothing_and_holds_up_nobody(make: Ran
 def test_who_acts_before_all_have_told_settles_it_for_all(make: Ranks, store: "Store") -> None:
     early, late = make(2)
     early.propose(0, (4,))
-    assert early.settled(0) is None
+    assert early.decision(0) is None
     late.propose(0, (4,))
     until(lambda: store.add("0/told", 0) == 2, "the late rank's wish")
-    assert late.settled(0) is None
+    assert late.decision(0) is None
 
 
 def test_ranks_agree_however_they_race(make: Ranks) -> None:
@@ -93,11 +93,11 @@ def test_ranks_agree_however_they_race(make: Ranks) -> None:
     found: list[list[object]] = [[], []]
 
     def play(rank: int) -> None:
-        for matter in range(rounds):
-            ranks[rank].propose(matter, (matter,))
+        for round_number in range(rounds):
+            ranks[rank].propose(round_number, (round_number,))
             # Longer and longer, so that some rounds come out either way on a machine of any speed.
-            time.sleep(0.0005 * (matter % 7) * (1 + matter // 20))
-            found[rank].append(ranks[rank].settled(matter))
+            time.sleep(0.0005 * (round_number % 7) * (1 + round_number // 20))
+            found[rank].append(ranks[rank].decision(round_number))
 
     threads = [threading.Thread(target=play, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -117,18 +117,18 @@ class Broken:
 
 def test_a_store_that_fails_is_told_of_and_changes_nothing() -> None:
     FAULTS.clear()
-    rank = Together(Broken(), 0, 2, FAULTS.append)  # type: ignore[arg-type]  # on purpose
+    rank = StoreConsensus(Broken(), 0, 2, FAULTS.append)  # type: ignore[arg-type]  # on purpose
     rank.propose(0, (1,))
     until(lambda: FAULTS, "the fault")
-    assert rank.settled(0) is None
+    assert rank.decision(0) is None
     assert {type(each) for each in FAULTS} == {ConnectionError}
     rank.close()
 
 
 def test_one_rank_agrees_with_itself() -> None:
-    alone = agreement("title", FAULTS.append)
-    assert isinstance(alone, Alone)
-    assert alone.settled(0) is None
+    alone = consensus("title", FAULTS.append)
+    assert isinstance(alone, LocalConsensus)
+    assert alone.decision(0) is None
     alone.propose(0, (3, 64))
-    assert (alone.settled(0), alone.settled(1)) == ((3, 64), None)
+    assert (alone.decision(0), alone.decision(1)) == ((3, 64), None)
     alone.close()

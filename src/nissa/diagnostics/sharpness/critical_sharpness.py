@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.sharpness.evaluating import Evaluator
 from nissa.diagnostics.sharpness.measured import Sharpness
-from nissa.diagnostics.sharpness.sparing import Spared
+from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
 from nissa.diagnostics.sharpness.support import require_support
 from nissa.diagnostics.sharpness.update import NoUpdateError, next_update
 
@@ -59,14 +59,14 @@ def critical(
     """
     require_support(model, optimizer)
     trained = [each for group in optimizer.param_groups for each in group["params"]]
-    with Spared(model, trained) as spared:
-        evaluator = Evaluator(closure, spared, budget)
-        return measure(evaluator, spared, model, optimizer, tolerance=tolerance, start=start)
+    with ModelStateGuard(model, trained) as guard:
+        evaluator = Evaluator(closure, guard, budget)
+        return measure(evaluator, guard, model, optimizer, tolerance=tolerance, start=start)
 
 
 def measure(
     evaluator: Evaluator,
-    spared: Spared,
+    guard: ModelStateGuard,
     model: "nn.Module",
     optimizer: "Optimizer",
     *,
@@ -76,14 +76,14 @@ def measure(
     """Measure between the begin and the end of sparing a model."""
     first, started = evaluator.evaluations, evaluator.seconds
     try:
-        update = _update(model, optimizer, evaluator, spared)
+        update = _update(model, optimizer, evaluator, guard)
         search = Search(evaluator, update, tolerance, start)
         lower, upper = search.run()
         found = _found(lower, upper, update.learning_rate, complete=search.complete)
     except NoUpdateError as error:
         found = {"reason": str(error), "complete": str(error) != OUT_OF_BUDGET}
     finally:
-        spared.put_back()
+        guard.put_back()
     return Sharpness(
         method=METHOD,
         **found,  # type: ignore[arg-type]  # its keys are those of the fields
@@ -92,12 +92,12 @@ def measure(
     )
 
 
-def _update(model: "nn.Module", optimizer: "Optimizer", evaluator: Evaluator, spared: Spared) -> "Update":
+def _update(model: "nn.Module", optimizer: "Optimizer", evaluator: Evaluator, guard: ModelStateGuard) -> "Update":
     if not isfinite(evaluator.base):
         raise NoUpdateError("the loss is not finite")
     if not evaluator.affords(_FORWARD_AND_BACKWARD):
         raise NoUpdateError(OUT_OF_BUDGET)
-    return next_update(model, optimizer, evaluator, spared)
+    return next_update(model, optimizer, evaluator, guard)
 
 
 def _found(lower: float, upper: float, learning_rate: float, *, complete: bool) -> dict[str, object]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.0002
 
 
-def read(tensor: torch.Tensor, wait: float | None = None) -> "NDArray[np.generic]":
+def to_host(tensor: torch.Tensor, wait: float | None = None) -> "NDArray[np.generic]":
     """Return a tensor's numbers after one copy, for at most ``wait`` seconds; None waits as long as it takes.
 
     Raises:

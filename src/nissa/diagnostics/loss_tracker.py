@@ -61,7 +61,7 @@ class Beginning:
             self._losses.clear()
 
 
-class Course:
+class LossTracker:
     """Follows a loss. What is smooth is a median, since one batch that is far off must not move it.
 
     Args:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Randomness:
+class RandomStates:
     """Torch's, numpy's and Python's global states, as they were when this was made.
 
     Args:

@@ -15,7 +15,7 @@ TOTAL, WEIGHT, PER_CLASS = 0, 1, 2
 """What stands in the losses: their sum, over how many, then sums of each class, then how many of each."""
 
 
-class Tally(Metric):
+class ConfusionMetric(Metric):
     """Sums over all batches.
 
     Args:

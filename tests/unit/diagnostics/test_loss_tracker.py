@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.diagnostics.course import Beginning, Course
+from nissa.diagnostics.loss_tracker import Beginning, LossTracker
 
 LOSSES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -43,35 +43,35 @@ def test_a_later_loss_is_not_the_first() -> None:
 
 
 def test_a_change_across_a_loss_that_was_lost_is_no_jump() -> None:
-    course = Course(2)
+    tracker = LossTracker(2)
     for loss in range(10):
-        course.feed(float(loss))
-    course.lose(1)
-    course.feed(1000.0)
-    assert course.jump == 1.0
-    assert course.seen == 12
+        tracker.feed(float(loss))
+    tracker.lose(1)
+    tracker.feed(1000.0)
+    assert tracker.jump == 1.0
+    assert tracker.seen == 12
 
 
 def test_a_window_of_which_too_much_was_lost_has_no_level() -> None:
-    course = Course(10)
+    tracker = LossTracker(10)
     for loss in range(30):
-        course.feed(float(loss))
-    assert course.smooth == 22.0
-    course.lose(5)
-    course.feed(30.0)
-    assert course.smooth == median([20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30][1:])
-    course.lose(1)
-    course.feed(31.0)
-    assert math.isnan(course.smooth)
-    assert course.best == 4.5
+        tracker.feed(float(loss))
+    assert tracker.smooth == 22.0
+    tracker.lose(5)
+    tracker.feed(30.0)
+    assert tracker.smooth == median([20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30][1:])
+    tracker.lose(1)
+    tracker.feed(31.0)
+    assert math.isnan(tracker.smooth)
+    assert tracker.best == 4.5
 
 
 @pytest.mark.parametrize("missed", [15, 10**9])
 def test_a_long_loss_empties_the_windows_and_costs_no_memory(missed: int) -> None:
-    course = Course(2)
-    course.feed(1.0)
-    course.feed(2.0)
-    course.lose(missed)
-    course.feed(3.0)
-    assert math.isnan(course.smooth)
-    assert math.isnan(course.jump)
+    tracker = LossTracker(2)
+    tracker.feed(1.0)
+    tracker.feed(2.0)
+    tracker.lose(missed)
+    tracker.feed(3.0)
+    assert math.isnan(tracker.smooth)
+    assert math.isnan(tracker.jump)
