@@ -15,12 +15,12 @@ from nissa.backends.otel.backend import OpenTelemetryBackend
 from nissa.backends.otel.blueprint_metrics import BlueprintMetrics
 from nissa.backends.otel.hub_metrics import HubMetrics
 from nissa.backends.otel.providers import Providers, obtain
+from nissa.config import TelemetryConfig, load
 from nissa.distributed.rank import Rank
 from nissa.environment import Environment
 from nissa.errors import NissaError, RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
-from nissa.profiles import TelemetryConfig, load
 from nissa.seed_methods import open_states
 from nissa.session import Session
 from nissa.shutdown import ShutdownHook

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from nissa.config import GradientConfig, TelemetryConfig
     from nissa.diagnostics.finding import Finding
     from nissa.events import SeedSnapshot
     from nissa.hub.hub import NissaHub
-    from nissa.profiles import GradientConfig, TelemetryConfig
 
 _logger = logging.getLogger("nissa")
 

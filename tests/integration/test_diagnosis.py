@@ -12,7 +12,7 @@ import torch
 
 import nissa
 from nissa import DecisionBrief, EpochSnapshot, Run, Stage, ValidationMeter
-from nissa.profiles import SEED_FEATURES, TelemetryConfig
+from nissa.config import SEED_FEATURES, TelemetryConfig
 from tests.support import attributes, points, records, spans
 from tests.toys import Toy
 

@@ -34,7 +34,7 @@ class Measures:
         weights: Also the norm of each parameter.
         updates: Also how far each parameter moves; needs ``weights``.
         grouping: Which parameters share a stream; none where it is None.
-        ranks: Which ranks export what: ``auto``, ``first`` or ``all``, see `nissa.profiles.GradientConfig`.
+        ranks: Which ranks export what: ``auto``, ``first`` or ``all``, see `nissa.config.GradientConfig`.
     """
 
     layout: Layout

@@ -150,7 +150,7 @@ class Seed:
         self._emit(EventType.SEED_CULLED, {"reason": reason, "improvement": improvement})
 
     def features(self) -> tuple[float, ...]:
-        """Return the seed's own bounded numbers for a policy; ``nissa.profiles.SEED_FEATURES`` says what they are."""
+        """Return the seed's own bounded numbers for a policy; ``nissa.config.SEED_FEATURES`` says what they are."""
         return self._features(self._life)
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa import EventType, Severity
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.observations import Observations
@@ -16,7 +17,6 @@ from nissa.diagnostics.rules import RULES
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.critical import CriticalSections
 from nissa.hub.measurements import GradientsMeasured, StepMeasured
-from nissa.profiles import TelemetryConfig
 from tests.unit.diagnostics.readings import book, judge, sample, step, validated
 
 NAN, INF = float("nan"), float("inf")

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nissa.backends.otel.providers import Providers
+    from nissa.config import TelemetryConfig
     from nissa.hub.error_boundary import ErrorBoundary
-    from nissa.profiles import TelemetryConfig
 
 SCOPE: Final = "nissa"
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from nissa.config.sharpness import SharpnessConfig
     from nissa.diagnostics.sharpness.evaluating import Closure
-    from nissa.profiles.sharpness import SharpnessConfig
 
 _logger = logging.getLogger("nissa")
 

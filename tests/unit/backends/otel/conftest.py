@@ -21,12 +21,12 @@ from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.producer import MetricProducer
 from nissa.backends.otel.providers import Providers
 from nissa.backends.otel.store import MetricStore
+from nissa.config import TelemetryConfig
 from nissa.events import EventType, SeedSnapshot, Severity, SpanIds, Stage, TelemetryEvent
 from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.measurements import GradientHealth, GradientsMeasured
 from nissa.kernels.moments import BucketRange, Layout, Moments, Thresholds, decode
 from nissa.kernels.reference import measure
-from nissa.profiles import TelemetryConfig
 from nissa.seeds.stages import END_OF
 
 START = 1_700_000_000_000_000_000

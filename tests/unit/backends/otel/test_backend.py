@@ -9,9 +9,9 @@ from opentelemetry import _logs, metrics, trace
 
 from nissa.backends.otel.backend import OpenTelemetryBackend
 from nissa.backends.otel.providers import Providers
+from nissa.config import TelemetryConfig
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
 from nissa.hub.error_boundary import ErrorBoundary
-from nissa.profiles import TelemetryConfig
 from nissa.semconv import attributes as attr
 
 if TYPE_CHECKING:

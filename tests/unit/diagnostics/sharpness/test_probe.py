@@ -9,9 +9,9 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import nissa
+from nissa.config import SharpnessConfig
 from nissa.diagnostics.sharpness import SharpnessMeasured, SharpnessProbe
 from nissa.diagnostics.sharpness.random_states import RandomStates
-from nissa.profiles import SharpnessConfig
 from tests.integration.whole_training import frozen
 from tests.unit.diagnostics.sharpness.networks import Quadratic, classifier
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
+from nissa.config.merging import SettingsLayer
+from nissa.config.models import TelemetryConfig
+from nissa.config.schema_docs import describe, variable
+from nissa.config.validation_errors import UnknownSettingError, closest
 from nissa.errors import ConfigurationError
-from nissa.profiles.describing import describe, variable
-from nissa.profiles.merging import Layer
-from nissa.profiles.models import TelemetryConfig
-from nissa.profiles.problems import UnknownSettingError, closest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +33,7 @@ RESERVED_VARIABLES = (PROFILE_VARIABLE, CONFIG_VARIABLE, RUN_ID_VARIABLE)
 """Variables of ours that are no settings."""
 
 
-def read_environment(environ: "Mapping[str, str]") -> Layer:
+def read_environment(environ: "Mapping[str, str]") -> SettingsLayer:
     """Return the settings that the environment gives; an empty variable counts as not set.
 
     Lists may be JSON or separated by commas; a whole section may be a JSON object.
@@ -50,7 +50,7 @@ def read_environment(environ: "Mapping[str, str]") -> Layer:
         values = source()
     except SettingsError as error:
         raise ConfigurationError(str(error.__cause__)) from None
-    return Layer(f"the environment: {', '.join(sorted(given))}", values)
+    return SettingsLayer(f"the environment: {', '.join(sorted(given))}", values)
 
 
 class _Shape(TelemetryConfig, BaseSettings):  # type: ignore[misc]  # both call their configuration `model_config`

@@ -4,8 +4,8 @@ from difflib import SequenceMatcher
 from reprlib import repr as short_repr
 from typing import TYPE_CHECKING
 
+from nissa.config.schema_docs import describe, section_of
 from nissa.errors import ConfigurationError, UnknownNameError, near_misses
-from nissa.profiles.describing import describe, section_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
-    from nissa.profiles.merging import Layer
+    from nissa.config.merging import SettingsLayer
 
     Location = tuple[int | str, ...]
 
@@ -27,13 +27,15 @@ class UnknownSettingError(UnknownNameError):
         self.args = (message,)
 
 
-def explain(error: "ValidationError", model: "type[BaseModel]", layers: "Sequence[Layer]") -> ConfigurationError:
+def explain(
+    error: "ValidationError", model: "type[BaseModel]", layers: "Sequence[SettingsLayer]"
+) -> ConfigurationError:
     """Return the error to raise instead: a line for each problem, with its path, what is allowed, and its source."""
     allowed = {setting.path: setting.allowed for setting in describe(model)}
     problems: dict[str, ConfigurationError] = {}
     for details in error.errors():
         if details["type"] != "default_factory_not_called":  # says only that a neighbour's own problem comes first
-            path, problem = _problem(details, model, allowed, _origin(details["loc"], model, layers))
+            path, problem = _message(details, model, allowed, _origin(details["loc"], model, layers))
             # Each branch of a union complains for itself; the first line says it for all of them.
             problems.setdefault(path, problem)
     if len(problems) == 1:
@@ -41,7 +43,7 @@ def explain(error: "ValidationError", model: "type[BaseModel]", layers: "Sequenc
     return ConfigurationError("\n  - ".join(["Some settings cannot be used:", *map(str, problems.values())]))
 
 
-def _problem(
+def _message(
     details: "ErrorDetails", model: "type[BaseModel]", allowed: "Mapping[str, str]", origin: str
 ) -> tuple[str, ConfigurationError]:
     if details["type"] == "extra_forbidden":
@@ -106,7 +108,7 @@ def _complaint(details: "ErrorDetails", path: str, allowed: str | None) -> str:
     return f"must be {allowed}, not {given}"
 
 
-def _origin(location: "Location", model: "type[BaseModel]", layers: "Sequence[Layer]") -> str:
+def _origin(location: "Location", model: "type[BaseModel]", layers: "Sequence[SettingsLayer]") -> str:
     """Name the highest layer that gave the value."""
     for layer in reversed(layers):
         if _gives(layer.values, location[: _depth(location, model)]):

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from nissa.profiles.layers import ALL, parse_selector
-from nissa.profiles.rules import RulesConfig
-from nissa.profiles.section import Section
+from nissa.config.layer_selectors import ALL, parse_selector
+from nissa.config.rules import RulesConfig
+from nissa.config.section import Section
 
 Statistic = Literal[
     "norm", "mean", "std", "abs_max", "zero_fraction", "vanishing_fraction", "exploding_fraction"

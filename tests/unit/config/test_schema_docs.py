@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from nissa.profiles import Setting, TelemetryConfig, describe
+from nissa.config import Setting, TelemetryConfig, describe
 
 SETTINGS = {setting.path: setting for setting in describe(TelemetryConfig)}
 

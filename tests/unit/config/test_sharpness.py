@@ -1,7 +1,7 @@
 import pytest
 
+from nissa.config import PROFILES, SharpnessConfig, TelemetryConfig
 from nissa.errors import ConfigurationError
-from nissa.profiles import PROFILES, SharpnessConfig, TelemetryConfig
 
 
 def test_only_research_measures_sharpness() -> None:

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from nissa.profiles import PROFILES, SEED_FEATURES, TelemetryConfig, feature_names
-from nissa.profiles.squashing import Clip, Decades, FeatureSpec, Saturate
+from nissa.config import PROFILES, SEED_FEATURES, TelemetryConfig, feature_names
+from nissa.config.feature_scaling import Clip, Decades, FeatureSpec, Saturate
 
 INF = float("inf")
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from pydantic import Field, field_validator
 
-from nissa.profiles.section import Section
+from nissa.config.section import Section
 
 
 class Table(dict[str, float]):

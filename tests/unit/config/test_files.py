@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nissa.config import PROFILES, TelemetryConfig
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.profiles import PROFILES, TelemetryConfig
 
 
 def write(folder: Path, text: str) -> Path:
@@ -21,7 +21,7 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-PRESETS = resources.files("nissa.profiles") / "presets"
+PRESETS = resources.files("nissa.config") / "presets"
 
 
 def test_the_presets_are_those_in_the_folder() -> None:

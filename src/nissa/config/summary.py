@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nissa.profiles.models import TelemetryConfig
-    from nissa.profiles.sections import ConsoleConfig, DiagnosticsConfig, GradientConfig
-    from nissa.profiles.sharpness import SharpnessConfig
+    from nissa.config.models import TelemetryConfig
+    from nissa.config.sections import ConsoleConfig, DiagnosticsConfig, GradientConfig
+    from nissa.config.sharpness import SharpnessConfig
 
 
 def summarise(config: "TelemetryConfig") -> str:

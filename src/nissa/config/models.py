@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from pydantic import Field
 
-from nissa.profiles.analytics import AnalyticsConfig
-from nissa.profiles.building import build
-from nissa.profiles.features import feature_names, feature_specs
-from nissa.profiles.files import CUSTOM, PROFILES, preset, read_file
-from nissa.profiles.merging import Layer, expand
-from nissa.profiles.section import Section
-from nissa.profiles.sections import (
+from nissa.config.analytics import AnalyticsConfig
+from nissa.config.building import build
+from nissa.config.feature_layout import feature_names, feature_specs
+from nissa.config.files import CUSTOM, PROFILES, preset, read_file
+from nissa.config.merging import SettingsLayer, expand
+from nissa.config.section import Section
+from nissa.config.sections import (
     ConsoleConfig,
     DiagnosticsConfig,
     FilesConfig,
@@ -21,20 +21,20 @@ from nissa.profiles.sections import (
     PerClassConfig,
     SpanConfig,
 )
-from nissa.profiles.sharpness import SharpnessConfig
-from nissa.profiles.summary import summarise
+from nissa.config.sharpness import SharpnessConfig
+from nissa.config.summary import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from nissa.profiles.squashing import FeatureSpec
+    from nissa.config.feature_scaling import FeatureSpec
 
 
 class TelemetryConfig(Section):
     """What a run measures, keeps, prints and exports.
 
-    The constructors here are explicit: none of them reads the environment. ``nissa.profiles.load`` does, and is what
+    The constructors here are explicit: none of them reads the environment. ``nissa.config.load`` does, and is what
     ``nissa.start`` uses.
     """
 
@@ -84,12 +84,12 @@ class TelemetryConfig(Section):
 
         Args:
             name: ``minimal``, ``standard``, ``diagnostic``, ``research``; or ``custom`` for the bare defaults.
-            overrides: Settings that win over the preset, nested or with flat keys (see ``nissa.profiles.expand``).
+            overrides: Settings that win over the preset, nested or with flat keys (see ``nissa.config.expand``).
 
         Raises:
             ConfigurationError: The profile or a setting does not exist, or a value cannot be used.
         """
-        return build(cls, preset(name), Layer("overrides", expand(overrides or {})))
+        return build(cls, preset(name), SettingsLayer("overrides", expand(overrides or {})))
 
     @classmethod
     def from_yaml(cls, path: "str | PathLike[str]", overrides: "Mapping[str, Any] | None" = None) -> Self:
@@ -103,7 +103,7 @@ class TelemetryConfig(Section):
         """
         file = read_file(path)
         base = preset(CUSTOM if file.profile is None else file.profile, named_by=file.layer.source)
-        return build(cls, base, file.layer, Layer("overrides", expand(overrides or {})))
+        return build(cls, base, file.layer, SettingsLayer("overrides", expand(overrides or {})))
 
     @classmethod
     def minimal(cls) -> Self:

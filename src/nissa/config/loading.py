@@ -3,11 +3,11 @@
 import os
 from typing import TYPE_CHECKING, Any
 
-from nissa.profiles.building import build
-from nissa.profiles.environment import CONFIG_VARIABLE, PROFILE_VARIABLE, read_environment
-from nissa.profiles.files import File, preset, read_file
-from nissa.profiles.merging import Layer, expand
-from nissa.profiles.models import TelemetryConfig
+from nissa.config.building import build
+from nissa.config.environment_variables import CONFIG_VARIABLE, PROFILE_VARIABLE, read_environment
+from nissa.config.files import File, preset, read_file
+from nissa.config.merging import SettingsLayer, expand
+from nissa.config.models import TelemetryConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ def collect(
     config: "str | os.PathLike[str] | None",
     overrides: "Mapping[str, Any] | None",
     environ: "Mapping[str, str]",
-) -> tuple[Layer, ...]:
+) -> tuple[SettingsLayer, ...]:
     """Return what `load` builds from: the preset, then the file where there is one, the environment and the overrides.
 
     Raises:
@@ -53,7 +53,7 @@ def collect(
         _base(profile, environ, file),
         *given,
         read_environment(environ),
-        Layer("overrides", expand(overrides or {})),
+        SettingsLayer("overrides", expand(overrides or {})),
     )
 
 
@@ -64,7 +64,7 @@ def _file(config: "str | os.PathLike[str] | None", environ: "Mapping[str, str]")
     return read_file(path, named_by=CONFIG_VARIABLE) if path else None
 
 
-def _base(profile: str | None, environ: "Mapping[str, str]", file: File | None) -> Layer:
+def _base(profile: str | None, environ: "Mapping[str, str]", file: File | None) -> SettingsLayer:
     if profile is not None:
         return preset(profile)
     if named := environ.get(PROFILE_VARIABLE):

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from nissa.config import expand
+from nissa.config.merging import merge
 from nissa.errors import ConfigurationError
-from nissa.profiles import expand
-from nissa.profiles.merging import merge
 
 
 def test_merging_reaches_every_depth_and_replaces_lists() -> None:

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from nissa.config import RESERVED_VARIABLES, TelemetryConfig, describe, load
+from nissa.config.analytics import COMPUTE_MULTIPLIERS
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.profiles import RESERVED_VARIABLES, TelemetryConfig, describe, load
-from nissa.profiles.analytics import COMPUTE_MULTIPLIERS
 from tests.cases import for_each
 
 

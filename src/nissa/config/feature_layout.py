@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from nissa.profiles.squashing import Clip, Decades, FeatureSpec, Saturate, Squash
+from nissa.config.feature_scaling import Clip, Decades, FeatureSpec, Saturate, Transform
 
 if TYPE_CHECKING:
-    from nissa.profiles.models import TelemetryConfig
-    from nissa.profiles.sections import GradientConfig
+    from nissa.config.models import TelemetryConfig
+    from nissa.config.sections import GradientConfig
 
 FEATURE_VERSION: Final = 1
 """Another one means other names, another order or other transforms."""
@@ -48,7 +48,7 @@ _SIZE: Final = Decades(-8, 8)
 
 
 def _family(
-    known: str, squash: Squash, entries: Iterable[tuple[str, str]], *, signed: bool = False
+    known: str, squash: Transform, entries: Iterable[tuple[str, str]], *, signed: bool = False
 ) -> list[FeatureSpec]:
     """Return entries that are measured together, and behind them the one that says whether they were."""
     low = -1.0 if signed else 0.0
@@ -60,11 +60,11 @@ def _mask(name: str, of: str) -> FeatureSpec:
     return FeatureSpec(name, 0.0, 1.0, _SHARE, f"1 where all of {of} was measured, else 0")
 
 
-def _one(name: str, squash: Squash, meaning: str, *, signed: bool = False) -> list[FeatureSpec]:
+def _one(name: str, squash: Transform, meaning: str, *, signed: bool = False) -> list[FeatureSpec]:
     return _family(f"{name}_known", squash, [(name, meaning)], signed=signed)
 
 
-def _changes(what: str, squash: Squash) -> list[FeatureSpec]:
+def _changes(what: str, squash: Transform) -> list[FeatureSpec]:
     name = f"{what}_changes_known"
     entries = [
         FeatureSpec(

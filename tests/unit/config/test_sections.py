@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from nissa.profiles import (
+from nissa.config import (
     ConsoleConfig,
     FilesConfig,
     GradientConfig,
@@ -13,7 +13,7 @@ from nissa.profiles import (
     SpanConfig,
     TelemetryConfig,
 )
-from nissa.profiles.sections import STATISTICS
+from nissa.config.sections import STATISTICS
 from tests.cases import for_each
 
 if TYPE_CHECKING:

@@ -5,17 +5,17 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from nissa.config.files import CUSTOM, PROFILES
+from nissa.config.merging import SettingsLayer, merge_layers
+from nissa.config.validation_errors import explain
 from nissa.errors import ConfigurationError
-from nissa.profiles.files import CUSTOM, PROFILES
-from nissa.profiles.merging import Layer, merge_layers
-from nissa.profiles.problems import explain
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _BOOL = TypeAdapter(bool)
 
 
-def build(model: type[Model], base: Layer, *given: Layer) -> Model:
+def build(model: type[Model], base: SettingsLayer, *given: SettingsLayer) -> Model:
     """Validate the layers, last over first, as one configuration.
 
     Args:
@@ -35,12 +35,12 @@ def build(model: type[Model], base: Layer, *given: Layer) -> Model:
         raise explain(error, model, layers) from None
 
 
-def settle(base: Layer, *given: Layer) -> tuple[Layer, ...]:
+def settle(base: SettingsLayer, *given: SettingsLayer) -> tuple[SettingsLayer, ...]:
     """Return the layers as they count, lowest first: what of the preset makes no sense with what was given is left out."""
     return (_without_idle_percentiles(base, given), *given)
 
 
-def _without_idle_percentiles(base: Layer, given: tuple[Layer, ...]) -> Layer:
+def _without_idle_percentiles(base: SettingsLayer, given: tuple[SettingsLayer, ...]) -> SettingsLayer:
     """Drop the preset's percentiles where the user turned the histogram off: nobody asked for both."""
     gradients = merge_layers(given).get("gradients")
     if not isinstance(gradients, Mapping) or "percentiles" in gradients or not _is_off(gradients.get("histogram")):
@@ -56,7 +56,7 @@ def _is_off(flag: object) -> bool:
         return False
 
 
-def _refuse_borrowed_label(base: Layer, merged: Mapping[str, Any]) -> None:
+def _refuse_borrowed_label(base: SettingsLayer, merged: Mapping[str, Any]) -> None:
     """Refuse another preset's name as a label: whoever writes it expects that preset's settings."""
     label = merged.get("profile_name", CUSTOM)
     started_from = base.values.get("profile_name", CUSTOM)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from nissa.config.merging import SettingsLayer, expand
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.profiles.merging import Layer, expand
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -28,11 +28,11 @@ class File(NamedTuple):
     profile: str | None
     """The base that it names."""
 
-    layer: Layer
+    layer: SettingsLayer
     """Its settings."""
 
 
-def preset(name: str, *, named_by: str = "") -> Layer:
+def preset(name: str, *, named_by: str = "") -> SettingsLayer:
     """Return the settings of a preset; ``custom`` has none of its own.
 
     Args:
@@ -43,11 +43,11 @@ def preset(name: str, *, named_by: str = "") -> Layer:
         UnknownNameError: There is no such profile.
     """
     if name == CUSTOM:
-        return Layer(f"profile {name!r}", {})
+        return SettingsLayer(f"profile {name!r}", {})
     if name not in PROFILES:
         raise UnknownNameError(f"profile (from {named_by})" if named_by else "profile", name, (*PROFILES, CUSTOM))
     text = (resources.files(__package__) / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return Layer(f"profile {name!r}", parse(text, f"preset {name!r}"))
+    return SettingsLayer(f"profile {name!r}", parse(text, f"preset {name!r}"))
 
 
 def read_file(path: "str | PathLike[str]", *, named_by: str = "") -> File:
@@ -62,7 +62,7 @@ def read_file(path: "str | PathLike[str]", *, named_by: str = "") -> File:
     """
     source = f"{path} (from {named_by})" if named_by else str(path)
     settings = parse(_read(Path(path), source), source)
-    return File(_take_base(settings, source), Layer(source, settings))
+    return File(_take_base(settings, source), SettingsLayer(source, settings))
 
 
 def parse(text: str, source: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from nissa.profiles.section import Section
+from nissa.config.section import Section
 
 
 class RulesConfig(Section):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from nissa.config import PROFILES, GradientConfig, TelemetryConfig, models
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.profiles import PROFILES, GradientConfig, TelemetryConfig, models
 
 
 def test_a_configuration_is_frozen_at_every_depth() -> None:

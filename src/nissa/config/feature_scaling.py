@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Squash = Callable[[float], float]
+Transform = Callable[[float], float]
 """Takes any number but NaN, infinities included; ``str()`` says how in words."""
 
 
@@ -75,7 +75,7 @@ class FeatureSpec:
     name: str
     low: float
     high: float
-    transform: Squash
+    transform: Transform
     meaning: str
     missing: float = 0.0
     known: str | None = None

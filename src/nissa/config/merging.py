@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from nissa.errors import ConfigurationError
 
 
-class Layer(NamedTuple):
+class SettingsLayer(NamedTuple):
     """Settings, and where they were given."""
 
     source: str
@@ -17,7 +17,7 @@ class Layer(NamedTuple):
     """Nested settings."""
 
 
-def merge_layers(layers: Iterable[Layer]) -> dict[str, Any]:
+def merge_layers(layers: Iterable[SettingsLayer]) -> dict[str, Any]:
     """Return the settings of all layers, last over first."""
     return reduce(merge, (layer.values for layer in layers), {})
 

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator
 
-from nissa.profiles.section import Section
+from nissa.config.section import Section
 
 SharpnessMethod = Literal["critical", "average_case"]
 """What can be measured, see ``docs/explanation/sharpness.md``."""

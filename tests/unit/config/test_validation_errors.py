@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from nissa.config import TelemetryConfig
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.profiles import TelemetryConfig
 
 
 def refusal(overrides: dict[str, Any]) -> ConfigurationError:

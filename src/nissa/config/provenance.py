@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from nissa.profiles.building import build, settle
-from nissa.profiles.describing import describe, variable
-from nissa.profiles.loading import collect
-from nissa.profiles.models import TelemetryConfig
+from nissa.config.building import build, settle
+from nissa.config.loading import collect
+from nissa.config.models import TelemetryConfig
+from nissa.config.schema_docs import describe, variable
 
 if TYPE_CHECKING:
-    from nissa.profiles.merging import Layer
+    from nissa.config.merging import SettingsLayer
 
 DEFAULT: Final = "default"
 """The source of a value that nobody gave."""
@@ -60,7 +60,9 @@ def at(config: object, path: str) -> object:
     return config
 
 
-def _effective(config: TelemetryConfig, layers: "Sequence[Layer]", environ: Mapping[str, str]) -> Iterator[Effective]:
+def _effective(
+    config: TelemetryConfig, layers: "Sequence[SettingsLayer]", environ: Mapping[str, str]
+) -> Iterator[Effective]:
     *lower, given_in_environment, overrides = layers
     for setting in describe(TelemetryConfig):
         if _gives(overrides.values, setting.path):

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from nissa.config import TelemetryConfig, load
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.profiles import TelemetryConfig, load
 
 
 @pytest.fixture
@@ -110,6 +110,6 @@ def test_errors_from_several_layers_name_each_its_own(file: Path) -> None:
 
 
 def test_profiles_load_neither_torch_nor_opentelemetry() -> None:
-    script = "import sys, nissa.profiles; print(sorted({'torch', 'opentelemetry', 'numpy'} & set(sys.modules)))"
+    script = "import sys, nissa.config; print(sorted({'torch', 'opentelemetry', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

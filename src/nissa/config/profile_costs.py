@@ -12,14 +12,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Final, Self
 
+from nissa.config.files import PROFILES
 from nissa.errors import ConfigurationError
-from nissa.profiles.files import PROFILES
 
 FILE: Final = "overhead.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Overhead:
+class ProfileCost:
     """What a profile cost in one benchmark.
 
     Args:
@@ -75,11 +75,11 @@ class Overhead:
         return cls(profile, model, ratio, low, high, machine, row["commit"], row["date"])
 
 
-COLUMNS: Final = tuple(each.name for each in fields(Overhead) if each.default is MISSING)
+COLUMNS: Final = tuple(each.name for each in fields(ProfileCost) if each.default is MISSING)
 """The columns of the results, in their order."""
 
 
-def measured(path: Path | None = None) -> tuple[Overhead, ...]:
+def measured(path: Path | None = None) -> tuple[ProfileCost, ...]:
     """Return what was measured; nothing where no results are committed.
 
     Args:
@@ -88,4 +88,4 @@ def measured(path: Path | None = None) -> tuple[Overhead, ...]:
     file = path or resources.files(__package__) / FILE
     if not file.is_file():
         return ()
-    return tuple(Overhead(**each) for each in json.loads(file.read_text(encoding="utf-8")))
+    return tuple(ProfileCost(**each) for each in json.loads(file.read_text(encoding="utf-8")))
