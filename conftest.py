@@ -31,7 +31,7 @@ def no_contained_fault(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail for a fault that was contained, unless the test provokes it on purpose."""
     hub = nissa.reset_hub()
     yield
-    faults = dict(hub.containment.faults)
+    faults = dict(hub.error_boundary.faults)
     nissa.reset_hub()
     if request.node.get_closest_marker("faults") is None:
         assert not faults, f"contained faults: {faults}; see the log above"

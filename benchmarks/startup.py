@@ -130,7 +130,7 @@ def memory(runs: int) -> list[float]:
 
 def streams_per_tensor() -> int:
     """Return how many streams the profile ``diagnostic`` exports of a parameter."""
-    from nissa.profiles import TelemetryConfig  # noqa: PLC0415 - it loads what is to be measured
+    from nissa.config import TelemetryConfig  # noqa: PLC0415 - it loads what is to be measured
 
     gradients = TelemetryConfig.from_profile("diagnostic").gradients
     return len(gradients.statistics) + len(gradients.quantiles) + bool(gradients.weight_norms) + 2

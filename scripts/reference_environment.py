@@ -8,9 +8,9 @@ from pathlib import Path
 
 from benchmarks.facts import read
 from benchmarks.goals import PROFILES
+from nissa.config import TelemetryConfig, describe
+from nissa.config.profile_costs import COLUMNS, ProfileCost
 from nissa.doctor.variables import LAUNCHERS, OPENTELEMETRY, OTHERS, OURS, Variable
-from nissa.profiles import TelemetryConfig, describe
-from nissa.profiles.overhead import COLUMNS, Overhead
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -50,13 +50,13 @@ def overhead(results: Path) -> str | None:
         lines = csv.DictReader(file)
         if tuple(lines.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{results.name} must have the columns {', '.join(COLUMNS)}.")
-        found = [Overhead.from_row(line) for line in lines]
+        found = [ProfileCost.from_row(line) for line in lines]
     own = {(row["way"], row["model"]): row for row in read(results.with_name("within.csv"))}
     told = [asdict(_beside(each, own.get((each.profile, each.model), {}))) for each in found]
     return json.dumps(told, indent=2) + "\n"
 
 
-def _beside(cost: Overhead, own: Mapping[str, str]) -> Overhead:
+def _beside(cost: ProfileCost, own: Mapping[str, str]) -> ProfileCost:
     """Return a cost with the goal, and with the time in our own code where that was measured."""
     value, low, high = (float(own[name]) if own else None for name in ("own", "own_low", "own_high"))
     return replace(cost, own=value, own_low=low, own_high=high, goal=PROFILES["cpu"].get(cost.profile))

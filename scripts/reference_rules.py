@@ -5,10 +5,10 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from nissa.config import describe
+from nissa.config.rules import RulesConfig
 from nissa.diagnostics.rule import Rule
 from nissa.diagnostics.rules import RULES
-from nissa.profiles import describe
-from nissa.profiles.rules import RulesConfig
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 

@@ -9,12 +9,19 @@ The mapping has these tables, all optional::
     "nissa.area.old" = "nissa.area.new"
     "tests.unit.area.test_old" = "tests.unit.area.test_new"
 
+    [packages]                                # folders with all that is in them; [modules] has the modules that change further
+    "nissa.area" = "nissa.field"
+    "tests.unit.area" = "tests.unit.field"
+
     [names]                                   # under the module's old name
     "nissa.area.old:begin" = "start"          # of a module
     "nissa.area.old:Thing.finish" = "end"     # of a class: method, attribute or field
 
     [members]                                 # files with uses of a member whose name several classes have
     "nissa.area.old:Thing.finish" = ["src/nissa/area/*.py", "tests/unit/area/*.py"]
+
+    [locals]                                  # variables and parameters of that name in a module, under the module's old name
+    "nissa.area.old:thing" = "item"
 
     [everywhere]                              # every identifier of that name: variables, parameters, members
     "thingy" = "item"
@@ -24,10 +31,11 @@ The mapping has these tables, all optional::
 
 Names of modules are resolved by scope: ``begin`` is renamed only where it means that function. Members are not, since that
 takes types: without an entry in ``members`` a member is renamed wherever it is used, which is refused where a second class
-has a member of that name. Keyword arguments follow where the class itself is called; other ones need ``everywhere``.
+has a member of that name. Keyword arguments follow where the class or function itself is called; other ones need
+``everywhere``.
 
 In documents, docstrings and comments dotted names, paths and distinctive names (``TwoWords``, ``two_words``) are rewritten, and
-in the module itself names in backticks. What is left of a class's old name is printed.
+in the module itself names in backticks and the entries of ``Args:``. What is left of a class's old name is printed.
 Afterwards run ``ruff check --fix`` and ``ruff format`` for the order of imports and the length of lines.
 
 The proof compares the syntax tree of every Python file with that at a revision. Put aside are the names of the mapping,
@@ -45,7 +53,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from fnmatch import fnmatch
 from pathlib import Path
@@ -75,10 +83,12 @@ class Plan:
     """A mapping, see the module's description."""
 
     modules: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     members: Mapping[str, list[str]] = field(default_factory=dict)
-    everywhere: Mapping[str, str] = field(default_factory=dict)
+    locals: dict[str, str] = field(default_factory=dict)
+    everywhere: dict[str, str] = field(default_factory=dict)
     strings: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def read(path: Path) -> "Plan":
@@ -97,7 +107,23 @@ class Plan:
 
     def files(self) -> dict[str, str]:
         """Return the new paths of the files that move, by their old ones."""
-        return {path_of(old): path_of(new) for old, new in self.modules.items()}
+        return {
+            path_of(old): path_of(new)
+            for old, new in self.modules.items()
+            if old not in self.packages or self.packages[old] != new
+        }
+
+    def expanded(self, files: Iterable[str]) -> "Plan":
+        """Return the plan with every Python module of its packages among the modules."""
+        if not self.packages:
+            return self
+        modules = dict(self.packages)
+        for path in files:
+            module = module_of(path) + (".__init__" if path.endswith("/__init__.py") else "")
+            for old, new in self.packages.items():
+                if module.startswith(f"{old}."):
+                    modules[module] = new + module.removeprefix(old)
+        return replace(self, modules=modules | dict(self.modules))
 
     def renamed(self, use: Use, path: str) -> str:
         """Return the identifier that takes the place of one in a file."""
@@ -112,6 +138,10 @@ class Plan:
                     use.owner == f"{name.partition(':')[0]}:{owner}" or self._has(name, use, path)
                 ):
                     return new
+        if use.target.count(":") > 1 or use.keyword:  # a variable, or the argument of a function that is called by name
+            module = (use.owner if use.keyword else use.target).partition(":")[0]
+            if (local := self.locals.get(f"{module}:{use.name}")) is not None:
+                return local
         return self.everywhere.get(use.name, use.name)
 
     def _has(self, name: str, use: Use, path: str) -> bool:
@@ -122,15 +152,20 @@ class Plan:
 
     def text(self, text: str, module: str = "") -> str:
         """Return prose, a dotted name or a path with the old names replaced; in a module its own names in backticks too."""
-        for name, new in self.names.items():
-            if name.startswith(f"{module}:"):
-                text = text.replace(f"`{name.partition(':')[2].rpartition('.')[2]}`", f"`{new}`")
-        for old, new in self.modules.items():
+        for name, new in (self.names | self.locals | self.everywhere).items():
+            if module and (name.startswith(f"{module}:") or ":" not in name):
+                old = name.partition(":")[2].rpartition(".")[2] or name
+                text = re.sub(rf"`{old}(?=[`.])", f"`{new}", text)
+                text = re.sub(rf"^(\s+){old}: (?=[A-Z`]\S* \w)", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
+        # The longest first: a package's name begins those of its modules.
+        for old, new in sorted(self.modules.items(), key=lambda each: -len(each[0])):
             text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
             before, after = (each.removeprefix("src/").removesuffix(".py") for each in (path_of(old), path_of(new)))
             short, shorter = before.removeprefix("nissa/"), after.removeprefix("nissa/")
             text = re.sub(rf"(?<!\w){re.escape(before)}(?=\.py\b)", after, text)
             text = re.sub(rf"(?<![\w/]){re.escape(short)}(?=\.py\b)", shorter, text) if "/" in short else text
+            if old in self.packages:
+                text = re.sub(rf"(?<!\w){re.escape(before)}(?![\w.])", after, text)
         # Members first: their class is found under its old name.
         for name, new in sorted(self.names.items(), key=lambda each: "." not in each[0].partition(":")[2]):
             module, _, old = name.partition(":")
@@ -154,7 +189,7 @@ def check(plan: Plan, found: Mapping[str, tuple[ast.Module, list[Use]]]) -> None
     """Refuse names that do not exist, and members whose name more than one class has."""
     defined = {use.target for _, each in found.values() for use in each} | set(found)
     for module in plan.modules:
-        if path_of(module) not in found:
+        if path_of(module) not in found and module not in plan.packages:
             raise RenameError(f"[modules] There is no {path_of(module)}.")
     for name in plan.names:
         module, _, old = name.partition(":")
@@ -208,6 +243,7 @@ def _place(use: Use, lines: list[bytes]) -> tuple[int, int]:
 def apply(plan: Plan, root: Path = ROOT) -> list[str]:
     """Rewrite and move files; return the paths of those that changed, under their new names."""
     texts = sources(root)
+    plan = plan.expanded(texts)
     found = uses(texts)
     check(plan, found)
     changed: list[str] = []
@@ -218,13 +254,25 @@ def apply(plan: Plan, root: Path = ROOT) -> list[str]:
     for path in _git("ls-files", root=root).splitlines():
         if path.endswith(TEXTS) and path not in texts:
             text = (root / path).read_text(encoding="utf-8")
-            plain = Plan(modules=plan.modules) if path.startswith(RECORDS) else plan
+            plain = Plan(modules=plan.modules, packages=plan.packages) if path.startswith(RECORDS) else plan
             new = plain.text(text)
             changed += _write(root, path, text, _layers(new, plan) if path == "pyproject.toml" else new)
-    for old, new in plan.files().items():
+    for old, new in (plan.files() | _data(plan, root)).items():
         (root / new).parent.mkdir(parents=True, exist_ok=True)
         _git("mv", old, new, root=root)
     return sorted({plan.files().get(path, path) for path in changed} | set(plan.files().values()))
+
+
+def _data(plan: Plan, root: Path) -> dict[str, str]:
+    """Return the new paths of what is not Python in the packages that move."""
+    folders = {
+        path_of(old).removesuffix(".py") + "/": path_of(new).removesuffix(".py") + "/"
+        for old, new in plan.packages.items()
+    }
+    paths = [path for path in _git("ls-files", root=root).splitlines() if not path.endswith(".py")]
+    return {
+        path: new + path.removeprefix(old) for path in paths for old, new in folders.items() if path.startswith(old)
+    }
 
 
 def _literals(text: str, strings: Mapping[str, str]) -> str:
@@ -264,6 +312,7 @@ def left(plan: Plan, root: Path = ROOT) -> list[str]:
 
 def prove(before: Mapping[str, str], after: Mapping[str, str], plan: Plan) -> list[str]:
     """Return what differs besides names, as text for people; nothing where the mapping explains all of it."""
+    plan = plan.expanded(before)
     old, new, files = uses(before), uses(after), plan.files()
     try:
         check(plan, old)
@@ -346,7 +395,7 @@ def _normalised(tree: ast.Module, plan: Plan) -> str:
 def _dotted(text: str, plan: Plan) -> str:
     """Return a literal with the dotted names and paths of modules replaced: those are what the mapping lists."""
     return (
-        Plan(modules=plan.modules, names={}).text(text)
+        Plan(modules=plan.modules, packages=plan.packages).text(text)
         if any(old.rpartition(".")[2] in text for old in plan.modules)
         else text
     )
@@ -434,6 +483,7 @@ def compare(revision: str, plan: Plan, *, collect: bool) -> int:
         _git("worktree", "add", "--detach", str(there), revision)
         try:
             before, after = sources(there), sources()
+            plan = plan.expanded(before)
             found = prove(before, after, plan)
             found += changed_tests(there, ROOT, plan) if collect else []
         finally:

@@ -125,7 +125,7 @@ def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
     @contextmanager
     def entering(model: nn.Module, optimizer: Optimizer, folder: Path) -> Iterator[Watching]:
         import nissa  # noqa: PLC0415 - only what is measured is imported
-        from nissa.gradients.background import thread_times  # noqa: PLC0415 - as above
+        from nissa.gradients.thread_cpu_usage import thread_times  # noqa: PLC0415 - as above
 
         logging.getLogger("nissa").setLevel(logging.ERROR)  # weights that a benchmark trains on noise raise red flags
         files: dict[str, Any] = {"directory": str(folder)} | ({} if timer else {"export_interval_seconds": 3600})
@@ -141,7 +141,7 @@ def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
 
             exporter = Exporter(lambda: run.flush(60.0))
             # Numbers of steps that are not sampled are left for up to two seconds, in which other blocks would pay for them.
-            reader = run._session.reader  # noqa: SLF001 - a flush of the run exports, too
+            reader = run._session.readback  # noqa: SLF001 - a flush of the run exports, too
             yield Watching(attached, exporter, lambda: spent(thread_times(), exporter), lambda: reader.flush(5.0))
             exporter.close()
 

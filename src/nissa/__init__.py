@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nissa.backends.console import ConsoleBackend
     from nissa.backends.file import FileBackend
     from nissa.backends.memory import MemoryBackend
+    from nissa.config import TelemetryConfig
     from nissa.diagnostics.brief import DecisionBrief
     from nissa.diagnostics.features import signals_to_features
     from nissa.diagnostics.meter import ValidationMeter
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from nissa.environment import Environment
     from nissa.gradients.collector import GradientStatistics, PendingGradients, collect_gradients
     from nissa.hub.backend import Backend
-    from nissa.profiles import TelemetryConfig
     from nissa.run import Run
     from nissa.seeds.seed import Seed
 
@@ -89,7 +89,7 @@ _LAZY = {
     "PendingGradients": "nissa.gradients.collector",
     "Run": "nissa.run",
     "Seed": "nissa.seeds.seed",
-    "TelemetryConfig": "nissa.profiles",
+    "TelemetryConfig": "nissa.config",
     "ValidationMeter": "nissa.diagnostics.meter",
     "collect_gradients": "nissa.gradients.collector",
     "signals_to_features": "nissa.diagnostics.features",

@@ -10,9 +10,9 @@ from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.dtensors import whole
 from nissa.events import EventType, SpanIds
-from nissa.planting import SeedBed
+from nissa.seed_methods import EnvironmentSeeds
 from nissa.seeds.slots import new_span_id, new_trace_id
-from nissa.validating import Told, Validation
+from nissa.validation import Validation, ValidationInputs
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nissa.session import Session
 
 
-class Environment(SeedBed):
+class Environment(EnvironmentSeeds):
     """What a training loop talks to; obtained from ``run.environment``, and a `Run` is one itself.
 
     Attributes:
@@ -132,7 +132,7 @@ class Environment(SeedBed):
         from torch.nn.utils import clip_grad_norm_  # noqa: PLC0415 - `import nissa` must not import torch
 
         norm = clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
-        with self._session.stopwatch.own, self._session.containment.guard("clip_grad_norm_"):
+        with self._session.stopwatch.own, self._session.error_boundary.guard("clip_grad_norm_"):
             self._clock.log_clipping(whole(norm), float(max_norm), model)
         return norm
 
@@ -164,10 +164,10 @@ class Environment(SeedBed):
         Returns:
             The snapshot. A meter or closure that fails is logged once and leaves its part of it absent.
         """
-        told = Told(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
+        inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
-        with self._session.stopwatch.own, self._session.containment.guard("validate"):
-            snapshot = self._validated = self._validation(self._epoch, told)
+        with self._session.stopwatch.own, self._session.error_boundary.guard("validate"):
+            snapshot = self._validated = self._validation(self._epoch, inputs)
         return snapshot
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
@@ -179,13 +179,13 @@ class Environment(SeedBed):
             action: What is to be done, or was; of a member of an enumeration, its name.
             reason: Why, in the policy's words.
         """
-        with self._session.containment.guard("brief"):
+        with self._session.error_boundary.guard("brief"):
             return self.tracker.brief(action=action, reason=reason)
         return decision_brief(action, reason, None, validations=0)
 
     def features(self) -> tuple[float, ...]:
         """Return what is known as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
-        with self._session.containment.guard("features"):
+        with self._session.error_boundary.guard("features"):
             return self.tracker.features()
         return tuple(spec.missing for spec in self._session.config.feature_specs)
 
@@ -205,12 +205,12 @@ class Environment(SeedBed):
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
 
     def _end_epoch(self, number_: int, error: BaseException | None) -> None:
-        with self._session.stopwatch.own, self._session.containment.guard("epoch"):
+        with self._session.stopwatch.own, self._session.error_boundary.guard("epoch"):
             at = self._session.now()
             seen, losses = self._validated, None
             if seen is None and error is None:
                 with self._session.stopwatch.own.pause:
-                    self._session.reader.wait(self.env_id, self._session.config.limits.validation_wait_seconds)
+                    self._session.readback.wait(self.env_id, self._session.config.limits.validation_wait_seconds)
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,

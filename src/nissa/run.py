@@ -15,15 +15,15 @@ from nissa.backends.otel.backend import OpenTelemetryBackend
 from nissa.backends.otel.blueprint_metrics import BlueprintMetrics
 from nissa.backends.otel.hub_metrics import HubMetrics
 from nissa.backends.otel.providers import Providers, obtain
+from nissa.config import TelemetryConfig, load
 from nissa.distributed.rank import Rank
 from nissa.environment import Environment
 from nissa.errors import NissaError, RunActiveError
 from nissa.events import EventType
-from nissa.exits import ExitGuard
 from nissa.hub.hub import NissaHub
-from nissa.planting import open_states
-from nissa.profiles import TelemetryConfig, load
+from nissa.seed_methods import open_states
 from nissa.session import Session
+from nissa.shutdown import ShutdownHook
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ class Run(Environment):
         super().__init__(Session(config, hub, now=clock, on_hub_closed=self.close), None)
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
         self._otel = OpenTelemetryBackend(
-            providers, config, run_id=run_id, start=clock(), containment=hub.containment, version=VERSION
+            providers, config, run_id=run_id, start=clock(), error_boundary=hub.error_boundary, version=VERSION
         )
         self._health = HubMetrics(
             self._otel.store,
             hub,
-            dropped=lambda: self._session.reader.dropped,
+            dropped=lambda: self._session.readback.dropped,
             now=clock,
             limits=config.limits,
         )
@@ -122,7 +122,7 @@ class Run(Environment):
         self._added: list[str] = []
         self._add(backends, providers)
         hub.listen(self._session)
-        self._guard = ExitGuard(self._end, hub.sections)
+        self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
         self._send(EventType.TRAINING_STARTED, data=data)
@@ -171,7 +171,7 @@ class Run(Environment):
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far; whether that ended in time."""
         deadline = monotonic() + timeout
-        read = self._session.reader.flush(timeout)
+        read = self._session.readback.flush(timeout)
         return self._hub.flush(max(0.0, deadline - monotonic())) and read
 
     def close(self) -> None:
@@ -182,13 +182,13 @@ class Run(Environment):
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        self._guard.begin()
+        self._shutdown_hook.begin()
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
         at = self._session.now()
-        with self._hub.containment.guard("end of the run"):
+        with self._hub.error_boundary.guard("end of the run"):
             self._session.stop_watching()
-            self._session.reader.close(limit / 2)
+            self._session.readback.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._session.closed = True
             *others, last = self._added
@@ -199,7 +199,7 @@ class Run(Environment):
             self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
             self._hub.flush(max(0.0, deadline - monotonic()))
         self._hub.listen(None)
-        self._guard.release()
+        self._shutdown_hook.release()
 
     def _backends(self, given: "Iterable[Backend]") -> "Iterable[Backend]":
         if self.config.console.enabled:
@@ -216,7 +216,7 @@ class Run(Environment):
         except NissaError:
             for name in self._added:
                 self._hub.remove_backend(name)
-            self._session.reader.close(1.0)
+            self._session.readback.close(1.0)
             providers.close(1.0)
             raise
 

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.blocks import sample_blocks, step_blocks
-from nissa.diagnostics.telling import events_of
+from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
-from nissa.gradients.background import Background
 from nissa.gradients.capture import Measures
-from nissa.gradients.delivery import StepDelivery
 from nissa.gradients.grouping import Grouping
-from nissa.gradients.notes import Sampling, StepNote
-from nissa.gradients.overhead import Window
-from nissa.gradients.pace import Budget
+from nissa.gradients.overhead import OverheadWindow
 from nissa.gradients.readback import Readback
+from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
+from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
+from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
+from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
 from nissa.gradients.watch import Watch
 from nissa.gradients.watchable import check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from nissa.config import GradientConfig, TelemetryConfig
     from nissa.diagnostics.finding import Finding
     from nissa.events import SeedSnapshot
     from nissa.hub.hub import NissaHub
-    from nissa.profiles import GradientConfig, TelemetryConfig
 
 _logger = logging.getLogger("nissa")
 
@@ -68,19 +68,19 @@ class Session:
         self.config = config
         self.hub = hub
         self.now = now
-        self.containment = hub.containment
+        self.error_boundary = hub.error_boundary
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
         self.strict = _strict(config)
-        self.delivery = StepDelivery(
+        self.step_processor = StepProcessor(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
         )
-        self.reader: Readback[StepNote] = Readback(
+        self.readback: Readback[StepMetadata] = Readback(
             self._deliver_rows,
             capacity=config.limits.readback_queue_size,
-            containment=self.containment,
-            lane_of=lambda note: note.env_id,
+            error_boundary=self.error_boundary,
+            environment_of=lambda metadata: metadata.env_id,
         )
         # Watches whose optimizers the garbage collector freed. A finalizer runs between any two bytecodes, within our
         # own critical sections too, so it only appends here; `poll` and `watch` forget them.
@@ -89,10 +89,10 @@ class Session:
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
-        self._background = Background(sections=hub.sections)
+        self._background = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
         self._on_hub_closed = on_hub_closed
-        self.sampling = Sampling(
+        self.sampling = SamplingPlan(
             every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
             selection=Selection(config.gradients.layers),
             measures=_measures(config.gradients),
@@ -103,12 +103,12 @@ class Session:
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Keep what wakes the worker that polls."""
-        self.reader.attach(wake)
+        self.readback.attach(wake)
 
     def poll(self) -> float:
         """Do the work of the run's worker between two items; return the seconds until it has to be done again."""
         self._forget_finalized()
-        pause = self.reader.poll()
+        pause = self.readback.poll()
         if not self.table.pending:
             return pause
         self.hub.publish(self._release)
@@ -117,20 +117,20 @@ class Session:
     def _release(self) -> Sequence[TelemetryEvent]:
         return self._counted(self.table.release(self.now()))
 
-    def admit(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
+    def on_event(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         """Pass an event through the state table, and let analytics count what came of it."""
         return self._counted(self.table.apply(event))
 
     def _counted(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
-        with self.containment.guard("analytics"):
+        with self.error_boundary.guard("analytics"):
             for each in events:
                 self.analytics.count(each)
         return events
 
-    def settle(self, events: Sequence[TelemetryEvent]) -> None:
+    def after_dispatch(self, events: Sequence[TelemetryEvent]) -> None:
         """Log what was counted or refused, and raise the latter where the run is strict."""
         for event in events:
-            with self.containment.guard("analytics"):
+            with self.error_boundary.guard("analytics"):
                 self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
@@ -158,7 +158,7 @@ class Session:
             self.hub.count_rejection("run_ended")
             with self.hub.sections, self.hub.order:
                 return self.table.apply(event)
-        with self.containment.guard("hub"):
+        with self.error_boundary.guard("hub"):
             return self.hub.deliver(event)
         return []
 
@@ -171,11 +171,15 @@ class Session:
         """Return an environment's clock."""
         return self._clocks.setdefault(env_id, StepClock(env_id, self.now, self._window()))
 
-    def _window(self) -> Window:
-        return Window(self.stopwatch, background=self._background.share)
+    def _window(self) -> OverheadWindow:
+        return OverheadWindow(self.stopwatch, background=self._background.share)
 
-    def _budget(self, share: float | None) -> Budget | None:
-        return None if share is None else Budget(share=share, background=self._background, containment=self.containment)
+    def _budget(self, share: float | None) -> OverheadBudget | None:
+        return (
+            None
+            if share is None
+            else OverheadBudget(share=share, background=self._background, error_boundary=self.error_boundary)
+        )
 
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
         """Return an environment's history."""
@@ -225,8 +229,8 @@ class Session:
             sampling=self.sampling,
             clock=self.clock(env_id),
             seeds=partial(self.table.slots.growing, env_id),
-            reader=self.reader,
-            containment=self.containment,
+            readback=self.readback,
+            error_boundary=self.error_boundary,
             on_close=self._forget,
             finalized=self.finalized,
         )
@@ -239,7 +243,7 @@ class Session:
         """Return the model and optimizer whose steps are an environment's steps; None where nothing is watched."""
         return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
 
-    def tell(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
+    def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
         """Send the events of what rules found."""
         for finding in findings:
             for event in events_of(finding, env_id=env_id):
@@ -265,8 +269,8 @@ class Session:
         if watch is not closed:  # forgotten already
             return
         del self._watches[closed.key]
-        self.delivery.forget(env_id, closed.name)
-        closed.pace.close()
+        self.step_processor.forget(env_id, closed.name)
+        closed.schedule.close()
         self.tracker(env_id).rules.forget(closed.name)
         left = self._watches_of(env_id)
         if closed.primary and left:  # else nobody would count the environment's steps any more
@@ -277,13 +281,13 @@ class Session:
         for _, watch in list(self._watches.values()):
             watch.close()
 
-    def _deliver_rows(self, rows: "list[tuple[StepNote, list[NDArray[np.generic]]]]") -> None:
+    def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
         """Turn rows that have arrived into measurements, then judge them together; runs on the worker's thread."""
-        for note, arrays in rows:
-            with self.containment.guard("gradient readback"):
-                self.delivery(note, arrays)
+        for metadata, arrays in rows:
+            with self.error_boundary.guard("gradient readback"):
+                self.step_processor(metadata, arrays)
         measured, self._measured = self._measured, []
-        with self.containment.guard("rules"):
+        with self.error_boundary.guard("rules"):
             self._judge(measured)
 
     def _record(self, measurement: Measurement) -> None:
@@ -300,7 +304,7 @@ class Session:
         for sampled in sample_blocks(samples):
             found += [(sampled.env_id, finding) for finding in self.tracker(sampled.env_id).rules.samples(sampled)]
         for env_id, finding in sorted(found, key=lambda each: each[1].time_unix_nano):
-            self.tell([finding], env_id)
+            self.emit_findings([finding], env_id)
 
 
 def _watch_of(measurement: "StepMeasured | GradientsMeasured") -> tuple[str, str]:

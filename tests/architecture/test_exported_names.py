@@ -19,12 +19,12 @@ from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.backends.otel.backend import SCOPE
 from nissa.backends.otel.files import SIGNALS
 from nissa.cli import app
+from nissa.config import PROFILES, RESERVED_VARIABLES, SEED_FEATURES, describe, feature_names
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.rules import RULES
 from nissa.doctor import variables
 from nissa.events import SeedSnapshot
 from nissa.hub import measurements
-from nissa.profiles import PROFILES, RESERVED_VARIABLES, SEED_FEATURES, describe, feature_names
 from nissa.semconv import attributes, metrics, pipeline, spans
 from scripts.generate import ROOT
 from scripts.reference_cli import commands, options

@@ -11,9 +11,9 @@ import typer
 
 import nissa
 from nissa.cli import app
+from nissa.config import RESERVED_VARIABLES
 from nissa.distributed import rank
 from nissa.doctor import variables
-from nissa.profiles import RESERVED_VARIABLES
 from scripts.generate import ROOT
 from scripts.reference_api import public_members
 from scripts.reference_cli import commands, options

@@ -62,7 +62,7 @@ def _found(title: str, training: Training, alone: Training) -> Found:
     return {
         "sampled": [step for step, interval in enumerate(intervals) if interval is not None],
         "intervals": [interval for interval in intervals if interval is not None],
-        "faults": dict(hub.containment.faults),
+        "faults": dict(hub.error_boundary.faults),
         "state": training.state(),
         "bare": alone.state(),
     }

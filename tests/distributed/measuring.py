@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
 from nissa import ValidationMeter
+from nissa.config import SharpnessConfig
 from nissa.diagnostics.sharpness import SharpnessProbe
-from nissa.profiles import SharpnessConfig
 
 CONFIG = SharpnessConfig(enabled=True, every_n_epochs=1, budget_milliseconds=60_000)
 TARGETS = torch.tensor([0, 0, 1, 2, 2, 2, -100])

@@ -117,7 +117,7 @@ def watched(title: str, training: Training, *, clip: float | None = None, **sett
         "gradients": [each for each in memory.measurements if isinstance(each, GradientsMeasured)],
         "steps": [each for each in memory.measurements if isinstance(each, StepMeasured)],
         "health": snapshot.gradient_health,
-        "faults": dict(hub.containment.faults),
+        "faults": dict(hub.error_boundary.faults),
         "state": training.state(),
     }
 

@@ -10,8 +10,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.profiler import ProfilerActivity, profile
 
 from nissa import ValidationMeter
+from nissa.config import SharpnessConfig
 from nissa.diagnostics.sharpness import SharpnessProbe
-from nissa.profiles import SharpnessConfig
 from tests.integration.whole_training import frozen
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {

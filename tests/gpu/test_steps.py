@@ -71,7 +71,7 @@ def test_nothing_waits_on_the_training_thread(
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(lab.steps) == STEPS
-    assert lab.hub.containment.faults == {}
+    assert lab.hub.error_boundary.faults == {}
 
 
 def test_the_debug_mode_finds_a_wait(no_waits: None) -> None:

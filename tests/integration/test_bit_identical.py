@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import nissa
-from nissa.profiles.files import PROFILES
+from nissa.config.files import PROFILES
 from tests.integration.whole_training import EPOCHS, OPTIMIZERS, SCALED, STEPS, Make, Script, Step, frozen, train
 from tests.support import points
 

@@ -12,7 +12,7 @@ import torch
 
 import nissa
 from nissa import DecisionBrief, EpochSnapshot, Run, Stage, ValidationMeter
-from nissa.profiles import SEED_FEATURES, TelemetryConfig
+from nissa.config import SEED_FEATURES, TelemetryConfig
 from tests.support import attributes, points, records, spans
 from tests.toys import Toy
 
@@ -122,7 +122,7 @@ def test_a_meter_that_fails_costs_its_part_and_is_told_once(run: Run, caplog: py
     for _ in range(2):
         found = run.validate(meter=Broken(2), accuracy=0.5)
         assert (found.validation_loss, found.validation_accuracy) == (None, 0.5)
-    assert run.hub.containment.faults == {"validation meter": 2}
+    assert run.hub.error_boundary.faults == {"validation meter": 2}
     assert len([each for each in caplog.records if "validation meter" in each.getMessage()]) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_closure_that_fails_costs_its_part_and_is_told_once(
     for _ in range(2):
         found = run.validate(loss=0.5, closure=fails)
         assert (found.validation_loss, found.sharpness) == (0.5, {})
-    assert run.hub.containment.faults == {"sharpness": 2}
+    assert run.hub.error_boundary.faults == {"sharpness": 2}
     assert len([each for each in caplog.records if "failed in sharpness" in each.getMessage()]) == 1
     assert all(torch.equal(each, before[name]) for name, each in toy.model.state_dict().items())
 
@@ -178,7 +178,7 @@ def test_a_policy_gets_a_brief_and_features_even_where_diagnosis_fails(
     assert run.brief(action="wait").narrative == "No validation yet"
     assert run.features() == tuple(spec.missing for spec in run.config.feature_specs)
     assert len(seed.features()) == len(SEED_FEATURES)
-    assert run.hub.containment.faults == {"brief": 1, "features": 1, "seed features": 1}
+    assert run.hub.error_boundary.faults == {"brief": 1, "features": 1, "seed features": 1}
 
 
 def of(seed: nissa.Seed) -> dict[str, float]:

@@ -34,7 +34,7 @@ _TRAIN = """
         seed.gate(GateResult("G1", passed=True))
         run.flush()
     seed.advance(Stage.TRAINING)
-    faults = dict(run.hub.containment.faults)
+    faults = dict(run.hub.error_boundary.faults)
     run.close()
     assert not faults, faults
     assert states() == before

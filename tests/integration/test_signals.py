@@ -89,7 +89,7 @@ def test_sigterm_inside_any_critical_section_ends_the_run_and_keeps_its_telemetr
     assert status == 0, err
     results = json.loads(out.splitlines()[-1])
     files = {point.partition(":")[0] for point in results["all"]}
-    assert {"hub.py", "lifecycle.py", "blueprints.py", "rulebook.py", "mailbox.py"} <= files
+    assert {"hub.py", "lifecycle.py", "blueprints.py", "rulebook.py", "queue.py"} <= files
     for point, (name, ended, seconds) in results["ends"].items():
         folder = tmp_path / "nissa-runs" / name
         assert ended == -signal.SIGTERM, point

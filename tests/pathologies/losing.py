@@ -5,10 +5,10 @@ from dataclasses import replace
 from random import Random
 from typing import Final, TypeVar
 
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.rulebook import RuleBook
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
-from nissa.profiles import TelemetryConfig
 
 Kept = list[bool]
 _Lossy = TypeVar("_Lossy", StepMeasured, GradientsMeasured)

@@ -10,9 +10,9 @@ from nissa.analytics.lives import MOST_NAMES, Life
 from nissa.analytics.prior import BlueprintPrior, prior
 from nissa.analytics.records import BlueprintStats, Scoreboard
 from nissa.analytics.tables import scoreboard, summary
+from nissa.config.analytics import AnalyticsConfig
 from nissa.errors import ConfigurationError
 from nissa.hub.critical import CriticalSections
-from nissa.profiles.analytics import AnalyticsConfig
 from nissa.seeds.lifecycle import SeedTable
 from nissa.semconv.cardinality import OTHER
 

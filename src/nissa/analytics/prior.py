@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from nissa.analytics.records import BlueprintStats
-    from nissa.profiles.analytics import AnalyticsConfig
+    from nissa.config.analytics import AnalyticsConfig
 
 CREDIBLE: Final = 0.95
 """Probability that the success rate lies in the interval of a prior."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from nissa.profiles.overhead import Overhead
-    from nissa.profiles.sources import Effective
+    from nissa.config.profile_costs import ProfileCost
+    from nissa.config.provenance import Effective
 
 EXAMPLES: Final = (
     ("nissa profiles", "where the profiles differ, and what they cost"),
@@ -60,8 +60,8 @@ def profiles(
 
 
 def _show_effective(profile: str | None, config: str | None, assignments: "Sequence[str]", *, json: bool) -> None:
-    from nissa.profiles.describing import variable  # noqa: PLC0415 - help stays quick without it
-    from nissa.profiles.sources import effective  # noqa: PLC0415
+    from nissa.config.provenance import effective  # noqa: PLC0415
+    from nissa.config.schema_docs import variable  # noqa: PLC0415 - help stays quick without it
 
     found = effective(profile, config, dict(map(_assignment, assignments)))
     if json:
@@ -87,7 +87,7 @@ def _effective_table(found: "Sequence[Effective]") -> "Table":
     from rich.markup import escape  # noqa: PLC0415 - help stays quick without it
     from rich.table import Column, Table  # noqa: PLC0415
 
-    from nissa.profiles.sources import DEFAULT  # noqa: PLC0415
+    from nissa.config.provenance import DEFAULT  # noqa: PLC0415
 
     table = Table(Column("setting", no_wrap=True), "value", "from", title="What a run would use; defaults are dim")
     for each in found:
@@ -97,8 +97,8 @@ def _effective_table(found: "Sequence[Effective]") -> "Table":
 
 
 def _show_profiles(profile: str | None, *, every: bool, json: bool) -> None:
-    from nissa.profiles import PROFILES, TelemetryConfig  # noqa: PLC0415 - help stays quick without it
-    from nissa.profiles.overhead import measured  # noqa: PLC0415
+    from nissa.config import PROFILES, TelemetryConfig  # noqa: PLC0415 - help stays quick without it
+    from nissa.config.profile_costs import measured  # noqa: PLC0415
 
     if profile is not None and profile not in PROFILES:
         raise UnknownNameError("profile", profile, PROFILES)
@@ -118,8 +118,8 @@ def _profiles_table(configs: "dict[str, Any]", *, every: bool) -> "Table":
     from rich.markup import escape  # noqa: PLC0415 - help stays quick without it
     from rich.table import Column, Table  # noqa: PLC0415
 
-    from nissa.profiles import TelemetryConfig, describe  # noqa: PLC0415
-    from nissa.profiles.sources import at  # noqa: PLC0415
+    from nissa.config import TelemetryConfig, describe  # noqa: PLC0415
+    from nissa.config.provenance import at  # noqa: PLC0415
 
     title = "What profiles measure" if every else "Where profiles differ from the defaults"
     table = Table(Column("setting", no_wrap=True), *configs, title=f"{title}; defaults are dim")
@@ -136,7 +136,7 @@ def _profiles_table(configs: "dict[str, Any]", *, every: bool) -> "Table":
     return table
 
 
-def _costs_table(costs: "Sequence[Overhead]") -> "Table":
+def _costs_table(costs: "Sequence[ProfileCost]") -> "Table":
     from rich.table import Table  # noqa: PLC0415 - help stays quick without it
 
     title = "What profiles cost: longer steps, with 95 % confidence intervals"
@@ -149,7 +149,7 @@ def _costs_table(costs: "Sequence[Overhead]") -> "Table":
     return table
 
 
-def _plain(costs: "Sequence[Overhead]") -> list[dict[str, Any]]:
+def _plain(costs: "Sequence[ProfileCost]") -> list[dict[str, Any]]:
     from dataclasses import asdict  # noqa: PLC0415 - help stays quick without it
 
     return [asdict(each) for each in costs]

@@ -35,7 +35,7 @@ def report(
     narrative of each epoch, from the OTLP JSON files of a run that had no exporter: while it goes on, after it ended,
     and after it was killed.
     """
-    from nissa.profiles.loading import load  # noqa: PLC0415 - help stays quick without it
+    from nissa.config.loading import load  # noqa: PLC0415 - help stays quick without it
     from nissa.recordings import find_run  # noqa: PLC0415
     from nissa.report import write_report  # noqa: PLC0415
 

@@ -58,7 +58,7 @@ class Policy:
     """Epochs that a host is left alone after a graft has ended, so that the next one is measured from firm ground."""
 
 
-class Verdict(Enum):
+class GateVerdict(Enum):
     """What follows from a gate."""
 
     ADVANCE = "advance"
@@ -66,12 +66,12 @@ class Verdict(Enum):
     CULL = "cull"
 
 
-def decide(gate: GateResult, *, epochs: int, patience: int) -> Verdict:
+def decide(gate: GateResult, *, epochs: int, patience: int) -> GateVerdict:
     """Say what becomes of a seed that has spent ``epochs`` in its stage: on, again next epoch, or out."""
     if gate.passed:
-        return Verdict.ADVANCE
+        return GateVerdict.ADVANCE
     at_fault = set(gate.checks_failed) - {HOST_BUSY}
-    return Verdict.CULL if at_fault and epochs >= patience else Verdict.HOLD
+    return GateVerdict.CULL if at_fault and epochs >= patience else GateVerdict.HOLD
 
 
 def has_stabilised(accuracies: Sequence[float], policy: Policy) -> bool:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nissa.config import PerClassConfig
     from nissa.diagnostics.observations import Observations
-    from nissa.profiles import PerClassConfig
     from nissa.semconv.cardinality import CardinalityLimiter
 
 

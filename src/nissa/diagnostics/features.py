@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nissa.profiles.features import FLAGS, LOOKED_BACK, SEED_FEATURES, percentile_feature
-from nissa.profiles.squashing import FeatureSpec
+from nissa.config.feature_layout import FLAGS, LOOKED_BACK, SEED_FEATURES, percentile_feature
+from nissa.config.feature_scaling import FeatureSpec
 
 if TYPE_CHECKING:
+    from nissa.config import TelemetryConfig
     from nissa.diagnostics.snapshot import EpochSnapshot
     from nissa.events import SeedSnapshot
     from nissa.hub.measurements import GradientHealth
-    from nissa.profiles import TelemetryConfig
 
 Values = dict[str, float | None]
 

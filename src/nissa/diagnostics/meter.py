@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nissa.diagnostics.reading import read
+from nissa.diagnostics.to_host import to_host
 from nissa.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup
 
-    from nissa.diagnostics.tally import Tally
+    from nissa.diagnostics.confusion_metric import ConfusionMetric
 
 _logger = logging.getLogger("nissa")
 
@@ -76,10 +76,10 @@ class ValidationMeter:
         ignore_index: int | None = None,
     ) -> None:
         self.class_names = _names(classes)
-        self._make: type[Tally] = _library()
+        self._make: type[ConfusionMetric] = _library()
         self._device = None if device is None else torch.device(device)
         self._ignored = ignore_index
-        self._tally: Tally | None = None
+        self._metric: ConfusionMetric | None = None
 
     def update(self, logits: "Tensor", targets: "Tensor", loss: "Tensor | float | None" = None) -> None:
         """Add a batch.
@@ -94,16 +94,16 @@ class ValidationMeter:
             ConfigurationError: Shapes, dtypes or devices do not fit together.
         """
         logits, targets = logits.detach(), targets.detach()
-        tally = self._ready(logits.device)
+        metric = self._ready(logits.device)
         predicted = self._predicted(logits, targets)
-        if targets.device != tally.counts.device or logits.device != tally.counts.device:
+        if targets.device != metric.counts.device or logits.device != metric.counts.device:
             raise ConfigurationError(
                 f"The logits are on {logits.device} and the targets on {targets.device}, but this meter adds up on "
-                f"{tally.counts.device}; put them there, or make a meter for each device."
+                f"{metric.counts.device}; put them there, or make a meter for each device."
             )
         if isinstance(loss, torch.Tensor):
             loss = _fitting(loss.detach(), targets)
-        tally.update(predicted, targets, loss, self._ignored)
+        metric.update(predicted, targets, loss, self._ignored)
 
     def result(self, wait: float | None = None, *, sync: bool = False, group: "ProcessGroup | None" = None) -> Measured:
         """Return what was found so far, after one copy from the device.
@@ -117,25 +117,25 @@ class ValidationMeter:
             TimeoutError: The device did not finish in time.
         """
         together = sync and torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self._tally is None and not together:
+        if self._metric is None and not together:
             return Measured(class_names=self.class_names)
-        tally = self._ready(_own_device(group) if self._tally is None else self._tally.counts.device)
-        found = _parts(tally, wait, group, together=together)
-        return self._measured(*found, joint=tally.joint)
+        metric = self._ready(_own_device(group) if self._metric is None else self._metric.counts.device)
+        found = _parts(metric, wait, group, together=together)
+        return self._measured(*found, joint=metric.joint)
 
     def reset(self) -> None:
         """Forget all batches."""
-        if self._tally is not None:
+        if self._metric is not None:
             with torch.inference_mode(mode=False):
-                self._tally.reset()
+                self._metric.reset()
 
-    def _ready(self, device: torch.device) -> "Tally":
-        if self._tally is None:
+    def _ready(self, device: torch.device) -> "ConfusionMetric":
+        if self._metric is None:
             number = len(self.class_names)
             # What is made in inference mode could not be added to outside it.
             with torch.inference_mode(mode=False):
-                self._tally = self._make(number, joint=number <= MAX_JOINT, device=_indexed(self._device or device))
-        return self._tally
+                self._metric = self._make(number, joint=number <= MAX_JOINT, device=_indexed(self._device or device))
+        return self._metric
 
     def _predicted(self, logits: "Tensor", targets: "Tensor") -> "Tensor":
         number, scores = len(self.class_names), logits.is_floating_point()
@@ -191,9 +191,9 @@ def _names(classes: int | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _library() -> "type[Tally]":
+def _library() -> "type[ConfusionMetric]":
     try:
-        made: type[Tally] = import_module("nissa.diagnostics.tally").Tally
+        made: type[ConfusionMetric] = import_module("nissa.diagnostics.confusion_metric").ConfusionMetric
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "torchmetrics":
             raise
@@ -227,17 +227,17 @@ def _fitting(loss: "Tensor", targets: "Tensor") -> "Tensor":
 
 
 def _parts(
-    tally: "Tally", wait: float | None, group: "ProcessGroup | None", *, together: bool
+    metric: "ConfusionMetric", wait: float | None, group: "ProcessGroup | None", *, together: bool
 ) -> "tuple[NDArray[Any], NDArray[Any]]":
     """Return counts and losses, each on the host."""
-    number = len(tally.counts)
+    number = len(metric.counts)
     if together:
         # As float64 the counts are exact below 2**53, so that one collective does.
-        packed = torch.cat((tally.counts.to(torch.float64), tally.losses))
+        packed = torch.cat((metric.counts.to(torch.float64), metric.losses))
         torch.distributed.all_reduce(packed, group=group)
-        found: NDArray[Any] = read(packed, wait)
+        found: NDArray[Any] = to_host(packed, wait)
         return found[:number].astype(np.int64), found[number:]
-    found = read(tally.packed(), wait)
+    found = to_host(metric.packed(), wait)
     losses = found[number:]
-    real = tally.losses.dtype == torch.float64
+    real = metric.losses.dtype == torch.float64
     return found[:number], losses.view(np.float64) if real else losses.astype(np.int32).view(np.float32)

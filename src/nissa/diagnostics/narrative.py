@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nissa.config.sections import DiagnosticsConfig
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.opportunities import GOOD_HEALTH
 from nissa.diagnostics.seed_findings import figure, short
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.diagnostics.words import in_layers
 from nissa.events import Severity
-from nissa.profiles.sections import DiagnosticsConfig
 
 MOST_LENGTH: Final = 280
 SEPARATOR: Final = " | "

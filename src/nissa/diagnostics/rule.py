@@ -13,9 +13,9 @@ from nissa.diagnostics.finding import Certainty
 from nissa.events import Severity
 
 if TYPE_CHECKING:
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.profiles.sections import DiagnosticsConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,9 +16,9 @@ from nissa.diagnostics.rules import RULES
 from nissa.hub.critical import CriticalSections
 
 if TYPE_CHECKING:
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.profiles.sections import DiagnosticsConfig
 
 _KINDS: Final = ("steps", "samples", "epoch")
 _ORDER: Final = {rule.name: position for position, rule in enumerate(RULES)}

@@ -21,10 +21,10 @@ from nissa.events import EventType
 from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
+    from nissa.config import TelemetryConfig
     from nissa.events import SeedSnapshot
     from nissa.hub.critical import CriticalSections
     from nissa.hub.measurements import GradientHealth
-    from nissa.profiles import TelemetryConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections import deque
 from itertools import islice
 from statistics import fmean
 
+from nissa.config.sections import DiagnosticsConfig
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.events import EventType
-from nissa.profiles.sections import DiagnosticsConfig
 
 
 class Trend:

@@ -8,10 +8,10 @@ from typing import Final
 
 from nissa.backends.otel.providers import SIGNALS, check_exporters, configured
 from nissa.backends.otel.ways import HTTP, PROTOCOLS, Way, is_header, ways
+from nissa.config import TelemetryConfig, load
 from nissa.doctor.finding import Finding, Level, united
 from nissa.doctor.variables import opentelemetry_names
 from nissa.errors import NissaError
-from nissa.profiles import TelemetryConfig, load
 
 CHECK: Final = "settings"
 _SECONDS: Final = 600.0

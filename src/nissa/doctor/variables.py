@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
-from nissa.profiles.environment import CONFIG_VARIABLE, PROFILE_VARIABLE, RUN_ID_VARIABLE
+from nissa.config.environment_variables import CONFIG_VARIABLE, PROFILE_VARIABLE, RUN_ID_VARIABLE
 
 _SIGNALS: Final = "{TRACES,METRICS,LOGS}"
 

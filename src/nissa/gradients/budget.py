@@ -21,7 +21,7 @@ _FEW_SAMPLES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class StepCosts:
     """What was measured, in nanoseconds.
 
     Args:
@@ -40,7 +40,7 @@ class Costs:
         return ours / (self.step + ours)
 
 
-def choose(costs: Costs, budget: float, every: int, thinning: int) -> int:
+def choose(costs: StepCosts, budget: float, every: int, thinning: int) -> int:
     """Return the thinning to go on with: steps that ``every * 2**thinning`` divides are sampled.
 
     Between thinning more and thinning less lies a factor of more than a half, so that it does not swing.
@@ -59,7 +59,7 @@ def choose(costs: Costs, budget: float, every: int, thinning: int) -> int:
     return next(fitting, thinning)
 
 
-class Ledger:
+class CostHistory:
     """The newest costs of one watched optimizer."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Ledger:
         if lap is not None:
             self._steps.append(max(1, lap - cost))
 
-    def costs(self, background: float) -> Costs | None:
+    def costs(self, background: float) -> StepCosts | None:
         """Return what is typical; None as long as that is not known.
 
         Args:
@@ -88,7 +88,7 @@ class Ledger:
         if not self._steps or len(self._samples) < _FEW_SAMPLES:
             return None
         plain = median(self._plain) if self._plain else 0.0
-        return Costs(median(self._steps), plain, max(0.0, median(self._samples) - plain) + background)
+        return StepCosts(median(self._steps), plain, max(0.0, median(self._samples) - plain) + background)
 
     def round(self) -> int:
         """Return how many steps should pass between two decisions, a power of two."""

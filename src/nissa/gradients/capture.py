@@ -10,8 +10,8 @@ import torch
 from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
+from nissa.gradients.loss_scaling import scale_of
 from nissa.gradients.readback import side_by_side
-from nissa.gradients.scaling import scale_of
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
@@ -34,7 +34,7 @@ class Measures:
         weights: Also the norm of each parameter.
         updates: Also how far each parameter moves; needs ``weights``.
         grouping: Which parameters share a stream; none where it is None.
-        ranks: Which ranks export what: ``auto``, ``first`` or ``all``, see `nissa.profiles.GradientConfig`.
+        ranks: Which ranks export what: ``auto``, ``first`` or ``all``, see `nissa.config.GradientConfig`.
     """
 
     layout: Layout

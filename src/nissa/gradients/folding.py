@@ -43,7 +43,7 @@ def fold_names(names: tuple[str, ...], most: int) -> Folded:
     return tuple(stream for stream, _ in members), groups
 
 
-class StreamBound:
+class StreamLimiter:
     """Folds names, the same ones once, and says once when the bound made it do so.
 
     Args:
@@ -52,18 +52,18 @@ class StreamBound:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._told = False
+        self._logged = False
         self._fold = lru_cache(maxsize=_NETWORKS)(fold_names)
 
     def __call__(self, names: tuple[str, ...]) -> Folded:
         """Return what `fold_names` returns."""
         folded = self._fold(names, self._most)
-        if not self._told and len(set(names)) > len(folded[0]):
-            self._told = True
-            self._tell(names, *folded)
+        if not self._logged and len(set(names)) > len(folded[0]):
+            self._logged = True
+            self._log_folding(names, *folded)
         return folded
 
-    def _tell(self, names: tuple[str, ...], streams: tuple[str, ...], groups: NDArray[np.intp]) -> None:
+    def _log_folding(self, names: tuple[str, ...], streams: tuple[str, ...], groups: NDArray[np.intp]) -> None:
         before = len(set(names))
         own = len(set(names) & set(streams))
         _logger.warning(

@@ -18,7 +18,7 @@ def nothing() -> float:
     return 0.0
 
 
-class Window:
+class OverheadWindow:
     """The time from one sampled step of an environment to the next; read by the thread that steps.
 
     Args:
@@ -48,7 +48,7 @@ class Window:
         return (spent - last[2]) / (at - last[1]) + self._background()
 
 
-class Toll:
+class HookTimer:
     """What the hooks of one optimizer cost in a step: ``with toll:`` around each.
 
     Attributes:

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Energy:
+class SumOfSquares:
     """Sum of squares of finite gradient elements, and how many there are."""
 
     squares: float = 0.0
     elements: int = 0
 
-    def __add__(self, other: "Energy") -> "Energy":
+    def __add__(self, other: "SumOfSquares") -> "SumOfSquares":
         """Return both together."""
-        return Energy(self.squares + other.squares, self.elements + other.elements)
+        return SumOfSquares(self.squares + other.squares, self.elements + other.elements)
 
     @property
     def root_mean_square(self) -> float | None:
@@ -31,26 +31,26 @@ class Energy:
 
 
 @dataclass(frozen=True, slots=True)
-class Energies:
+class SumsOfSquares:
     """Of one sample: that of the host network, and that of each seed that is being grown, by slot."""
 
-    host: Energy
-    seeds: dict[str, Energy]
+    host: SumOfSquares
+    seeds: dict[str, SumOfSquares]
     epoch_ids: "SpanIds | None"
 
 
-def energies(
+def sums_of_squares(
     moments: "Moments", seeds: "dict[str, np.ndarray[tuple[int], np.dtype[np.intp]]]", epoch_ids: "SpanIds | None"
-) -> Energies:
+) -> SumsOfSquares:
     """Return the energies of a sample, whose rows are parameters."""
     host = np.ones(len(moments), dtype=np.bool_)
     for rows in seeds.values():
         host[rows] = False
-    grown = {slot: _energy(moments.select(rows)) for slot, rows in seeds.items()}
-    return Energies(_energy(moments.select(np.flatnonzero(host))), grown, epoch_ids)
+    grown = {slot: _sum_of_squares(moments.select(rows)) for slot, rows in seeds.items()}
+    return SumsOfSquares(_sum_of_squares(moments.select(np.flatnonzero(host))), grown, epoch_ids)
 
 
-def seed_ratios(sample: Energies, others: "Iterable[Energies]") -> dict[str, float]:
+def seed_ratios(sample: SumsOfSquares, others: "Iterable[SumsOfSquares]") -> dict[str, float]:
     """Return each seed's ratio; absent where seed or host have no gradients, or the host's are all zero.
 
     Args:
@@ -63,5 +63,5 @@ def seed_ratios(sample: Energies, others: "Iterable[Energies]") -> dict[str, flo
     return {slot: size / host for slot, size in sizes.items() if size is not None and host}
 
 
-def _energy(moments: "Moments") -> Energy:
-    return Energy(float(moments.sum_of_squares.sum()), int(moments.finite.sum()))
+def _sum_of_squares(moments: "Moments") -> SumOfSquares:
+    return SumOfSquares(float(moments.sum_of_squares.sum()), int(moments.finite.sum()))

@@ -21,7 +21,7 @@ from nissa.hub.counts import AtomicCounts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ class _Row(Generic[T]):
     sample: bool
 
 
-class _Lane(Generic[T]):
+class _EnvironmentRows(Generic[T]):
     """The rows of one environment, in the order of its steps.
 
     A lane is filled by the thread that steps and emptied by the worker. Both use single operations of a deque only, so
@@ -163,8 +163,8 @@ class Readback(Generic[T]):
     Args:
         deliver: Called on the worker's thread with the notes and arrays of rows that have arrived, in order.
         capacity: How many rows with statistics wait at most per environment; beyond it the oldest is dropped.
-        containment: Catches what goes wrong on the worker's thread.
-        lane_of: Returns what tells environments apart, by note.
+        error_boundary: Catches what goes wrong on the worker's thread.
+        environment_of: Returns what tells environments apart, by note.
     """
 
     def __init__(
@@ -172,16 +172,16 @@ class Readback(Generic[T]):
         deliver: "Callable[[list[tuple[T, list[NDArray[np.generic]]]]], None]",
         *,
         capacity: int,
-        containment: "Containment",
-        lane_of: Callable[[T], object] = lambda _: None,
+        error_boundary: "ErrorBoundary",
+        environment_of: Callable[[T], object] = lambda _: None,
     ) -> None:
         self._wake: Callable[[], None] = lambda: None
         self._most_left = min(_MOST_LEFT, capacity // 2)
         self._capacity = capacity
         self._deliver = deliver
-        self._containment = containment
-        self._lane_of = lane_of
-        self._lanes: dict[object, _Lane[T]] = {}
+        self._error_boundary = error_boundary
+        self._environment_of = environment_of
+        self._by_environment: dict[object, _EnvironmentRows[T]] = {}
         self._dropped: AtomicCounts[str] = AtomicCounts()
         self._closed = False
         self._polls_in_vain = 0
@@ -195,32 +195,32 @@ class Readback(Generic[T]):
         """How many rows were dropped because the worker fell behind, or a device did."""
         return self._dropped["row"]
 
-    def submit(self, transfer: Transfer, note: T, *, hurry: bool = True) -> None:
+    def submit(self, transfer: Transfer, metadata: T, *, hurry: bool = True) -> None:
         """Queue a row without waiting.
 
         Args:
             transfer: Begun already.
-            note: What it comes with.
+            metadata: What it comes with.
             hurry: Whether the row carries statistics, and the worker is woken. To wake a thread costs more than to read a few numbers, and it then
                 takes the interpreter from training; rows that can wait are read several at a time.
         """
         if self._closed:
             return
-        lane = self._lane(note)
-        row = _Row(transfer, note, sample=hurry)
+        queued = self._rows_of(metadata)
+        row = _Row(transfer, metadata, sample=hurry)
         if hurry:
-            lane.samples.append(row)
-            if len(lane.samples) > self._capacity:
-                self._drop_oldest(lane.samples)
-        lane.rows.append(row)
-        if len(lane.rows) > _MOST_ROWS:
-            self._drop_oldest(lane.rows)
-        if hurry or len(lane.rows) > self._most_left:
+            queued.samples.append(row)
+            if len(queued.samples) > self._capacity:
+                self._drop_oldest(queued.samples)
+        queued.rows.append(row)
+        if len(queued.rows) > _MOST_ROWS:
+            self._drop_oldest(queued.rows)
+        if hurry or len(queued.rows) > self._most_left:
             self._wake()
 
     def poll(self) -> float:
         """Deliver the rows that have arrived, and return the seconds after which to look again; never waits."""
-        found = {self._poll_lane(lane) for lane in list(self._lanes.values())}
+        found = {self._poll_rows(queued) for queued in list(self._by_environment.values())}
         self._polls_in_vain = self._polls_in_vain + 1 if _Polled.WAITING in found else 0
         if _Polled.MORE in found:
             return 0.0
@@ -231,12 +231,12 @@ class Readback(Generic[T]):
 
     def flush(self, timeout: float) -> bool:
         """Wait until every row submitted so far was delivered; whether it was in time."""
-        return self._wait(list(self._lanes.values()), timeout)
+        return self._wait(list(self._by_environment.values()), timeout)
 
     def wait(self, key: object, timeout: float) -> bool:
         """Wait until every row that one environment submitted so far was delivered; whether it was in time."""
-        lane = self._lanes.get(key)
-        return self._wait([] if lane is None else [lane], timeout)
+        queued = self._by_environment.get(key)
+        return self._wait([] if queued is None else [queued], timeout)
 
     def close(self, timeout: float) -> bool:
         """Deliver what was submitted and take no more; whether that was in time."""
@@ -244,20 +244,20 @@ class Readback(Generic[T]):
         self._closed = True
         return flushed
 
-    def _wait(self, lanes: list[_Lane[T]], timeout: float) -> bool:
+    def _wait(self, environments: list[_EnvironmentRows[T]], timeout: float) -> bool:
         if self._closed:
             return False
-        reached = [threading.Event() for _ in lanes]
-        for event, lane in zip(reached, lanes, strict=True):
-            lane.rows.append(event)
+        reached = [threading.Event() for _ in environments]
+        for event, queued in zip(reached, environments, strict=True):
+            queued.rows.append(event)
         if reached:
             self._wake()
         deadline = monotonic() + timeout
         return all(event.wait(max(0.0, deadline - monotonic())) for event in reached)
 
-    def _lane(self, note: T) -> _Lane[T]:
-        key = self._lane_of(note)
-        return self._lanes.get(key) or self._lanes.setdefault(key, _Lane())
+    def _rows_of(self, metadata: T) -> _EnvironmentRows[T]:
+        key = self._environment_of(metadata)
+        return self._by_environment.get(key) or self._by_environment.setdefault(key, _EnvironmentRows())
 
     def _drop_oldest(self, rows: "deque[Any]") -> None:
         with suppress(IndexError):  # the worker took the last one first
@@ -268,26 +268,26 @@ class Readback(Generic[T]):
                 row.transfer = None  # frees its memory; the worker passes over the row
                 self._dropped.increment("row")
 
-    def _poll_lane(self, lane: _Lane[T]) -> "_Polled":
+    def _poll_rows(self, queued: _EnvironmentRows[T]) -> "_Polled":
         arrived: list[tuple[T, list[NDArray[np.generic]]]] = []
         reached: list[threading.Event] = []
         polled = _Polled.EMPTY
-        while lane.rows and polled is _Polled.EMPTY:
+        while queued.rows and polled is _Polled.EMPTY:
             try:
-                row = lane.rows.popleft()
+                row = queued.rows.popleft()
             except IndexError:  # it was dropped meanwhile
                 break
             if isinstance(row, threading.Event):
                 reached.append(row)
             elif (transfer := row.transfer) is not None:
                 if not transfer.ready():
-                    lane.rows.appendleft(row)
+                    queued.rows.appendleft(row)
                     polled = _Polled.WAITING
-                elif _taken(lane, row):
+                elif _taken(queued, row):
                     arrived.append((row.note, transfer.arrays()))
                     polled = _Polled.MORE if len(arrived) >= _MOST_AT_ONCE else polled
         if arrived:
-            with self._containment.guard("gradient readback"):
+            with self._error_boundary.guard("gradient readback"):
                 self._deliver(arrived)
         for event in reached:
             event.set()
@@ -302,11 +302,11 @@ class _Polled(Enum):
     WAITING = "waiting"
 
 
-def _taken(lane: _Lane[T], row: _Row[T]) -> bool:
+def _taken(queued: _EnvironmentRows[T], row: _Row[T]) -> bool:
     """Take a row out of the bounded samples; return False where it was dropped meanwhile."""
     if row.sample:
         try:
-            lane.samples.remove(row)
+            queued.samples.remove(row)
         except ValueError:
             return False
     return True

@@ -5,9 +5,9 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from nissa.config.layer_selectors import ALL, LayerSelector, parse_selector
 from nissa.errors import near_misses
 from nissa.gradients.selectors import matches, owner_types, type_names
-from nissa.profiles.layers import ALL, LayerSelector, parse_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ class Selection:
     A parameter is chosen when a selector means it and no negated one does; where all are negated, when none does.
 
     Args:
-        layers: Selectors as `nissa.profiles.layers` describes them, or ``"all"``.
+        layers: Selectors as `nissa.config.layer_selectors` describes them, or ``"all"``.
 
     Raises:
         ValueError: A selector cannot be used.

@@ -9,7 +9,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from nissa.profiles.layers import LayerSelector
+    from nissa.config.layer_selectors import LayerSelector
 
 _HIDDEN = ".parametrizations."
 

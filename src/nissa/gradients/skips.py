@@ -8,7 +8,7 @@ from collections.abc import Mapping, MutableMapping
 
 import torch
 
-from nissa.gradients.notes import OVERFLOW, SKIPPED_CALLS, SKIPPED_SAMPLES
+from nissa.gradients.step_metadata import OVERFLOW, SKIPPED_CALLS, SKIPPED_SAMPLES
 
 
 class SkipCount:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nissa.gradients.overhead import Window
+from nissa.gradients.overhead import OverheadWindow
 from nissa.hub.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Said:
+class PendingStepInputs:
     """What the training loop says of the step that follows.
 
     Args:
@@ -27,10 +27,12 @@ class Said:
     clip_norm: "torch.Tensor | float | None" = None
     clip_limit: float | None = None
 
-    def over(self, other: "Said") -> "Said":
+    def over(self, other: "PendingStepInputs") -> "PendingStepInputs":
         """Return what is said here, and of the rest what another says."""
         clipping = self if self.clip_limit is not None else other
-        return Said(other.loss if self.loss is None else self.loss, clipping.clip_norm, clipping.clip_limit)
+        return PendingStepInputs(
+            other.loss if self.loss is None else self.loss, clipping.clip_norm, clipping.clip_limit
+        )
 
 
 _MOST_NAMES: Final = 1_000
@@ -46,15 +48,15 @@ class StepClock:
         overhead: What watching costs; a new one where None.
     """
 
-    def __init__(self, env_id: str | None, now: Callable[[], int], overhead: Window | None = None) -> None:
+    def __init__(self, env_id: str | None, now: Callable[[], int], overhead: OverheadWindow | None = None) -> None:
         self.env_id = env_id
-        self.overhead = overhead or Window(Stopwatch())
+        self.overhead = overhead or OverheadWindow(Stopwatch())
         self.stopwatch = self.overhead.stopwatch
         self.now = now
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None
         self._in_epoch = False
-        self._said: dict[str | None, Said] = {}
+        self._pending: dict[str | None, PendingStepInputs] = {}
 
     def begin_epoch(self, ids: "SpanIds") -> None:
         """Enter an epoch; time between epochs is no step's duration."""
@@ -77,14 +79,14 @@ class StepClock:
 
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
         """Keep the norm before clipping for the step that follows."""
-        said = self._of(model)
-        said.clip_norm, said.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
+        inputs = self._of(model)
+        inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
 
-    def take(self, model: str | None, *, primary: bool) -> Said:
+    def take(self, model: str | None, *, primary: bool) -> PendingStepInputs:
         """Return what was said of the step that just happened, once."""
-        named = self._said.pop(model, None) if model is not None else None
-        unnamed = self._said.pop(None, None) if primary else None
-        return (named or Said()).over(unnamed or Said())
+        named = self._pending.pop(model, None) if model is not None else None
+        unnamed = self._pending.pop(None, None) if primary else None
+        return (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
 
     def lap(self, at: int) -> float | None:
         """Return seconds since the previous step of this epoch; None for its first, and where the clock was set back."""
@@ -93,10 +95,10 @@ class StepClock:
 
     def forget(self, model: str | None) -> None:
         """Drop what was said of the next step of a model that is no longer watched."""
-        self._said.pop(model, None)
+        self._pending.pop(model, None)
 
-    def _of(self, model: str | None) -> Said:
-        said = self._said.setdefault(model, Said())
-        while len(self._said) > _MOST_NAMES:
-            del self._said[next(iter(self._said))]
-        return said
+    def _of(self, model: str | None) -> PendingStepInputs:
+        inputs = self._pending.setdefault(model, PendingStepInputs())
+        while len(self._pending) > _MOST_NAMES:
+            del self._pending[next(iter(self._pending))]
+        return inputs

@@ -15,20 +15,20 @@ import torch
 from nissa.distributed.dtensors import is_distributed
 from nissa.gradients.capture import Capture
 from nissa.gradients.hooks import recording, untraced
-from nissa.gradients.notes import INTERVAL, OVERHEAD, WINDOW, Delivered, Sampling, StepNote
-from nissa.gradients.numbers import numbers_of
-from nissa.gradients.overhead import Toll
-from nissa.gradients.parcel import wrap
+from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow
+from nissa.gradients.overhead import HookTimer
+from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback, Transfer
-from nissa.gradients.scaling import ScaledSteps, found_inf_of, overflow
 from nissa.gradients.skips import SkipCounts
-from nissa.gradients.underway import UnderWay, steps_under_way
+from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
+from nissa.gradients.step_scalars import step_scalars
+from nissa.gradients.step_scope import StepScope, active_steps
 
 if TYPE_CHECKING:
     from collections import deque
 
     from nissa.gradients.steps import StepClock
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
 
 Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
 """Returns the slot and the ids of the parameters of each seed that is being grown."""
@@ -43,7 +43,7 @@ class Watch:
         steps: How many calls of its ``step()`` were seen.
         name: The model's name, None where there is only one.
         primary: Whether its steps are the steps of its environment.
-        pace: Which of its steps are sampled.
+        schedule: Which of its steps are sampled.
         by_hand: Whether its steps are marked with `step`, since its optimizer has no hooks of ours.
 
     Args:
@@ -61,11 +61,11 @@ class Watch:
         primary: bool,
         hooks: bool,
         scaler: Any,
-        sampling: Sampling,
+        sampling: SamplingPlan,
         clock: "StepClock",
         seeds: Seeds,
-        reader: Readback[StepNote],
-        containment: "Containment",
+        readback: Readback[StepMetadata],
+        error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         finalized: "deque[Watch] | None" = None,
     ) -> None:
@@ -76,18 +76,18 @@ class Watch:
         self._optimizer = weakref.ref(optimizer)
         self._sampling = sampling
         self._clock = clock
-        self._toll = Toll(clock.stopwatch)
-        self.pace = sampling.pace(name)
-        self._interval = self.pace.interval
+        self._hook_timer = HookTimer(clock.stopwatch)
+        self.schedule = sampling.schedule(name)
+        self._interval = self.schedule.interval
         self._seeds = seeds
-        self._reader = reader
-        self._containment = containment
-        under_way = UnderWay()
-        self._under_way = weakref.ref(under_way)
+        self._readback = readback
+        self._error_boundary = error_boundary
+        scope = StepScope()
+        self._scope = weakref.ref(scope)
         self._inside = self._nested = self._orphaned = self._recorded = self._due = False
         self._samples = self._unbegun = 0
         self._skips = SkipCounts()
-        self._delivered = Delivered()
+        self._delivered = DeliveryProgress()
         self._found_inf: torch.Tensor | None = None
         self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
@@ -103,7 +103,7 @@ class Watch:
         # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
         self._hooks = (
             [
-                optimizer.register_step_pre_hook(untraced(self._before, under_way)),
+                optimizer.register_step_pre_hook(untraced(self._before, scope)),
                 optimizer.register_step_post_hook(untraced(self._after)),
             ]
             if hooks
@@ -129,13 +129,13 @@ class Watch:
 
     @property
     def _capture(self) -> Capture | None:
-        under_way = self._under_way()
-        return None if under_way is None else under_way.capture
+        scope = self._scope()
+        return None if scope is None else scope.capture
 
     @_capture.setter
     def _capture(self, capture: Capture | None) -> None:
-        if (under_way := self._under_way()) is not None:
-            under_way.capture = capture
+        if (scope := self._scope()) is not None:
+            scope.capture = capture
 
     @contextmanager
     def step(self) -> Iterator[None]:
@@ -149,8 +149,8 @@ class Watch:
         if optimizer is None:
             yield
             return
-        under_way = UnderWay()
-        self._under_way = weakref.ref(under_way)
+        scope = StepScope()
+        self._scope = weakref.ref(scope)
         self._before(optimizer, (), {})
         try:
             yield
@@ -161,7 +161,7 @@ class Watch:
 
     def skip(self) -> None:
         """Note a step that was due and did not happen, since gradients were not finite; a watched scaler does this."""
-        with self._containment.guard("skipped step"):
+        with self._error_boundary.guard("skipped step"):
             self._unbegun += 1
             self._submit(self._optimizer(), None, skipped=True)
 
@@ -171,7 +171,7 @@ class Watch:
         A step that is recorded into a CUDA graph writes it to the same memory whenever the graph is replayed.
         """
         optimizer = self._optimizer()
-        with self._containment.guard("found_inf"):
+        with self._error_boundary.guard("found_inf"):
             found = None if optimizer is None else found_inf_of(scaler, optimizer)
             if recording():
                 self._found_inf_of_graph = found
@@ -195,13 +195,13 @@ class Watch:
     def _before(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        with self._toll:
+        with self._hook_timer:
             return self._entered(optimizer, args, kwargs)
 
     def _entered(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._inside and steps_under_way(optimizer) > 1:
+        if self._inside and active_steps(optimizer) > 1:
             self._nested = True
             return None
         self._inside, self._nested, self._capture = True, False, None
@@ -221,8 +221,8 @@ class Watch:
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
     def _wanted(self) -> bool:
-        with self._containment.guard("overhead budget"):
-            return self.pace.wants(self.steps)
+        with self._error_boundary.guard("overhead budget"):
+            return self.schedule.wants(self.steps)
         return False
 
     def _capturing(self, closure: Callable[..., Any]) -> Callable[..., Any]:
@@ -232,14 +232,14 @@ class Watch:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = closure(*args, **kwargs)
             if next(calls) == 0:
-                with self._toll:
+                with self._hook_timer:
                     self._read()
             return result
 
         return wrapped
 
     def _begin(self, optimizer: torch.optim.Optimizer, *, everything: bool) -> None:
-        with self._containment.guard("gradient capture"), torch.no_grad():
+        with self._error_boundary.guard("gradient capture"), torch.no_grad():
             model = self._model()
             if model is None:
                 self._warn_orphaned()
@@ -254,7 +254,7 @@ class Watch:
         capture, self._capture = self._capture, None
         if capture is None:
             return
-        with self._containment.guard("gradient capture"), torch.no_grad():
+        with self._error_boundary.guard("gradient capture"), torch.no_grad():
             capture.read()
             self._capture = capture
 
@@ -268,21 +268,21 @@ class Watch:
 
     def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         before = self.steps
-        with self._toll:
+        with self._hook_timer:
             self._left(optimizer)
         if self.steps > before:
-            with self._clock.stopwatch.own, self._containment.guard("overhead budget"):
-                self.pace.passed(before, self._toll.take(), self._clock.epoch_ids)
+            with self._clock.stopwatch.own, self._error_boundary.guard("overhead budget"):
+                self.schedule.passed(before, self._hook_timer.take(), self._clock.epoch_ids)
 
     def _left(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._nested and steps_under_way(optimizer) > 1:
+        if self._nested and active_steps(optimizer) > 1:
             return
         self._inside = self._nested = False
         capture, self._capture = self._capture, None
         if recording():
             self._warn_recorded()
             return
-        with self._containment.guard("step"):
+        with self._error_boundary.guard("step"):
             self._submit(optimizer, capture)
         self.steps += 1
         self._samples += self._due
@@ -301,21 +301,21 @@ class Watch:
         self, optimizer: torch.optim.Optimizer | None, capture: Capture | None, *, skipped: bool = False
     ) -> None:
         at = self._clock.now()
-        said = self._clock.take(self.name, primary=self.primary)
+        inputs = self._clock.take(self.name, primary=self.primary)
         parts, sampled = [], None  # type: ignore[var-annotated]  # what finish() returns
         if capture is not None:
-            with self._containment.guard("gradient capture"), torch.no_grad():
+            with self._error_boundary.guard("gradient capture"), torch.no_grad():
                 parts, sampled = capture.finish(self._seeds())
                 if capture.fault is not None:
                     raise capture.fault
         found_inf = None if skipped or optimizer is None else self._overflow(optimizer)
-        known, moving = numbers_of(optimizer, said, self._containment, found_inf=found_inf)
-        with self._containment.guard("found_inf"):
+        known, moving = step_scalars(optimizer, inputs, self._error_boundary, found_inf=found_inf)
+        with self._error_boundary.guard("found_inf"):
             self._skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:
             known |= self._own_numbers()
-        tensors, parcel = wrap(parts, moving)
-        note = StepNote(
+        tensors, packing = pack(parts, moving)
+        metadata = StepMetadata(
             env_id=self._clock.env_id,
             model_name=self.name,
             step=self.steps,
@@ -324,17 +324,17 @@ class Watch:
             duration=self._clock.lap(at) if self.primary else None,
             epoch_ids=self._clock.epoch_ids,
             sampled=sampled,
-            parcel=parcel,
+            packing=packing,
             known=known,
             skipped=skipped,
             unbegun=self._unbegun,
             samples=self._samples,
             delivered=self._delivered,
-            clip_limit=said.clip_limit,
+            clip_limit=inputs.clip_limit,
         )
         # Whoever frees a tensor lets go of the interpreter, and the reader, once told, would be what we then wait for.
-        del said, moving, found_inf
-        self._reader.submit(Transfer(tensors), note, hurry=skipped or sampled is not None)
+        del inputs, moving, found_inf
+        self._readback.submit(Transfer(tensors), metadata, hurry=skipped or sampled is not None)
 
     def _overflow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
         """Return the ``found_inf`` of the step that just happened."""
@@ -346,7 +346,7 @@ class Watch:
 
     def _own_numbers(self) -> dict[str, float]:
         """Return what the step says of watching itself."""
-        interval, before = self.pace.interval, self._interval
+        interval, before = self.schedule.interval, self._interval
         self._interval = interval
         if self.steps % (interval or WINDOW):
             return {INTERVAL: float(interval)} if interval != before else {}
@@ -354,7 +354,7 @@ class Watch:
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
 
 
-def _finalize(watch: Watch, delivered: Delivered, finalized: "deque[Watch] | None") -> None:
+def _finalize(watch: Watch, delivered: DeliveryProgress, finalized: "deque[Watch] | None") -> None:
     # The garbage collector runs this within any frame, also while that frame holds a lock: nothing here may take one.
     delivered.closed = True
     if finalized is not None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from nissa.errors import ConfigurationError, NissaError
 from nissa.hub.backend import Backend
-from nissa.hub.containment import Containment
 from nissa.hub.counts import AtomicCounts
 from nissa.hub.critical import CriticalSections
-from nissa.hub.normalise import ForeignEvent, Rejected, emitter, normalise
+from nissa.hub.error_boundary import ErrorBoundary
+from nissa.hub.normalize import ForeignEvent, Rejected, emitter, normalize
 from nissa.hub.stopwatch import Stopwatch
 from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker, Source
 
@@ -30,13 +30,13 @@ LIFECYCLE_QUEUE_SIZE = 100_000
 class Listener(Protocol):
     """What a run is to the hub."""
 
-    def admit(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
+    def on_event(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
         """Return the events that backends are to see for one.
 
         Called in order, under the hub's lock: it must neither wait nor log nor call foreign code.
         """
 
-    def settle(self, events: "Sequence[TelemetryEvent]") -> None:
+    def after_dispatch(self, events: "Sequence[TelemetryEvent]") -> None:
         """Log and check what was delivered, after the lock was released.
 
         May raise a `NissaError` into the caller of `NissaHub.emit`.
@@ -107,7 +107,7 @@ class NissaHub:
 
     def __init__(self, *, queue_size: int = QUEUE_SIZE, lifecycle_queue_size: int = LIFECYCLE_QUEUE_SIZE) -> None:
         self.sections = CriticalSections()
-        self.containment = Containment(self.sections)
+        self.error_boundary = ErrorBoundary(self.sections)
         self.stopwatch = Stopwatch()
         self._rejections: AtomicCounts[str] = AtomicCounts()
         self.closed = False
@@ -138,7 +138,7 @@ class NissaHub:
                 raise ConfigurationError("The hub is closed; take a new one from nissa.reset_hub().")
             if chosen in workers.present:
                 raise ConfigurationError(f"There is a backend {chosen!r} already; pass another one as name=.")
-            worker = BackendWorker(chosen, backend, containment=self.containment, source=source, **self._sizes)
+            worker = BackendWorker(chosen, backend, error_boundary=self.error_boundary, source=source, **self._sizes)
             self._workers = replace(workers, present={**workers.present, chosen: worker})
         return chosen
 
@@ -195,9 +195,9 @@ class NissaHub:
         that a finalizer or a signal handler emits while this thread is in a critical section is delivered when the
         section is left.
         """
-        with self.stopwatch.own, self.containment.guard("hub"):
+        with self.stopwatch.own, self.error_boundary.guard("hub"):
             try:
-                known = event.normalise() if isinstance(event, ForeignEvent) else normalise(event)
+                known = event.normalize() if isinstance(event, ForeignEvent) else normalize(event)
             except Rejected as rejection:
                 self._reject(rejection.reason, str(rejection))
             else:
@@ -237,19 +237,19 @@ class NissaHub:
         for name in lost:
             _logger.error("Backend %r hangs: lifecycle events are lost from here on; they are counted.", name)
         if listener is not None:
-            listener.settle(events)
+            listener.after_dispatch(events)
         return events
 
     def _deliver_deferred(self, event: "TelemetryEvent") -> None:
         try:
-            with self.containment.guard("hub"):
+            with self.error_boundary.guard("hub"):
                 self.deliver(event)
         except NissaError as error:  # what strict mode raises has no caller here
-            self.containment.fault("hub", error)
+            self.error_boundary.fault("hub", error)
 
     def _admitted(self, listener: Listener, event: "TelemetryEvent") -> list["TelemetryEvent"]:
-        with self.containment.guard("listener"):
-            return list(listener.admit(event))
+        with self.error_boundary.guard("listener"):
+            return list(listener.on_event(event))
         return [event]  # a fault in there must not lose the event
 
     def emitter(self, *, percent: bool = False, env_id: str | int | None = None) -> Callable[[object], None]:
@@ -295,7 +295,7 @@ class NissaHub:
         deadline = monotonic() + timeout
         try:
             if self._listener is not None:
-                with self.containment.guard("end of the run"):
+                with self.error_boundary.guard("end of the run"):
                     self._listener.close()
         finally:
             with self.sections, self.order:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from nissa.events import TelemetryEvent
 from nissa.hub.counts import AtomicCounts
-from nissa.hub.mailbox import Mailbox
+from nissa.hub.queue import BoundedQueue
 
 if TYPE_CHECKING:
     from nissa.hub.backend import Backend
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
     from nissa.hub.measurements import Measurement
 
 DELIVERED: Final = "delivered"
@@ -62,7 +62,7 @@ class BackendWorker:
         backend: Where items go.
         capacity: How many droppable items wait at most.
         reserve: How many lifecycle events wait at most.
-        containment: Catches what the backend raises.
+        error_boundary: Catches what the backend raises.
         source: Polled between two items; the run's own worker reads rows of statistics back from devices this way.
     """
 
@@ -73,7 +73,7 @@ class BackendWorker:
         *,
         capacity: int,
         reserve: int,
-        containment: "Containment",
+        error_boundary: "ErrorBoundary",
         source: Source | None = None,
     ) -> None:
         self.name = name
@@ -81,11 +81,11 @@ class BackendWorker:
         self.counts: AtomicCounts[tuple[str, str]] = AtomicCounts()
         record = getattr(backend, "record", None)
         self._record = record if callable(record) else None
-        self._containment = containment
+        self._error_boundary = error_boundary
         self._source = source
         self._losses = itertools.count()
         self._ended = False
-        self._mailbox: Mailbox[TelemetryEvent | Measurement | _Flush | _Close] = Mailbox(
+        self._queue: BoundedQueue[TelemetryEvent | Measurement | _Flush | _Close] = BoundedQueue(
             capacity=capacity, reserve=reserve
         )
         if source is not None:
@@ -97,7 +97,7 @@ class BackendWorker:
     @property
     def queue_size(self) -> int:
         """How many items wait."""
-        return len(self._mailbox)
+        return len(self._queue)
 
     @property
     def wants_measurements(self) -> bool:
@@ -110,7 +110,7 @@ class BackendWorker:
         The caller logs that: it may hold the hub's lock here, and a logging handler is foreign code.
         """
         keep = isinstance(item, TelemetryEvent) and item.is_lifecycle
-        dropped = self._mailbox.put(item, keep=keep)
+        dropped = self._queue.put(item, keep=keep)
         if self._ended:
             self._drop_rest()
         if dropped is None:
@@ -120,17 +120,17 @@ class BackendWorker:
 
     def wake(self) -> None:
         """Poll the source now."""
-        self._mailbox.wake()
+        self._queue.wake()
 
     def flush(self, timeout: float) -> Callable[[float], bool]:
         """Request that everything queued so far be handed on; the returned function waits and returns whether it was."""
         request = _Flush(timeout)
-        self._mailbox.request(request)
+        self._queue.request(request)
         return request.wait
 
     def close(self, timeout: float) -> None:
         """Request that the worker close the backend after what is queued, and end."""
-        self._mailbox.request(_Close(timeout))
+        self._queue.request(_Close(timeout))
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the worker's thread; whether it came."""
@@ -141,7 +141,7 @@ class BackendWorker:
         while True:
             pause = self._poll()
             try:
-                item = self._mailbox.get(pause)
+                item = self._queue.get(pause)
             except queue.Empty:
                 continue
             if isinstance(item, _Close):
@@ -161,7 +161,7 @@ class BackendWorker:
         """
         with suppress(queue.Empty):
             while True:
-                item = self._mailbox.get(0)
+                item = self._queue.get(0)
                 if isinstance(item, _Flush):
                     item.reached.set()
                 elif not isinstance(item, _Close):
@@ -217,7 +217,7 @@ class BackendWorker:
         try:
             return call() is not False
         except BaseException as error:  # noqa: BLE001 - on this thread nothing else could end well, SystemExit neither
-            self._containment.fault(where, error)
+            self._error_boundary.fault(where, error)
             return False
 
 

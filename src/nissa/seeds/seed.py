@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
-from nissa.hub.plain import plain
+from nissa.hub.plain_data import to_plain_data
 from nissa.seeds.checkpoint import state_dict
 from nissa.seeds.slots import SeedKey, SeedRecord, Slots
 
@@ -150,7 +150,7 @@ class Seed:
         self._emit(EventType.SEED_CULLED, {"reason": reason, "improvement": improvement})
 
     def features(self) -> tuple[float, ...]:
-        """Return the seed's own bounded numbers for a policy; ``nissa.profiles.SEED_FEATURES`` says what they are."""
+        """Return the seed's own bounded numbers for a policy; ``nissa.config.SEED_FEATURES`` says what they are."""
         return self._features(self._life)
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Seed:
             seed_id=self.seed_id,
             slot_id=self.slot,
             env_id=self._life.env_id,
-            data={key: plain(value) for key, value in data.items() if value is not None},
+            data={key: to_plain_data(value) for key, value in data.items() if value is not None},
             message=message,
             severity=severity,
             time_unix_nano=self._clock(),

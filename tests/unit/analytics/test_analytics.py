@@ -17,8 +17,8 @@ from rich.console import Console
 import nissa
 from nissa import BlueprintAnalytics, ConfigurationError, NissaHub, Stage, TelemetryEvent
 from nissa.analytics.beta import beta_cdf, beta_quantile
+from nissa.config.analytics import AnalyticsConfig
 from nissa.hub.critical import CriticalSections
-from nissa.profiles.analytics import AnalyticsConfig
 from tests.support import points
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.goals import CHEAPER, PROFILES, SAMPLED
 from benchmarks.steps.table import WAYS
-from nissa.profiles import TelemetryConfig
+from nissa.config import TelemetryConfig
 
 
 @pytest.mark.parametrize("name", PROFILES["cpu"])

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from nissa.cli import app
+from nissa.config import PROFILES, TelemetryConfig, describe, profile_costs
+from nissa.config.profile_costs import COLUMNS, ProfileCost, measured
 from nissa.errors import ConfigurationError
-from nissa.profiles import PROFILES, TelemetryConfig, describe, overhead
-from nissa.profiles.overhead import COLUMNS, Overhead, measured
 from scripts.reference_environment import overhead as from_results
 
 LINE = "standard,mlp,0.012,0.008,0.016,2 cores of something,abc1234,2026-11-24"
@@ -31,7 +31,7 @@ def committed(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert text is not None
     installed = tmp_path / "overhead.json"
     installed.write_text(text)
-    monkeypatch.setattr(overhead, "measured", lambda: measured(installed))
+    monkeypatch.setattr(profile_costs, "measured", lambda: measured(installed))
     return installed
 
 
@@ -74,7 +74,7 @@ def test_json_has_every_profile_whole() -> None:
 
 
 def test_where_no_costs_are_committed_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(overhead, "measured", lambda: measured(tmp_path / "absent.json"))
+    monkeypatch.setattr(profile_costs, "measured", lambda: measured(tmp_path / "absent.json"))
     assert "not measured; no benchmark results are committed" in run()
     assert plain()["overhead"] == []
 
@@ -133,7 +133,7 @@ def test_results_with_other_columns_are_refused(results: Path) -> None:
 
 def test_every_column_is_a_field() -> None:
     row = dict(zip(COLUMNS, LINE.split(","), strict=True))
-    assert Overhead.from_row(row).date == "2026-11-24"
+    assert ProfileCost.from_row(row).date == "2026-11-24"
 
 
 def test_each_value_names_who_gave_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
@@ -11,7 +12,6 @@ from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.gradients.health import assess
 from nissa.hub.measurements import GradientsMeasured, StepMeasured
 from nissa.kernels.moments import Moments
-from nissa.profiles import TelemetryConfig
 
 SIZE = 100
 """Elements of a layer."""

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nissa import DecisionBrief, EpochSnapshot
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.brief import decision_brief
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.measurements import GradientHealth
-from nissa.profiles import TelemetryConfig
 from scripts.generate import REFERENCE
 
 INF, NAN = float("inf"), float("nan")

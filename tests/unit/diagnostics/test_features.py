@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import nissa
 from nissa import EpochSnapshot, Stage
+from nissa.config import FEATURE_VERSION, PROFILES, SEED_FEATURES, TelemetryConfig
+from nissa.config.feature_layout import FLAGS
 from nissa.diagnostics.features import seed_features
 from nissa.diagnostics.layers import LayerGradients
 from nissa.diagnostics.observations import Observations
@@ -18,8 +20,6 @@ from nissa.diagnostics.rules import RULES
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.events import SeedSnapshot, SpanIds
 from nissa.hub.measurements import GradientHealth
-from nissa.profiles import FEATURE_VERSION, PROFILES, SEED_FEATURES, TelemetryConfig
-from nissa.profiles.features import FLAGS
 
 INF, NAN = math.inf, math.nan
 HEALTH = GradientHealth(score=0.5, global_norm=1.0, layers=4, vanishing=("a", "b"), exploding=("c",))

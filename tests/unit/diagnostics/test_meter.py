@@ -13,8 +13,8 @@ from torchmetrics.functional.classification import (
 
 import nissa
 from nissa import ConfigurationError, ValidationMeter
+from nissa.diagnostics.confusion_metric import ConfusionMetric
 from nissa.diagnostics.meter import MAX_JOINT, Measured
-from nissa.diagnostics.tally import Tally
 
 
 class Copies(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
@@ -186,8 +186,8 @@ def test_logits_of_half_precision_are_counted_and_no_graph_is_kept() -> None:
     logits = torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.bfloat16, requires_grad=True)
     meter = ValidationMeter(2)
     meter.update(logits, torch.tensor([1, 1]), logits.sum())
-    assert meter._tally is not None
-    assert meter._tally.losses.grad_fn is None
+    assert meter._metric is not None
+    assert meter._metric.losses.grad_fn is None
     assert meter.result().loss == 6.0
     assert logits.grad is None
 
@@ -316,6 +316,6 @@ def test_naming_the_meter_does_not_load_torchmetrics() -> None:
 
 def test_it_is_a_public_name_and_its_sums_are_a_metric() -> None:
     assert nissa.ValidationMeter is ValidationMeter
-    tally = Tally(2, joint=True, device=torch.device("cpu"))
-    tally.update(torch.tensor([1]), torch.tensor([1]), None, None)
-    assert tally.compute()[:6].tolist() == [0, 0, 0, 1, 0, 0]
+    metric = ConfusionMetric(2, joint=True, device=torch.device("cpu"))
+    metric.update(torch.tensor([1]), torch.tensor([1]), None, None)
+    assert metric.compute()[:6].tolist() == [0, 0, 0, 1, 0, 0]

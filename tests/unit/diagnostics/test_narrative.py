@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa import EpochSnapshot
+from nissa.config.sections import DiagnosticsConfig
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.narrative import SENTENCES, narrate
 from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.events import Severity
 from nissa.hub.measurements import GradientHealth
-from nissa.profiles.sections import DiagnosticsConfig
 from scripts.generate import REFERENCE
 
 INF, NAN = float("inf"), float("nan")

@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa import EventType, Severity
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.finding import Certainty, Finding
+from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.rule import Judgement, Latch, Rule
 from nissa.diagnostics.rules import RULES
-from nissa.diagnostics.telling import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.critical import CriticalSections
 from nissa.hub.measurements import GradientsMeasured, StepMeasured
-from nissa.profiles import TelemetryConfig
 from tests.unit.diagnostics.readings import book, judge, sample, step, validated
 
 NAN, INF = float("nan"), float("inf")

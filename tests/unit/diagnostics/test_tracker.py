@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from nissa import EpochSnapshot, EventType
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.classes import of_classes
 from nissa.diagnostics.layers import LayerGradients
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.measurements import GradientHealth
-from nissa.profiles import TelemetryConfig
 from nissa.semconv.cardinality import CardinalityLimiter
 
 INF, NAN = float("inf"), float("nan")

@@ -3,8 +3,8 @@ from collections.abc import Sequence
 import pytest
 
 from nissa import EpochSnapshot, EventType
+from nissa.config.sections import DiagnosticsConfig
 from nissa.diagnostics.trend import Trend
-from nissa.profiles.sections import DiagnosticsConfig
 
 UP, DOWN, FLAT = EventType.IMPROVEMENT_DETECTED, EventType.PERFORMANCE_DEGRADATION, EventType.PLATEAU_DETECTED
 

@@ -8,10 +8,10 @@ import torch
 
 import nissa
 from nissa import MemoryBackend
+from nissa.config import TelemetryConfig
 from nissa.environment import Environment
 from nissa.hub.measurements import GradientsMeasured, StepMeasured
 from nissa.kernels.moments import Moments
-from nissa.profiles import TelemetryConfig
 from nissa.session import Session
 from nissa.testing import FakeClock
 from tests.toys import small_network
@@ -40,7 +40,7 @@ class Lab:
         return Environment(self.session, env_id)
 
     def flush(self) -> None:
-        assert self.session.reader.flush(10)
+        assert self.session.readback.flush(10)
         assert self.hub.flush(10)
 
     @property
@@ -55,7 +55,7 @@ class Lab:
 
     def close(self) -> None:
         self.session.stop_watching()
-        assert self.session.reader.close(10)
+        assert self.session.readback.close(10)
 
     @staticmethod
     def row(sample: GradientsMeasured, name: str) -> Moments:

@@ -11,8 +11,8 @@ from torch.optim import SGD
 
 from nissa import WatchError
 from nissa.gradients.capture import Measures
-from nissa.gradients.notes import Sampling
 from nissa.gradients.selection import Selection
+from nissa.gradients.step_metadata import SamplingPlan
 from nissa.kernels.moments import Layout, Thresholds
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tests.unit.gradients.conftest import Lab
 
 
-def sampling(every_n_steps: int) -> Sampling:
-    return Sampling(
+def sampling(every_n_steps: int) -> SamplingPlan:
+    return SamplingPlan(
         every_n_steps=every_n_steps,
         selection=Selection("all"),
         measures=Measures(layout=Layout(), thresholds=Thresholds()),

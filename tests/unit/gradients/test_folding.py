@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nissa.gradients.folding import StreamBound, _block, _ranges, fold_names
+from nissa.gradients.folding import StreamLimiter, _block, _ranges, fold_names
 
 parts = st.sampled_from(["a", "b", "layers", "0", "1", "weight", "bias"])
 names = st.lists(st.lists(parts, min_size=1, max_size=5).map(".".join), unique=True, max_size=30).map(tuple)
@@ -150,7 +150,7 @@ def test_ten_thousand_parameters_fold_in_far_less_than_ten_seconds() -> None:
 
 
 def test_what_the_bound_folds_is_told_once_with_numbers_and_the_setting(caplog: pytest.LogCaptureFixture) -> None:
-    bound = StreamBound(3)
+    bound = StreamLimiter(3)
     with caplog.at_level(logging.DEBUG, "nissa"):
         assert bound(("a.0", "a.1", "b.w")) == bound(("a.0", "a.1", "b.w"))
         assert not caplog.records
@@ -165,7 +165,7 @@ def test_what_the_bound_folds_is_told_once_with_numbers_and_the_setting(caplog: 
 
 
 def test_groups_that_fit_are_no_reason_to_tell(caplog: pytest.LogCaptureFixture) -> None:
-    found, rows = StreamBound(2)(("a.*", "a.*", "a.*", "b.*"))
+    found, rows = StreamLimiter(2)(("a.*", "a.*", "a.*", "b.*"))
     assert (found, rows.tolist()) == (("a.*", "b.*"), [0, 0, 0, 1])
     assert not caplog.records
 

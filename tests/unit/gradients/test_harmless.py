@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from nissa.profiles.files import PROFILES
+from nissa.config.files import PROFILES
 
 if TYPE_CHECKING:
     from nissa.environment import Environment

@@ -16,7 +16,7 @@ from tests.cases import for_each
 ROOT = Path(nissa.__file__).parent
 ASKED = {
     "diagnostics/meter.py",
-    "diagnostics/reading.py",
+    "diagnostics/to_host.py",
     "diagnostics/sharpness/average.py",
     "diagnostics/sharpness/update.py",
     "diagnostics/sharpness/vectorised.py",

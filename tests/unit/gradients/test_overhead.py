@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from nissa.gradients.background import Background, thread_times
-from nissa.gradients.overhead import Toll, Window
+from nissa.gradients.overhead import HookTimer, OverheadWindow
+from nissa.gradients.thread_cpu_usage import ThreadCpuUsage, thread_times
 from nissa.hub.stopwatch import Stopwatch
 from nissa.kernels.cores import usable_cores
 
@@ -41,7 +41,7 @@ def stopwatch(clock: Ticks) -> Stopwatch:
 
 
 def test_a_window_tells_the_share_of_time_since_the_last(clock: Ticks, stopwatch: Stopwatch) -> None:
-    window = Window(stopwatch, now=clock)
+    window = OverheadWindow(stopwatch, now=clock)
     told = []
     for ours in (5, 30, 0):
         clock.now += 100 - ours
@@ -52,7 +52,7 @@ def test_a_window_tells_the_share_of_time_since_the_last(clock: Ticks, stopwatch
 
 
 def test_a_window_adds_what_our_threads_took(clock: Ticks, stopwatch: Stopwatch) -> None:
-    window = Window(stopwatch, background=lambda: 0.25, now=clock)
+    window = OverheadWindow(stopwatch, background=lambda: 0.25, now=clock)
     window.close()
     clock.now += 90
     with stopwatch.own:
@@ -61,7 +61,7 @@ def test_a_window_adds_what_our_threads_took(clock: Ticks, stopwatch: Stopwatch)
 
 
 def test_another_thread_begins_a_window_of_its_own(clock: Ticks, stopwatch: Stopwatch) -> None:
-    window = Window(stopwatch, now=clock)
+    window = OverheadWindow(stopwatch, now=clock)
     window.close()
     clock.now += 10
     told: list[float | None] = []
@@ -72,13 +72,13 @@ def test_another_thread_begins_a_window_of_its_own(clock: Ticks, stopwatch: Stop
 
 
 def test_a_toll_is_the_cost_of_its_blocks_and_part_of_the_thread_s(clock: Ticks, stopwatch: Stopwatch) -> None:
-    toll = Toll(stopwatch)
+    hook_timer = HookTimer(stopwatch)
     with stopwatch.own:
         clock.now += 1
     for _ in range(2):
-        with toll:
+        with hook_timer:
             clock.now += 5
-    assert (toll.take(), toll.take(), stopwatch.own.spent) == (10, 0, 11)
+    assert (hook_timer.take(), hook_timer.take(), stopwatch.own.spent) == (10, 0, 11)
 
 
 class Threads:
@@ -88,7 +88,7 @@ class Threads:
         self.now = self.process = 0
         self.load = 0.0
         self.threads = {1: 0, 2: 0}
-        self.background = Background(
+        self.background = ThreadCpuUsage(
             load=lambda: self.load,
             cpu=lambda: dict(self.threads),
             process=lambda: self.process,
@@ -255,7 +255,7 @@ def test_waits_of_a_validation_are_not_counted(lab: "Lab", monkeypatch: pytest.M
         time.sleep(0.2)
         return True
 
-    monkeypatch.setattr(lab.session.reader, "flush", wait)
+    monkeypatch.setattr(lab.session.readback, "flush", wait)
     lab.env.validate(loss=1.0)
     monkeypatch.undo()
     assert 0 < lab.session.stopwatch.own.spent < 0.2 * SECOND

@@ -10,7 +10,7 @@ import torch
 from nissa.events import TelemetryEvent
 from nissa.gradients import readback
 from nissa.gradients.readback import Readback, Transfer, number, on_host, side_by_side
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.worker import BackendWorker
 from tests.support import until
 
@@ -51,15 +51,17 @@ def read() -> Iterator[Make]:
     workers: list[BackendWorker] = []
 
     def make(deliver: Callable[[Any, Any], None], capacity: int = 8, **options: Any) -> Readback[Any]:
-        containment = options.pop("containment", Containment())
+        error_boundary = options.pop("error_boundary", ErrorBoundary())
 
         def each(rows: list[tuple[Any, Any]]) -> None:
             for note, arrays in rows:
-                with containment.guard("delivery"):
+                with error_boundary.guard("delivery"):
                     deliver(note, arrays)
 
-        made: Readback[Any] = Readback(each, capacity=capacity, containment=containment, **options)
-        workers.append(BackendWorker("rows", Nothing(), capacity=1, reserve=1, containment=containment, source=made))
+        made: Readback[Any] = Readback(each, capacity=capacity, error_boundary=error_boundary, **options)
+        workers.append(
+            BackendWorker("rows", Nothing(), capacity=1, reserve=1, error_boundary=error_boundary, source=made)
+        )
         return made
 
     yield make
@@ -239,24 +241,24 @@ def test_close_is_false_while_a_delivery_is_stuck(read: Make) -> None:
 
 def test_a_delivery_that_fails_is_contained_and_the_next_ones_arrive(read: Make) -> None:
     found: list[int] = []
-    containment = Containment()
+    error_boundary = ErrorBoundary()
 
     def deliver(note: int, _: Any) -> None:
         if note == 1:
             raise ValueError("ours")
         found.append(note)
 
-    reader = read(deliver, containment=containment)
+    reader = read(deliver, error_boundary=error_boundary)
     for index in range(3):
         reader.submit(transfer(index), index)
     assert reader.flush(5)
     assert found == [0, 2]
-    assert containment.faults == {"delivery": 1}
+    assert error_boundary.faults == {"delivery": 1}
 
 
 def test_a_device_that_hangs_holds_up_its_own_environment_only(read: Make) -> None:
     found: list[str] = []
-    reader = read(lambda note, _: found.append(note), lane_of=lambda note: note[0])
+    reader = read(lambda note, _: found.append(note), environment_of=lambda note: note[0])
     stuck = transfer(0.0)
     stuck._events.append(Busy())
     reader.submit(stuck, "a1")
@@ -277,9 +279,9 @@ def test_a_worker_delivers_items_while_a_device_hangs() -> None:
         def emit(self, event: object) -> None:
             received.append(event)
 
-    containment = Containment()
-    reader: Readback[int] = Readback(lambda _: None, capacity=8, containment=containment)
-    worker = BackendWorker("run", Receiver(), capacity=9, reserve=9, containment=containment, source=reader)
+    error_boundary = ErrorBoundary()
+    reader: Readback[int] = Readback(lambda _: None, capacity=8, error_boundary=error_boundary)
+    worker = BackendWorker("run", Receiver(), capacity=9, reserve=9, error_boundary=error_boundary, source=reader)
     stuck = transfer(0.0)
     stuck._events.append(Busy())
     reader.submit(stuck, 0)

@@ -12,20 +12,20 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nissa.gradients.capture import Measures
-from nissa.gradients.delivery import StepDelivery
-from nissa.gradients.notes import SKIPPED_CALLS, Delivered, Sampling, StepNote
 from nissa.gradients.selection import Selection
 from nissa.gradients.skips import SkipCount, total
+from nissa.gradients.step_metadata import SKIPPED_CALLS, DeliveryProgress, SamplingPlan, StepMetadata
+from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.gradients.watch import Watch
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
 
 if TYPE_CHECKING:
     from nissa.gradients.readback import Transfer
 
-Row = tuple["Transfer", StepNote]
+Row = tuple["Transfer", StepMetadata]
 Number = tuple[type[Measurement], int, int]
 """Kind of a measurement, its time, and the number of its step."""
 
@@ -45,7 +45,7 @@ class Idle(Optimizer):
 class Rows(list[Row]):
     """Takes the place of the reader."""
 
-    def submit(self, transfer: "Transfer", note: StepNote, *, hurry: bool = True) -> None:
+    def submit(self, transfer: "Transfer", note: StepMetadata, *, hurry: bool = True) -> None:
         del hurry
         self.append((transfer, note))
 
@@ -71,11 +71,11 @@ class Bench:
             primary=True,
             hooks=True,
             scaler=None,
-            sampling=Sampling(every_n_steps=every, selection=Selection("all"), measures=measures),
+            sampling=SamplingPlan(every_n_steps=every, selection=Selection("all"), measures=measures),
             clock=self.clock,
             seeds=list,
-            reader=cast("Any", self.rows),
-            containment=Containment(),
+            readback=cast("Any", self.rows),
+            error_boundary=ErrorBoundary(),
             on_close=self.closed.append,
             finalized=self.finalized,
         )
@@ -89,11 +89,11 @@ class Bench:
 def deliver(rows: list[Row]) -> list[Measurement]:
     """What comes of rows when they are all that arrive."""
     out: list[Measurement] = []
-    delivery = StepDelivery(out.append, most=200)
-    watches: dict[int, Delivered] = {}
+    processor = StepProcessor(out.append, most=200)
+    watches: dict[int, DeliveryProgress] = {}
     for transfer, note in rows:
-        fresh = watches.setdefault(id(note.delivered), Delivered())
-        delivery(replace(note, delivered=fresh), transfer.arrays())
+        fresh = watches.setdefault(id(note.delivered), DeliveryProgress())
+        processor(replace(note, delivered=fresh), transfer.arrays())
     return out
 
 
@@ -190,7 +190,7 @@ def test_a_count_that_is_on_its_way_does_not_change() -> None:
     bench = Bench(every=0)
     for _ in range(3):
         bench.step(torch.tensor(1.0, dtype=torch.bfloat16))
-    counts = [total(note.parcel.unwrap(transfer.arrays())[1], SKIPPED_CALLS) for transfer, note in bench.rows]
+    counts = [total(note.packing.unpack(transfer.arrays())[1], SKIPPED_CALLS) for transfer, note in bench.rows]
     assert counts == [1, 2, 3]
 
 

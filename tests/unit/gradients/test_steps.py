@@ -157,7 +157,7 @@ def test_the_train_loss_of_an_epoch_is_the_mean_of_its_own_steps(lab: "Lab", tra
 def test_losses_of_models_that_never_step_are_bounded(clock: StepClock) -> None:
     for number in range(5_000):
         clock.log_loss(1.0, f"model-{number}")
-    assert len(clock._said) == 1_000
+    assert len(clock._pending) == 1_000
     assert clock.take("model-4999", primary=False).loss == 1.0
     assert clock.take("model-0", primary=False).loss is None
 

@@ -150,7 +150,7 @@ def test_a_fault_of_the_capture_never_reaches_training(
         (1, False, 1.0),
         (2, False, 1.0),
     ]
-    assert lab.hub.containment.faults == {"gradient capture": 3}
+    assert lab.hub.error_boundary.faults == {"gradient capture": 3}
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
 
 
@@ -173,7 +173,7 @@ def test_a_fault_within_a_closure_returns_what_the_closure_returned(
         return float(loss.detach())
 
     assert isinstance(optimizer.step(closure), float)  # type: ignore[no-untyped-call]
-    assert lab.hub.containment.faults == {"gradient capture": 1}
+    assert lab.hub.error_boundary.faults == {"gradient capture": 1}
 
 
 @pytest.mark.faults
@@ -185,7 +185,7 @@ def test_a_loss_that_is_no_number_is_absent_and_costs_nothing_else(lab: "Lab", l
     step(network, optimizer)
     assert [(each.step, each.loss) for each in lab.steps] == [(0, None)]
     assert len(lab.samples) == 1
-    assert lab.hub.containment.faults == {"log_loss": 1}
+    assert lab.hub.error_boundary.faults == {"log_loss": 1}
 
 
 @pytest.mark.faults
@@ -252,18 +252,18 @@ def test_nothing_of_a_step_is_freed_once_the_reader_has_been_told(lab: "Lab", mo
     loss = network(torch.ones(2, 3)).sum()
     loss.backward()
     lab.env.log_loss(loss)
-    (said,) = watch._clock._said.values()
-    assert isinstance(said.loss, torch.Tensor)
-    kept = weakref.ref(said.loss)
-    del said
+    (inputs,) = watch._clock._pending.values()
+    assert isinstance(inputs.loss, torch.Tensor)
+    kept = weakref.ref(inputs.loss)
+    del inputs
     alive: list[bool] = []
-    submit = lab.session.reader.submit
+    submit = lab.session.readback.submit
 
     def told(*given: Any, **also: Any) -> None:
         alive.append(kept() is not None)
         submit(*given, **also)
 
-    monkeypatch.setattr(lab.session.reader, "submit", told)
+    monkeypatch.setattr(lab.session.readback, "submit", told)
     optimizer.step()
     assert alive == [False]
     assert len(lab.steps) == 1

@@ -21,12 +21,12 @@ class Listening:
         self.settling: Exception | None = None
         self.closing: Exception | None = None
 
-    def admit(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
+    def on_event(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         if self.admitting:
             raise self.admitting
         return [event, event]
 
-    def settle(self, events: Sequence[TelemetryEvent]) -> None:
+    def after_dispatch(self, events: Sequence[TelemetryEvent]) -> None:
         self.settled.extend(events)
         if self.settling:
             raise self.settling
@@ -188,7 +188,7 @@ def test_a_fault_of_the_listener_is_contained_and_loses_no_event(
     hub.flush()
 
     assert len(memory.events) == 1
-    assert hub.containment.faults == {"listener": 1}
+    assert hub.error_boundary.faults == {"listener": 1}
 
 
 def test_a_fault_after_delivery_is_contained(hub: NissaHub, memory: MemoryBackend, run: Listening) -> None:
@@ -197,7 +197,7 @@ def test_a_fault_after_delivery_is_contained(hub: NissaHub, memory: MemoryBacken
     hub.flush()
 
     assert len(memory.events) == 2
-    assert hub.containment.faults == {"hub": 1}
+    assert hub.error_boundary.faults == {"hub": 1}
 
 
 def test_closing_ends_the_run_first_and_once(hub: NissaHub, memory: MemoryBackend, run: Listening) -> None:
@@ -214,7 +214,7 @@ def test_a_run_that_cannot_end_keeps_no_backend_open(hub: NissaHub, memory: Memo
 
     assert hub.close()
     assert memory.events
-    assert hub.containment.faults == {"end of the run": 1}
+    assert hub.error_boundary.faults == {"end of the run": 1}
 
 
 def test_a_strict_run_that_raises_at_its_end_leaves_a_closed_hub_behind(
@@ -233,7 +233,7 @@ def test_a_backend_that_cannot_close_is_counted_and_the_end_is_in_time(hub: Niss
     hub.add_backend(Raising(SystemExit(1)))
 
     assert hub.close(5)
-    assert hub.containment.faults == {"close of backend 'raising'": 1}
+    assert hub.error_boundary.faults == {"close of backend 'raising'": 1}
 
 
 def test_the_callback_for_a_producer_says_what_its_events_leave_unsaid(hub: NissaHub, memory: MemoryBackend) -> None:

@@ -43,7 +43,7 @@ def test_a_fault_is_logged_once_per_place_with_its_traceback(hub: NissaHub, capl
         hub.emit(TelemetryEvent(LIFECYCLE))
     hub.flush()
 
-    assert hub.containment.faults == {"backend 'raising'": 4, "flush of backend 'raising'": 1}
+    assert hub.error_boundary.faults == {"backend 'raising'": 4, "flush of backend 'raising'": 1}
     (first,) = [record for record in caplog.records if "in backend 'raising'" in record.getMessage()]
     assert first.exc_info
 

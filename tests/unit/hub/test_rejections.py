@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nissa import EventType, Stage, TelemetryEvent
-from nissa.hub.normalise import Rejected, normalise
+from nissa.hub.normalize import Rejected, normalize
 
 REASONS = {
     "bad_data",
@@ -116,7 +116,7 @@ def stage_change(data: object) -> dict[str, object]:
 )
 def test_each_kind_of_nonsense_has_its_reason(item: object, reason: str) -> None:
     with pytest.raises(Rejected) as raised:
-        normalise(item)
+        normalize(item)
 
     assert raised.value.reason == reason
     assert reason in REASONS
@@ -125,7 +125,7 @@ def test_each_kind_of_nonsense_has_its_reason(item: object, reason: str) -> None
 def test_a_zone_without_an_offset_is_taken_as_utc() -> None:
     moment = datetime(1970, 1, 1, 0, 0, 1, tzinfo=NoOffset())
 
-    assert normalise({"event_type": "X", "timestamp": moment}).time_unix_nano == 1_000_000_000
+    assert normalize({"event_type": "X", "timestamp": moment}).time_unix_nano == 1_000_000_000
 
 
 scalars = st.one_of(
@@ -186,7 +186,7 @@ def is_plain(value: object) -> bool:
 def test_whatever_comes_is_normalised_to_plain_data_or_rejected(item: dict[str, Any], percent: bool) -> None:
     for form in (item, Holder(item["event_type"], item["data"])):
         with contextlib.suppress(Rejected):
-            event = normalise(form, percent=percent)
+            event = normalize(form, percent=percent)
             assert is_plain(event.data)
             assert 0 <= event.time_unix_nano < 2**63
             assert isinstance(event.event_type, str)

@@ -157,3 +157,32 @@ def test_ids_of_tests_are_mapped_one_to_one(
         "test is gone: tests/test_new.py::test_thing",
         "test is new: tests/test_new.py::test_item",
     ]
+
+
+def test_a_variable_is_renamed_in_its_module_only_with_the_keywords_of_its_function(root: Path) -> None:
+    (root / "src/nissa/more.py").write_text("def keep(size: int) -> int:\n    return size\n")
+    subprocess.run(["git", "add", "."], cwd=root, check=True)
+    before, plan = sources(root), Plan(locals={"nissa.area.old:size": "length"})
+    assert apply(plan, root) == ["src/nissa/area/old.py", "src/nissa/user.py"]
+    after = sources(root)
+    assert "def begin(length: int = 0)" in after["src/nissa/area/old.py"]
+    assert "size: int = 0\n" in after["src/nissa/area/old.py"]
+    assert "begin(length=1)" in after["src/nissa/user.py"]
+    assert prove(before, after, plan) == []
+    assert prove(before, before, plan) != []
+
+
+def test_a_package_moves_with_its_modules_and_data(root: Path) -> None:
+    (root / "src/nissa/area/data.yaml").write_text("a: 1\n")
+    (root / "docs/more.md").write_text("`src/nissa/area/data.yaml`, `src/nissa/area/old.py`, `nissa.area.Thing`\n")
+    subprocess.run(["git", "add", "."], cwd=root, check=True)
+    plan = Plan(packages={"nissa.area": "nissa.field"}, modules={"nissa.area.old": "nissa.field.new"})
+    before = sources(root)
+    apply(plan, root)
+    assert (root / "src/nissa/field/data.yaml").exists()
+    assert not (root / "src/nissa/area/old.py").exists()
+    assert "from nissa.field.new import begin" in (root / "src/nissa/user.py").read_text()
+    assert (
+        root / "docs/more.md"
+    ).read_text() == "`src/nissa/field/data.yaml`, `src/nissa/field/new.py`, `nissa.field.Thing`\n"
+    assert prove(before, sources(root), plan) == []

@@ -2,7 +2,7 @@
 
 import re
 
-from nissa.profiles.sections import STATISTICS
+from nissa.config.sections import STATISTICS
 from nissa.semconv import attributes as attr
 from nissa.semconv.metrics import ALL, BY_NAME, EVERY_STREAM, GRADIENT_STATISTICS, Kind, MetricSpec
 from tests.cases import for_each

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nissa.backends.otel.providers import Providers
-    from nissa.hub.containment import Containment
-    from nissa.profiles import TelemetryConfig
+    from nissa.config import TelemetryConfig
+    from nissa.hub.error_boundary import ErrorBoundary
 
 SCOPE: Final = "nissa"
 
@@ -56,7 +56,7 @@ class OpenTelemetryBackend:
         config: What is exported.
         run_id: Identity of the run.
         start: When the run began, nanoseconds.
-        containment: Keeps faults in metric collection from the application's own metrics.
+        error_boundary: Keeps faults in metric collection from the application's own metrics.
         version: Ours.
 
     Attributes:
@@ -72,12 +72,12 @@ class OpenTelemetryBackend:
         *,
         run_id: str,
         start: int,
-        containment: "Containment",
+        error_boundary: "ErrorBoundary",
         version: str,
     ) -> None:
         limits = config.limits
         gauges = GaugeLog(limits.gauge_points_per_export, limits.step_points_per_export)
-        self.store = MetricStore(start, gauges, sections=containment.sections)
+        self.store = MetricStore(start, gauges, sections=error_boundary.sections)
         self._providers = providers
         self._ended = False
         common = {attr.RUN_ID: run_id}
@@ -99,7 +99,7 @@ class OpenTelemetryBackend:
             self.store,
             _scope(version),
             most_buckets=config.limits.histogram_buckets,
-            containment=containment,
+            error_boundary=error_boundary,
             owns_provider=providers.owned,
         )
         self.refused = self._producer.install(providers.meter) if providers.meter is not None else "telemetry is off"

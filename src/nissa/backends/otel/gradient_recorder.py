@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.backends.otel.store import MetricStore
+    from nissa.config import GradientConfig
     from nissa.events import SpanIds
     from nissa.hub.measurements import GradientsMeasured
     from nissa.kernels.moments import Moments
-    from nissa.profiles import GradientConfig
     from nissa.semconv.cardinality import CardinalityLimiter
 
 _Model = tuple[str | None, str | None]

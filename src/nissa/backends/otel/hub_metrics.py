@@ -10,8 +10,8 @@ from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     from nissa.backends.otel.store import MetricStore
+    from nissa.config.sections import LimitsConfig
     from nissa.hub.hub import NissaHub
-    from nissa.profiles.sections import LimitsConfig
 
 _Key = tuple[str, str, str]
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from nissa.backends.otel.store import MetricStore
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
     from nissa.semconv.metrics import MetricSpec
 
     Source = Callable[[MetricSpec], "list[Observation]"]
@@ -44,13 +44,13 @@ class ObservedStreams:
     Args:
         store: The run's metrics.
         scope: Name and version that they are offered under.
-        containment: Keeps a fault of ours from costing the application its own metrics.
+        error_boundary: Keeps a fault of ours from costing the application its own metrics.
     """
 
-    def __init__(self, store: "MetricStore", scope: "InstrumentationScope", containment: "Containment") -> None:
+    def __init__(self, store: "MetricStore", scope: "InstrumentationScope", error_boundary: "ErrorBoundary") -> None:
         self._store = store
         self._scope = scope
-        self._containment = containment
+        self._error_boundary = error_boundary
         self._pid = os.getpid()
         self._instruments: _Instruments | None = None
 
@@ -75,7 +75,7 @@ class ObservedStreams:
     def _observations(self, spec: "MetricSpec") -> "list[Observation]":
         found: list[Observation] = []
         if os.getpid() == self._pid:  # a child, such as a data loader's worker, would tell its parent's metrics again
-            with self._containment.guard("metric collection"):
+            with self._error_boundary.guard("metric collection"):
                 found = [Observation(value, attributes) for value, attributes in self._present(spec)]
         return found
 

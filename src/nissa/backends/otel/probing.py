@@ -17,7 +17,7 @@ from nissa.backends.otel.keeping import innermost, inside
 from nissa.backends.otel.producer import MetricProducer
 from nissa.backends.otel.store import MetricStore
 from nissa.backends.otel.ways import GRPC, HTTP
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 
 if TYPE_CHECKING:
     from nissa.backends.otel.providers import Providers
@@ -162,7 +162,7 @@ def join(meter: Any) -> Joined:
     store = MetricStore(time_ns(), GaugeLog(1))
     store.refreshers.append(lambda: asked.append(None))
     scope = InstrumentationScope("nissa")
-    producer = MetricProducer(store, scope, most_buckets=160, containment=Containment(), owns_provider=False)
+    producer = MetricProducer(store, scope, most_buckets=160, error_boundary=ErrorBoundary(), owns_provider=False)
     refused = producer._join(meter)  # noqa: SLF001 - `install` would offer instruments, which cannot be taken back
     readers = list(inside(meter, "_metric_readers"))
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from nissa.backends.otel.store import MetricStore
-    from nissa.hub.containment import Containment
+    from nissa.hub.error_boundary import ErrorBoundary
 
 
 MOST_POINTS: Final = 3_000
@@ -39,7 +39,7 @@ class MetricProducer:
         store: The run's metrics.
         scope: Name and version that they are exported under.
         most_buckets: Buckets of an exponential histogram point.
-        containment: Keeps a fault of ours from costing the application its own metrics.
+        error_boundary: Keeps a fault of ours from costing the application its own metrics.
         owns_provider: The provider is ours alone, so that a forked child may be silenced altogether.
     """
 
@@ -49,13 +49,13 @@ class MetricProducer:
         scope: InstrumentationScope,
         *,
         most_buckets: int,
-        containment: "Containment",
+        error_boundary: "ErrorBoundary",
         owns_provider: bool,
     ) -> None:
         self._builder = PointBuilder(store, most_buckets)
-        self._observed = ObservedStreams(store, scope, containment)
+        self._observed = ObservedStreams(store, scope, error_boundary)
         self._scope = scope
-        self._containment = containment
+        self._error_boundary = error_boundary
         self._owns_provider = owns_provider
         self._pid = os.getpid()
         self._exemplars = True
@@ -117,7 +117,7 @@ class MetricProducer:
         if self._forked or self._uninstall is None:
             return data
         metrics: list[Metric] = []
-        with self._containment.guard("metric collection"):
+        with self._error_boundary.guard("metric collection"):
             metrics = self._builder.metrics(reader, time_ns())
             metrics = metrics if self._exemplars else [_without_exemplars(each) for each in metrics]
         return _merged(data, metrics, self._scope, resource) if metrics else data

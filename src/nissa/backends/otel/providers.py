@@ -20,7 +20,7 @@ from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.resources import Resource
 
-from nissa.backends.otel import files, keeping, portions, randomness
+from nissa.backends.otel import files, keeping, portions, random_isolation
 from nissa.backends.otel.ending import BoundedEnd
 from nissa.backends.otel.observed import is_real
 from nissa.backends.otel.producer import MOST_POINTS
@@ -109,7 +109,7 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
         UnknownNameError: The environment names an exporter that is not installed.
         ConfigurationError: The folder for files cannot be written.
     """
-    randomness.isolate()
+    random_isolation.isolate()
     attributes = _resource_attributes(service_name, run_id, profile, rank, environ)
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Providers(None, None, None, owned=False, folder=None, origin="nowhere (OTEL_SDK_DISABLED)")

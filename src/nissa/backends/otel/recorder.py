@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nissa.backends.otel.store import MetricStore
+    from nissa.config import TelemetryConfig
     from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
-    from nissa.profiles import TelemetryConfig
 
 _BEGINNINGS: Final = frozenset({EventType.SEED_GERMINATED, EventType.CHECKPOINT_LOADED})
 

@@ -7,7 +7,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, set_span_in_context
 
-from nissa.backends.otel.randomness import PRIVATE
+from nissa.backends.otel.random_isolation import PRIVATE
 from nissa.events import SpanIds
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names

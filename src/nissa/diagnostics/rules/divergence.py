@@ -7,15 +7,15 @@ Source: the loss that Megatron-LM calls spiky (a multiple of what it was at firs
 import math
 from typing import TYPE_CHECKING
 
-from nissa.diagnostics.course import Course
+from nissa.diagnostics.loss_tracker import LossTracker
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 from nissa.events import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import StepBlock
-    from nissa.profiles.sections import DiagnosticsConfig
 
 
 class Divergence(Rule):
@@ -27,29 +27,29 @@ class Divergence(Rule):
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
-        self._course = Course(self.rules.warm_up)
+        self._tracker = LossTracker(self.rules.warm_up)
 
     def steps(self, block: "StepBlock") -> "Sequence[Judgement]":
         """Judge the steps of a block."""
         return [self._judge(missed, loss) for missed, loss in block.finite_losses()]
 
     def _judge(self, missed: int, loss: float | None) -> Judgement:
-        course = self._course
+        tracker = self._tracker
         if missed:
-            course.lose(missed)
+            tracker.lose(missed)
         if loss is None:
             return None
-        course.feed(loss)
-        first = course.beginning.level
-        if course.beginning.unknown or math.isnan(course.smooth):
+        tracker.feed(loss)
+        first = tracker.beginning.level
+        if tracker.beginning.unknown or math.isnan(tracker.smooth):
             return None
         if first is None:
             return FINE
-        gained = max(first - course.best, 0.0)
+        gained = max(first - tracker.best, 0.0)
         rise = self.rules.divergence_share * max(gained, self.rules.divergence_share * abs(first))
-        limit = course.best + rise
-        if course.smooth > limit:
+        limit = tracker.best + rise
+        if tracker.smooth > limit:
             return Symptom(
-                seen=f"Loss diverges ({course.best:.3f} -> {course.smooth:.3f})", value=course.smooth, limit=limit
+                seen=f"Loss diverges ({tracker.best:.3f} -> {tracker.smooth:.3f})", value=tracker.smooth, limit=limit
             )
-        return FINE if course.smooth < course.best + rise / 2 else UNCLEAR
+        return FINE if tracker.smooth < tracker.best + rise / 2 else UNCLEAR

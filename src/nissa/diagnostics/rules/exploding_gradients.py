@@ -15,8 +15,8 @@ from nissa.diagnostics.words import in_layers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
-    from nissa.profiles.sections import DiagnosticsConfig
 
 
 class ExplodingGradients(Rule):

@@ -13,8 +13,8 @@ from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
-    from nissa.profiles.sections import DiagnosticsConfig
 
 
 class GradientSpike(Rule):

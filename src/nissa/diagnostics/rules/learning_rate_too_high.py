@@ -7,15 +7,15 @@ itself is judged where sharpness is measured.
 import math
 from typing import TYPE_CHECKING
 
-from nissa.diagnostics.course import Course
 from nissa.diagnostics.finding import Certainty
+from nissa.diagnostics.loss_tracker import LossTracker
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import StepBlock
-    from nissa.profiles.sections import DiagnosticsConfig
 
 _HITS = 2
 
@@ -28,7 +28,7 @@ class LearningRateTooHigh(Rule):
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
-        self._course = Course(self.rules.warm_up)
+        self._course = LossTracker(self.rules.warm_up)
         self._hits = 0
         self._worst = -math.inf
 

@@ -11,8 +11,8 @@ from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.profiles.sections import DiagnosticsConfig
 
 _FALLS = 5
 """Validations in a row, of which one order in 120 falls throughout by chance."""

@@ -8,14 +8,14 @@ first losses.
 from typing import TYPE_CHECKING
 
 from nissa.diagnostics.baseline import Baseline
-from nissa.diagnostics.course import Beginning
+from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import StepBlock
-    from nissa.profiles.sections import DiagnosticsConfig
 
 
 class LossSpike(Rule):

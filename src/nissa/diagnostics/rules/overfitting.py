@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.profiles.sections import DiagnosticsConfig
 
 _NEAR = 1.2
 _RELATIVE = 0.25

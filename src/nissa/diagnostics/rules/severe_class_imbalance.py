@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.profiles.sections import DiagnosticsConfig
 
 _ERRORS = 2.0
 _RECOGNISED = 0.5

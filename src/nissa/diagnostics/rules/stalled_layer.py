@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
-    from nissa.profiles.sections import DiagnosticsConfig
 
 _EXPECTED = 3  # layers, below which a share says little
 _BURST = 10.0

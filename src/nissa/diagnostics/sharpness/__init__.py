@@ -4,7 +4,7 @@ What each method says, and what it does not, is in ``docs/explanation/sharpness.
 """
 
 from nissa.diagnostics.sharpness.average import average_case as average_case
+from nissa.diagnostics.sharpness.critical_sharpness import critical as critical
 from nissa.diagnostics.sharpness.measured import Sharpness as Sharpness
 from nissa.diagnostics.sharpness.measured import SharpnessMeasured as SharpnessMeasured
 from nissa.diagnostics.sharpness.probe import SharpnessProbe as SharpnessProbe
-from nissa.diagnostics.sharpness.searching import critical as critical

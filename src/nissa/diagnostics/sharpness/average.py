@@ -16,7 +16,7 @@ import torch
 from nissa.diagnostics.sharpness.directions import Directions, wide
 from nissa.diagnostics.sharpness.evaluating import Evaluator
 from nissa.diagnostics.sharpness.measured import Sharpness
-from nissa.diagnostics.sharpness.sparing import Spared
+from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
 from nissa.diagnostics.sharpness.support import require_support
 from nissa.diagnostics.sharpness.vectorised import evaluate_together
 
@@ -30,7 +30,7 @@ METHOD = "average_case"
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class Perturbation:
     """Where to look: trainable weights, what they were, and how far to go in each."""
 
     model: "nn.Module"
@@ -40,9 +40,11 @@ class Around:
     directions: "DirectionsOf"
 
     @classmethod
-    def of(cls, model: "nn.Module", spared: Spared, scale: float, directions: Directions, samples: int) -> "Around":
+    def of(
+        cls, model: "nn.Module", guard: ModelStateGuard, scale: float, directions: Directions, samples: int
+    ) -> "Perturbation":
         """Return what may be perturbed in a model."""
-        pairs = zip(spared.parameters, spared.weights, spared.kept, strict=True)
+        pairs = zip(guard.parameters, guard.weights, guard.kept, strict=True)
         found = [(weight, kept) for parameter, weight, kept in pairs if parameter.requires_grad and kept.numel()]
         weights, kept = [each for each, _ in found], [each for _, each in found]
         norms: Any = torch._foreach_norm([wide(each) for each in kept]) if kept else []  # noqa: SLF001 - see directions.py
@@ -82,18 +84,20 @@ def average_case(
         ConfigurationError: The closure returns no number, or the model is sharded.
     """
     require_support(model)
-    with Spared(model, []) as spared:
-        evaluator = Evaluator(closure, spared, budget)
-        around = Around.of(model, spared, scale, directions or Directions(), samples)
-        return measure(evaluator, around, samples, scale, vectorised=vectorised)
+    with ModelStateGuard(model, []) as guard:
+        evaluator = Evaluator(closure, guard, budget)
+        perturbation = Perturbation.of(model, guard, scale, directions or Directions(), samples)
+        return measure(evaluator, perturbation, samples, scale, vectorised=vectorised)
 
 
-def measure(evaluator: Evaluator, around: Around, samples: int, scale: float, *, vectorised: bool = False) -> Sharpness:
+def measure(
+    evaluator: Evaluator, perturbation: Perturbation, samples: int, scale: float, *, vectorised: bool = False
+) -> Sharpness:
     """Measure between the begin and the end of sparing a model."""
     first, started = evaluator.evaluations, evaluator.seconds
-    losses = evaluate_together(evaluator, around) if vectorised and evaluator.affords(samples) else None
+    losses = evaluate_together(evaluator, perturbation) if vectorised and evaluator.affords(samples) else None
     if losses is None:
-        losses = _one_by_one(evaluator, around, samples)
+        losses = _one_by_one(evaluator, perturbation, samples)
     changes = [abs(loss - evaluator.base) / scale for loss in losses]
     return Sharpness(
         method=METHOD,
@@ -110,12 +114,12 @@ def _standard_error(changes: list[float]) -> float | None:
     return stdev(changes) / sqrt(len(changes)) if len(changes) > 1 and all(map(isfinite, changes)) else None
 
 
-def _one_by_one(evaluator: Evaluator, around: Around, samples: int) -> list[float]:
+def _one_by_one(evaluator: Evaluator, perturbation: Perturbation, samples: int) -> list[float]:
     losses: list[float] = []
     while len(losses) < samples and evaluator.affords():
-        around.perturb(len(losses))
+        perturbation.perturb(len(losses))
         losses.append(evaluator.loss())
-    torch._foreach_copy_(around.weights, around.kept)
+    torch._foreach_copy_(perturbation.weights, perturbation.kept)
     return losses
 
 

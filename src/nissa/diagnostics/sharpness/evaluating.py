@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nissa.diagnostics.reading import read
+from nissa.diagnostics.to_host import to_host
 from nissa.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nissa.diagnostics.sharpness.sparing import Spared
+    from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
 
     Closure = Callable[[], torch.Tensor | float]
     """Returns the loss of a fixed batch, and does nothing else."""
@@ -22,20 +22,20 @@ class Evaluator:
 
     Args:
         closure: Returns it; called where no gradients are recorded.
-        spared: What keeps the random states that every evaluation begins with.
+        guard: What keeps the random states that every evaluation begins with.
         budget: Seconds from when the sparing began; None is no bound.
     """
 
-    def __init__(self, closure: "Closure", spared: "Spared", budget: float | None = None) -> None:
+    def __init__(self, closure: "Closure", guard: "ModelStateGuard", budget: float | None = None) -> None:
         self.closure = closure
         self.evaluations = 0
-        self._randomness = spared.randomness
+        self._random_states = guard.random_states
         self._draws = False
-        self._begun = spared.begun
+        self._begun = guard.begun
         self._budget = budget
         self._longest = 0.0
         self.base = self.loss()
-        self._draws = self._randomness.changed()
+        self._draws = self._random_states.changed()
 
     @property
     def seconds(self) -> float:
@@ -58,7 +58,7 @@ class Evaluator:
     def begin(self) -> None:
         """Give what comes the random numbers that the first evaluation had, and no stale weights."""
         if self._draws:
-            self._randomness.restore()
+            self._random_states.restore()
         if torch.is_autocast_cache_enabled():
             torch.clear_autocast_cache()
 
@@ -83,4 +83,4 @@ def number(loss: "torch.Tensor | float") -> float:
             raise ConfigurationError(f"The closure must return a loss, not {type(loss).__name__}.") from None
     if loss.numel() != 1:
         raise ConfigurationError(f"The closure must return one number, not a tensor of shape {tuple(loss.shape)}.")
-    return float(read(loss.detach().reshape(1).to(torch.float64))[0])
+    return float(to_host(loss.detach().reshape(1).to(torch.float64))[0])

@@ -3,20 +3,20 @@
 import logging
 from typing import TYPE_CHECKING
 
-from nissa.diagnostics.sharpness import average, searching
+from nissa.diagnostics.sharpness import average, critical_sharpness
 from nissa.diagnostics.sharpness.choosing import Choosing
 from nissa.diagnostics.sharpness.directions import Directions
 from nissa.diagnostics.sharpness.evaluating import Evaluator
 from nissa.diagnostics.sharpness.measured import Sharpness, SharpnessMeasured
-from nissa.diagnostics.sharpness.sparing import Spared
+from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
 from nissa.diagnostics.sharpness.support import unsupported
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from nissa.config.sharpness import SharpnessConfig
     from nissa.diagnostics.sharpness.evaluating import Closure
-    from nissa.profiles.sharpness import SharpnessConfig
 
 _logger = logging.getLogger("nissa")
 
@@ -63,14 +63,14 @@ class SharpnessProbe:
             self._say("model", f"Sharpness is not measured for this model: {reason}.")
             return None
         trained = [] if optimizer is None else [each for group in optimizer.param_groups for each in group["params"]]
-        with Spared(model, trained) as spared:
-            evaluator = Evaluator(closure, spared, self._config.budget_milliseconds / 1000)
+        with ModelStateGuard(model, trained) as guard:
+            evaluator = Evaluator(closure, guard, self._config.budget_milliseconds / 1000)
             found = [
-                self._critical(evaluator, spared, model, optimizer)
-                if method == searching.METHOD
-                else self._average(evaluator, spared, model)
+                self._critical(evaluator, guard, model, optimizer)
+                if method == critical_sharpness.METHOD
+                else self._average(evaluator, guard, model)
                 for method in self._config.methods
-                if method != searching.METHOD or optimizer is not None
+                if method != critical_sharpness.METHOD or optimizer is not None
             ]
         for each in found:
             if each.reason is not None:
@@ -80,20 +80,20 @@ class SharpnessProbe:
         return SharpnessMeasured(methods=tuple(found), evaluations=evaluator.evaluations, seconds=evaluator.seconds)
 
     def _critical(
-        self, evaluator: Evaluator, spared: Spared, model: "nn.Module", optimizer: "Optimizer | None"
+        self, evaluator: Evaluator, guard: ModelStateGuard, model: "nn.Module", optimizer: "Optimizer | None"
     ) -> Sharpness:
         assert optimizer is not None  # noqa: S101 - seen to above
-        found = searching.measure(evaluator, spared, model, optimizer, start=self._start)
-        if found.stability_margin is not None and 0 < found.stability_margin < searching.REACH:
+        found = critical_sharpness.measure(evaluator, guard, model, optimizer, start=self._start)
+        if found.stability_margin is not None and 0 < found.stability_margin < critical_sharpness.REACH:
             # The next search begins where this one ended, which saves most of its evaluations.
             self._start = 1 / found.stability_margin
         return found
 
-    def _average(self, evaluator: Evaluator, spared: Spared, model: "nn.Module") -> Sharpness:
+    def _average(self, evaluator: Evaluator, guard: ModelStateGuard, model: "nn.Module") -> Sharpness:
         samples, scale = self._config.samples, self._config.scale
-        around = average.Around.of(model, spared, scale, self._directions, samples)
-        vectorised = self._choosing.vectorised(model, around.kept, samples)
-        found = average.measure(evaluator, around, samples, scale, vectorised=vectorised)
+        perturbation = average.Perturbation.of(model, guard, scale, self._directions, samples)
+        vectorised = self._choosing.vectorised(model, perturbation.kept, samples)
+        found = average.measure(evaluator, perturbation, samples, scale, vectorised=vectorised)
         self._choosing.took(found, vectorised=vectorised)
         return found
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from nissa.diagnostics.sharpness.evaluating import Evaluator
-    from nissa.diagnostics.sharpness.sparing import Spared
+    from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
 
 
 class NoUpdateError(Exception):
@@ -46,7 +46,7 @@ class Update:
         torch._foreach_copy_(self.weights, moved)
 
 
-def next_update(model: "nn.Module", optimizer: "Optimizer", evaluator: "Evaluator", spared: "Spared") -> Update:
+def next_update(model: "nn.Module", optimizer: "Optimizer", evaluator: "Evaluator", guard: "ModelStateGuard") -> Update:
     """Return what the optimizer's next step would do after a gradient of this loss.
 
     Raises:
@@ -62,7 +62,7 @@ def next_update(model: "nn.Module", optimizer: "Optimizer", evaluator: "Evaluato
     _step(copied)
     moved = [
         (one.data, wide(kept), wide(other.data) - wide(kept), gradients[id(one)])
-        for one, other, kept in _with_kept(old, new, spared)
+        for one, other, kept in _with_kept(old, new, guard)
         if id(one) in gradients
     ]
     if not moved:
@@ -116,8 +116,10 @@ def _step(optimizer: "Optimizer") -> None:
         raise NoUpdateError(f"a copy of the optimizer cannot step by itself: {error}") from error
 
 
-def _with_kept(old: "list[Tensor]", new: "list[Tensor]", spared: "Spared") -> "list[tuple[Tensor, Tensor, Tensor]]":
-    kept = {id(each): value for each, value in zip(spared.parameters, spared.kept, strict=True)}
+def _with_kept(
+    old: "list[Tensor]", new: "list[Tensor]", guard: "ModelStateGuard"
+) -> "list[tuple[Tensor, Tensor, Tensor]]":
+    kept = {id(each): value for each, value in zip(guard.parameters, guard.kept, strict=True)}
     return [(one, other, kept[id(one)]) for one, other in zip(old, new, strict=True)]
 
 

@@ -12,7 +12,7 @@ from torch.nn.modules import module as _hooks
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nissa.diagnostics.sharpness.average import Around
+    from nissa.diagnostics.sharpness.average import Perturbation
     from nissa.diagnostics.sharpness.evaluating import Closure, Evaluator
 
 MAX_STACKED_BYTES: Final = 2**26
@@ -38,16 +38,16 @@ class Calling(nn.Module):
         return self._closures[0]()  # type: ignore[return-value]  # what is no tensor fails in vmap
 
 
-def evaluate_together(evaluator: "Evaluator", around: "Around") -> "list[float] | None":
+def evaluate_together(evaluator: "Evaluator", perturbation: "Perturbation") -> "list[float] | None":
     """Return the loss in all directions, or None where that is not possible in one call."""
-    kept = around.directions.kept
-    if not kept or not vectorisable(around.model):
+    kept = perturbation.directions.kept
+    if not kept or not vectorisable(perturbation.model):
         return None
     evaluator.begin()
     started = perf_counter()
     try:
         with torch.no_grad():
-            losses: list[float] = _together(evaluator, around, kept).flatten().tolist()
+            losses: list[float] = _together(evaluator, perturbation, kept).flatten().tolist()
     except Exception:  # noqa: BLE001 - whatever vmap cannot do, one call for each direction can; an error comes again there
         return None
     # Weights that the closure does not take from the model, as in a captured graph, do not change its loss.
@@ -57,13 +57,15 @@ def evaluate_together(evaluator: "Evaluator", around: "Around") -> "list[float] 
     return losses
 
 
-def _together(evaluator: "Evaluator", around: "Around", kept: "list[list[Tensor]]") -> "Tensor":
-    names = {weight.data_ptr(): name for name, weight in around.model.named_parameters()}
+def _together(evaluator: "Evaluator", perturbation: "Perturbation", kept: "list[list[Tensor]]") -> "Tensor":
+    names = {weight.data_ptr(): name for name, weight in perturbation.model.named_parameters()}
     moved = {
         f"model.{names[weight.data_ptr()]}": torch.stack(steps).mul_(length).add_(before).to(before.dtype)
-        for weight, before, length, *steps in zip(around.weights, around.kept, around.lengths, *kept, strict=True)
+        for weight, before, length, *steps in zip(
+            perturbation.weights, perturbation.kept, perturbation.lengths, *kept, strict=True
+        )
     }
-    module = Calling(around.model, evaluator.closure)
+    module = Calling(perturbation.model, evaluator.closure)
     with warnings.catch_warnings():
         # That an operation has no batching rule costs time, which whoever chooses this way measures.
         warnings.filterwarnings("ignore", message="There is a performance drop")

@@ -21,12 +21,12 @@ from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.producer import MetricProducer
 from nissa.backends.otel.providers import Providers
 from nissa.backends.otel.store import MetricStore
+from nissa.config import TelemetryConfig
 from nissa.events import EventType, SeedSnapshot, Severity, SpanIds, Stage, TelemetryEvent
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.measurements import GradientHealth, GradientsMeasured
 from nissa.kernels.moments import BucketRange, Layout, Moments, Thresholds, decode
 from nissa.kernels.reference import measure
-from nissa.profiles import TelemetryConfig
 from nissa.seeds.stages import END_OF
 
 START = 1_700_000_000_000_000_000
@@ -62,13 +62,13 @@ class Kit:
         self.logger.add_log_record_processor(SimpleLogRecordProcessor(self.records))
         self.reader = InMemoryMetricReader()
         self.meter = MeterProvider([self.reader], shutdown_on_exit=False)
-        self.containment = Containment()
+        self.error_boundary = ErrorBoundary()
         self.backend = OpenTelemetryBackend(
             Providers(self.tracer, self.meter, self.logger, owned=False, folder=None, origin="memory"),
             TelemetryConfig.from_profile("diagnostic", settings),
             run_id="run-1",
             start=START,
-            containment=self.containment,
+            error_boundary=self.error_boundary,
             version="1.2.3",
         )
 
@@ -201,7 +201,7 @@ class Produced:
     def __init__(self, *readers: Any, owned: bool = False, gauge_points: int = 1000, most_buckets: int = 160) -> None:
         self.readers = readers
         self.meter = MeterProvider(list(readers), shutdown_on_exit=False)
-        self.containment = Containment()
+        self.error_boundary = ErrorBoundary()
         self.owned, self.gauge_points, self.most_buckets = owned, gauge_points, most_buckets
         self.restart()
 
@@ -211,7 +211,7 @@ class Produced:
             self.store,
             nissa_scope(),
             most_buckets=self.most_buckets,
-            containment=self.containment,
+            error_boundary=self.error_boundary,
             owns_provider=self.owned,
         )
         self.refused = self.producer.install(self.meter)

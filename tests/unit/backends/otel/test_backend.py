@@ -9,9 +9,9 @@ from opentelemetry import _logs, metrics, trace
 
 from nissa.backends.otel.backend import OpenTelemetryBackend
 from nissa.backends.otel.providers import Providers
+from nissa.config import TelemetryConfig
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
-from nissa.hub.containment import Containment
-from nissa.profiles import TelemetryConfig
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.semconv import attributes as attr
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def test_it_works_where_nothing_can_be_exported(
     life: "Life", providers: Callable[[], Providers], epoch_event: Callable[..., TelemetryEvent]
 ) -> None:
     backend = OpenTelemetryBackend(
-        providers(), TelemetryConfig.standard(), run_id="r", start=0, containment=Containment(), version="1"
+        providers(), TelemetryConfig.standard(), run_id="r", start=0, error_boundary=ErrorBoundary(), version="1"
     )
     assert backend.refused
     for event in (epoch_event(EventType.EPOCH_STARTED, 0, SpanIds(1, 2)), life.germinate(1), life.cull(2)):

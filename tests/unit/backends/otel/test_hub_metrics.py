@@ -3,9 +3,9 @@
 from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.hub_metrics import HubMetrics
 from nissa.backends.otel.store import MetricStore
+from nissa.config import TelemetryConfig
 from nissa.events import TelemetryEvent
 from nissa.hub.hub import NissaHub
-from nissa.profiles import TelemetryConfig
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 

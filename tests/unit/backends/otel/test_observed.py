@@ -12,7 +12,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.producer import MetricProducer
 from nissa.backends.otel.store import MetricStore
-from nissa.hub.containment import Containment
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import Kind
 
@@ -71,10 +71,10 @@ class Offered:
 
     def __init__(self, provider: Any) -> None:
         self.store = MetricStore(1, GaugeLog(1000))
-        self.containment = Containment()
+        self.error_boundary = ErrorBoundary()
         scope = InstrumentationScope("nissa", "1.2.3")
         self.producer = MetricProducer(
-            self.store, scope, most_buckets=160, containment=self.containment, owns_provider=False
+            self.store, scope, most_buckets=160, error_boundary=self.error_boundary, owns_provider=False
         )
         self.refused = self.producer.install(provider)
 
@@ -156,7 +156,7 @@ def test_a_fault_of_ours_costs_the_application_nothing(provider: AskingProvider)
     here.store.add(metric.SEED_UNSAMPLED, {}, 5)
     here.store.refreshers.append(lambda: 1 // 0)  # type: ignore[arg-type]
     assert provider.ask() == {}
-    assert set(here.containment.faults) == {"metric collection"}
+    assert set(here.error_boundary.faults) == {"metric collection"}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

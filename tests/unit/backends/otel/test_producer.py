@@ -197,7 +197,7 @@ def test_a_fault_of_ours_costs_the_application_nothing(make_produced: Make) -> N
     here.store.refreshers.append(fail)
     here.meter.get_meter("app").create_counter("requests").add(1)
     assert list(here.collect(scope="app")) == ["requests"]
-    assert here.containment.faults == {"metric collection": 1}
+    assert here.error_boundary.faults == {"metric collection": 1}
 
 
 def test_counts_that_are_kept_elsewhere_are_fetched_before_each_collection(make_produced: Make) -> None:

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.recorder import MetricRecorder
 from nissa.backends.otel.store import MetricStore
+from nissa.config import TelemetryConfig
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
 from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
-from nissa.profiles import TelemetryConfig
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import EVERY_STREAM, Kind

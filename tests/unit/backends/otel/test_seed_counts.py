@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from nissa.backends.otel.gauges import GaugeLog
 from nissa.backends.otel.recorder import MetricRecorder
 from nissa.backends.otel.store import MetricStore
+from nissa.config import TelemetryConfig
 from nissa.events import EventType, Stage, TelemetryEvent
-from nissa.profiles import TelemetryConfig
 from nissa.seeds.lifecycle import SeedTable
 from nissa.seeds.stages import ALIVE
 from nissa.semconv import attributes as attr

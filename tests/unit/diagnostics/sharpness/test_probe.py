@@ -9,9 +9,9 @@ from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 import nissa
+from nissa.config import SharpnessConfig
 from nissa.diagnostics.sharpness import SharpnessMeasured, SharpnessProbe
-from nissa.diagnostics.sharpness.randomness import Randomness
-from nissa.profiles import SharpnessConfig
+from nissa.diagnostics.sharpness.random_states import RandomStates
 from tests.integration.whole_training import frozen
 from tests.unit.diagnostics.sharpness.networks import Quadratic, classifier
 
@@ -168,7 +168,7 @@ def test_every_evaluation_has_the_same_random_numbers() -> None:
 
 @pytest.mark.parametrize("which", ["torch", "numpy", "python"])
 def test_each_random_state_is_seen_to_change(which: str) -> None:
-    kept = Randomness([torch.device("cpu")])
+    kept = RandomStates([torch.device("cpu")])
     assert not kept.changed()
     draws: dict[str, Callable[[], object]] = {
         "torch": lambda: torch.rand(1),

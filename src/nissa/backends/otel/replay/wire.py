@@ -13,7 +13,7 @@ from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.backends.otel.probing import attempt, build_exporter
-from nissa.backends.otel.randomness import PRIVATE
+from nissa.backends.otel.random_isolation import PRIVATE
 from nissa.backends.otel.replay.requests import Request, body, message
 from nissa.backends.otel.ways import GRPC, HTTP
 

@@ -1,0 +1,62 @@
+"""The section about blueprints: what they cost, and what is believed of one before it was tried."""
+
+from typing import Annotated, Final
+
+from pydantic import Field, field_validator
+
+from nissa.config.section import Section
+
+
+class Table(dict[str, float]):
+    """Numbers by name, as part of a configuration that can be a key; it is not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Return the same for the same numbers."""
+        return hash(frozenset(self.items()))
+
+
+COMPUTE_MULTIPLIERS: Final = Table(
+    {
+        "noop": 1.0,
+        "norm": 1.02,
+        "conv_small": 1.05,
+        "bottleneck": 1.05,
+        "lora": 1.05,
+        "depthwise": 1.08,
+        "lora_large": 1.08,
+        "conv_light": 1.15,
+        "conv_enhance": 1.15,
+        "mlp_small": 1.15,
+        "mlp": 1.2,
+        "conv_heavy": 1.25,
+        "attention": 1.35,
+        "flex_attention": 1.35,
+    }
+)
+"""What a network costs with one such seed, as a multiple of what it costs without: the original's table."""
+
+Multiplier = Annotated[float, Field(gt=0, le=1_000)]
+
+
+class AnalyticsConfig(Section):
+    """What blueprints cost, and what is believed of one before it was tried."""
+
+    compute_multipliers: dict[str, Multiplier] = Field(default_factory=lambda: COMPUTE_MULTIPLIERS)
+    """Cost of a network with one seed of a blueprint, as a multiple of its cost without; what is given adds to the table."""
+
+    prior_successes: float = Field(default=1.0, ge=0.5, le=1_000)
+    """Fossilized seeds that each blueprint is credited with before it was tried: first parameter of the Beta prior."""
+
+    prior_failures: float = Field(default=1.0, ge=0.5, le=1_000)
+    """Culled seeds that each blueprint is charged with before it was tried: second parameter of the Beta prior."""
+
+    shrinkage: float = Field(default=3.0, gt=0, le=1_000)
+    """Fossilized seeds after which a blueprint's own mean accuracy delta counts as much as that of all blueprints."""
+
+    compute_price: float = Field(default=0.1, ge=0, le=1_000)
+    """Reward that a doubling of the network's compute costs; see ``BlueprintAnalytics.rent``."""
+
+    @field_validator("compute_multipliers")
+    @classmethod
+    def _add_to_table(cls, given: dict[str, float]) -> dict[str, float]:
+        return Table(COMPUTE_MULTIPLIERS | given)

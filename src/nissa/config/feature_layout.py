@@ -1,0 +1,205 @@
+"""What the numbers of a bounded vector are: one for each thing that a policy may look at.
+
+They follow from the configuration alone, so that a policy can size its input before training starts. What was not
+measured keeps its place in the vector: 0 stands there, and the entry that ``known`` names says that it was not measured.
+"""
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from nissa.config.feature_scaling import Clip, Decades, FeatureSpec, Saturate, Transform
+
+if TYPE_CHECKING:
+    from nissa.config.models import TelemetryConfig
+    from nissa.config.sections import GradientConfig
+
+FEATURE_VERSION: Final = 1
+"""Another one means other names, another order or other transforms."""
+
+LOOKED_BACK: Final = 4
+"""How many validations the changes go back."""
+
+FLAGS: Final = (
+    "nonfinite_loss",
+    "nonfinite_gradients",
+    "divergence",
+    "exploding_gradients",
+    "vanishing_gradients",
+    "loss_spike",
+    "gradient_spike",
+    "dead_units",
+    "stalled_layer",
+    "poor_gradient_health",
+    "learning_rate_too_high",
+    "learning_rate_too_low",
+    "overfitting",
+    "severe_class_imbalance",
+    "sustained_plateau",
+    "sharp_minimum",
+)
+"""The red flags that have an entry."""
+
+_SHARE: Final = Clip()
+_LOSS: Final = Saturate(1.0)
+_LOSS_CHANGE: Final = Saturate(0.1)
+_POINTS: Final = Saturate(0.05)
+_SIZE: Final = Decades(-8, 8)
+
+
+def _family(
+    known: str, squash: Transform, entries: Iterable[tuple[str, str]], *, signed: bool = False
+) -> list[FeatureSpec]:
+    """Return entries that are measured together, and behind them the one that says whether they were."""
+    low = -1.0 if signed else 0.0
+    found = [FeatureSpec(name, low, 1.0, squash, meaning, known=known) for name, meaning in entries]
+    return [*found, _mask(known, ", ".join(f"`{spec.name}`" for spec in found))]
+
+
+def _mask(name: str, of: str) -> FeatureSpec:
+    return FeatureSpec(name, 0.0, 1.0, _SHARE, f"1 where all of {of} was measured, else 0")
+
+
+def _one(name: str, squash: Transform, meaning: str, *, signed: bool = False) -> list[FeatureSpec]:
+    return _family(f"{name}_known", squash, [(name, meaning)], signed=signed)
+
+
+def _changes(what: str, squash: Transform) -> list[FeatureSpec]:
+    name = f"{what}_changes_known"
+    entries = [
+        FeatureSpec(
+            f"{what}_change_{back}", -1.0, 1.0, squash, f"Validation {what} minus that of {back} before", known=name
+        )
+        for back in range(1, LOOKED_BACK + 1)
+    ]
+    meaning = f"How many of them were measured, over {LOOKED_BACK}: always the first ones, since validations without are skipped"
+    return [*entries, FeatureSpec(name, 0.0, 1.0, _SHARE, meaning)]
+
+
+_PROGRESS: Final = (
+    *_one("epoch", Saturate(50.0), "Number of the epoch"),
+    *_one("train_loss", _LOSS, "Mean of the losses logged in the epoch", signed=True),
+    *_one("validation_loss", _LOSS, "Validation loss", signed=True),
+    *_one("loss_delta", _LOSS_CHANGE, "Its change since the validation before", signed=True),
+    *_one("best_loss", _LOSS, "Lowest validation loss so far", signed=True),
+    *_one("train_accuracy", _SHARE, "Training accuracy"),
+    *_one("validation_accuracy", _SHARE, "Validation accuracy"),
+    *_one("accuracy_delta", _POINTS, "Its change since the validation before", signed=True),
+    *_one("best_accuracy", _SHARE, "Highest validation accuracy so far"),
+    *_one("train_validation_gap", Saturate(0.5), "Validation loss minus training loss", signed=True),
+    *_one("loss_noise", Saturate(0.1), "Standard deviation of the losses logged in the epoch"),
+    *_one("learning_rate", Decades(-8, 2), "Learning rate of the newest step"),
+    FeatureSpec("plateau_length", 0.0, 1.0, Saturate(5.0), "Epochs in which the validation loss did not move"),
+    FeatureSpec("loss_nonfinite", 0.0, 1.0, _SHARE, "1 where training or validation loss is NaN or infinite"),
+    *_changes("loss", _LOSS_CHANGE),
+    *_changes("accuracy", _POINTS),
+    *(
+        FeatureSpec(f"flag_{name}", -1.0, 1.0, Clip(-1.0), "1 raised, -1 judged and not raised, 0 not judged")
+        for name in FLAGS
+    ),
+)
+
+_GRADIENTS: Final = (
+    *_family(
+        "gradient_health_known",
+        _SHARE,
+        [
+            ("gradient_health", "Health score of the newest gradients"),
+            ("vanishing_layers", "Share of layers whose gradients vanish"),
+            ("exploding_layers", "Share of layers whose gradients explode"),
+            ("nonfinite_layers", "Share of layers with gradients that are not finite"),
+        ],
+    ),
+    *_one("gradient_global_norm", _SIZE, "L2 norm over all layers"),
+    *_one("gradient_norm_spread", Saturate(1.0), "Standard deviation of the layers' norms in decades, zeros left out"),
+    *_one("gradient_zero_fraction", _SHARE, "Share of exact zeros in the layer that has most of them"),
+)
+
+_CLASSES: Final = (
+    *_family(
+        "class_accuracy_known",
+        _SHARE,
+        [
+            ("class_accuracy_mean", "Mean of the per-class accuracies"),
+            ("class_accuracy_worst", "Lowest of them"),
+            ("class_accuracy_best", "Highest of them"),
+        ],
+    ),
+    *_one("class_variance", Saturate(0.02), "Population variance of the per-class accuracies"),
+)
+
+SEED_FEATURES: Final = (
+    *_one("seed_gradient_norm", _SIZE, "L2 norm of the seed's newest gradients"),
+    *_family(
+        "seed_gradient_health_known",
+        _SHARE,
+        [
+            ("seed_gradient_health", "Health score of the seed's newest gradients"),
+            ("seed_vanishing", "Share of its layers whose gradients vanish"),
+            ("seed_exploding", "Share of its layers whose gradients explode"),
+        ],
+    ),
+    *_one("seed_gradient_ratio", Decades(-4, 4), "Root mean square of its gradients over that of its host's"),
+    FeatureSpec("seed_stage", 0.0, 1.0, _SHARE, "Number of its stage over 10: training is 0.3, fossilized 0.7"),
+    FeatureSpec("seed_epochs_in_stage", 0.0, 1.0, Saturate(10.0), "Epochs that ended in its stage"),
+    FeatureSpec("seed_epochs_total", 0.0, 1.0, Saturate(25.0), "Epochs that ended since it germinated"),
+    *_one("seed_accuracy", _SHARE, "Validation accuracy of its environment"),
+    *_one("seed_accuracy_delta", _POINTS, "Change of that since it began to blend; not known before", signed=True),
+    *_one("seed_alpha", _SHARE, "How far it is blended in"),
+)
+"""The seed's own telemetry vector; the same for all configurations."""
+
+
+def feature_specs(config: "TelemetryConfig") -> tuple[FeatureSpec, ...]:
+    """Return what the numbers of the vector are, in its order."""
+    return tuple(chain(_PROGRESS, _of_gradients(config.gradients), _of_classes(config), _of_sharpness(config)))
+
+
+def feature_names(config: "TelemetryConfig") -> tuple[str, ...]:
+    """Return the names in the order of the vector."""
+    return tuple(spec.name for spec in feature_specs(config))
+
+
+def percentile_feature(percentile: float) -> str:
+    """Return the name of the median over layers of one percentile, as in ``gradient_p99``."""
+    short = f"{percentile:g}"
+    # Six digits would give 99.99999 the name of 100.
+    return f"gradient_p{short if float(short) == percentile else repr(percentile)}"
+
+
+def _of_gradients(gradients: "GradientConfig") -> Iterable[FeatureSpec]:
+    if not gradients.enabled:
+        return
+    yield from _GRADIENTS
+    if gradients.percentiles:  # without a histogram there are none: the model sees to that
+        told = [(percentile_feature(p), f"Percentile {p:g}, median over layers") for p in gradients.percentiles]
+        yield from _family("gradient_percentiles_known", _SIZE, told)
+    if gradients.weight_norms:
+        yield from _one("weight_norm", Decades(-4, 4), "L2 norm of a layer's weights, median over layers")
+    if gradients.update_ratios:
+        told = [
+            ("update_ratio", "Change of a layer's weights over their norm, median over layers"),
+            ("update_ratio_largest", "Largest of these"),
+        ]
+        yield from _family("update_ratio_known", Decades(-8, 0), told)
+
+
+def _of_classes(config: "TelemetryConfig") -> Iterable[FeatureSpec]:
+    if not config.per_class.enabled:
+        return
+    yield from _CLASSES
+    if config.per_class.track_loss:
+        yield from _one("class_loss_worst", _LOSS, "Highest of the per-class losses", signed=True)
+    if config.per_class.track_confusion:
+        yield from _one(
+            "class_confusion_worst", _SHARE, "Largest share of a class's examples taken for one other class"
+        )
+
+
+def _of_sharpness(config: "TelemetryConfig") -> Iterable[FeatureSpec]:
+    if not config.sharpness.enabled:
+        return
+    for method in config.sharpness.methods:
+        yield from _one(f"sharpness_{method}", Saturate(10.0), f"Sharpness by {method}", signed=True)
+    if "critical" in config.sharpness.methods:
+        yield from _one("stability_margin", Saturate(1.0), "Learning rate over the critical one")

@@ -1,0 +1,140 @@
+"""Reading presets and YAML files."""
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
+
+from nissa.config.merging import SettingsLayer, expand
+from nissa.errors import ConfigurationError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from os import PathLike
+
+PROFILES = ("minimal", "standard", "diagnostic", "research")
+"""The presets, from the least detail to the most."""
+
+CUSTOM = "custom"
+"""The base that is no preset: the defaults as the models declare them."""
+
+_EXAMPLE = "write a mapping such as `profile: standard`"
+
+
+class File(NamedTuple):
+    """What a YAML file says."""
+
+    profile: str | None
+    """The base that it names."""
+
+    layer: SettingsLayer
+    """Its settings."""
+
+
+def preset(name: str, *, named_by: str = "") -> SettingsLayer:
+    """Return the settings of a preset; ``custom`` has none of its own.
+
+    Args:
+        name: The profile.
+        named_by: Where the name was given, for the error message.
+
+    Raises:
+        UnknownNameError: There is no such profile.
+    """
+    if name == CUSTOM:
+        return SettingsLayer(f"profile {name!r}", {})
+    if name not in PROFILES:
+        raise UnknownNameError(f"profile (from {named_by})" if named_by else "profile", name, (*PROFILES, CUSTOM))
+    text = (resources.files(__package__) / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return SettingsLayer(f"profile {name!r}", parse(text, f"preset {name!r}"))
+
+
+def read_file(path: "str | PathLike[str]", *, named_by: str = "") -> File:
+    """Read a YAML file.
+
+    Args:
+        path: The file.
+        named_by: The variable that holds the path, for the error message.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is no mapping.
+    """
+    source = f"{path} (from {named_by})" if named_by else str(path)
+    settings = parse(_read(Path(path), source), source)
+    return File(_take_base(settings, source), SettingsLayer(source, settings))
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """Return the nested settings that a YAML text holds.
+
+    Raises:
+        ConfigurationError: It is not YAML, or no mapping.
+    """
+    try:
+        content = yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from the safe loader
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+        raise ConfigurationError(f"{source} is not valid YAML: {_locate(error)}") from None
+    if content is None:
+        raise ConfigurationError(f"{source} is empty; {_EXAMPLE}, or leave the file out.")
+    if not isinstance(content, dict):
+        kind = "a list" if isinstance(content, list) else f"only the value {content!r}"
+        raise ConfigurationError(f"{source} holds {kind}; {_EXAMPLE}.")
+    try:
+        return expand(content)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{source}: {error}") from None
+
+
+def _read(path: Path, source: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        problem = f"does not exist (looked for {path.absolute()}); correct the path, or leave it out to use a profile"
+    except IsADirectoryError:
+        problem = "is a directory; give the path of a YAML file"
+    except UnicodeDecodeError as error:
+        problem = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror}); check the path and its permissions"
+    raise ConfigurationError(f"The configuration file {source} {problem}.")
+
+
+def _take_base(settings: dict[str, Any], source: str) -> str | None:
+    """Remove what names the base and return it; a ``profile_name`` beside a ``profile`` is a label and stays."""
+    if "profile" in settings:
+        profile = settings.pop("profile")
+        if not isinstance(profile, str):
+            raise ConfigurationError(f"{source}: profile must be one of {', '.join(PROFILES)}, not {profile!r}.")
+        return profile
+    label = settings.get("profile_name")
+    if label in (*PROFILES, CUSTOM):
+        return str(settings.pop("profile_name"))
+    if isinstance(label, str):
+        raise UnknownNameError(
+            f"profile (from profile_name in {source}; as a label of your own, put `profile: {CUSTOM}` beside it)",
+            label,
+            (*PROFILES, CUSTOM),
+        )
+    return None
+
+
+def _locate(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error)
+    problem = getattr(error, "problem", None) or "it ends too early"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}. Check the indentation and quotes there."
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that occurs twice: YAML would keep the last one and drop the rest without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> "dict[Hashable, Any]":
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, key in enumerate(keys):
+            if key.value in (earlier.value for earlier in keys[:index]):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} occurs twice in one mapping", key.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,67 @@
+"""Nested settings: spelling them out, and laying one set over another."""
+
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from typing import Any, NamedTuple
+
+from nissa.errors import ConfigurationError
+
+
+class SettingsLayer(NamedTuple):
+    """Settings, and where they were given."""
+
+    source: str
+    """For an error message: ``profile 'standard'``, the path of a file, the names of variables, ``overrides``."""
+
+    values: Mapping[str, Any]
+    """Nested settings."""
+
+
+def merge_layers(layers: Iterable[SettingsLayer]) -> dict[str, Any]:
+    """Return the settings of all layers, last over first."""
+    return reduce(merge, (layer.values for layer in layers), {})
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``top`` over ``base`` at every depth and leave both untouched; lists are replaced, not joined."""
+    return {**base, **{key: _over(base.get(key), value) for key, value in top.items()}}
+
+
+def _over(below: object, value: object) -> object:
+    return merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+
+
+def expand(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn flat keys into nested ones: ``gradients__every_n_steps`` and ``gradients.every_n_steps`` alike.
+
+    Raises:
+        ConfigurationError: A key is not text, or a setting is given in two spellings.
+    """
+    expanded: dict[str, Any] = {}
+    for key, value in overrides.items():
+        nested = expand(value) if isinstance(value, Mapping) else value
+        for part in reversed(_parts(key)):
+            nested = {part: nested}
+        expanded = _join(expanded, nested)
+    return expanded
+
+
+def _parts(key: object) -> list[str]:
+    if isinstance(key, str):
+        return key.replace("__", ".").split(".")
+    hint = " (YAML reads a bare on, off, yes or no as true or false)" if isinstance(key, bool) else ""
+    raise ConfigurationError(f"The key {key!r} is not text{hint}; use the name of a setting.")
+
+
+def _join(one: dict[str, Any], two: dict[str, Any], parents: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Unite two trees that have no leaf in common."""
+    joined = dict(one)
+    for key, value in two.items():
+        path = (*parents, key)
+        if key not in joined:
+            joined[key] = value
+        elif isinstance(joined[key], dict) and isinstance(value, dict):
+            joined[key] = _join(joined[key], value, path)
+        else:
+            raise ConfigurationError(f"{'.'.join(path)} is given twice, in two spellings; keep one of them.")
+    return joined

@@ -1,0 +1,170 @@
+"""The configuration of a run."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+import yaml
+from pydantic import Field
+
+from nissa.config.analytics import AnalyticsConfig
+from nissa.config.building import build
+from nissa.config.feature_layout import feature_names, feature_specs
+from nissa.config.files import CUSTOM, PROFILES, preset, read_file
+from nissa.config.merging import SettingsLayer, expand
+from nissa.config.section import Section
+from nissa.config.sections import (
+    ConsoleConfig,
+    DiagnosticsConfig,
+    FilesConfig,
+    GradientConfig,
+    LimitsConfig,
+    PerClassConfig,
+    SpanConfig,
+)
+from nissa.config.sharpness import SharpnessConfig
+from nissa.config.summary import summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    from nissa.config.feature_scaling import FeatureSpec
+
+
+class TelemetryConfig(Section):
+    """What a run measures, keeps, prints and exports.
+
+    The constructors here are explicit: none of them reads the environment. ``nissa.config.load`` does, and is what
+    ``nissa.start`` uses.
+    """
+
+    profile_name: str = CUSTOM
+    """Name of the profile that the configuration started from, or a label of your own."""
+
+    history_length: int = Field(default=10, ge=5, le=100)
+    """Epoch snapshots that are kept for each environment."""
+
+    strict: bool | None = None
+    """Raise on an illegal seed transition. Left at null, only under pytest."""
+
+    overhead_budget: float | None = Field(default=None, gt=0, le=1)
+    """Share of step time that watching may take, 0.02 for 2 %. Gradients are then measured as rarely as that needs, on the
+    same steps on all ranks, and never more often than ``gradients.every_n_steps`` says. Left at null, there is no bound."""
+
+    gradients: GradientConfig = GradientConfig()
+    """What is measured on gradients."""
+
+    per_class: PerClassConfig = PerClassConfig()
+    """What is kept about each class."""
+
+    spans: SpanConfig = SpanConfig()
+    """Which spans are written."""
+
+    diagnostics: DiagnosticsConfig = DiagnosticsConfig()
+    """When a change counts as a finding."""
+
+    sharpness: SharpnessConfig = SharpnessConfig()
+    """How curved the loss is where the weights are."""
+
+    analytics: AnalyticsConfig = AnalyticsConfig()
+    """What blueprints cost, and what is believed of one before it was tried."""
+
+    limits: LimitsConfig = LimitsConfig()
+    """The bounds on memory, series and time."""
+
+    files: FilesConfig = FilesConfig()
+    """Where telemetry goes when no exporter is configured."""
+
+    console: ConsoleConfig = ConsoleConfig()
+    """What is printed."""
+
+    @classmethod
+    def from_profile(cls, name: str, overrides: "Mapping[str, Any] | None" = None) -> Self:
+        """Build a configuration from a preset and overrides, without looking at the environment.
+
+        Args:
+            name: ``minimal``, ``standard``, ``diagnostic``, ``research``; or ``custom`` for the bare defaults.
+            overrides: Settings that win over the preset, nested or with flat keys (see ``nissa.config.expand``).
+
+        Raises:
+            ConfigurationError: The profile or a setting does not exist, or a value cannot be used.
+        """
+        return build(cls, preset(name), SettingsLayer("overrides", expand(overrides or {})))
+
+    @classmethod
+    def from_yaml(cls, path: "str | PathLike[str]", overrides: "Mapping[str, Any] | None" = None) -> Self:
+        """Build a configuration from a YAML file and overrides, without looking at the environment.
+
+        The file may name its base with ``profile: standard``; without one it starts from the bare defaults.
+        A ``profile_name`` that is a preset's does the same.
+
+        Raises:
+            ConfigurationError: The file cannot be read, or says something that cannot be used.
+        """
+        file = read_file(path)
+        base = preset(CUSTOM if file.profile is None else file.profile, named_by=file.layer.source)
+        return build(cls, base, file.layer, SettingsLayer("overrides", expand(overrides or {})))
+
+    @classmethod
+    def minimal(cls) -> Self:
+        """Return the ``minimal`` profile: losses, accuracies and seeds."""
+        return cls.from_profile("minimal")
+
+    @classmethod
+    def standard(cls) -> Self:
+        """Return the ``standard`` profile: sampled gradients as well."""
+        return cls.from_profile("standard")
+
+    @classmethod
+    def diagnostic(cls) -> Self:
+        """Return the ``diagnostic`` profile: every step, and each class."""
+        return cls.from_profile("diagnostic")
+
+    @classmethod
+    def research(cls) -> Self:
+        """Return the ``research`` profile: the whole distribution and a long history."""
+        return cls.from_profile("research")
+
+    @cached_property
+    def feature_specs(self) -> "tuple[FeatureSpec, ...]":
+        """Names, ranges and meanings of the numbers that ``nissa.signals_to_features`` returns."""
+        return feature_specs(self)
+
+    @cached_property
+    def feature_names(self) -> tuple[str, ...]:
+        """Their names."""
+        return feature_names(self)
+
+    @cached_property
+    def feature_count(self) -> int:
+        """Length of that vector, known before training starts."""
+        return len(self.feature_names)
+
+    def to_yaml(self) -> str:
+        """Write every setting as YAML that ``from_yaml`` reads back into an equal configuration."""
+        settings = self.model_dump(mode="json")
+        if self.profile_name not in (*PROFILES, CUSTOM):  # a label alone would be looked up as a base
+            settings = {"profile": CUSTOM, **settings}
+        return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+    def summary(self) -> str:
+        """Describe the configuration in a few lines for a human."""
+        return summarise(self)
+
+    def model_copy(self, *, update: "Mapping[str, Any] | None" = None, deep: bool = False) -> Self:
+        """Copy, and let the copy work out its own features: pydantic would hand over the cached ones."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("feature_specs", "feature_names", "feature_count"):
+            copied.__dict__.pop(name, None)
+        return copied
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line: a configuration's are short."""
+
+
+def _one_line(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_Dumper.add_representer(list, _one_line)

@@ -1,0 +1,258 @@
+"""The sections of a configuration: one frozen model per concern, every field with its range, default and meaning.
+
+The text below a field is its documentation: the reference and the error messages are derived from it and from the
+declared range, so nothing about a setting is written twice.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from nissa.config.layer_selectors import ALL, parse_selector
+from nissa.config.rules import RulesConfig
+from nissa.config.section import Section
+
+Statistic = Literal[
+    "norm", "mean", "std", "abs_max", "zero_fraction", "vanishing_fraction", "exploding_fraction"
+]  # fmt: skip
+"""What can be exported as a gauge for each parameter's gradient."""
+
+STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
+"""All of them, in the order in which they are documented."""
+
+DEFAULT_PERCENTILES = (1.0, 50.0, 99.0)
+"""The tails and the middle of the absolute gradient values."""
+
+
+def _percentiles_of(data: dict[str, Any]) -> tuple[float, ...]:
+    """Return the percentiles to use where none are given: without buckets there is nothing to read them from."""
+    return () if data.get("histogram") is False else DEFAULT_PERCENTILES
+
+
+class GradientConfig(Section):
+    """What is measured on the gradients that an optimizer used."""
+
+    enabled: bool = False
+    """Measure gradients at all."""
+
+    every_n_steps: int = Field(default=10, ge=1, le=1_000_000)
+    """Measure on every n-th step of an optimizer; 1 measures on each."""
+
+    layers: Literal["all"] | tuple[str, ...] = "all"
+    """Which parameters are measured: ``all``, or globs over their names such as ``encoder.*.weight``, regular expressions
+    such as ``re:encoder[.][0-3][.].*`` and types of their modules such as ``type:Linear``; ``!`` before one takes its
+    parameters out, and where all have it the rest is measured."""
+
+    histogram: bool = True
+    """Count absolute values in buckets of powers of two: the source of ``nissa.gradient.magnitude`` and of quantiles."""
+
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(default_factory=_percentiles_of)
+    """Percentiles of the absolute values to export; kept sorted, each once. Empty where ``histogram`` is off."""
+
+    statistics: tuple[Statistic, ...] = STATISTICS
+    """Which gauges are exported for each parameter. Health and findings see all of them, exported or not."""
+
+    vanishing_threshold: float = Field(default=1e-7, gt=0)
+    """An absolute gradient value below this counts as vanishing."""
+
+    exploding_threshold: float = Field(default=1e3, gt=0)
+    """An absolute gradient value above this counts as exploding."""
+
+    max_parameters: int = Field(default=200, ge=1, le=100_000)
+    """How many parameters get streams of their own; the rest are folded into the block they belong to."""
+
+    group_by: Literal["parameter", "module", "block"] = "parameter"
+    """What shares a stream: nothing (``parameter``), the parameters of a ``module``, or those of a ``block``: an element of
+    the outermost list, dictionary or sequence of modules, else a child of the network. ``max_parameters`` then bounds."""
+
+    top_k: int | None = Field(default=None, ge=1, le=100_000)
+    """Export only so many streams of each sampled step: those with non-finite elements first, then those with the largest
+    norm. Health, findings and the global norm still cover all. Left at null, all are exported."""
+
+    ranks: Literal["auto", "first", "all"] = "auto"
+    """Which ranks export gradient streams: in ``auto`` one rank exports what all hold alike, and each rank what may differ;
+    ``first`` is rank 0 alone. All ranks measure."""
+
+    weight_norms: bool = False
+    """Export ``nissa.weight.norm``, the L2 norm of each measured parameter before a sampled step."""
+
+    update_ratios: bool = False
+    """Export ``nissa.update.ratio``, the L2 norm of a sampled step's change of each parameter over the norm that it had
+    before; costs one copy of the measured weights during such a step."""
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """The percentiles as quantiles, rounded: 99.9 / 100 lies above 0.999 and would ask for the next element."""
+        return tuple(round(percentile / 100, 12) for percentile in self.percentiles)
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _accept_a_single_selector(cls, layers: Any) -> Any:
+        """Read a lone selector as a list of one, and a list of only ``all`` as ``all``."""
+        if isinstance(layers, str) and layers != ALL:
+            return (layers,)
+        return ALL if layers in ([ALL], (ALL,)) else layers
+
+    @field_validator("layers")
+    @classmethod
+    def _select_something(cls, layers: Any) -> Any:
+        if not layers:
+            raise ValueError("an empty list selects no parameter; use 'all', name globs, or set enabled to false")
+        for text in () if layers == ALL else layers:
+            parse_selector(text)
+        return layers
+
+    @field_validator("percentiles")
+    @classmethod
+    def _sort_percentiles(cls, percentiles: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(percentiles)))
+
+    @field_validator("statistics")
+    @classmethod
+    def _order_statistics(cls, statistics: tuple[Statistic, ...]) -> tuple[Statistic, ...]:
+        return tuple(name for name in STATISTICS if name in statistics)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.vanishing_threshold >= self.exploding_threshold:
+            raise ValueError(
+                f"vanishing_threshold ({self.vanishing_threshold:g}) must be below "
+                f"exploding_threshold ({self.exploding_threshold:g})"
+            )
+        if self.top_k is not None and self.top_k > self.max_parameters:
+            raise ValueError(
+                f"top_k ({self.top_k}) chooses among at most max_parameters ({self.max_parameters}) streams; "
+                "lower top_k, set it to null, or raise max_parameters"
+            )
+        if self.percentiles and not self.histogram:
+            raise ValueError("percentiles are read from the histogram; set histogram to true, or percentiles to []")
+        return self
+
+
+class PerClassConfig(Section):
+    """What is kept about each class of a classifier."""
+
+    enabled: bool = False
+    """Keep per-class accuracy in the snapshots and export it as ``nissa.class.accuracy``."""
+
+    track_loss: bool = False
+    """Keep per-class loss in the snapshots too, where a meter or the caller gives it."""
+
+    track_confusion: bool = False
+    """Keep the confusion matrix in the snapshots too, where a meter or the caller gives it and it has at most
+    ``max_classes`` classes."""
+
+    max_classes: int = Field(default=100, ge=1, le=100_000)
+    """How many classes may have a stream of their own."""
+
+
+class SpanConfig(Section):
+    """Which spans are written besides those of seeds, epochs and validation."""
+
+    started: bool = True
+    """Write a zero-length ``.started`` span when a long span begins, so that it is visible before it ends."""
+
+    steps: bool = True
+    """Write a ``step`` span for each step on which gradients are measured."""
+
+
+class DiagnosticsConfig(Section):
+    """When a change counts as a finding. Accuracies are fractions: 0.02 is two points."""
+
+    plateau_epochs: int = Field(default=3, ge=2, le=100)
+    """Epochs without movement of the validation loss before it is called a plateau."""
+
+    plateau_delta: float = Field(default=0.005, gt=0, le=1_000)
+    """A validation loss that stays within this distance has not moved."""
+
+    improvement_delta: float = Field(default=0.02, gt=0, le=1)
+    """Rise of the rolling mean of validation accuracy that counts as an improvement."""
+
+    degradation_delta: float = Field(default=0.02, gt=0, le=1)
+    """Fall of the rolling mean of validation accuracy that counts as a degradation."""
+
+    rolling_window: int = Field(default=3, ge=1, le=50)
+    """Epochs averaged into one rolling mean of validation accuracy."""
+
+    overfitting_gap: float = Field(default=0.5, gt=0, le=1_000)
+    """Validation loss minus training loss beyond which the network is called overfitted."""
+
+    class_imbalance_spread: float = Field(default=0.2, gt=0, le=1)
+    """Accuracy of the best class minus that of the worst beyond which classes are called imbalanced."""
+
+    rules: RulesConfig = RulesConfig()
+    """Thresholds of the rules that raise red flags."""
+
+
+class LimitsConfig(Section):
+    """The bounds on memory, series and time."""
+
+    queue_size: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Droppable items that may wait for each backend; what comes on top is dropped and counted."""
+
+    lifecycle_queue_size: int = Field(default=100_000, ge=1, le=10_000_000)
+    """Lifecycle events that may wait for each backend. They have a queue of their own, so that steps never crowd them out."""
+
+    readback_queue_size: int = Field(default=64, ge=1, le=4_096)
+    """Copies from the device that may be under way; a step that finds the queue full is dropped and counted."""
+
+    gauge_points_per_export: int = Field(default=20_000, ge=1, le=10_000_000)
+    """Gauge points of parameters' streams in one export; beyond it each stream is thinned evenly."""
+
+    step_points_per_export: int = Field(default=500_000, ge=1, le=100_000_000)
+    """Gauge points of all other streams in one export, such as the step, its loss and its learning rate. They have a bound of
+    their own, so that parameters never thin them out; beyond it the longest streams are thinned evenly, which is logged once."""
+
+    max_blueprints: int = Field(default=100, ge=1, le=100_000)
+    """Blueprints that get metric streams of their own; further ones are counted together as ``other``."""
+
+    max_seeds: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Seeds that are remembered; beyond it those whose fate was decided first are forgotten, the living never."""
+
+    max_slots: int = Field(default=100, ge=1, le=100_000)
+    """Slots that get metric streams of their own (``nissa.seed.alpha``, ``nissa.seed.gradient_ratio``); further ones have
+    none."""
+
+    max_environments: int = Field(default=1_000, ge=1, le=100_000)
+    """Environments that get metric streams of their own; the seeds, gates and steps of further ones are counted as
+    ``other``, and they have no gauges and no gradient streams."""
+
+    max_gate_checks: int = Field(default=100, ge=1, le=100_000)
+    """Gates, and checks of gates, that get metric streams of their own; further ones are counted as ``other``."""
+
+    max_event_types: int = Field(default=200, ge=1, le=100_000)
+    """Types of event that get a stream of their own in ``nissa.hub.events``; further ones are counted as ``other``."""
+
+    max_backends: int = Field(default=100, ge=1, le=100_000)
+    """Backends that get streams of their own in ``nissa.hub.events`` and ``nissa.hub.queue.size``; further ones are counted
+    as ``other``."""
+
+    histogram_buckets: int = Field(default=160, ge=2, le=320)
+    """Buckets of one exponential histogram point; a wider range is exported at a coarser scale."""
+
+    exit_timeout_seconds: float = Field(default=5.0, ge=0, le=3_600)
+    """How long the end of a run may wait for what is still queued."""
+
+    validation_wait_seconds: float = Field(default=0.05, ge=0, le=60)
+    """How long ``validate()`` waits for the statistics of the last step."""
+
+
+class FilesConfig(Section):
+    """Where telemetry goes when no exporter is configured."""
+
+    directory: Path = Path("nissa-runs")
+    """Folder that receives one subfolder per run."""
+
+    export_interval_seconds: float = Field(default=15.0, ge=0.1, le=3_600)
+    """Seconds between two exports of metrics to the files."""
+
+
+class ConsoleConfig(Section):
+    """What is printed while training runs."""
+
+    enabled: bool = True
+    """Print one line per epoch."""
+
+    color: bool | None = None
+    """Use colours. Left at null, they are used when the stream is a terminal."""

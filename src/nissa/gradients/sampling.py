@@ -1,0 +1,217 @@
+"""Which steps are sampled: as configured, or as rarely as a budget asks for, and then alike on all ranks.
+
+Under a budget, every rank works out between two decisions how rarely it would have to sample; the rarest of that is what
+all do from a step on that they all know beforehand. See `nissa.distributed.consensus` for how they agree.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Final, Protocol
+
+from nissa.distributed.consensus import Consensus, consensus
+from nissa.gradients.budget import FEWEST_STEPS, MOST, MOST_STEPS, CostHistory, StepCosts, choose
+
+if TYPE_CHECKING:
+    from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
+    from nissa.hub.error_boundary import ErrorBoundary
+
+_logger = logging.getLogger("nissa")
+_runs = count()
+
+_PATIENCE: Final = 5
+"""Decisions that may come to nothing since ranks are missing, before that is said."""
+
+
+class SamplingSchedule(Protocol):
+    """Which steps of one watched optimizer are sampled."""
+
+    @property
+    def interval(self) -> int:
+        """Steps that it divides are sampled; 0 samples none."""
+
+    def wants(self, step: int) -> bool:
+        """Return whether a step is sampled; asked for each step, in order."""
+
+    def passed(self, step: int, cost: int, epoch: object) -> None:
+        """Take note of a step that has passed, of what it cost in nanoseconds and of which epoch it was."""
+
+    def close(self) -> None:
+        """End."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedInterval:
+    """As configured.
+
+    Args:
+        interval: Step numbers that it divides are sampled; 0 samples none.
+    """
+
+    interval: int
+
+    def wants(self, step: int) -> bool:
+        """Return whether a step is sampled: a function of its number alone, so that all ranks agree."""
+        return self.interval > 0 and step % self.interval == 0
+
+    def passed(self, step: int, cost: int, epoch: object) -> None:
+        """See `SamplingSchedule`."""
+
+    def close(self) -> None:
+        """See `SamplingSchedule`."""
+
+
+@dataclass(slots=True, kw_only=True)
+class OverheadBudget:
+    """The budget of a run.
+
+    Args:
+        share: Of step time, 0 to 1; watched optimizers have equal parts of it.
+        background: What our other threads take.
+        error_boundary: Told of faults.
+        now: A clock that never goes back, in nanoseconds.
+    """
+
+    share: float
+    background: "ThreadCpuUsage"
+    error_boundary: "ErrorBoundary"
+    now: Callable[[], int] = perf_counter_ns
+    run: int = field(default_factory=lambda: next(_runs))
+    schedules: int = 0
+    open: int = 0
+
+    def schedule(self, every: int, name: str | None) -> "AdaptiveInterval":
+        """Return the pace of one more watched optimizer."""
+        self.schedules += 1
+        self.open += 1
+        return AdaptiveInterval(self, every, name, f"{self.run}.{self.schedules}")
+
+    def part(self) -> float:
+        """Return what one optimizer may take."""
+        return self.share / max(1, self.open)
+
+    def fault(self, error: Exception) -> None:
+        """Count a fault of the store that ranks agree through."""
+        self.error_boundary.fault("overhead budget", error)
+
+
+class AdaptiveInterval:
+    """As rarely as the budget asks for: every ``2**thinning``-th of the configured steps.
+
+    Args:
+        budget: Of the run.
+        every: The configured interval.
+        name: The watch's, for messages.
+        title: Tells it apart from all others, alike on all ranks.
+    """
+
+    def __init__(self, budget: OverheadBudget, every: int, name: str | None, title: str) -> None:
+        self.thinning = 0
+        self._budget = budget
+        self._every = every
+        self._name = name
+        self._title = title
+        self._consensus: Consensus | None = None
+        self._history = CostHistory()
+        self._round_number = 0
+        self._round_length = FEWEST_STEPS
+        self._next = FEWEST_STEPS
+        self._last: tuple[int, object] | None = None
+        self._costs: StepCosts | None = None
+        self._missed = 0
+        self._limit_logged = False
+
+    @property
+    def interval(self) -> int:
+        """Steps that it divides are sampled."""
+        return self._every << self.thinning
+
+    def wants(self, step: int) -> bool:
+        """Return whether a step is sampled."""
+        if self._consensus is None:
+            self._consensus = consensus(self._title, self._budget.fault)
+        if step >= self._next:
+            self._decide(step, self._consensus)
+        return step % self.interval == 0
+
+    def passed(self, step: int, cost: int, epoch: object) -> None:
+        """See `SamplingSchedule`."""
+        at, last = self._budget.now(), self._last
+        self._last = at, epoch
+        sampled = step % self.interval == 0
+        if sampled:
+            self._budget.background.sampled()
+        # Between epochs there is more than a step.
+        self._history.add(at - last[0] if last and last[1] is epoch else None, cost, sampled=sampled)
+        if step == self._next - self._round_length // 4 and self._consensus is not None:
+            self._consensus.propose(self._round_number, self._proposal())
+
+    def close(self) -> None:
+        """See `SamplingSchedule`."""
+        self._budget.open -= 1
+        if self._consensus is not None:
+            self._consensus.close()
+
+    def _proposal(self) -> tuple[int, int]:
+        """Return the thinning that this rank wants, and how long the next round is to be."""
+        self._costs = costs = self._history.costs(self._budget.background.cost())
+        if costs is None:
+            return self.thinning, self._round_length
+        return choose(costs, self._budget.part(), self._every, self.thinning), self._history.round()
+
+    def _decide(self, step: int, found: Consensus) -> None:
+        granted = found.decision(self._round_number)
+        self._round_number += 1
+        if granted is None:  # on all ranks alike
+            self._missing()
+            self._round_length = min(
+                2 * self._round_length, MOST_STEPS
+            )  # some may have been too slow for so short a round
+        else:
+            self._missed = 0
+            before = self.interval
+            self.thinning, self._round_length = granted
+            if self.interval != before:
+                self._log_change(before, step)
+            self._log_limit()
+        self._next += self._round_length
+
+    def _log_change(self, before: int, step: int) -> None:
+        of = "" if self._name is None else f" of {self._name!r}"
+        _logger.warning(
+            "Gradients%s are measured on every %s step from step %d on instead of every %s: that is to take at most %.3g %% "
+            "of step time (overhead_budget)%s.",
+            of,
+            _th(self.interval),
+            step,
+            _th(before),
+            100 * self._budget.part(),
+            "" if self._costs is None else f", and would have taken {self._costs.share(before):.2%} on this rank",
+        )
+
+    def _log_limit(self) -> None:
+        costs = self._costs
+        if self.thinning < MOST or self._limit_logged or costs is None:
+            return
+        if costs.share(self.interval) > self._budget.part():
+            self._limit_logged = True
+            _logger.warning(
+                "overhead_budget cannot be kept: with every %s step measured, watching still takes %.2f %% of step time.",
+                _th(self.interval),
+                100 * costs.share(self.interval),
+            )
+
+    def _missing(self) -> None:
+        self._missed += 1
+        if self._missed == _PATIENCE:
+            _logger.warning(
+                "overhead_budget changes nothing as long as ranks do not agree: all must watch() the same optimizers in "
+                "the same order, with a budget."
+            )
+
+
+def _th(number: int) -> str:
+    ending = "th" if number % 100 in {11, 12, 13} else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"

@@ -1,0 +1,289 @@
+"""From a step's numbers on the host to measurements; runs on the reader's thread."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import isfinite, isnan, nan, sqrt
+from time import time_ns
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nissa.gradients.folding import StreamLimiter
+from nissa.gradients.grouping import largest
+from nissa.gradients.health import assess
+from nissa.gradients.ratios import SumsOfSquares, seed_ratios, sums_of_squares
+from nissa.gradients.skips import total
+from nissa.gradients.step_metadata import (
+    CLIP_NORM,
+    INTERVAL,
+    LOSS,
+    OVERFLOW,
+    OVERHEAD,
+    RATE,
+    SKIPPED_CALLS,
+    SKIPPED_SAMPLES,
+)
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
+from nissa.kernels.moments import ratio
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nissa.gradients.capture import Statistics
+    from nissa.gradients.step_metadata import StepMetadata
+    from nissa.hub.measurements import GradientHealth
+
+_logger = logging.getLogger("nissa")
+
+
+@dataclass(slots=True)
+class Losses:
+    """Training losses of an epoch, added up as they arrive.
+
+    Args:
+        m2: Sum of the squared distances of the finite ones from their mean (Welford's).
+        finite: How many of them are finite.
+        center: The mean of those.
+        missed: Steps of the epoch whose losses, if they had any, were never delivered.
+    """
+
+    total: float = 0.0
+    count: int = 0
+    m2: float = 0.0
+    finite: int = 0
+    center: float = 0.0
+    missed: int = 0
+
+    def add(self, loss: float) -> None:
+        """Add the loss of one step."""
+        self.total += loss
+        self.count += 1
+        if isfinite(loss):
+            self.finite += 1
+            distance = loss - self.center
+            self.center += distance / self.finite
+            self.m2 += distance * (loss - self.center)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the steps that had one; None where none had. NaN and infinity stay."""
+        return self.total / self.count if self.count else None
+
+    @property
+    def noise(self) -> float | None:
+        """Standard deviation (over their number); None below two steps, NaN where one of them was not finite."""
+        if self.count < 2:  # noqa: PLR2004 - one loss has no spread
+            return None
+        return sqrt(self.m2 / self.finite) if self.finite == self.count else nan
+
+
+@dataclass(slots=True)
+class LatestStatistics:
+    """The newest numbers of one environment that are on the host.
+
+    Args:
+        by_model: The newest gradients of each watched model.
+        sums_of_squares: What seeds and host contribute to them, for each watched model.
+        epochs: Training losses by the span id of their epoch; only the newest two are kept.
+        seeds: Health of what was newest measured on each growing seed, by slot and watched model.
+        step: The environment's newest step.
+        learning_rate: Of that step.
+    """
+
+    by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
+    sums_of_squares: dict[str | None, SumsOfSquares] = field(default_factory=dict)
+    epochs: dict[int, Losses] = field(default_factory=dict)
+    seeds: "dict[str | None, dict[str, GradientHealth]]" = field(default_factory=dict)
+    step: int | None = None
+    learning_rate: float | None = None
+
+    def seed(self, slot: str | None) -> "GradientHealth | None":
+        """Health of the seed in a slot; None where its gradients were not measured."""
+        found = [seeds[slot] for seeds in list(self.seeds.values()) if slot in seeds] if slot is not None else []
+        return found[-1] if found else None
+
+    def ratios(self) -> dict[str, float]:
+        """How large the gradients of growing seeds are beside those of their host, by slot."""
+        return {slot: each for sample in list(self.by_model.values()) for slot, each in sample.seed_ratios.items()}
+
+    def health(self) -> "GradientHealth | None":
+        """Health of the model whose gradients are worst off; None before there are any."""
+        known = [sample.health for sample in self.by_model.values() if sample.health.score is not None]
+        return min(known, key=lambda health: health.score or 0.0) if known else None
+
+
+class StepProcessor:
+    """Turns what the reader reads into measurements and remembers the newest.
+
+    Args:
+        record: Where measurements go.
+        most: How many streams a model may have.
+        top: How many of them, those of the largest norm, are exported with each sample; None exports all.
+        now: The clock that steps were timed with, nanoseconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        record: Callable[[Measurement], None],
+        *,
+        most: int,
+        top: int | None = None,
+        now: Callable[[], int] = time_ns,
+    ) -> None:
+        self._record = record
+        self._limiter = StreamLimiter(most)
+        self._top = top
+        self._now = now
+        self._latest: dict[str | None, LatestStatistics] = {}
+        self._failed = False
+
+    def latest(self, env_id: str | None) -> LatestStatistics:
+        """Return an environment's newest numbers."""
+        return self._latest.setdefault(env_id, LatestStatistics())
+
+    def forget(self, env_id: str | None, model_name: str | None) -> None:
+        """Forget the newest gradients of a model that is no longer watched."""
+        latest = self.latest(env_id)
+        latest.by_model.pop(model_name, None)
+        latest.sums_of_squares.pop(model_name, None)
+        latest.seeds.pop(model_name, None)
+
+    def __call__(self, metadata: "StepMetadata", arrays: "list[NDArray[np.generic]]") -> None:
+        """Take one step's numbers."""
+        rows, moved = metadata.packing.unpack(arrays)
+        numbers = {**metadata.known, **moved}
+        latest = self.latest(metadata.env_id)
+        skipped = total(numbers, SKIPPED_CALLS)
+        self._count_skipped(metadata, skipped + metadata.unbegun)
+        if metadata.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
+            return
+        step = metadata.step - skipped
+        missed = max(0, step - metadata.delivered.steps)
+        if metadata.primary:
+            self._add_loss(metadata, numbers.get(LOSS), missed)
+            latest.step, latest.learning_rate = step, numbers.get(RATE)
+        self._record(_step(metadata, step, numbers, missed=missed))
+        metadata.delivered.steps = step + 1
+        if metadata.sampled is not None:
+            found = metadata.sampled.unpack(rows)
+            if found.failed:  # without them neither norm nor health would be true, and streams would seem to end
+                self._warn_failed(found.failed)
+            else:
+                self._sample(metadata, step, found, metadata.samples - total(numbers, SKIPPED_SAMPLES))
+
+    def _count_skipped(self, metadata: "StepMetadata", skipped: int) -> None:
+        """Record the skipped steps that no row before this one has."""
+        more = skipped - metadata.delivered.skipped
+        if more > 0:
+            metadata.delivered.skipped = skipped
+            self._record(
+                StepSkipped(
+                    env_id=metadata.env_id,
+                    model_name=metadata.model_name,
+                    time_unix_nano=metadata.time_unix_nano,
+                    count=more,
+                )
+            )
+
+    def _warn_failed(self, parameters: int) -> None:
+        if not self._failed:
+            self._failed = True
+            _logger.warning(
+                "Gradients of a step are absent, since a rank could not measure its part of %d sharded parameters; "
+                "the log of that rank says why. Training is not affected.",
+                parameters,
+            )
+
+    def _add_loss(self, metadata: "StepMetadata", loss: float | None, missed: int) -> None:
+        epochs = self.latest(metadata.env_id).epochs
+        if loss is None and not missed:
+            return
+        losses = epochs.setdefault(metadata.epoch_ids.span_id if metadata.epoch_ids else 0, Losses())
+        losses.missed += missed
+        if loss is not None:
+            losses.add(loss)
+        while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
+            del epochs[next(iter(epochs))]
+
+    def _sample(self, metadata: "StepMetadata", step: int, found: "Statistics", sample: int) -> None:
+        latest = self.latest(metadata.env_id)
+        mine = latest.sums_of_squares[metadata.model_name] = sums_of_squares(
+            found.moments, found.seeds, metadata.epoch_ids
+        )
+        latest.seeds[metadata.model_name] = {
+            slot: assess(tuple(found.names[row] for row in rows), found.moments.select(rows))
+            for slot, rows in found.seeds.items()
+        }
+        # A copy: the training thread forgets a model when its watch is closed.
+        samples = list(latest.sums_of_squares.items())
+        others = [each for model, each in samples if model != metadata.model_name]
+        common: dict[str, Any] = {
+            "env_id": metadata.env_id,
+            "model_name": metadata.model_name,
+            "step": step,
+            "time_unix_nano": metadata.time_unix_nano,
+            "epoch_ids": metadata.epoch_ids,
+            "health": assess(found.names, found.moments),
+            "lag": max(0.0, (self._now() - metadata.time_unix_nano) / 1e9),
+            "idle": metadata.sampled.idle if metadata.sampled else (),
+            "seed_ratios": seed_ratios(mine, others),
+            "missed": max(0, sample - metadata.delivered.samples),
+        }
+        metadata.delivered.samples = sample + 1
+        everything = np.arange(len(found.names))
+        seen = latest.by_model[metadata.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
+        if metadata.delivered.closed:  # checked last: the watch may have been closed on another thread meanwhile
+            self.forget(metadata.env_id, metadata.model_name)
+        if found.exported.all():
+            self._record(seen)
+        elif found.exported.any():  # what the other rows say, another rank exports
+            self._record(GradientsMeasured(**common, **self._streams(found, np.flatnonzero(found.exported))))
+
+    def _streams(self, found: "Statistics", rows: "NDArray[np.intp]") -> dict[str, Any]:
+        """Return what is told of some rows, folded where they are many."""
+        whole = len(rows) == len(found.names)  # the usual case, for which nothing has to be copied
+        names, groups = self._limiter(found.streams if whole else tuple(found.streams[row] for row in rows))
+        moments = found.moments if whole else found.moments.select(rows)
+        squares = found.squares if whole else found.squares[rows]
+        if len(names) < len(rows):
+            moments = moments.fold(groups, len(names))
+            folded = np.zeros((len(names), squares.shape[1]))
+            np.add.at(folded, groups, squares)
+            squares = folded
+        norms = np.sqrt(squares)
+        measured = norms.shape[1]
+        return {
+            "names": names,
+            "moments": moments,
+            "shown": None if self._top is None else largest(moments, self._top),
+            "weight_norms": norms[:, 0] if measured else None,
+            "update_ratios": ratio(norms[:, 1], norms[:, 0]) if measured > 1 else None,
+        }
+
+
+def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, missed: int) -> StepMeasured:
+    norm = numbers.get(CLIP_NORM)
+    return StepMeasured(
+        env_id=metadata.env_id,
+        model_name=metadata.model_name,
+        primary=metadata.primary,
+        step=step,
+        time_unix_nano=metadata.time_unix_nano,
+        duration=metadata.duration,
+        loss=numbers.get(LOSS),
+        learning_rate=numbers.get(RATE),
+        sampled=metadata.sampled is not None,
+        epoch_ids=metadata.epoch_ids,
+        clip_norm=norm,
+        clip_factor=None if norm is None or metadata.clip_limit is None else clip_factor(norm, metadata.clip_limit),
+        overhead=numbers.get(OVERHEAD),
+        sampling_interval=numbers.get(INTERVAL),
+        missed=missed,
+    )
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """Return what ``torch.nn.utils.clip_grad_norm_`` multiplies gradients with: ``limit / (norm + 1e-6)``, at most 1."""
+    factor = limit / (norm + 1e-6)
+    return factor if isnan(factor) else min(1.0, factor)

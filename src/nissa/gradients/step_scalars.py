@@ -1,0 +1,51 @@
+"""The single numbers of a step: what the training loop said of it, and what its optimizer tells."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from nissa.gradients.hooks import learning_rate
+from nissa.gradients.packing import one_number
+from nissa.gradients.readback import on_host
+from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
+
+if TYPE_CHECKING:
+    from nissa.gradients.steps import PendingStepInputs
+    from nissa.hub.error_boundary import ErrorBoundary
+
+
+def step_scalars(
+    optimizer: torch.optim.Optimizer | None,
+    inputs: "PendingStepInputs",
+    error_boundary: "ErrorBoundary",
+    *,
+    found_inf: torch.Tensor | None = None,
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Return a step's numbers by name: those on the host, and those that have to travel.
+
+    Args:
+        optimizer: None where it is gone.
+        inputs: By the training loop.
+        error_boundary: Catches what cannot be taken as a number.
+        found_inf: Not zero where the optimizer leaves its parameters alone.
+    """
+    found = {
+        LOSS: inputs.loss,
+        CLIP_NORM: inputs.clip_norm,
+        RATE: None if optimizer is None else learning_rate(optimizer),
+        OVERFLOW: found_inf,
+    }
+    known: dict[str, float] = {}
+    moving: dict[str, torch.Tensor] = {}
+    for name, value in found.items():
+        with error_boundary.guard("log_loss" if name == LOSS else name):
+            if not isinstance(value, torch.Tensor):
+                known |= {} if value is None else {name: float(value)}
+                continue
+            number = one_number(value, "log_loss()" if name == LOSS else name)
+            here = on_host(number)
+            if here is None:
+                moving[name] = number
+            else:
+                known[name] = here
+    return known, moving

@@ -1,0 +1,87 @@
+"""Ends a run however the process ends, without changing how it ends."""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nissa.hub.critical import CriticalSections
+
+Handler = Callable[[int, FrameType | None], object]
+
+
+class ShutdownHook:
+    """Calls back once at interpreter exit or SIGTERM, in the process that made it.
+
+    SIGTERM is handled only where nobody else does: after the callback its default action is restored and the signal is
+    sent again, so that the exit status stays what it would have been. A handler runs between any two bytecodes of the
+    main thread. One that interrupts a critical section only defers the shutdown until the section is left.
+
+    Args:
+        end: Called with the reason, None for a normal exit.
+        sections: The critical sections that a signal may interrupt.
+    """
+
+    def __init__(self, end: Callable[[str | None], None], sections: "CriticalSections") -> None:
+        self._end = end
+        self._sections = sections
+        self._pid = os.getpid()
+        self._handler: Handler | None = None
+        self._ending = False
+        self._pending: int | None = None
+        atexit.register(self._at_exit)
+        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            self._handler = self._on_signal
+            signal.signal(signal.SIGTERM, self._handler)
+
+    def begin(self) -> None:
+        """Note that the run is ending: a signal that arrives meanwhile is sent again after `release`."""
+        self._ending = True
+
+    def release(self) -> None:
+        """Stand down; what the process does at its end is as it was before."""
+        atexit.unregister(self._at_exit)
+        handler, self._handler = self._handler, None
+        if (
+            handler is not None
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) == handler
+        ):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._ending = False
+        if self._pending is not None:
+            _resend(self._pending)
+
+    def _at_exit(self) -> None:
+        if os.getpid() == self._pid:
+            # The interpreter leaves an exception that ended the program here after printing it.
+            error = getattr(sys, "last_value", None)
+            self._end(None if error is None else type(error).__name__)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            _resend(number)
+        elif self._sections.inside:
+            self._sections.defer(partial(self._shut_down, number))
+        else:
+            self._shut_down(number)
+
+    def _shut_down(self, number: int) -> None:
+        if self._ending:  # by the frame that the signal interrupted, which exports what is left
+            self._pending = number
+            return
+        self._end(signal.Signals(number).name)
+        _resend(number)
+
+
+def _resend(number: int) -> None:
+    """Send a signal to this process again, with its default action."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
