@@ -1,6 +1,6 @@
 """Watch a network grow while it trains: OpenTelemetry for PyTorch.
 
-Importing this package is light: torch, the OpenTelemetry SDK and pydantic are loaded by what uses them.
+Importing this package is fast: torch, the OpenTelemetry SDK and pydantic are imported on first use.
 """
 
 from importlib import import_module
@@ -99,7 +99,7 @@ _hub: NissaHub | None = None
 
 
 def get_hub() -> NissaHub:
-    """Return the hub of this process, which a run listens on; made at the first call."""
+    """Return the hub of this process, created at the first call. A run receives the events of this hub."""
     global _hub  # noqa: PLW0603 - the one convenience default; everything else is owned by somebody
     if _hub is None:
         _hub = NissaHub()
@@ -126,19 +126,19 @@ def start(
 ) -> "Run":
     """Start a run.
 
-    Providers that the application has set are kept. Otherwise ``OTEL_*`` variables say where telemetry goes; where they
-    name no exporter, it is written as OTLP JSON lines to ``nissa-runs/<run id>/``.
+    Providers that the application has set are used. Otherwise the ``OTEL_*`` variables select the exporters. Without
+    them, telemetry is written as OTLP JSON lines to ``nissa-runs/<run id>/``.
 
     Args:
         profile: ``minimal``, ``standard`` (default), ``diagnostic`` or ``research``.
-        service_name: ``service.name`` of the telemetry; else ``OTEL_SERVICE_NAME``, else ``nissa``.
-        config: A YAML file with settings, or a finished `TelemetryConfig`, which is then used as it is.
-        run_id: Identity of the run; else ``NISSA_RUN_ID``, else the launcher's, else a new one.
-        backends: Backends of yours that live as long as the run.
+        service_name: ``service.name`` of the telemetry. Defaults to ``OTEL_SERVICE_NAME``, then to ``nissa``.
+        config: A YAML file with settings, or a complete `TelemetryConfig`, which is used unchanged.
+        run_id: Identity of the run. Defaults to ``NISSA_RUN_ID``, then to the launcher's run id, then to a new id.
+        backends: Additional backends, closed at the end of the run.
         **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
 
     Raises:
-        ConfigurationError: Something cannot be used; the message says what to do.
+        ConfigurationError: A setting, file or argument cannot be used; the message says what to do.
         RunActiveError: A run is active already.
     """
     run = import_module("nissa.run")

@@ -1,4 +1,4 @@
-"""One training environment: a model that trains, its epochs, and its seeds."""
+"""One training environment: a model in training, its epochs, and its seeds."""
 
 import os
 from collections import Counter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Environment(EnvironmentSeeds):
-    """What a training loop talks to; obtained from ``run.environment``, and a `Run` is one itself.
+    """Telemetry interface for one training loop, returned by ``run.environment``; a `Run` is one itself.
 
     Attributes:
         env_id: The environment's id as text, None for the run's own.
@@ -45,23 +45,24 @@ class Environment(EnvironmentSeeds):
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
     ) -> "Watch":
-        """See every ``optimizer.step()`` from here on; the handle's ``close()`` ends it and leaves no hook.
+        """Watch every ``optimizer.step()`` until ``close()`` of the returned handle, which removes all hooks.
 
-        The network may grow and shrink meanwhile: parameters and parameter groups that appear are seen at the next
-        sampled step, those that vanish end their streams. Of several optimizers of an environment, the first one's
-        steps are the environment's steps.
+        The network may grow and shrink meanwhile. New parameters and parameter groups are included from the next
+        sampled step on; the streams of removed parameters end. If an environment watches several optimizers, the steps
+        of the first one count as the environment's steps.
 
         Args:
-            model: Names the parameters.
-            optimizer: Uses the gradients.
-            name: Tells several models of an environment apart.
-            scaler: What calls the optimizer; steps that it skips are then counted. Gradients are seen without the
-                loss scale either way.
-            hooks: Register hooks on the optimizer. Without them the optimizer is left alone, and each step is marked
-                with ``with handle.step():``, for a ``step()`` that is compiled as a whole or replayed from a CUDA graph.
+            model: Model that owns the parameters; its parameter names are exported.
+            optimizer: Optimizer that uses the gradients.
+            name: Name that distinguishes several watches of an environment.
+            scaler: Gradient scaler that calls the optimizer. If it is passed, the steps that it skips are counted.
+                Gradients are measured without the loss scale in either case.
+            hooks: Register hooks on the optimizer. If False, the optimizer is left unchanged, and each step must be
+                marked with ``with handle.step():``. Use this for a ``step()`` that is compiled as a whole or replayed
+                from a CUDA graph.
 
         Raises:
-            WatchError: They cannot be watched together, or the optimizer is watched already.
+            WatchError: The model and the optimizer cannot be watched together, or the optimizer is watched already.
         """
         return self._session.watch(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
 
@@ -81,7 +82,7 @@ class Environment(EnvironmentSeeds):
 
     @contextmanager
     def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
-        """Mark the saving of a checkpoint; it becomes a ``checkpoint`` span of the epoch."""
+        """Mark the saving of a checkpoint, exported as a ``checkpoint`` span of the epoch."""
         started = self._session.now()
         error: BaseException | None = None
         try:
@@ -94,11 +95,11 @@ class Environment(EnvironmentSeeds):
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
     def log_loss(self, loss: "torch.Tensor | float", *, model: str | None = None) -> None:
-        """Give the training loss of the step that follows; a device tensor is fine and is not waited for.
+        """Log the training loss of the next step. A device tensor is accepted and not waited for.
 
         Args:
-            loss: One number.
-            model: Name of the watch whose step is meant, where an environment has several; else it is its first one's.
+            loss: Scalar loss.
+            model: Name of the watch that the value belongs to; by default the first watch of the environment.
         """
         with self._session.stopwatch.own:
             self._clock.log_loss(loss, model)
@@ -113,10 +114,10 @@ class Environment(EnvironmentSeeds):
         *,
         model: str | None = None,
     ) -> "torch.Tensor":
-        """Clip gradients as ``torch.nn.utils.clip_grad_norm_`` does, and note their norm before and the factor.
+        """Clip gradients like ``torch.nn.utils.clip_grad_norm_``, and log their norm before clipping and the factor.
 
-        Both are exported with the step that follows, as ``nissa.clip.norm`` and ``nissa.clip.factor``; nothing waits
-        for a device.
+        Both are exported with the next step, as ``nissa.clip.norm`` and ``nissa.clip.factor``. Logging them does not
+        wait for a device.
 
         Args:
             parameters: As in torch.
@@ -124,10 +125,10 @@ class Environment(EnvironmentSeeds):
             norm_type: As in torch.
             error_if_nonfinite: As in torch.
             foreach: As in torch.
-            model: Name of the watch whose step is meant, where an environment has several; else it is its first one's.
+            model: Name of the watch that the value belongs to; by default the first watch of the environment.
 
         Returns:
-            The norm before, as torch returns it.
+            The norm before clipping, as torch returns it.
         """
         from torch.nn.utils import clip_grad_norm_  # noqa: PLC0415 - `import nissa` must not import torch
 
@@ -147,7 +148,7 @@ class Environment(EnvironmentSeeds):
         meter: "ValidationMeter | Measured | None" = None,
         closure: "Callable[[], torch.Tensor] | None" = None,
     ) -> EpochSnapshot:
-        """Say what a validation found, and hear what training looks like.
+        """Log the results of a validation, and return a diagnosis of the training.
 
         Args:
             loss: Validation loss.
@@ -155,14 +156,14 @@ class Environment(EnvironmentSeeds):
             per_class_accuracy: Accuracy per class name, as fractions; used where the profile has ``per_class``.
             per_class_loss: Loss per class name; used where the profile has ``per_class.track_loss``.
             train_accuracy: Training accuracy as a fraction.
-            meter: Has added up the validation, or what its ``result()`` returned. What is given beside it wins over
-                it. Its one copy from the device is waited for; it is not reset.
-            closure: Returns the loss of a fixed batch, by which sharpness is measured in the epochs that
-                ``sharpness.every_n_epochs`` names, on the first model that is watched. It is called several times.
-                Weights, buffers, random numbers and modes are the same before and after.
+            meter: Meter that accumulated the validation, or its ``result()``. Other arguments take precedence over its
+                values. The call waits for the meter's single copy from the device, and does not reset the meter.
+            closure: Function that returns the loss of a fixed batch. It is used to measure the sharpness of the first
+                watched model, in the epochs selected by ``sharpness.every_n_epochs``. It is called several times.
+                Weights, buffers, random states and modes are restored afterwards.
 
         Returns:
-            The snapshot. A meter or closure that fails is logged once and leaves its part of it absent.
+            The snapshot. A fault in the meter or the closure is logged once; the affected fields are then None.
         """
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
@@ -171,32 +172,32 @@ class Environment(EnvironmentSeeds):
         return snapshot
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
-        """Return what a policy or a language model should know that is to decide, or to explain what it did.
+        """Return the numbers and findings for a policy or language model that makes or explains a decision.
 
-        Before the first validation, the brief says so (``validations`` is 0).
+        Before the first validation, ``validations`` of the brief is 0.
 
         Args:
-            action: What is to be done, or was; of a member of an enumeration, its name.
-            reason: Why, in the policy's words.
+            action: Planned or completed action. A member of an enumeration is represented by its name.
+            reason: Reason for the action, in the policy's words.
         """
         with self._session.error_boundary.guard("brief"):
             return self.tracker.brief(action=action, reason=reason)
         return decision_brief(action, reason, None, validations=0)
 
     def features(self) -> tuple[float, ...]:
-        """Return what is known as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
+        """Return the current state as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
         with self._session.error_boundary.guard("features"):
             return self.tracker.features()
         return tuple(spec.missing for spec in self._session.config.feature_specs)
 
     @property
     def tracker(self) -> "DiagnosticTracker":
-        """The environment's history, and the rules that judge it."""
+        """Snapshots of the environment, and the rules that are applied to them."""
         return self._session.tracker(self.env_id)
 
     @property
     def history(self) -> tuple[EpochSnapshot, ...]:
-        """The newest snapshots, oldest first; how many is ``history_length`` of the configuration."""
+        """Newest snapshots, oldest first; at most ``history_length`` of the configuration."""
         return tuple(self.tracker.history)
 
     def _begin_epoch(self, number_: int, ids: SpanIds) -> None:
@@ -208,6 +209,7 @@ class Environment(EnvironmentSeeds):
         with self._session.stopwatch.own, self._session.error_boundary.guard("epoch"):
             at = self._session.now()
             seen, losses = self._validated, None
+            # Without a validation nothing has waited for the readback yet, and the mean loss would lack the last steps.
             if seen is None and error is None:
                 with self._session.stopwatch.own.pause:
                     self._session.readback.wait(self.env_id, self._session.config.limits.validation_wait_seconds)

@@ -1,4 +1,4 @@
-"""What can go wrong at start, and what each error means.
+"""Exceptions that Nissa raises on purpose.
 
 ::
 
@@ -9,7 +9,7 @@
     ├── TransitionError                     a stage change that the table does not allow (only under ``strict=True``)
     └── RunActiveError (RuntimeError)       a second run on a hub that already has one
 
-Faults while training is under way are none of these: they are contained, logged once and counted, and never raised.
+Internal faults during training are never raised: an error boundary catches, logs once and counts them.
 """
 
 from difflib import get_close_matches
@@ -28,12 +28,12 @@ class ConfigurationError(NissaError, ValueError):
 
 
 class UnknownNameError(ConfigurationError):
-    """A name does not exist; the message lists near misses and what there is.
+    """A name does not exist; the message lists similar and available names.
 
     Args:
-        kind: What was looked for, for example ``"profile"``.
-        name: The name that was given.
-        available: The names that exist.
+        kind: Kind of the name, for example ``"profile"``.
+        name: The unknown name.
+        available: The existing names.
     """
 
     def __init__(self, kind: str, name: str, available: "Iterable[str]") -> None:
@@ -54,7 +54,7 @@ class WatchError(ConfigurationError):
 
 
 class TransitionError(NissaError):
-    """A seed was asked to make a stage change that the table does not allow."""
+    """A stage change of a seed is not allowed by the state table."""
 
 
 class RunActiveError(NissaError, RuntimeError):
@@ -62,6 +62,6 @@ class RunActiveError(NissaError, RuntimeError):
 
 
 def near_misses(name: str, available: "Iterable[str]", *, most: int = 3) -> list[str]:
-    """Return up to ``most`` available names that look like ``name``, best first."""
+    """Return up to ``most`` available names that are similar to ``name``, best first."""
     folded = {candidate.lower(): candidate for candidate in available}
     return [folded[match] for match in get_close_matches(name.lower(), folded, n=most, cutoff=0.6)]

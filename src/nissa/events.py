@@ -1,10 +1,11 @@
-"""What can happen to a training run: frozen values that carry their own time.
+"""Events of a training run: frozen values, each with its own timestamp.
 
-An event is built where something happens, passes the hub, and reaches each backend as it was: nothing downstream
-asks the clock again. Seed events additionally carry a `SeedSnapshot` of that seed before and after the event, so that a
-backend needs no state table of its own.
+An event is created where something happens, passes through the hub, and reaches each backend with its original
+timestamp. Seed events additionally carry a `SeedSnapshot` of the seed before and after the event, so that backends need
+no state table of their own.
 
-A seed ends with exactly one event, SEED_FOSSILIZED or SEED_CULLED, however its producer signalled the end.
+Each seed ends with exactly one event, SEED_FOSSILIZED or SEED_CULLED, even if its producer signals the end in another
+way.
 """
 
 import time
@@ -22,7 +23,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class EventType(StrEnum):
-    """The kinds of event that Nissa itself emits; other kinds pass through to the backends untouched."""
+    """Event types that Nissa emits; other types pass through to the backends unchanged."""
 
     SEED_GERMINATED = "SEED_GERMINATED"
     SEED_STAGE_CHANGED = "SEED_STAGE_CHANGED"
@@ -45,7 +46,7 @@ class EventType(StrEnum):
 
 
 class Severity(StrEnum):
-    """How much an operator should care."""
+    """Severity of an event."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -55,7 +56,7 @@ class Severity(StrEnum):
 
 
 class Stage(IntEnum):
-    """Where a seed is in its life; the numbers are those of the original's wire format."""
+    """Stage of a seed's life; the numbers are those of the wire format of the original Nissa."""
 
     UNKNOWN = 0
     DORMANT = 1
@@ -73,15 +74,15 @@ class Stage(IntEnum):
 
     @property
     def label(self) -> str:
-        """The stage's name as telemetry shows it, for example ``"training"``."""
+        """Name of the stage in telemetry, for example ``"training"``."""
         return self.name.lower()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the stage that a name (any case, aliases included), number or enum member of another package means.
+        """Return the stage for a name (any case, aliases included), a number or an enum member of another package.
 
         Raises:
-            UnknownNameError: No stage is called that.
+            UnknownNameError: The stage does not exist.
         """
         given = getattr(value, "name", value)
         if isinstance(given, str) and given.upper() in cls.__members__:
@@ -93,14 +94,14 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What a gate decided about a seed, and on which checks.
+    """Decision of a gate about a seed, with the checks that it is based on.
 
     Args:
         gate: Name of the gate, for example ``"G2"``.
-        passed: Whether the seed may go on.
-        score: How clearly, 0 to 1; None where the gate has no score.
-        checks_passed: Names of the checks that held; ``name_value`` such as ``"improvement_1.20%"`` is fine.
-        checks_failed: Names of the checks that did not.
+        passed: Whether the seed may enter the next stage.
+        score: Score of the decision, 0 to 1; None if the gate has no score.
+        checks_passed: Names of the passed checks; ``name_value`` such as ``"improvement_1.20%"`` is accepted.
+        checks_failed: Names of the failed checks.
         message: A sentence for people.
     """
 
@@ -112,7 +113,7 @@ class GateResult:
     message: str = ""
 
     def __post_init__(self) -> None:
-        """Freeze the check lists."""
+        """Convert the check lists to tuples."""
         object.__setattr__(self, "checks_passed", tuple(self.checks_passed))
         object.__setattr__(self, "checks_failed", tuple(self.checks_failed))
 
@@ -126,24 +127,24 @@ class SpanIds:
 
     @property
     def trace_hex(self) -> str:
-        """The trace id as trace viewers show it, 32 hex digits."""
+        """Trace id as 32 hex digits, as trace viewers show it."""
         return f"{self.trace_id:032x}"
 
 
 @dataclass(frozen=True, slots=True)
 class SeedSnapshot:
-    """A seed just after an event.
+    """State of a seed just after an event.
 
     Args:
         ids: Trace id of the seed's life and span id of its root span in this process.
         first_root: Span id of the life's first root span; differs from ``ids.span_id`` in a resumed seed.
-        attempt: 0 in the process where the seed germinated, one more for each resumption.
-        previous: Stage before the latest transition, None before there was one.
-        stage_since: When the present stage was entered, nanoseconds since the epoch.
-        epochs_total: Epochs of the seed's environment that ended since it germinated.
-        improvement: Change of validation accuracy as a fraction, None where nobody measured it.
-        accuracy: Accuracy of the newest validation of the seed's environment, None where it measured none.
-        accuracy_before: Accuracy of the newest validation before the seed began to blend, None where there was none.
+        attempt: 0 in the process where the seed germinated, incremented at each resumption.
+        previous: Stage before the latest transition, None before the first one.
+        stage_since: Start of the current stage, nanoseconds since the Unix epoch.
+        epochs_total: Epochs of the seed's environment that ended since the seed germinated.
+        improvement: Change of validation accuracy as a fraction, None if it was not measured.
+        accuracy: Accuracy of the newest validation of the seed's environment, None if it was not measured.
+        accuracy_before: Accuracy of the newest validation before the seed began to blend, None if not measured.
         accuracy_delta: Change of validation accuracy since the seed began to blend, None until one is measured after.
     """
 
@@ -171,22 +172,22 @@ class SeedSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TelemetryEvent:
-    """Something that happened, when, and to what.
+    """One event of a training run.
 
     Args:
-        event_type: An `EventType` or any other name; names that Nissa does not know pass through.
-        seed_id: Which seed, for events about a seed.
-        slot_id: Where in the host the seed is grafted.
-        epoch: Epoch number; 0 is a number like any other.
-        data: Details. The emitter may go on changing it until `NissaHub.emit`, which copies it.
+        event_type: An `EventType` or any other name; unknown names pass through.
+        seed_id: Id of the seed, for events about a seed.
+        slot_id: Place in the host where the seed is grafted.
+        epoch: Epoch number; 0 is valid.
+        data: Details. The emitter may modify it until `NissaHub.emit`, which copies it.
         message: A sentence for people.
-        severity: How much an operator should care.
-        env_id: Which parallel environment, None where there is only one.
-        time_unix_nano: When it happened, nanoseconds since the Unix epoch.
+        severity: Severity of the event.
+        env_id: Id of the parallel environment, None if there is only one.
+        time_unix_nano: Time of the event, nanoseconds since the Unix epoch.
         event_id: Identity for de-duplication.
-        seed: The seed after the event; filled in by the run that listens.
-        before: The seed before the event, None where its life began with it or the event was refused.
-        refused: Why the state table refused the event, None where it did not.
+        seed: State of the seed after the event; set by the active run.
+        before: State of the seed before the event; None if the event began its life or was refused.
+        refused: Reason why the state table refused the event, None if it was accepted.
     """
 
     event_type: str
@@ -205,23 +206,23 @@ class TelemetryEvent:
 
     @property
     def timestamp(self) -> datetime:
-        """When it happened, as an aware UTC datetime (microseconds; `time_unix_nano` has them all)."""
+        """Time of the event as an aware UTC datetime, in microseconds; `time_unix_nano` has the full resolution."""
         return _EPOCH + timedelta(microseconds=self.time_unix_nano // 1000)
 
     @property
     def is_lifecycle(self) -> bool:
-        """Whether losing this event would leave a seed, epoch or run in a wrong state forever."""
+        """Whether the loss of this event would leave a seed, epoch or run in a wrong state permanently."""
         return self.event_type in _LIFECYCLE
 
     @property
     def transition(self) -> tuple[Stage, Stage] | None:
-        """The stages that the event led from and to, None where it changed no stage."""
+        """Stages before and after the event, None if it did not change the stage."""
         if self.before is None or self.seed is None or self.before.stage is self.seed.stage:
             return None
         return self.before.stage, self.seed.stage
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event as plain data; what is absent is left out."""
+        """Return the event as plain data, without fields that are None or empty."""
         plain: dict[str, Any] = {
             "event_id": self.event_id,
             "event_type": str(self.event_type),
@@ -246,14 +247,14 @@ _LIFECYCLE = frozenset(EventType) - {EventType.GRADIENT_ANOMALY}
 
 
 def nanoseconds(moment: datetime) -> int:
-    """Return a datetime as nanoseconds since the Unix epoch, exactly; a naive one is taken as UTC."""
+    """Return a datetime as nanoseconds since the Unix epoch, exactly; a naive datetime is treated as UTC."""
     aware = moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment
     since = aware - _EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
 
 
 def as_mapping(value: object) -> Mapping[str, Any] | None:
-    """Return a payload's attributes as a mapping: a mapping itself, or what an object holds; None where neither."""
+    """Return a mapping unchanged, and the attributes of an object as a mapping; None if it has no attributes."""
     if isinstance(value, Mapping):
         return value
     names = getattr(type(value), "__dataclass_fields__", None)

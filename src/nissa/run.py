@@ -1,4 +1,4 @@
-"""A run: what users hold from start to end."""
+"""Telemetry of one training run, from `nissa.start` to its end."""
 
 import logging
 import os
@@ -66,16 +66,16 @@ def start(
 
 
 class Run(Environment):
-    """A training run and its telemetry; obtained from `nissa.start`, and best used in a ``with`` statement.
+    """A training run and its telemetry, returned by `nissa.start`; best used in a ``with`` statement.
 
-    It is its own first environment, so that ``run.watch``, ``run.epoch``, ``run.log_loss``, ``run.validate`` and
-    ``run.germinate`` are all that a run with one model needs.
+    The run is its own first environment. A run with one model needs only ``run.watch``, ``run.epoch``,
+    ``run.log_loss``, ``run.validate`` and ``run.germinate``.
 
     Attributes:
         run_id: Identity of the run, on its resource and spans.
-        config: What it measures.
-        directory: Where its files are, None where it exports elsewhere.
-        destination: In words, where its telemetry goes.
+        config: Settings of the run.
+        directory: Directory of the run's files, None if telemetry is exported elsewhere.
+        destination: Destination of the telemetry, as text for people.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Run(Environment):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run; an exception passes through, and the seeds that it interrupts say so."""
+        """End the run. An exception passes through; its type is recorded on the run and on unfinished seeds."""
         self._end(None if error is None else type(error).__name__)
 
     @property
@@ -144,11 +144,11 @@ class Run(Environment):
 
     @property
     def hub(self) -> NissaHub:
-        """Where the run's events pass."""
+        """Hub that all events of the run pass through."""
         return self._hub
 
     def environment(self, env_id: int | str) -> Environment:
-        """Return one of several parallel environments, which share the run and nothing else."""
+        """Return the environment with an id, created at its first use. Parallel environments share only the run."""
         key = str(env_id)
         if key not in self._environments:
             self._environments[key] = Environment(self._session, key)
@@ -156,29 +156,30 @@ class Run(Environment):
 
     @property
     def environments(self) -> Mapping[str, Environment]:
-        """The environments asked for so far, by id."""
+        """Environments created so far, by id."""
         return dict(self._environments)
 
     @property
     def analytics(self) -> "BlueprintAnalytics":
-        """What became of the seeds of all environments, by blueprint; it counts an event before ``emit`` returns."""
+        """Outcomes of the seeds of all environments, by blueprint. Events are counted before ``emit`` returns."""
         return self._session.analytics
 
     def seed_states(self) -> list[dict[str, Any]]:
-        """Return the state of every seed whose fate is open, of all environments, for a checkpoint."""
+        """Return the state of every unfinished seed of all environments, for a checkpoint."""
         return open_states(self._session)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Export everything measured so far; whether that ended in time."""
+        """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
         deadline = monotonic() + timeout
         read = self._session.readback.flush(timeout)
         return self._hub.flush(max(0.0, deadline - monotonic())) and read
 
     def close(self) -> None:
-        """End the run: export everything, leave no hook and no backend behind. Takes at most the exit timeout."""
+        """End the run: export everything, and remove all hooks and backends. Takes at most the exit timeout."""
         self._end(None)
 
     def _end(self, reason: str | None) -> None:
+        # A forked child inherits the run, but not its threads. Only the process that started the run may end it.
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
@@ -194,7 +195,8 @@ class Run(Environment):
             *others, last = self._added
             for name in others:
                 self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
-            # What backends that are not ours fail at is exported too; one that hangs delays that, and does not prevent it.
+            # Remove the OpenTelemetry backend last, so that it still exports the faults of the other backends. A backend
+            # that hangs delays this, but does not prevent it.
             self._hub.flush(limit / 4, besides=last)
             self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
             self._hub.flush(max(0.0, deadline - monotonic()))
@@ -208,7 +210,7 @@ class Run(Environment):
         yield self._otel
 
     def _add(self, given: "Iterable[Backend]", providers: Providers) -> None:
-        """Add the run's backends, or none of them."""
+        """Add all of the run's backends. On an error, remove those that were already added."""
         try:
             for backend in self._backends(given):
                 source = self._session if backend is self._otel else None
@@ -221,7 +223,7 @@ class Run(Environment):
             raise
 
     def _abandon(self) -> None:
-        """Become inert in a forked child: threads did not come along, and the parent tells the story."""
+        """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
         self._session.closed = True
         self._hub.closed = True
@@ -230,7 +232,7 @@ class Run(Environment):
 
 
 def _abandon_in_children(run: Run) -> None:
-    # A weak reference: the hook stays registered for as long as the process lives.
+    # Keep only a weak reference: a fork hook cannot be unregistered and would keep the run alive.
     known = ref(run)
 
     def in_child() -> None:

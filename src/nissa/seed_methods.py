@@ -1,4 +1,4 @@
-"""The seeds of one environment: where they germinate, and the handles that users hold."""
+"""Seed methods of an environment: germinate or resume a seed, and return its handle."""
 
 import weakref
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class EnvironmentSeeds:
-    """Where an environment's seeds are.
+    """Methods of an environment that create and list its seeds.
 
     Attributes:
         env_id: The environment's id as text, None for the run's own.
@@ -39,34 +39,35 @@ class EnvironmentSeeds:
         module: "torch.nn.Module | None" = None,
         parameters: int | None = None,
     ) -> Seed:
-        """Begin a seed's life.
+        """Begin the life of a seed, and return its handle.
 
         Args:
             seed_id: Unique among the live seeds of the environment.
-            blueprint: What the seed is built from.
-            slot: Where in the host it is grafted.
-            module: The seed itself; its parameters are counted, and their gradients are compared with those of the
-                host. It is not kept alive.
-            parameters: How many parameters it has, where there is no module.
+            blueprint: Name of the blueprint that the seed is built from.
+            slot: Place in the host where the seed is grafted.
+            module: Module of the seed. Its parameters are counted, and their gradients are compared with those of the
+                host. Only a weak reference is kept.
+            parameters: Number of parameters; used only without ``module``.
 
         Raises:
-            ConfigurationError: ``module`` is no module.
-            TransitionError: A seed of that id is alive, and the run is strict.
+            ConfigurationError: ``module`` is not a ``torch.nn.Module``.
+            TransitionError: A seed with this id is alive, and the run is strict.
         """
         data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count(module)}
         self._grow(self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module)
         return self._seed(str(seed_id))
 
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
-        """Continue the life that ``Seed.state_dict()`` saved, in the same trace, in this process.
+        """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
 
         Args:
-            state: What ``state_dict()`` returned.
-            module: The seed itself, whose gradients are then compared with those of the host. It is not kept alive.
+            state: Return value of ``state_dict()``.
+            module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
+                kept.
 
         Raises:
-            ConfigurationError: The state is not what ``state_dict()`` returned.
-            TransitionError: A seed of that id is alive, and the run is strict.
+            ConfigurationError: The state does not come from ``state_dict()``, or belongs to another environment.
+            TransitionError: A seed with this id is alive, and the run is strict.
         """
         record = restore(dict(state))
         if record.env_id != self.env_id:
@@ -82,11 +83,11 @@ class EnvironmentSeeds:
 
     @property
     def seeds(self) -> list[Seed]:
-        """The environment's seeds, in the order in which they germinated."""
+        """Seeds of the environment, in the order in which they germinated."""
         return [self._seed(record.seed_id) for record in self._session.table.slots.of(self.env_id)]
 
     def _grow(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
-        """Give a life that has just begun its module."""
+        """Attach the module to the record of a seed whose life has just begun."""
         if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
             return
         record = self._session.table.slots.get((self.env_id, events[-1].seed_id))
@@ -95,7 +96,7 @@ class EnvironmentSeeds:
 
     def _seed(self, seed_id: str) -> Seed:
         session = self._session
-        # A seed that the table lacks, because telemetry failed, still needs a handle that training can call.
+        # If telemetry failed, the table has no record. Training still needs a handle with working methods.
         record = session.table.slots.get((self.env_id, seed_id)) or SeedRecord(
             seed_id=seed_id,
             env_id=self.env_id,
@@ -108,7 +109,7 @@ class EnvironmentSeeds:
         return Seed(record, session.table.slots, session.deliver, clock=session.now, features=self._features_of)
 
     def _features_of(self, record: SeedRecord) -> tuple[float, ...]:
-        """Return the vector of a seed; where telemetry fails, that of one of which nothing was measured."""
+        """Return the feature vector of a seed; on a fault, the vector of a seed without measurements."""
         session, seed = self._session, record.snapshot()
         with session.error_boundary.guard("seed features"):
             latest = session.step_processor.latest(self.env_id)
@@ -121,7 +122,7 @@ class EnvironmentSeeds:
 
 
 def open_states(session: "Session") -> list[dict[str, Any]]:
-    """Return the states of all seeds whose fate is open, for a checkpoint."""
+    """Return the states of all unfinished seeds, for a checkpoint."""
     return [state_dict(record) for record in session.table.slots.alive()]
 
 

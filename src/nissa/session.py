@@ -1,4 +1,4 @@
-"""What a run consists of: the parts that its environments share, and how an event passes them."""
+"""Components of a run that its environments share, and the path of an event through them."""
 
 import logging
 import os
@@ -44,17 +44,17 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 _RELEASE_SECONDS: Final = 0.25
-"""Pause between two checks for ends of seeds that were held back long enough."""
+"""Pause between two checks for delayed end events of seeds that are due."""
 
 
 class Session:
-    """The parts of a run, wired; listens on the hub.
+    """Shared components of a run; the listener of its hub.
 
     Args:
-        config: What to measure.
-        hub: Where events pass.
+        config: Settings of the run.
+        hub: Hub that events pass through.
         now: Wall clock, nanoseconds since the Unix epoch.
-        on_hub_closed: Called when somebody closes the hub under the run.
+        on_hub_closed: Called when the hub is closed while the run is active.
     """
 
     def __init__(
@@ -82,9 +82,11 @@ class Session:
             error_boundary=self.error_boundary,
             environment_of=lambda metadata: metadata.env_id,
         )
-        # Watches whose optimizers the garbage collector freed. A finalizer runs between any two bytecodes, within our
-        # own critical sections too, so it only appends here; `poll` and `watch` forget them.
+        # Queue of watches whose optimizers were garbage-collected. A finalizer can run between any two bytecodes, even
+        # inside a critical section, so it must not take a lock and only appends here. `poll` and `watch` remove the
+        # watches.
         self.finalized: deque[Watch] = deque()
+        # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
         self._measured: list[Measurement] = []
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
@@ -99,14 +101,14 @@ class Session:
             budget=self._budget(config.overhead_budget),
         )
 
-    # What the hub calls.
+    # Called by the hub.
 
     def attach(self, wake: Callable[[], None]) -> None:
-        """Keep what wakes the worker that polls."""
+        """Store the function that wakes the polling worker."""
         self.readback.attach(wake)
 
     def poll(self) -> float:
-        """Do the work of the run's worker between two items; return the seconds until it has to be done again."""
+        """Do the pending work of the run's worker between two items; return the seconds until the next call."""
         self._forget_finalized()
         pause = self.readback.poll()
         if not self.table.pending:
@@ -118,7 +120,7 @@ class Session:
         return self._counted(self.table.release(self.now()))
 
     def on_event(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
-        """Pass an event through the state table, and let analytics count what came of it."""
+        """Apply an event to the state table, and count the resulting events in the analytics."""
         return self._counted(self.table.apply(event))
 
     def _counted(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
@@ -128,7 +130,11 @@ class Session:
         return events
 
     def after_dispatch(self, events: Sequence[TelemetryEvent]) -> None:
-        """Log what was counted or refused, and raise the latter where the run is strict."""
+        """Log the events that analytics counted and those that were refused; raise for the latter in a strict run.
+
+        Raises:
+            TransitionError: An event was refused, and the run is strict.
+        """
         for event in events:
             with self.error_boundary.guard("analytics"):
                 self.analytics.log(event)
@@ -138,21 +144,22 @@ class Session:
                     raise TransitionError(event.refused)
 
     def close(self) -> None:
-        """End the run, because the hub ends."""
+        """End the run because its hub is closing."""
         self._on_hub_closed()
 
-    # What environments call.
+    # Called by environments.
 
     def send(self, event_type: EventType, **fields: Any) -> list[TelemetryEvent]:
-        """Emit an event of ours, now; entries of its data that are None are left out."""
+        """Emit a Nissa event with the current time; entries of ``data`` that are None are left out."""
         data = {key: value for key, value in fields.pop("data", {}).items() if value is not None}
         fields.setdefault("time_unix_nano", self.now())
         return self.deliver(TelemetryEvent(event_type, data=data, **fields))
 
     def deliver(self, event: TelemetryEvent) -> list[TelemetryEvent]:
-        """Pass an event of ours to the hub, contained.
+        """Pass a Nissa event to the hub, inside an error boundary.
 
-        After the end of the run only the state table hears of it: a training loop that outlives the run goes on.
+        After the end of the run, the event is only applied to the state table, so that the seed handles of a training
+        loop that outlives the run keep working.
         """
         if self.closed:
             self.hub.count_rejection("run_ended")
@@ -163,12 +170,12 @@ class Session:
         return []
 
     def validated(self, env_id: str | None, accuracy: float | None, at: int) -> "list[SeedSnapshot]":
-        """Pass a validation to the state table; return the seeds that it is about, see `SeedTable.validated`."""
+        """Record a validation in the state table, and return the affected seeds; see `SeedTable.validated`."""
         with self.hub.sections, self.hub.order:
             return self.table.validated(env_id, accuracy, at)
 
     def clock(self, env_id: str | None) -> StepClock:
-        """Return an environment's clock."""
+        """Return the step clock of an environment, created at its first use."""
         return self._clocks.setdefault(env_id, StepClock(env_id, self.now, self._window()))
 
     def _window(self) -> OverheadWindow:
@@ -182,8 +189,8 @@ class Session:
         )
 
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
-        """Return an environment's history."""
-        # The reader's thread may ask at the same time; whoever is first, all get the same one.
+        """Return the diagnostic tracker of an environment, created at its first use."""
+        # The worker's thread may call this at the same time. `setdefault` is atomic, so both threads use one tracker.
         return self.trackers.get(env_id) or self.trackers.setdefault(
             env_id, DiagnosticTracker(self.config, self.hub.sections)
         )
@@ -201,7 +208,8 @@ class Session:
         """Watch an optimizer for an environment.
 
         Raises:
-            WatchError: They cannot be watched together, the optimizer is watched already, or the run has ended.
+            WatchError: The model and the optimizer cannot be watched together, the optimizer is watched already, or
+                the run has ended.
         """
         if self.closed:
             raise WatchError("The run has ended; start another with nissa.start() and watch from there.")
@@ -240,49 +248,49 @@ class Session:
         return watch
 
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
-        """Return the model and optimizer whose steps are an environment's steps; None where nothing is watched."""
+        """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
         return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
 
     def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
-        """Send the events of what rules found."""
+        """Emit the events of findings."""
         for finding in findings:
             for event in events_of(finding, env_id=env_id):
                 self.deliver(event)
 
     def _watches_of(self, env_id: str | None) -> list[Watch]:
-        # A copy, since the worker may be forgetting an optimizer that the garbage collector freed.
+        # Iterate over a copy: the worker may remove the watch of a garbage-collected optimizer at the same time.
         watches = list(self._watches.values())
         return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
 
     def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
-        # By identity too: the worker may be forgetting a freed optimizer whose id this one was given.
+        # Compare the objects as well: the new optimizer may have the id of a freed one whose watch is not removed yet.
         _, watch = self._watches.get(id(optimizer), (None, None))
         return watch is not None and watch.optimizer is optimizer
 
     def _forget_finalized(self) -> None:
         while self.finalized:
-            with suppress(IndexError):  # another thread took the last one
+            with suppress(IndexError):  # another thread removed the last one
                 self._forget(self.finalized.popleft())
 
     def _forget(self, closed: Watch) -> None:
         env_id, watch = self._watches.get(closed.key, (None, None))
-        if watch is not closed:  # forgotten already
+        if watch is not closed:  # removed already
             return
         del self._watches[closed.key]
         self.step_processor.forget(env_id, closed.name)
         closed.schedule.close()
         self.tracker(env_id).rules.forget(closed.name)
         left = self._watches_of(env_id)
-        if closed.primary and left:  # else nobody would count the environment's steps any more
+        if closed.primary and left:  # the environment's steps must still be counted by one watch
             left[0].primary = True
 
     def stop_watching(self) -> None:
-        """Leave no hook behind."""
+        """Close all watches, which removes their hooks."""
         for _, watch in list(self._watches.values()):
             watch.close()
 
     def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
-        """Turn rows that have arrived into measurements, then judge them together; runs on the worker's thread."""
+        """Convert rows on the host to measurements, then apply the rules to all of them; runs on the worker's thread."""
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)
@@ -295,7 +303,7 @@ class Session:
         self._measured.append(measurement)
 
     def _judge(self, measured: Iterable[Measurement]) -> None:
-        """Pass what arrived together to the rules, in one block per watch, and emit what they found by its time."""
+        """Apply the rules to measurements, in one block per watch, and emit the findings in the order of their time."""
         found: list[tuple[str | None, Finding]] = []
         steps = sorted((each for each in measured if isinstance(each, StepMeasured)), key=_watch_of)
         for block in step_blocks(steps):

@@ -1,4 +1,4 @@
-"""Ends a run however the process ends, without changing how it ends."""
+"""Shutdown hook that ends a run at interpreter exit or SIGTERM and preserves the exit status."""
 
 import atexit
 import os
@@ -17,15 +17,15 @@ Handler = Callable[[int, FrameType | None], object]
 
 
 class ShutdownHook:
-    """Calls back once at interpreter exit or SIGTERM, in the process that made it.
+    """Calls a function once at interpreter exit or SIGTERM, in the process that created the hook.
 
-    SIGTERM is handled only where nobody else does: after the callback its default action is restored and the signal is
-    sent again, so that the exit status stays what it would have been. A handler runs between any two bytecodes of the
-    main thread. One that interrupts a critical section only defers the shutdown until the section is left.
+    SIGTERM is handled only if the application has no handler of its own. After the call, the default action is restored
+    and the signal is sent again, so that the exit status is unchanged. A signal handler can run between any two
+    bytecodes of the main thread. If it interrupts a critical section, the shutdown is deferred until the section ends.
 
     Args:
-        end: Called with the reason, None for a normal exit.
-        sections: The critical sections that a signal may interrupt.
+        end: Function that ends the run; called with the reason, None for a normal exit.
+        sections: Critical sections that a signal may interrupt.
     """
 
     def __init__(self, end: Callable[[str | None], None], sections: "CriticalSections") -> None:
@@ -41,11 +41,11 @@ class ShutdownHook:
             signal.signal(signal.SIGTERM, self._handler)
 
     def begin(self) -> None:
-        """Note that the run is ending: a signal that arrives meanwhile is sent again after `release`."""
+        """Mark the run as ending: a signal that arrives from now on is sent again by `release`."""
         self._ending = True
 
     def release(self) -> None:
-        """Stand down; what the process does at its end is as it was before."""
+        """Remove the exit and signal handlers, and send a signal again that arrived since `begin`."""
         atexit.unregister(self._at_exit)
         handler, self._handler = self._handler, None
         if (
@@ -60,12 +60,12 @@ class ShutdownHook:
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:
-            # The interpreter leaves an exception that ended the program here after printing it.
+            # The interpreter stores an uncaught exception in `sys.last_value` after printing it.
             error = getattr(sys, "last_value", None)
             self._end(None if error is None else type(error).__name__)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid:  # a forked child inherits the handler, but has no run to end
             _resend(number)
         elif self._sections.inside:
             self._sections.defer(partial(self._shut_down, number))
@@ -73,7 +73,7 @@ class ShutdownHook:
             self._shut_down(number)
 
     def _shut_down(self, number: int) -> None:
-        if self._ending:  # by the frame that the signal interrupted, which exports what is left
+        if self._ending:  # the interrupted frame is already ending the run and must finish first
             self._pending = number
             return
         self._end(signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""Helpers for tests of training code, loaded by pytest by itself.
+"""Helpers for tests of training code; pytest loads them automatically.
 
 Fixtures: ``nissa_memory`` is a `MemoryBackend` on a fresh hub; ``nissa_clock`` is a `FakeClock`.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FakeClock:
-    """A clock that moves only when told to, nanoseconds since the Unix epoch.
+    """Clock that moves only by `advance`, in nanoseconds since the Unix epoch.
 
     Example:
         >>> clock = FakeClock(start=1_000)
@@ -28,23 +28,23 @@ class FakeClock:
         self._now = start
 
     def __call__(self) -> int:
-        """Return the present."""
+        """Return the current time of the clock."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Move on."""
+        """Move the clock forward."""
         self._now += round(seconds * 1e9)
 
 
 @pytest.fixture
 def nissa_clock() -> FakeClock:
-    """A clock that moves only when told to."""
+    """Clock that moves only by ``advance``."""
     return FakeClock()
 
 
 @pytest.fixture
 def nissa_memory() -> "Iterator[MemoryBackend]":
-    """A backend that keeps everything, on a hub of its own; flush with ``nissa.get_hub().flush()`` before looking."""
+    """Backend that stores everything, on a fresh hub; call ``nissa.get_hub().flush()`` before reading it."""
     nissa = importlib.import_module("nissa")
     backend: MemoryBackend = nissa.MemoryBackend()
     nissa.reset_hub().add_backend(backend)

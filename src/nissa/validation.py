@@ -1,4 +1,4 @@
-"""What ``validate()`` does: it gathers what is known, has it diagnosed, and tells the backends."""
+"""Implementation of ``validate()``: collect observations, diagnose them, and emit the results."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ _logger = logging.getLogger("nissa")
 
 @dataclass(frozen=True, slots=True)
 class ValidationInputs:
-    """What the caller of ``validate()`` gave; see there."""
+    """Arguments of `Environment.validate`; documented there."""
 
     loss: "torch.Tensor | float | None" = None
     accuracy: "torch.Tensor | float | None" = None
@@ -42,7 +42,7 @@ class ValidationInputs:
 
 
 class Validation:
-    """The validations of one environment."""
+    """Validations of one environment."""
 
     def __init__(self, session: "Session", env_id: str | None) -> None:
         self._session = session
@@ -52,12 +52,12 @@ class Validation:
         self._unwatched = False
 
     def __call__(self, epoch: int | None, inputs: ValidationInputs) -> "EpochSnapshot":
-        """Diagnose one validation, and tell of it."""
+        """Diagnose one validation, emit the results, and return the snapshot."""
         at = self._session.now()
-        with self._session.stopwatch.own.pause:  # these wait for a device, as the caller asked
-            metered = self._metered(
-                inputs.meter
-            )  # first: when the device has come this far, what is asked below is there
+        # These calls wait for the device by design, so the time does not count as overhead.
+        with self._session.stopwatch.own.pause:
+            # Read the meter first: once its copy has arrived, the device has computed the values read below as well.
+            metered = self._metered(inputs.meter)
             arrived = self._session.readback.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
             found = self._from_inputs(inputs, metered)
         sharpness = self._sharpness(epoch, inputs.closure)
@@ -76,12 +76,12 @@ class Validation:
         return diagnosis.snapshot
 
     def losses(self) -> "Losses | None":
-        """Return the training losses of the epoch under way, as far as they are on the host."""
+        """Return the training losses of the current epoch that have arrived on the host."""
         ids = self._clock.epoch_ids
         return self._session.step_processor.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
 
     def _measured(self) -> dict[str, Any]:
-        """Return what we measured ourselves."""
+        """Return the observations that come from watched steps."""
         session, losses = self._session, self.losses()
         latest, gradients = session.step_processor.latest(self._env_id), session.config.gradients
         quantiles = dict(zip(gradients.percentiles, gradients.quantiles, strict=True))
@@ -98,7 +98,7 @@ class Validation:
         }
 
     def _from_inputs(self, inputs: ValidationInputs, metered: Measured | None) -> dict[str, Any]:
-        """Return what the caller gave, and of the rest what the meter did."""
+        """Return the values passed by the caller, completed with those of the meter."""
         wait = self._session.config.limits.validation_wait_seconds
         given: dict[str, Any] = {
             "train_accuracy": number(inputs.train_accuracy, wait),
@@ -113,7 +113,7 @@ class Validation:
 
     @staticmethod
     def _unread(inputs: ValidationInputs, found: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the names of numbers that were given and did not arrive from their device in time."""
+        """Yield the names of values that were passed but not copied from their device in time."""
         given = {
             "train_accuracy": inputs.train_accuracy,
             "validation_loss": inputs.loss,
@@ -128,7 +128,7 @@ class Validation:
                 yield name
 
     def _partial(self, *, arrived: bool) -> Iterator[str]:
-        """Yield ``train_loss`` where steps of the epoch were lost, or are still on their way."""
+        """Yield ``train_loss`` if steps of the epoch were dropped or have not arrived yet."""
         losses = self.losses()
         if not arrived or (losses is not None and losses.missed):
             yield "train_loss"
