@@ -134,7 +134,7 @@ class Run(Environment):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the run. An exception passes through; its type is recorded on the run and on unfinished seeds."""
+        """End the run. An exception passes through; its type is recorded on the spans that it interrupts."""
         self._end(None if error is None else type(error).__name__)
 
     @property
@@ -195,8 +195,8 @@ class Run(Environment):
             *others, last = self._added
             for name in others:
                 self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
-            # Remove the OpenTelemetry backend last, so that it still exports the faults of the other backends. A backend
-            # that hangs delays this, but does not prevent it.
+            # Remove the OpenTelemetry backend last, so that it still exports faults of the other backends. A hanging
+            # backend delays this, but does not prevent it.
             self._hub.flush(limit / 4, besides=last)
             self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
             self._hub.flush(max(0.0, deadline - monotonic()))

@@ -83,7 +83,7 @@ class Session:
             environment_of=lambda metadata: metadata.env_id,
         )
         # Queue of watches whose optimizers were garbage-collected. A finalizer can run between any two bytecodes, even
-        # inside a critical section, so it must not take a lock and only appends here. `poll` and `watch` remove the
+        # inside a critical section, so it must not acquire a lock and only appends here. `poll` and `watch` remove the
         # watches.
         self.finalized: deque[Watch] = deque()
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
@@ -290,7 +290,7 @@ class Session:
             watch.close()
 
     def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
-        """Convert rows on the host to measurements, then apply the rules to all of them; runs on the worker's thread."""
+        """Convert rows on the host to measurements, then apply the rules to them; runs on the worker's thread."""
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)

@@ -1,1 +1,1 @@
-"""Which of several processes this one is."""
+"""Distributed training: ranks, sharded tensors, and consensus between ranks."""

@@ -1,8 +1,9 @@
-"""How ranks agree on a number without waiting for each other, through the store that brought them together.
+"""Non-blocking consensus of ranks on numbers, through the store of the process group (``torch.distributed.Store``).
 
-A matter is settled by whoever writes first: the rank that learns last what all want writes their maximum, and a rank
-that has to act before anybody did writes that nothing changes. Every rank then acts upon what stands there. Nothing of
-this is a collective, so that a rank that takes no part holds up nobody: without it nothing changes.
+Each round has one decision, and the first write decides. The rank that completes the set of proposals writes their
+elementwise maximum. A rank that needs the decision earlier writes "no change". All ranks then read and apply the same
+decision. The protocol uses no collective, so a rank that does not take part blocks no other rank; the decision is then
+"no change".
 """
 
 import threading
@@ -17,28 +18,28 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 Proposal: TypeAlias = tuple[int, ...]
-"""What a rank wants; of several wishes each number's maximum is granted."""
+"""Numbers proposed by a rank; the decision is the elementwise maximum over all ranks."""
 
 _NOTHING: Final = "-"
 _FIRST_LOOK, _LAST_LOOK = 0.005, 0.2
-"""Seconds between looks for what another rank wrote: at first, and at most."""
+"""Initial and maximum interval for polling the store, in seconds."""
 
 
 class Consensus(Protocol):
-    """Where wishes are made and granted."""
+    """Interface for proposals and decisions."""
 
     def propose(self, round_number: int, proposal: Proposal) -> None:
-        """Say what this rank wants; never waits. Matters are numbered in the order in which they are settled."""
+        """Submit the proposal of this rank; never waits. Rounds are numbered in the order of their decisions."""
 
     def decision(self, round_number: int) -> Proposal | None:
-        """Return what was granted, the same on all ranks; None where nothing changes."""
+        """Return the decision, the same on all ranks; None for "no change"."""
 
     def close(self) -> None:
-        """Make no further wishes."""
+        """Stop taking part: no further proposals follow."""
 
 
 class LocalConsensus:
-    """The agreement of one rank with itself."""
+    """Consensus of a single process: its own proposal is the decision."""
 
     def __init__(self) -> None:
         self._proposal: tuple[int, Proposal] | None = None
@@ -56,13 +57,13 @@ class LocalConsensus:
 
 
 class StoreConsensus:
-    """An agreement of all ranks.
+    """Consensus of all ranks through a store.
 
     Args:
-        store: What all ranks reach.
-        rank: Of this process.
-        ranks: How many there are.
-        on_fault: Told of what the store raised; the matter at hand then stays as it is.
+        store: Store that all ranks can reach.
+        rank: Rank of this process.
+        ranks: Number of ranks.
+        on_fault: Called with an exception of the store; the round then has no change on this rank.
     """
 
     def __init__(self, store: "Store", rank: int, ranks: int, on_fault: Callable[[Exception], None]) -> None:
@@ -70,9 +71,12 @@ class StoreConsensus:
         self._rank = rank
         self._ranks = ranks
         self._on_fault = on_fault
+        # Latest decision that the thread has read; saves the training thread the round trip to the store.
         self._known: dict[int, str] = {}
+        # Latest round whose decision this rank has used; the thread stops polling for it.
         self._passed = -1
         self._closed = False
+        # Decouples training from the store: a store access is a network round trip, so it runs on a thread.
         self._proposals: SimpleQueue[tuple[int, Proposal] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="nissa-agreement", daemon=True)
         self._thread.start()
@@ -82,7 +86,7 @@ class StoreConsensus:
         self._proposals.put((round_number, proposal))
 
     def decision(self, round_number: int) -> Proposal | None:
-        """See `Consensus`. Where our thread has not heard of it yet, this asks the store once."""
+        """See `Consensus`. If the thread has not read the decision yet, this accesses the store once."""
         self._passed = round_number
         found = self._known.pop(round_number, None)
         try:
@@ -101,7 +105,7 @@ class StoreConsensus:
             try:
                 self._exchange(*proposed)
             except Exception as error:  # noqa: BLE001 - training goes on as it did
-                if not self._closed:  # at the end the store may be gone
+                if not self._closed:  # after `close` the store may be shut down already
                     self._on_fault(error)
 
     def _exchange(self, round_number: int, proposal: Proposal) -> None:
@@ -115,7 +119,7 @@ class StoreConsensus:
             self._poll(round_number)
 
     def _poll(self, round_number: int) -> None:
-        """Look from time to time what was settled, until we had to act or have something else to wish."""
+        """Poll the store for the decision, until the round is used, a new proposal is queued or `close` is called."""
         look = _FIRST_LOOK
         while self._passed < round_number and self._proposals.empty() and not self._closed:
             if self._store.check([f"{round_number}/settled"]):
@@ -128,22 +132,22 @@ class StoreConsensus:
         self._known = {round_number: decision}
 
     def _read(self, key: str) -> str:
-        """Return what is known to be there: for anything else this would wait."""
+        """Return the value of a key that exists; ``Store.get`` would wait for a missing key."""
         return self._store.get(key).decode()
 
     def _decide(self, round_number: int, value: str) -> str:
-        """Write what is granted, and return what stands there: whoever was first."""
+        """Write the decision unless another rank has written one; return the decision in the store."""
         found: bytes = self._store.compare_set(f"{round_number}/settled", "", value)
         return found.decode()
 
     def _forget(self, round_number: int) -> None:
-        """Delete an earlier matter: that all have told of the next means that all have acted upon it."""
+        """Delete the keys of an earlier round. All ranks have applied it once all have proposed for the next one."""
         for key in ("told", "settled", *range(self._ranks)):
             self._store.delete_key(f"{round_number}/{key}")
 
 
 def consensus(title: str, on_fault: Callable[[Exception], None]) -> Consensus:
-    """Return how this process agrees with the others on a matter of that title, alone where there are none."""
+    """Return the consensus of all ranks under a title, or a local one in a run with a single process."""
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return LocalConsensus()
     ranks = torch.distributed.get_world_size()

@@ -1,4 +1,4 @@
-"""Tells distributed tensors apart without importing ``torch.distributed``, which few training runs need."""
+"""Detection of ``DTensor`` without importing ``torch.distributed.tensor``, which few training runs need."""
 
 import sys
 from typing import TYPE_CHECKING, TypeVar
@@ -10,15 +10,15 @@ Number = TypeVar("Number", bound="torch.Tensor | float")
 
 
 def distributed_exist() -> bool:
-    """Whether there can be a ``DTensor``: where nobody imported what makes them, there is none."""
+    """Whether a ``DTensor`` can exist: only if ``torch.distributed.tensor`` has been imported."""
     return "torch.distributed.tensor" in sys.modules
 
 
 def is_distributed(tensor: object) -> bool:
-    """Whether it is a ``DTensor``, of which this rank may hold a part only."""
+    """Whether the object is a ``DTensor``; this rank may hold only a part of it."""
     return distributed_exist() and isinstance(tensor, sys.modules["torch.distributed.tensor"].DTensor)
 
 
 def whole(value: Number) -> Number:
-    """Return a distributed tensor as a plain one, alike on all ranks, which all must ask for it; others as they are."""
+    """Return the full tensor of a ``DTensor`` (a collective: all ranks must call it); other values unchanged."""
     return value.full_tensor() if is_distributed(value) else value  # type: ignore[union-attr]  # a DTensor has it

@@ -1,4 +1,4 @@
-"""Who this process is among its peers, as its launcher (torchrun, Slurm, MPI) says in the environment."""
+"""Rank of this process, from the environment variables of its launcher (torchrun, Slurm, MPI)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A process's place; all None in a run of one process that no launcher started."""
+    """Rank and world size of a process; all None in a single process that was started without a launcher."""
 
     rank: int | None = None
     local_rank: int | None = None
@@ -21,12 +21,12 @@ class Rank:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> "Rank":
-        """Read what the launcher said; a value that is no number is taken as unsaid."""
+        """Read the launcher's variables; a value that is not a number is ignored."""
         return cls(**{field: _first_number(environ, names) for field, names in _NAMES.items()})
 
     @property
     def suffix(self) -> str:
-        """What distinguishes this rank's files, empty where there is one rank."""
+        """Suffix for the names of this rank's files; empty in a run with one rank."""
         return f"-rank{self.rank}" if self.rank is not None and (self.world_size or 1) > 1 else ""
 
 

@@ -1,8 +1,8 @@
-"""Statistics of sharded gradients: packed rows of each rank's part become those of the whole, on every rank.
+"""Reduction of the statistics of sharded gradients: packed rows per shard become rows of the whole tensors.
 
-Per process group there are two collectives, whatever the number of parameters, and their shapes depend on nothing but
-how the model is sharded: a rank without a gradient, and one that failed to measure it, take part with rows that change
-nothing. In float64, and therefore in the same buffer as sums, counts are exact below ``2**53``.
+Each process group needs two collectives, independent of the number of parameters. Their shapes depend only on the
+sharding of the model. A rank without a gradient, or with a failed measurement, therefore contributes identity rows,
+which do not change the result. Counts are reduced as float64 in the same buffer as sums, exactly below ``2**53``.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["ABSENT", "FAILED", "identity_rows", "merge_ranks"]
 
 ABSENT: Final = -1
-"""In place of a count: no rank had a gradient."""
+"""Replaces a count: no rank had a gradient."""
 
 FAILED: Final = -2
-"""In place of a count: a rank could not measure its part."""
+"""Replaces a count: a rank failed to measure its part."""
 
-# Columns are those of the layout, but for the extremes, which are not added up; in their place travels how many ranks
-# had a gradient, and how many failed.
+# The buffer of sums has the columns of the layout. Extremes cannot be summed, so their columns carry two other counts:
+# the number of ranks that had a gradient, and the number of ranks that failed.
 _HAD, _FAILURES = Column.MINIMUM, Column.MAXIMUM
 _SUMS: Final = slice(Column.TOTAL, Column.MINIMUM)
 _EXTREMES: Final = slice(Column.MINIMUM, Column.BUCKETS)
@@ -43,22 +43,23 @@ def merge_ranks(
     failed: bool,
     sums: "Tensor | None" = None,
 ) -> "tuple[Tensor, Tensor | None]":
-    """Merge the statistics of this rank's parts with those of the other ranks; nothing waits for a device.
+    """Merge the statistics of this rank's parts with those of the other ranks, without waiting for a device.
 
-    For each group in order of first appearance there is one ``all_reduce`` of sums and one of extremes, over the rows
-    that are sharded over it. All its ranks must call this with the same rows in the same order.
+    For each group, in order of first appearance, this runs one ``all_reduce`` of sums and one of extremes over the rows
+    that are sharded over the group. All ranks of the group must pass the same rows in the same order.
 
     Args:
-        rows: int64 ``(P, layout.width)``, as `nissa.kernels.moments` lays them out.
-        layout: Their columns.
-        groups: The groups of each row, see `nissa.distributed.sharding.Local`.
-        present: Whether this rank has a gradient, for each row; where not, the content of its row is ignored.
-        failed: This rank could not measure its parts; the content of all its rows is ignored.
-        sums: float64 ``(P, E)``: further numbers to be added up, whether or not there is a gradient.
+        rows: Packed statistics, int64 ``(P, layout.width)``, in the layout of `nissa.kernels.moments`.
+        layout: Columns of the rows.
+        groups: Process groups per row, see `nissa.distributed.sharding.Local`.
+        present: Whether this rank has a gradient, per row. Rows without a gradient are ignored.
+        failed: Whether this rank failed to measure its parts. If so, all of its rows are ignored.
+        sums: Additional numbers to sum over ranks, float64 ``(P, E)``; used with or without a gradient.
 
     Returns:
-        Rows and sums of the whole tensors, the same on all ranks of a group; in place of its count, a row has `ABSENT`
-        or `FAILED`. They are on a device that the groups can reach. Without any group, rows and sums as they came.
+        Rows and sums of the whole tensors, the same on all ranks of a group, on a device that the groups support. The
+        count of a row is `ABSENT` or `FAILED` where no statistics exist. Without any group, the inputs are returned
+        unchanged.
     """
     distinct = dict.fromkeys(group for of_row in groups for group in of_row)
     if not distinct:
@@ -76,19 +77,19 @@ def merge_ranks(
 
 
 def identity_rows(number: int, layout: "Layout", device: "torch.device | str") -> "Tensor":
-    """Return packed rows of no element, which change nothing where they are merged: int64 ``(number, layout.width)``."""
+    """Return packed rows of zero elements, the identity of `merge_ranks`: int64 ``(number, layout.width)``."""
     empty = torch.zeros((number, layout.width), dtype=torch.float64, device=device)
     empty[:, _EXTREMES] = torch.nan
     return empty.view(torch.int64)
 
 
 def _added(rows: "Tensor", here: "Tensor", sums: "Tensor | None", *, failed: bool) -> "Tensor":
-    """Return what is added up over ranks: float64 ``(P, layout.width + E)``."""
+    """Return the columns to sum over ranks: float64 ``(P, layout.width + E)``."""
     added = rows.to(torch.float64)
     added[:, _SUMS] = rows.view(torch.float64)[:, _SUMS]
     added[:, _EXTREMES] = 0.0
     added[:, _HAD] = 1.0
-    # Not a product: what is masked may be NaN.
+    # Mask with `where`, because masked values may be NaN and NaN times 0 is NaN.
     added = torch.where(here, added, 0.0)
     added[:, _FAILURES] = float(failed)
     if sums is None:
@@ -97,14 +98,14 @@ def _added(rows: "Tensor", here: "Tensor", sums: "Tensor | None", *, failed: boo
 
 
 def _largest(rows: "Tensor", here: "Tensor") -> "Tensor":
-    """Return what only the largest is kept of: -minimum, maximum and abs_max, -infinity for none; float64 ``(P, 3)``."""
+    """Return the columns to reduce by maximum: -minimum, maximum, abs_max; -inf if absent; float64 ``(P, 3)``."""
     extremes = rows.view(torch.float64)[:, _EXTREMES]
     largest = torch.cat((-extremes[:, :1], extremes[:, 1:]), dim=1)
     return torch.where(here & ~largest.isnan(), largest, -torch.inf)
 
 
 def _rows(added: "Tensor", largest: "Tensor") -> "Tensor":
-    """Return packed rows again."""
+    """Return packed rows from the reduced columns."""
     had, failures = added[:, _HAD], added[:, _FAILURES]
     rows = added.to(torch.int64)
     rows[:, Column.COUNT] = torch.where(had > 0, rows[:, Column.COUNT], ABSENT).masked_fill(failures > 0, FAILED)
@@ -118,7 +119,7 @@ def _rows(added: "Tensor", largest: "Tensor") -> "Tensor":
 def _all_reduce(
     table: "Tensor", operation: "torch.distributed.ReduceOp.RedOpType", group: "ProcessGroup", chosen: "Tensor | None"
 ) -> None:
-    """Reduce the chosen rows in place, all where none are named."""
+    """Reduce the chosen rows in place, or all rows if ``chosen`` is None."""
     if chosen is None:
         torch.distributed.all_reduce(table, operation, group)
         return
@@ -128,13 +129,13 @@ def _all_reduce(
 
 
 def _reachable(device: "torch.device", group: "ProcessGroup") -> "torch.device":
-    """Return a device that a group communicates from: gradients offloaded to the host may have to go to the GPU again."""
+    """Return a device that a group supports. Gradients offloaded to the host may have to return to the GPU for NCCL."""
     types = [each.type for each in group._device_types]  # noqa: SLF001 - torch tells it nowhere else
     return device if device.type in types else torch.device(types[0])
 
 
 def _put(tensor: "Tensor", device: "torch.device") -> "Tensor":
-    """Return a tensor on a device, from the host without waiting for it."""
+    """Return a tensor on a device; a copy from the host is asynchronous."""
     if tensor.device.type == device.type:
         return tensor
     return (tensor.pin_memory() if tensor.device.type == "cpu" else tensor).to(device, non_blocking=True)

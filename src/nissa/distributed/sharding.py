@@ -1,6 +1,6 @@
-"""Which part of a tensor this rank holds, and which process groups hold the other parts.
+"""Local part of a sharded tensor, and the process groups that hold the other parts.
 
-A tensor is sharded where it is a DTensor (``fully_shard``, ``parallelize_module``).
+Sharded tensors are DTensors (``fully_shard``, ``parallelize_module``).
 """
 
 import sys
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Local", "locals_of", "replicated", "unsupported"]
 
-# gloo has no average.
+# Averages are computed as a sum and a division, because gloo has no average.
 _OPERATIONS: Final = {"sum": "SUM", "avg": "SUM", "max": "MAX", "min": "MIN", "product": "PRODUCT"}
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A tensor as this rank sees it.
+    """Local part of a tensor on this rank.
 
     Args:
-        tensor: This rank's part, which may have no elements; None where there is none.
-        groups: Process groups whose other ranks hold other parts, one per dimension of the mesh that the tensor is
-            sharded over; empty where it is whole here.
-        first: Whether this rank is the first of those that hold the tensor; True for a plain one.
+        tensor: Part of this rank, possibly without elements; None if this rank has no part.
+        groups: Process groups whose other ranks hold the other parts, one per mesh dimension over which the tensor is
+            sharded; empty if this rank holds the whole tensor.
+        first: Whether this rank is the first of those that hold the tensor; True for a plain tensor.
     """
 
     tensor: "Tensor | None"
@@ -40,14 +40,14 @@ class Local:
 
 
 def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
-    """Return this rank's part of each gradient; nothing waits for a device.
+    """Return this rank's part of each gradient, without waiting for a device.
 
-    Gradients that still are to be reduced, like those of norms under sequence parallelism, are reduced here: in a copy,
-    with one ``all_reduce`` for all that share group, operation, dtype and device. The groups of a gradient that is not
-    there are those of its parameter, so that all ranks agree on them.
+    Partial gradients, such as those of norm layers under sequence parallelism, are reduced in a copy. All that share
+    group, operation, dtype and device use one ``all_reduce``. A missing gradient has the groups of its parameter, so
+    that all ranks use the same groups.
 
     Args:
-        pairs: Parameter and gradient, in the same order on all ranks that share them.
+        pairs: Parameters and gradients, in the same order on all ranks that share them.
     """
     if not distributed_exist():
         return [Local(gradient if gradient is None else _arrived(gradient), (), first=True) for _, gradient in pairs]
@@ -58,14 +58,14 @@ def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
 
 
 def replicated(model: "nn.Module") -> "ProcessGroup | None":
-    """Return the process group over which ``DistributedDataParallel`` keeps a model alike, None where it doesn't."""
-    # What torch.compile() returns holds the model that it was given.
+    """Return the process group over which ``DistributedDataParallel`` replicates a model, None without it."""
+    # torch.compile() returns a wrapper, which stores the original module as `_orig_mod`.
     inner = getattr(model, "_orig_mod", model)
     return inner.process_group if isinstance(inner, torch.nn.parallel.DistributedDataParallel) else None
 
 
 def unsupported(model: "nn.Module") -> str | None:
-    """Return what to do about a model whose gradients cannot be told apart, None where there is no such problem."""
+    """Return an error message with a remedy if a model's gradients cannot be separated by parameter, else None."""
     fsdp = sys.modules.get("torch.distributed.fsdp")
     if fsdp is None or not any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
         return None
@@ -77,20 +77,20 @@ def unsupported(model: "nn.Module") -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A reduction that a gradient still needs; gradients that need the same one share it."""
+    """Reduction that a partial gradient still needs; gradients with equal reductions share one ``all_reduce``."""
 
     group: "ProcessGroup"
     operation: str
-    # Of the tensor to be reduced, since only equal ones fit into one.
+    # dtype and device, because only tensors that agree in both can be concatenated.
     kind: Hashable
 
 
 @dataclass(slots=True)
 class _Part:
-    """A `Local` in the making.
+    """Intermediate state of a `Local`.
 
     Args:
-        copy: The tensor is whole here, and the same part was given by the first rank of a dimension.
+        copy: Whether another rank, the first of a mesh dimension, contributes the same part.
     """
 
     tensor: "Tensor | None"
@@ -105,10 +105,10 @@ def _part(parameter: "Tensor", gradient: "Tensor | None") -> _Part:
     if not _is_sharded(told):
         return _Part(gradient if gradient is None else _arrived(gradient))
     mesh, placements = told.device_mesh, told.placements
-    # The optimizer brings a gradient to the placements of its parameter; where they differ, so do we.
+    # The optimizer redistributes a gradient to the placements of its parameter, so the statistics use them as well.
     wanted = parameter.placements if _is_sharded(parameter) and parameter.device_mesh == mesh else placements
     coordinate = mesh.get_coordinate()
-    if coordinate is None:  # the mesh is of other ranks
+    if coordinate is None:  # this rank is not part of the mesh
         return _Part(None, first=False)
     part = _Part(None if gradient is None else _arrived(told.to_local()), first=not any(coordinate))
     for dimension, (is_, becomes) in enumerate(zip(placements, wanted, strict=True)):
@@ -130,14 +130,16 @@ def _is_sharded(tensor: "Tensor") -> "TypeGuard[DTensor]":
 
 
 def _arrived(tensor: "Tensor") -> "Tensor":
-    """Return a tensor whose collective is through as far as the stream is concerned: a kernel reads its memory."""
+    """Return a tensor after its asynchronous collective on the current stream, because a kernel reads its memory."""
     wait = getattr(tensor, "trigger_wait", None)
     return tensor if wait is None else wait()
 
 
 def _reduce(parts: list[_Part], pending: _Pending) -> None:
     tensors = [part.tensor for part in parts if part.tensor is not None]
-    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])  # a copy, even of one
+    flat = torch.cat(
+        [tensor.reshape(-1) for tensor in tensors]
+    )  # always a copy, so that the reduction does not modify the gradient
     operation: ReduceOp.RedOpType = getattr(torch.distributed.ReduceOp, _OPERATIONS[pending.operation])
     torch.distributed.all_reduce(flat, operation, pending.group)
     if pending.operation == "avg":

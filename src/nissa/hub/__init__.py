@@ -1,1 +1,1 @@
-"""The hub: events in, a carbon copy to each backend out."""
+"""Event hub: passes each event to every backend."""

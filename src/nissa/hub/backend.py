@@ -1,13 +1,13 @@
-"""What a backend is: anything with ``emit``.
+"""Backend protocol: any object with a method ``emit`` is a backend.
 
-Three more methods are called where a backend has them:
+Three more methods are optional:
 
-- ``record(measurement)``: per-step numbers (`nissa.hub.measurements`), for backends that want more than events;
-- ``flush(timeout) -> bool``: hand on what is buffered, at most so many seconds;
+- ``record(measurement)``: receives per-step measurements (`nissa.hub.measurements`) in addition to events;
+- ``flush(timeout) -> bool``: exports buffered data within ``timeout`` seconds;
 - ``close(timeout)``: the last call.
 
-All of them run on the backend's own thread, one at a time, so a backend needs no lock; a ``close`` that a stuck backend
-never reaches is skipped. An exception in any of them is contained and counted, and other backends do not notice.
+All of them run on the backend's own thread, one at a time, so a backend needs no lock. ``close`` is not called if the
+backend hangs. An error boundary catches and counts the exceptions of a backend, so they do not affect other backends.
 """
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Backend(Protocol):
-    """Receives every event that passes the hub, in order."""
+    """Receiver of all events that pass through the hub, in order."""
 
     def emit(self, event: "TelemetryEvent") -> None:
-        """Take one event; the event is frozen and shared with other backends."""
+        """Process one event; the event is frozen and shared with other backends."""

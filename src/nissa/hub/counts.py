@@ -1,4 +1,4 @@
-"""Counters that any thread may increment without a lock, and a finalizer or signal handler too."""
+"""Lock-free counters, safe to increment from any thread, finalizer or signal handler."""
 
 import itertools
 from collections import Counter
@@ -9,24 +9,24 @@ K = TypeVar("K", bound=Hashable)
 
 
 class AtomicCounts(Generic[K]):
-    """Counts by key.
+    """Atomic counters by key.
 
-    ``counter[key] += 1`` is a read, an addition and a write: increments of two threads may become one. ``next()`` of an
-    `itertools.count` is a single operation of the interpreter.
+    ``counter[key] += 1`` is a read, an addition and a write, so concurrent increments may be lost. A lock would
+    deadlock in a signal handler. ``next()`` of an `itertools.count` is a single operation of the interpreter.
     """
 
     def __init__(self) -> None:
         self._counts: dict[K, itertools.count[int]] = {}
 
     def increment(self, key: K) -> int:
-        """Add one to a key; return its count before."""
+        """Increment the count of a key; return its previous value."""
         found = self._counts.get(key)
         if found is None:
             found = self._counts.setdefault(key, itertools.count())
         return next(found)
 
     def __getitem__(self, key: K) -> int:
-        """Return the count of a key, 0 where it was never incremented."""
+        """Return the count of a key, 0 if it was never incremented."""
         found = self._counts.get(key)
         return 0 if found is None else _read(found)
 
@@ -36,4 +36,4 @@ class AtomicCounts(Generic[K]):
 
 
 def _read(found: "itertools.count[int]") -> int:
-    return int(repr(found)[6:-1])  # "count(12)": reading the next value without taking it has no other interface
+    return int(repr(found)[6:-1])  # "count(12)": only the text shows the next value without consuming it

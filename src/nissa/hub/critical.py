@@ -1,9 +1,9 @@
-"""Critical sections: code that holds a lock of ours and must not be entered a second time by the same thread.
+"""Critical sections: code that holds a Nissa lock and must not be re-entered by the same thread.
 
-Three kinds of frame can run between any two bytecodes of a section: a signal handler, a finalizer that the garbage
-collector calls, and foreign code that either of them calls. None of them may wait for a lock of ours: the thread that
-holds it is the one they interrupted. They ask `CriticalSections.inside` instead, and `CriticalSections.defer` what they
-would have done until the section is left, microseconds later.
+Three kinds of frame can run between any two bytecodes of a section: a signal handler, a finalizer called by the garbage
+collector, and foreign code called by either of them. None of them may wait for a Nissa lock, because the interrupted
+thread holds it. They check `CriticalSections.inside` instead, and postpone their work with `CriticalSections.defer`
+until the section ends, microseconds later.
 
 Example:
     ``with sections, lock:`` around the section, where ``lock = sections.lock()``.
@@ -20,37 +20,39 @@ if TYPE_CHECKING:
 
 
 class _Deferred(threading.local):
-    """Calls that wait until the calling thread has left its sections."""
+    """Deferred calls of the current thread, run after it has left its critical sections."""
 
     def __init__(self) -> None:
         self.calls: deque[Callable[[], object]] = deque()
 
 
 class CriticalSections:
-    """The locks of one hub and of everything that listens to it.
+    """Registry of the locks of one hub and of its run.
 
-    Used as a context manager around a lock, it runs deferred calls once the thread holds none of the locks any more.
+    As a context manager around a lock, it runs the deferred calls after the thread has released all of the locks.
     """
 
     def __init__(self) -> None:
+        # Weak references, so that the locks of discarded objects disappear from the registry.
         self._locks: tuple[weakref.ref[threading.RLock], ...] = ()
         self._shared: weakref.WeakValueDictionary[str, threading.RLock] = weakref.WeakValueDictionary()
         self._deferred = _Deferred()
 
     def lock(self, shared_as: str | None = None) -> threading.RLock:
-        """Return a lock whose holder is known: a new one, or the one that is shared under a name.
+        """Return a registered lock: a new one, or the one that is shared under a name.
 
-        `inside` asks every lock, and each event asks `inside`: what exists once per environment shares one lock.
+        Each event evaluates `inside`, which checks every lock. Objects that exist once per environment therefore share
+        one lock.
 
-        It is entered by the interpreter's own C code, so that a KeyboardInterrupt never leaves it locked. It is a
-        reentrant one because only that kind knows its owner; nothing relies on entering it twice.
+        The interpreter acquires the lock in C code, so a KeyboardInterrupt never leaves it locked. The lock is
+        reentrant only because an `RLock` knows its owner; no code acquires it twice.
         """
         if shared_as is not None and (shared := self._shared.get(shared_as)) is not None:
             return shared
         made = threading.RLock()
         if shared_as is not None:
             made = self._shared.setdefault(shared_as, made)
-        # A new tuple instead of an append: `inside` may iterate over the old one, in a signal handler.
+        # Replace the tuple instead of appending to a list: a signal handler may interrupt an iteration in `inside`.
         self._locks = (*(known for known in self._locks if known() is not None), weakref.ref(made))
         return made
 
@@ -64,22 +66,22 @@ class CriticalSections:
         return False
 
     def defer(self, call: Callable[[], object]) -> None:
-        """Run a call when the calling thread leaves its critical section; it must not raise."""
+        """Schedule a call for the moment when the current thread leaves its critical section; it must not raise."""
         self._deferred.calls.append(call)
 
     def renew_in_child(self) -> None:
-        """Release all locks in a forked child: the threads that held them did not come along."""
+        """Release all locks in a forked child: the threads that held them exist only in the parent."""
         for known in self._locks:
             if (lock := known()) is not None:
                 lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as threading does with its own locks
 
     def __enter__(self) -> None:
-        """Begin a section; the lock itself is entered next."""
+        """Begin a section; the ``with`` statement acquires the lock next."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Run what was deferred meanwhile, unless an outer section is still held."""
+        """Run the deferred calls, unless the thread is still in an outer section."""
         calls = self._deferred.calls
         while calls and not self.inside:
             calls.popleft()()

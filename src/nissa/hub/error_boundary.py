@@ -1,4 +1,4 @@
-"""The one place where a fault of ours is caught: logged once per place, counted, never raised into training."""
+"""Error boundary: catches internal faults, logs the first per place, counts all, and never raises into training."""
 
 import logging
 from collections import Counter
@@ -18,11 +18,11 @@ class ErrorBoundary:
     """Counts faults by the place where they were caught.
 
     Args:
-        sections: Critical sections in which a fault may occur; it is logged after they are left, because a logging
-            handler is foreign code.
+        sections: Critical sections in which a fault may occur. Such a fault is logged after the section ends, because a
+            logging handler is foreign code.
 
     Attributes:
-        faults: How often each place failed.
+        faults: Number of faults per place.
         sections: See above.
     """
 
@@ -31,14 +31,15 @@ class ErrorBoundary:
         self.sections = sections or CriticalSections()
 
     def guard(self, where: str) -> "Guard":
-        """Return a context manager that keeps an exception of ours from leaving the block.
+        """Return a context manager that catches and counts internal exceptions of the block.
 
-        `NissaError` passes, because it is raised on purpose and says what to do; so do KeyboardInterrupt and SystemExit.
+        `NissaError` propagates, because it is raised on purpose and its message is meant for the user.
+        KeyboardInterrupt and SystemExit propagate as well.
         """
         return Guard(self, where)
 
     def fault(self, where: str, error: BaseException) -> None:
-        """Count a fault, and log the first of its place with the traceback."""
+        """Count a fault; log the first fault of each place with its traceback."""
         self.faults[where] += 1
         if self.faults[where] > 1:
             return
@@ -55,7 +56,7 @@ def _log(where: str, error: BaseException) -> None:
 
 
 class Guard:
-    """See `ErrorBoundary.guard`."""
+    """Context manager of `ErrorBoundary.guard`."""
 
     __slots__ = ("_error_boundary", "_where")
 
@@ -69,7 +70,7 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> bool:
-        """Swallow and count what is ours to swallow."""
+        """Suppress and count an internal exception; let all others propagate."""
         if error is None or not isinstance(error, Exception) or isinstance(error, NissaError):
             return False
         self._error_boundary.fault(self._where, error)

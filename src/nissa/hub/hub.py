@@ -1,4 +1,4 @@
-"""Routes carbon copies of events to every backend; no backend can hold up training or another backend."""
+"""Event hub: passes each event to every backend without blocking training or other backends."""
 
 import logging
 from collections import Counter
@@ -28,27 +28,27 @@ LIFECYCLE_QUEUE_SIZE = 100_000
 
 
 class Listener(Protocol):
-    """What a run is to the hub."""
+    """Interface through which a hub passes events to its active run."""
 
     def on_event(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
-        """Return the events that backends are to see for one.
+        """Return the events that the backends receive for an emitted event.
 
-        Called in order, under the hub's lock: it must neither wait nor log nor call foreign code.
+        Called in order, under the hub's lock. The method must neither wait nor log nor call foreign code.
         """
 
     def after_dispatch(self, events: "Sequence[TelemetryEvent]") -> None:
-        """Log and check what was delivered, after the lock was released.
+        """Log and check dispatched events, after the lock has been released.
 
         May raise a `NissaError` into the caller of `NissaHub.emit`.
         """
 
     def close(self) -> None:
-        """End, because the hub does."""
+        """End the run, because the hub is closing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How many items of a kind had an outcome at a backend.
+    """Number of items of a kind with an outcome at a backend.
 
     Args:
         backend: The backend's name; empty for events rejected before any backend.
@@ -64,12 +64,12 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class _Workers:
-    """The workers of a hub; replaced as a whole, so that readers need no lock.
+    """Workers of a hub; replaced as a whole, so that reading them needs no lock.
 
     Args:
-        present: By name, those that get new items.
-        leaving: Those that were removed and may still be delivering.
-        retired: What those counted that have ended, by backend, kind and outcome.
+        present: Active workers by name; they receive new items.
+        leaving: Removed workers that may still be delivering.
+        retired: Final counts of workers that have ended, by backend, kind and outcome.
     """
 
     present: dict[str, BackendWorker] = field(default_factory=dict)
@@ -82,12 +82,13 @@ class _Workers:
 
 
 class NissaHub:
-    """The place that every event passes.
+    """Event hub of a process: every event passes through it to every backend.
 
     Args:
-        queue_size: Droppable items that wait per backend at most; beyond it the oldest give way and are counted.
-        lifecycle_queue_size: Lifecycle events that wait per backend at most. They are a kilobyte each and few, so that
-            only a backend that hangs for days gets there; the loss is then counted and logged as an error.
+        queue_size: Maximum number of queued droppable items per backend. Beyond it the oldest are dropped and counted.
+        lifecycle_queue_size: Maximum number of queued lifecycle events per backend. They are rare and about a kilobyte
+            each, so only a backend that hangs for days reaches the limit. The loss is then counted and logged as an
+            error.
 
     Example:
         >>> from nissa import NissaHub, TelemetryEvent
@@ -114,20 +115,20 @@ class NissaHub:
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
         self._workers = _Workers()
         self._listener: Listener | None = None
-        # Keeps the state table, analytics and the queues of all backends in one order of events. Under it nothing is
-        # logged, raised or waited for.
+        # Lock that keeps the order of events equal in the state table, the analytics and the queues of all backends.
+        # Code that holds it must not log, raise or wait, because it blocks every emitting thread.
         self.order = self.sections.lock()
 
     def add_backend(self, backend: Backend, name: str | None = None, *, source: Source | None = None) -> str:
         """Start delivering to a backend and return its name.
 
         Args:
-            backend: Receives every event.
-            name: How it is called in counts and messages; by default its ``name``, or that of its class.
-            source: Polled by the backend's thread between two items.
+            backend: Receiver of every event.
+            name: Name of the backend in counts and messages; by default its ``name``, or the name of its class.
+            source: Source that the backend's thread polls between two items.
 
         Raises:
-            ConfigurationError: It has no ``emit``, its name is taken, or the hub is closed.
+            ConfigurationError: The backend has no ``emit``, its name is taken, or the hub is closed.
         """
         if not callable(getattr(backend, "emit", None)):
             raise ConfigurationError(f"{backend!r} is no backend: give it a method emit(event).")
@@ -143,10 +144,10 @@ class NissaHub:
         return chosen
 
     def remove_backend(self, name: str, timeout: float = 5.0) -> bool:
-        """Deliver what is queued, close the backend and forget it; whether that ended in time.
+        """Deliver the queued items, close the backend and remove it. Return whether this finished in time.
 
         Raises:
-            ConfigurationError: There is no such backend.
+            ConfigurationError: The hub has no backend with this name.
         """
         with self.sections, self.order:
             present = dict(self._workers.present)
@@ -157,7 +158,7 @@ class NissaHub:
         if worker is None:
             raise ConfigurationError(f"There is no backend {name!r}; there are: {', '.join(present) or 'none'}.")
         ended = self._end([worker], timeout)
-        if ended:  # else it is still counting
+        if ended:  # otherwise its counts can still change
             self._retire(worker)
         return ended
 
@@ -172,28 +173,28 @@ class NissaHub:
 
     @property
     def backends(self) -> tuple[str, ...]:
-        """The names of the backends, in the order in which they were added."""
+        """Names of the backends, in the order in which they were added."""
         return tuple(self._workers.present)
 
     def listen(self, listener: Listener | None) -> None:
-        """Let a run see each event before the backends do, and say which events they get; None ends it."""
+        """Set the active run, which maps each emitted event to the events for the backends; None removes it."""
         self._listener = listener
 
     def resize(self, *, queue_size: int, lifecycle_queue_size: int) -> None:
-        """Set how much may wait at the backends that are added from now on."""
+        """Set the queue limits of backends that are added from now on."""
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
 
     @property
     def has_listener(self) -> bool:
-        """Whether a run listens."""
+        """Whether a run is active on this hub."""
         return self._listener is not None
 
     def emit(self, event: object) -> None:
-        """Take a `TelemetryEvent`, or any object or mapping with an event's attributes; never waits, never fails.
+        """Emit a `TelemetryEvent`, or any object or mapping with an event's attributes; never waits.
 
-        What cannot be understood is counted under its reason in `rejections`, and logged once per reason. An event
-        that a finalizer or a signal handler emits while this thread is in a critical section is delivered when the
-        section is left.
+        Invalid events never raise: they are counted in `rejections` by reason, and logged once per reason. If a
+        finalizer or a signal handler emits an event while this thread is in a critical section, the event is delivered
+        after the section ends.
         """
         with self.stopwatch.own, self.error_boundary.guard("hub"):
             try:
@@ -204,11 +205,11 @@ class NissaHub:
                 self.deliver(known)
 
     def deliver(self, event: "TelemetryEvent") -> list["TelemetryEvent"]:
-        """Pass a normalised event through the listener to every backend; return what they were given.
+        """Pass a normalised event through the listener to every backend; return the events that they receive.
 
-        Within a critical section of the calling thread it is deferred, and nothing is returned.
+        Within a critical section of the calling thread, delivery is deferred and the list is empty.
         """
-        if self._too_late():  # asked before the lock too, which a forked child may find taken forever
+        if self._too_late():  # checked before the lock as well, which may stay locked forever in a forked child
             return []
         if self.sections.inside:
             self.sections.defer(partial(self._deliver_deferred, event))
@@ -217,10 +218,11 @@ class NissaHub:
         return self._dispatch(lambda: [event] if listener is None else self._admitted(listener, event))
 
     def publish(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> list["TelemetryEvent"]:
-        """Pass to every backend the events that a listener makes under the hub's lock; return them.
+        """Pass the events that a function creates under the hub's lock to every backend; return them.
 
         Args:
-            make: Like `Listener.admit`, it must neither wait nor log nor call foreign code.
+            make: Function that creates the events. Like `Listener.on_event`, it must neither wait nor log nor call
+                foreign code.
         """
         return [] if self._too_late() else self._dispatch(make)
 
@@ -244,20 +246,20 @@ class NissaHub:
         try:
             with self.error_boundary.guard("hub"):
                 self.deliver(event)
-        except NissaError as error:  # what strict mode raises has no caller here
+        except NissaError as error:  # a deferred call has no caller that could handle an error of strict mode
             self.error_boundary.fault("hub", error)
 
     def _admitted(self, listener: Listener, event: "TelemetryEvent") -> list["TelemetryEvent"]:
         with self.error_boundary.guard("listener"):
             return list(listener.on_event(event))
-        return [event]  # a fault in there must not lose the event
+        return [event]  # a fault in the listener must not lose the event
 
     def emitter(self, *, percent: bool = False, env_id: str | int | None = None) -> Callable[[object], None]:
-        """Return a callback for a foreign producer, saying what its events leave unsaid.
+        """Return a callback for a foreign producer that completes and converts its events.
 
         Args:
-            percent: Its accuracies and improvements are in percent.
-            env_id: Its environment, for events that name none.
+            percent: Whether accuracies and improvements of the events are in percent.
+            env_id: Environment of events that do not name one.
 
         Example:
             ``slot.on_telemetry = hub.emitter(percent=True, env_id=0)``
@@ -265,7 +267,7 @@ class NissaHub:
         return emitter(self.emit, percent=percent, env_id=env_id)
 
     def record(self, measurement: "Measurement") -> None:
-        """Pass a measurement to the backends that want them; never waits."""
+        """Pass a measurement to the backends that have a ``record`` method; never waits."""
         if self._too_late():
             return
         for worker in self._workers.present.values():
@@ -273,24 +275,24 @@ class NissaHub:
                 worker.put(measurement)
 
     def flush(self, timeout: float = 5.0, *, besides: str | None = None) -> bool:
-        """Wait until every backend has handed on what was emitted so far; False if one had not by then.
+        """Wait until every backend has exported the items emitted so far. Return whether all finished in time.
 
         Args:
-            timeout: Seconds.
-            besides: Name of a backend that is left alone.
+            timeout: Limit in seconds.
+            besides: Name of a backend that is not flushed.
         """
         deadline = monotonic() + timeout
         workers = [worker for name, worker in self._workers.present.items() if name != besides]
-        # Closing hands everything on, and nothing comes after it.
+        # A closed hub needs no flush: closing a worker already exports everything, so wait for the end of its thread.
         waits: list[Callable[[float], bool]] = [
             worker.join if self.closed else worker.flush(timeout) for worker in workers
         ]
         return all(wait(max(0.0, deadline - monotonic())) for wait in waits)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """End the run that listens, deliver what is queued, close every backend and refuse further events.
+        """End the active run, deliver the queued items, close every backend and reject further events.
 
-        Returns whether all of that ended in time. A second call does nothing but wait.
+        Return whether all of this finished in time. A second call only waits.
         """
         deadline = monotonic() + timeout
         try:
@@ -305,8 +307,8 @@ class NissaHub:
         return ended
 
     def deliveries(self) -> list[Delivery]:
-        """Return how every kind of item fared at every backend so far."""
-        workers = self._workers  # a snapshot: while one leaves, it is counted neither twice nor not at all
+        """Return the number of items so far, by backend, kind and outcome."""
+        workers = self._workers  # one snapshot, so that a worker being removed is counted exactly once
         counts = Counter(workers.retired)
         for worker in workers.all():
             counts.update({(worker.name, *key): count for key, count in worker.counts.snapshot().items()})
@@ -314,21 +316,21 @@ class NissaHub:
         return [Delivery(*key, count) for key, count in sorted(counts.items())]
 
     def queue_sizes(self) -> dict[str, int]:
-        """Return how many items wait at each backend."""
+        """Return the number of queued items per backend."""
         return {worker.name: worker.queue_size for worker in self._workers.all()}
 
     @property
     def rejections(self) -> Counter[str]:
-        """How many events were rejected, by reason."""
+        """Number of rejected events, by reason."""
         return self._rejections.snapshot()
 
     def count_rejection(self, reason: str) -> None:
-        """Count an event that a run rejects."""
+        """Count an event that a run rejected."""
         self._rejections.increment(reason)
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing was lost, rejected or failed so far."""
+        """Whether all items so far were delivered: none was dropped, rejected or failed."""
         return not any(delivery.outcome in {DROPPED, FAILED, REJECTED} for delivery in self.deliveries())
 
     def _too_late(self) -> bool:

@@ -1,6 +1,7 @@
-"""Per-step numbers on their way to the backends: frozen, host-side, and carrying their own time.
+"""Measurements for the backends: frozen values on the host, each with its own timestamp.
 
-They are no events: there are many of them, the oldest give way when a queue is full, and backends opt in.
+Measurements are separate from events because they are numerous. The oldest are dropped when a queue is full, and
+backends opt in with a ``record`` method.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GradientHealth:
-    """How healthy one step's gradients were.
+    """Health of the gradients of one step.
 
     ``score = 1 - 0.5 * vanishing_layers/layers - 0.8 * exploding_layers/layers``, at least 0, and 0 when any element is
     not finite. A layer counts as vanishing when more than half of its elements are below the vanishing threshold, and
@@ -37,24 +38,25 @@ class GradientHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMeasured:
-    """One optimizer step that happened.
+    """One completed optimizer step.
 
     Args:
-        model_name: The watch it belongs to, None where there is only one.
+        model_name: Name of its watch, None if the watch has no name.
         primary: Whether it counts as a step of the environment.
-        step: Count of the optimizer's steps, from 0.
-        time_unix_nano: When ``optimizer.step()`` returned.
+        step: Index among the optimizer's steps, from 0.
+        time_unix_nano: Time when ``optimizer.step()`` returned.
         duration: Seconds since the previous step returned, within the epoch; None for an epoch's first step.
-        loss: Value given to ``log_loss`` for this step; None where none was. May be NaN or infinite.
-        learning_rate: Of the first parameter group.
+        loss: Value passed to ``log_loss`` for this step, None if it was not called. May be NaN or infinite.
+        learning_rate: Learning rate of the first parameter group.
         sampled: Whether its gradients were measured.
-        clip_norm: L2 norm of all gradients before they were clipped; None where it is not known.
-        clip_factor: What they were multiplied with, at most 1; None where it is not known.
-        overhead: What watching took since the last sampled step, as a fraction of the time since; told with sampled steps.
-        sampling_interval: Steps from one sampled step to the next; told with sampled steps, and where it changes.
-        epoch_ids: Identity of the epoch span the step belongs to.
-        missed: Steps of this watch that happened before this one and were never delivered, since the one that was
-            delivered last; of the first that is delivered, since the watch began.
+        clip_norm: L2 norm of all gradients before clipping; None if unknown.
+        clip_factor: Factor by which clipping multiplied the gradients, at most 1; None if unknown.
+        overhead: Time spent on telemetry since the last sampled step, as a fraction of the elapsed time. Set on sampled
+            steps.
+        sampling_interval: Steps from one sampled step to the next. Set on sampled steps and when it changes.
+        epoch_ids: Identity of the epoch span that the step belongs to.
+        missed: Number of undelivered steps of this watch since the previously delivered step, or since the start of the
+            watch for the first delivered step.
     """
 
     env_id: str | None
@@ -76,11 +78,11 @@ class StepMeasured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSkipped:
-    """Steps that were due and did not happen, since loss scaling found gradients that were not finite.
+    """Steps that loss scaling skipped because gradients were not finite.
 
     Args:
-        time_unix_nano: When the last of them was due, or the first step after them returned.
-        count: How many; more than one where measurements of skipped steps were dropped before this one.
+        time_unix_nano: Time when the last of them was due, or when the next completed step returned.
+        count: Number of skipped steps; more than one if earlier measurements of skipped steps were dropped.
     """
 
     env_id: str | None
@@ -91,20 +93,20 @@ class StepSkipped:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GradientsMeasured:
-    """The gradients of one sampled step.
+    """Gradient statistics of one sampled step.
 
     Args:
-        names: A stream name per row of ``moments``: a parameter, or the block that its parameters were folded into.
+        names: Stream name per row of ``moments``: a parameter, or the block that aggregates its parameters.
         moments: Statistics per row.
-        lag: Seconds from the step to its statistics being on the host.
-        shown: Rows that are exported with this step, None for all; `moments` has all.
-        weight_norms: L2 norm per row before the step, shape ``(rows,)``; None where not measured.
-        update_ratios: L2 norm of the step's change over that norm, NaN where the norm is 0; None where not measured.
-        idle: Parameters that require a gradient and had none, where none of them is sharded.
-        seed_ratios: By slot, how large the gradients of a seed are beside those of its host: the ratio of their root
-            mean squares over finite elements.
-        missed: Sampled steps of this watch whose gradients were never delivered, since the ones that were delivered
-            last; of the first that are delivered, since the watch began.
+        lag: Seconds from the step until its statistics were on the host.
+        shown: Indices of the rows that are exported with this step, None for all; ``moments`` has all rows.
+        weight_norms: L2 norm of the weights per row before the step, shape ``(rows,)``; None if not measured.
+        update_ratios: L2 norm of the weight change of the step divided by that norm, shape ``(rows,)``; NaN where the
+            norm is 0; None if not measured.
+        idle: Parameters that require a gradient and had none; reported only if no parameter is sharded.
+        seed_ratios: Root mean square gradient of a seed divided by that of its host, over finite elements, by slot.
+        missed: Number of undelivered sampled steps of this watch since the previously delivered one, or since the start
+            of the watch for the first delivered one.
     """
 
     env_id: str | None
@@ -126,13 +128,13 @@ class GradientsMeasured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationMeasured:
-    """What one ``validate()`` was told and concluded, for backends that show it.
+    """Inputs and diagnosis of one ``validate()`` call.
 
     Args:
-        started: When the work before it (usually the last step) ended, nanoseconds.
-        red_flags: Each flag that could be judged with whether it is raised now.
-        sharpness: By method, where it was measured.
-        stability_margin: Learning rate over the critical one, None where not measured.
+        started: Time when the preceding work (usually the last step) ended, nanoseconds since the Unix epoch.
+        red_flags: State of each red flag that could be evaluated: True if it is raised.
+        sharpness: Measured sharpness by method.
+        stability_margin: Learning rate divided by the critical learning rate, None if not measured.
     """
 
     env_id: str | None

@@ -1,8 +1,8 @@
-"""Turns whatever a producer emits into one form, or says why it cannot.
+"""Normalization of emitted objects to `TelemetryEvent`, or rejection with a reason.
 
-Accepted are our own `TelemetryEvent`, and any object or mapping with its attributes, such as the events that the seed
-slots of other packages hand to ``on_telemetry``. Vocabulary differs between their versions; it is mapped here and
-nowhere else. A value that lives on a device is never read: it is replaced by a description of itself.
+The input is a `TelemetryEvent`, or any object or mapping with its attributes. The seed slots of other packages, for
+example, pass such events to ``on_telemetry``. Their vocabulary differs between versions; this module is the only place
+that maps it. A value on a device is never read, because that would wait for the device; it becomes a description.
 """
 
 import uuid
@@ -35,7 +35,7 @@ _LATEST: Final = 2**63  # nanoseconds; OTLP carries no later time
 
 
 class Rejected(ValueError):  # noqa: N818 - it is an outcome, counted by its reason, and never leaves the hub
-    """An event that cannot be understood; ``reason`` is short and of few kinds, so that it can be counted."""
+    """An invalid event; ``reason`` is one of a few short names, so that rejections can be counted by it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -43,15 +43,15 @@ class Rejected(ValueError):  # noqa: N818 - it is an outcome, counted by its rea
 
 
 def normalize(item: object, *, percent: bool = False, env_id: str | int | None = None) -> TelemetryEvent:
-    """Return the event that ``item`` means, sharing no mutable state with it.
+    """Return ``item`` as a `TelemetryEvent` that shares no mutable state with it.
 
     Args:
         item: A `TelemetryEvent`, or an object or mapping with its attributes.
-        percent: Accuracies and improvements in its data are percent and become fractions.
-        env_id: Environment of an event that names none.
+        percent: Whether accuracies and improvements in its data are in percent; they are converted to fractions.
+        env_id: Environment of an event that does not name one.
 
     Raises:
-        Rejected: The item cannot be understood.
+        Rejected: The item is not a valid event.
     """
     attributes = _attributes(item)
     event_type = _event_type(attributes.get("event_type"), item)
@@ -82,7 +82,7 @@ def _check(event: TelemetryEvent) -> None:
 
 
 def emitter(emit: Callable[[object], None], *, percent: bool, env_id: str | int | None) -> Callable[[object], None]:
-    """Return a callback for ``on_telemetry`` that says once what a foreign producer's events leave unsaid."""
+    """Return a callback for ``on_telemetry`` that adds the producer's unit and environment to its events."""
 
     def receive(item: object) -> None:
         emit(ForeignEvent(item, percent=percent, env_id=env_id))
@@ -91,7 +91,7 @@ def emitter(emit: Callable[[object], None], *, percent: bool, env_id: str | int 
 
 
 class ForeignEvent:
-    """A foreign event with what was said about its producer when it was attached."""
+    """A foreign event with the unit and environment of its producer."""
 
     __slots__ = ("env_id", "item", "percent")
 
@@ -108,7 +108,7 @@ def _attributes(item: object) -> dict[str, Any]:
         if isinstance(item, Mapping):
             return {name: item[name] for name in _FIELDS if name in item}
         return {name: getattr(item, name) for name in _FIELDS if hasattr(item, name)}
-    except Exception as error:  # whatever the producer's code raises
+    except Exception as error:  # properties of the producer can raise anything
         raise Rejected("unreadable", f"reading a {type(item).__name__} raised {type(error).__name__}") from error
 
 
@@ -133,7 +133,7 @@ def _event_type(value: object, item: object) -> str:
 
 
 def _environment(value: object) -> object:
-    """Return the environment, None for the number with which producers say that they know none."""
+    """Return the environment, None for -1, with which producers mark an unknown one."""
     number = isinstance(value, Integral) and not isinstance(value, bool)
     return None if number and value == _NO_ENVIRONMENT else value
 
@@ -173,7 +173,7 @@ def _moment(moment: object) -> int:
         if not isinstance(moment, bool) and isinstance(moment, Real):
             exact = Fraction(int(moment) if isinstance(moment, Integral) else float(moment))
             return round(exact * 1_000_000_000)
-    except (ValueError, OverflowError) as error:  # NaN and infinity are among them
+    except (ValueError, OverflowError) as error:  # raised for NaN and infinity, among others
         raise Rejected("bad_time", str(error)) from error
     raise Rejected("bad_time", f"timestamp is a {type(moment).__name__}; give a datetime, ISO text or Unix seconds")
 
@@ -195,10 +195,12 @@ def _data(event_type: str, payload: object, *, percent: bool) -> dict[str, Any]:
 
 def _entries(payload: object) -> dict[str, Any]:
     try:
-        entries = None if hasattr(type(payload), "shape") else as_mapping(payload)  # no array, no tensor
+        entries = (
+            None if hasattr(type(payload), "shape") else as_mapping(payload)
+        )  # arrays and tensors have attributes, but are not payloads
         if entries is not None:
             return {str(to_plain_data(key)): value for key, value in entries.items()}
-    except Exception as error:  # whatever the producer's code raises
+    except Exception as error:  # properties of the producer can raise anything
         raise Rejected("unreadable", f"reading the data raised {type(error).__name__}") from error
     raise Rejected("bad_data", f"data is a {type(payload).__name__}, neither a mapping nor an object with attributes")
 

@@ -1,6 +1,6 @@
-"""Turns a value of a producer into plain data that is safe to keep, to share between threads and to export.
+"""Conversion of producer values to plain data that is safe to store, share between threads and export.
 
-A value that lives on a device is never read, because that could wait for it: it is replaced by a description.
+A value on a device is never read, because that would wait for the device. It is replaced by a description.
 """
 
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from numbers import Integral, Real
 from typing import Any, Final
 
 _MOST_NESTING: Final = 6
-_MOST_INTEGER: Final = 2**63  # OTLP carries no larger one
+_MOST_INTEGER: Final = 2**63  # limit of OTLP integers
 
 
 def to_plain_data(value: object, depth: int = 0) -> Any:
-    """Return a value as plain data: no tensors, no numpy scalars, nothing shared."""
+    """Return a value as plain data, without tensors, numpy scalars or shared mutable objects."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # the text of a string enumeration's member, not its name
+        return str.__str__(value)  # for a member of a string enumeration this returns its value, not its name
     if isinstance(value, Integral | Real):
         return _number(value)
     if type(value).__module__ == "numpy" and type(value).__name__ in {"bool", "bool_"}:
@@ -30,7 +30,7 @@ def _number(value: Integral | Real) -> Any:
     if not isinstance(value, Integral):
         try:
             return float(value)
-        except OverflowError:  # a fraction beyond what a float holds
+        except OverflowError:  # a fraction beyond the range of a float
             return _described(value)
     whole = int(value)
     return whole if -_MOST_INTEGER <= whole < _MOST_INTEGER else _described(whole)
@@ -48,7 +48,7 @@ def _nested(value: object, depth: int) -> dict[str, Any] | list[Any] | None:
 def _described(value: object) -> str:
     kind = type(value).__name__
     if isinstance(value, Mapping | list | tuple | set | frozenset) or hasattr(type(value), "__dataclass_fields__"):
-        return f"<{kind}>"  # its text would be that of all that is in it
+        return f"<{kind}>"  # str() would include all nested values
     try:
         if isinstance(value, Enum):
             return value.name

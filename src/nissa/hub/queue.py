@@ -1,8 +1,8 @@
-"""A bounded queue between training and a reader thread that a signal handler may use too.
+"""Bounded queue from training to a worker thread, safe to use in a signal handler.
 
-No lock is taken on the way in: a SIGTERM handler runs on the main thread between any two bytecodes, possibly inside a
-`put` of that same thread, and a lock held there would never be released. Appending to a deque is atomic and
-`SimpleQueue` is reentrant by its documentation; nothing else is used.
+`put` acquires no lock. A SIGTERM handler runs on the main thread between any two bytecodes, possibly inside a `put` of
+that thread. Waiting there for a lock that the interrupted `put` holds would deadlock. The queue therefore relies only
+on deques, whose appends are atomic, and on `SimpleQueue`, which is documented as reentrant.
 """
 
 import itertools
@@ -14,60 +14,64 @@ T = TypeVar("T")
 
 
 class BoundedQueue(Generic[T]):
-    """Three lanes, one order: items that must be kept, items of which the oldest give way, and requests.
+    """Bounded queue with three item classes: droppable items, items to keep, and requests.
 
-    What one thread puts is taken in the order in which it put it, whatever the lanes.
+    Items that one thread puts are returned in the order in which it put them, across all classes.
 
     Args:
-        capacity: How many droppable items wait at most.
-        reserve: How many items that must be kept wait at most.
+        capacity: Maximum number of queued droppable items; beyond it the oldest is dropped.
+        reserve: Maximum number of queued items to keep.
     """
 
     def __init__(self, *, capacity: int, reserve: int) -> None:
+        # One deque per item class, so that many droppable items never displace an item to keep.
         self._limits = {False: capacity, True: reserve}
         self._by_priority: dict[bool, deque[tuple[int, T]]] = {False: deque(), True: deque()}
         self._requests: deque[tuple[int, T]] = deque()
         self._all = (*self._by_priority.values(), self._requests)
+        # Sequence numbers restore the order of items across the deques; `next()` is atomic.
         self._order = itertools.count()
+        # A deque cannot be waited for, so the worker sleeps on this queue of wake-ups.
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        # Distinguishes a call of `wake` from a wake-up for an item.
         self._woken = False
 
     def __len__(self) -> int:
-        """Return how many items wait, requests apart."""
+        """Return the number of queued items, without requests."""
         return sum(map(len, self._by_priority.values()))
 
     def put(self, item: T, *, keep: bool, wake: bool = True) -> T | None:
-        """Add an item without ever waiting; return the one that had to give way, if any.
+        """Add an item without waiting; return the item dropped for it, if any.
 
         Args:
-            item: Not None.
-            keep: Whether it must be kept.
-            wake: Whether a reader that waits is told; else it finds the item when it is told of another, or looks again.
+            item: Any value except None.
+            keep: Whether it is an item to keep; otherwise it is droppable.
+            wake: Whether to wake a waiting worker. If False, the worker finds the item at its next wake-up or timeout.
         """
         entries = self._by_priority[keep]
         dropped = None
         if len(entries) >= self._limits[keep]:
             try:
                 dropped = entries.popleft()[1]
-            except IndexError:  # the reader took it first
+            except IndexError:  # the worker removed it first
                 dropped = None
         self._append(entries, item, wake=wake)
         return dropped
 
     def request(self, item: T) -> None:
-        """Add an item that never gives way, and for which none does; for the few that steer the reader."""
+        """Add a control item for the worker; it is never dropped and displaces no other item."""
         self._append(self._requests, item)
 
     def wake(self) -> None:
-        """End a `get` that waits, with or without an item."""
+        """Wake a waiting `get`, even without an item."""
         self._woken = True
         self._notify()
 
     def get(self, timeout: float | None = None) -> T:
-        """Take the oldest item, waiting for one.
+        """Remove and return the oldest item; wait if the queue is empty.
 
         Raises:
-            queue.Empty: None came within ``timeout`` seconds, or `wake` was called.
+            queue.Empty: No item arrived within ``timeout`` seconds, or `wake` was called.
         """
         while True:
             item = self._take()
@@ -79,7 +83,7 @@ class BoundedQueue(Generic[T]):
             self._wakeups.get(timeout=timeout)
 
     def _notify(self) -> None:
-        # One wakeup is enough: it is taken after the item came, and so finds it.
+        # One wake-up is enough: the worker consumes it after the item was added, and then checks all deques.
         if self._wakeups.empty():
             self._wakeups.put(None)
 
@@ -92,9 +96,9 @@ class BoundedQueue(Generic[T]):
         while (entries := self._first()) is not None:
             try:
                 taken = entries.popleft()
-            except IndexError:  # a full lane dropped its only item while we looked
+            except IndexError:  # `put` dropped the only item of a full deque in the meantime
                 continue
-            # Something earlier may have come to a lane that we had found empty before we looked at this one.
+            # Check again: an earlier item may have been added to a deque that was empty when `_first` read it.
             now_first = self._first()
             if now_first is None or now_first is entries or (_number(now_first) or 0) > taken[0]:
                 return taken
@@ -102,7 +106,7 @@ class BoundedQueue(Generic[T]):
         return None
 
     def _first(self) -> deque[tuple[int, T]] | None:
-        """Return the lane whose first item is the oldest; None where all are empty."""
+        """Return the deque whose first item is the oldest; None if all are empty."""
         numbers = [
             (number, index) for index, entries in enumerate(self._all) if (number := _number(entries)) is not None
         ]

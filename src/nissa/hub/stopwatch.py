@@ -1,7 +1,7 @@
-"""How long a thread has been in our code: what the training thread spends on telemetry.
+"""Per-thread timers of the time spent in Nissa's code: the overhead of the training thread.
 
-Each thread has a timer of its own, so that what our own threads do is no cost of the training thread. A timer may be
-entered again while it runs. Entering and leaving take less than half a microsecond.
+Each thread has its own timer, so that the work of Nissa's threads does not count as overhead of the training thread. A
+timer is reentrant. Entering and leaving it takes less than half a microsecond.
 """
 
 import threading
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Timer:
-    """The timer of one thread: ``with timer:`` around what is ours, ``with timer.pause:`` around what is not.
+    """Timer of one thread: ``with timer:`` around Nissa's code, ``with timer.pause:`` around other code within.
 
     Args:
-        now: A clock that never goes back, in nanoseconds.
+        now: Monotonic clock in nanoseconds.
 
     Attributes:
-        spent: Nanoseconds inside so far, without those of the block under way.
-        pause: What runs in it is not counted: the caller's own code, and waits that are documented as such.
+        spent: Nanoseconds inside completed blocks.
+        pause: Context manager whose block is not counted: code of the caller, and documented waits.
     """
 
     __slots__ = ("_began", "_depth", "_now", "pause", "spent")
@@ -34,7 +34,7 @@ class Timer:
         self._now = now
 
     def __enter__(self) -> None:
-        """Count from here."""
+        """Start the timer, unless it runs already."""
         if not self._depth:
             self._began = self._now()
         self._depth += 1
@@ -42,31 +42,31 @@ class Timer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Count up to here."""
+        """Stop the timer at the end of the outermost block."""
         self._depth -= 1
         if not self._depth:
             self.spent += self._now() - self._began
 
     def until(self, at: int) -> int:
-        """Return nanoseconds inside so far, with those of the block under way up to a time."""
+        """Return the nanoseconds inside blocks, including the current block up to the time ``at``."""
         return self.spent + at - self._began if self._depth else self.spent
 
     def stop(self) -> int:
-        """Leave all blocks for a while; return how many there were."""
+        """Suspend the timer; return the number of nested blocks, for `resume`."""
         depth, self._depth = self._depth, 0
         if depth:
             self.spent += self._now() - self._began
         return depth
 
     def resume(self, depth: int) -> None:
-        """Enter as many blocks again."""
+        """Continue the timer with the number of nested blocks that `stop` returned."""
         if depth:
             self._began = self._now()
         self._depth = depth
 
 
 class Pause:
-    """See `Timer`."""
+    """Context manager that suspends a timer."""
 
     __slots__ = ("_depths", "_timer")
 
@@ -75,24 +75,24 @@ class Pause:
         self._depths: list[int] = []
 
     def __enter__(self) -> None:
-        """Stop counting."""
+        """Suspend the timer."""
         self._depths.append(self._timer.stop())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Go on counting, where anything was counted before."""
+        """Continue the timer, if it ran before."""
         self._timer.resume(self._depths.pop())
 
 
 class Stopwatch(threading.local):
-    """The timers of all threads.
+    """Timers of all threads.
 
     Args:
-        now: A clock that never goes back, in nanoseconds.
+        now: Monotonic clock in nanoseconds.
 
     Attributes:
-        own: The timer of the calling thread.
+        own: Timer of the calling thread.
     """
 
     def __init__(self, now: "Callable[[], int]" = perf_counter_ns) -> None:

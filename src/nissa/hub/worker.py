@@ -1,4 +1,4 @@
-"""One thread and one bounded queue per backend, so that a slow one slows nobody."""
+"""Worker of a backend: one thread and one bounded queue, so that a slow backend delays no other backend."""
 
 import itertools
 import queue
@@ -23,19 +23,19 @@ FAILED: Final = "failed"
 REJECTED: Final = "rejected"
 
 _POLL_AGAIN_SECONDS: Final = 0.1
-"""Pause after a poll that failed."""
+"""Pause after a failed poll."""
 
 
 class Source(Protocol):
-    """Work that a worker does between two items."""
+    """Additional work of a worker between two items."""
 
     def attach(self, wake: "Callable[[], None]") -> None:
-        """Keep the function that ends the worker's sleep."""
+        """Store the function that wakes the worker."""
 
     def poll(self) -> float | None:
-        """Do what can be done without waiting.
+        """Do all work that needs no waiting.
 
-        Returns the seconds after which to poll again, None where `BackendWorker.wake` is called when there is new work.
+        Return the seconds until the next poll, or None if `BackendWorker.wake` is called for new work.
         """
 
 
@@ -55,15 +55,15 @@ class _Close:
 
 
 class BackendWorker:
-    """Delivers to one backend, on a thread of its own.
+    """Delivers items to one backend on its own thread.
 
     Args:
-        name: How the backend is called in counts and messages.
-        backend: Where items go.
-        capacity: How many droppable items wait at most.
-        reserve: How many lifecycle events wait at most.
-        error_boundary: Catches what the backend raises.
-        source: Polled between two items; the run's own worker reads rows of statistics back from devices this way.
+        name: Name of the backend in counts and messages.
+        backend: Receiver of the items.
+        capacity: Maximum number of queued droppable items.
+        reserve: Maximum number of queued lifecycle events.
+        error_boundary: Error boundary that catches exceptions of the backend.
+        source: Source to poll between two items. The run's worker uses it for the readback of statistics from devices.
     """
 
     def __init__(
@@ -83,8 +83,10 @@ class BackendWorker:
         self._record = record if callable(record) else None
         self._error_boundary = error_boundary
         self._source = source
+        # Only the first lost lifecycle event is logged; `next()` of this counter is atomic.
         self._losses = itertools.count()
         self._ended = False
+        # Separates emitting threads from the backend: `put` never waits, even if the backend hangs.
         self._queue: BoundedQueue[TelemetryEvent | Measurement | _Flush | _Close] = BoundedQueue(
             capacity=capacity, reserve=reserve
         )
@@ -96,18 +98,18 @@ class BackendWorker:
 
     @property
     def queue_size(self) -> int:
-        """How many items wait."""
+        """Number of queued items."""
         return len(self._queue)
 
     @property
     def wants_measurements(self) -> bool:
-        """Whether the backend has a ``record``."""
+        """Whether the backend has a method ``record``."""
         return self._record is not None
 
     def put(self, item: "TelemetryEvent | Measurement") -> bool:
-        """Queue an item without waiting; return whether this is the first lifecycle event to be lost.
+        """Queue an item without waiting. Return whether this caused the first loss of a lifecycle event.
 
-        The caller logs that: it may hold the hub's lock here, and a logging handler is foreign code.
+        The caller logs the loss after it has released the hub's lock, because a logging handler is foreign code.
         """
         keep = isinstance(item, TelemetryEvent) and item.is_lifecycle
         dropped = self._queue.put(item, keep=keep)
@@ -119,21 +121,21 @@ class BackendWorker:
         return keep and next(self._losses) == 0
 
     def wake(self) -> None:
-        """Poll the source now."""
+        """Wake the worker, so that it polls its source now."""
         self._queue.wake()
 
     def flush(self, timeout: float) -> Callable[[float], bool]:
-        """Request that everything queued so far be handed on; the returned function waits and returns whether it was."""
+        """Request a flush of all items queued so far; return a function that waits for it and returns its success."""
         request = _Flush(timeout)
         self._queue.request(request)
         return request.wait
 
     def close(self, timeout: float) -> None:
-        """Request that the worker close the backend after what is queued, and end."""
+        """Request that the worker deliver the queued items, close the backend and end."""
         self._queue.request(_Close(timeout))
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of the worker's thread; whether it came."""
+        """Wait for the end of the worker's thread. Return whether it has ended."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -155,9 +157,10 @@ class BackendWorker:
                 self._deliver(item)
 
     def _drop_rest(self) -> None:
-        """Count what was on its way while the backend closed.
+        """Count items as dropped that were queued while the backend closed.
 
-        Called by this thread after it set `_ended` and by each `put` that sees it set: one of them finds the item.
+        The worker calls this after setting `_ended`, and so does each `put` that finds it set. One of the two removes
+        the item, so no item is left uncounted.
         """
         with suppress(queue.Empty):
             while True:
@@ -170,7 +173,7 @@ class BackendWorker:
     def _poll(self) -> float | None:
         if self._source is None:
             return None
-        pause: list[float | None] = [_POLL_AGAIN_SECONDS]  # after a fault, for the source's own answer
+        pause: list[float | None] = [_POLL_AGAIN_SECONDS]  # used if the poll fails and returns no pause
         source = self._source
 
         def poll() -> None:
@@ -183,10 +186,10 @@ class BackendWorker:
         if self._source is None:
             self._finish(request)
             return
-        # An exporter may wait for its collector until the timeout. Polling and delivery go on meanwhile.
+        # Flush on a separate thread: an exporter may wait for its collector until the timeout, but polling must go on.
         try:
             threading.Thread(target=self._finish, args=(request,), name="nissa-flush", daemon=True).start()
-        except RuntimeError:  # the interpreter is shutting down and starts no more threads
+        except RuntimeError:  # an interpreter that is shutting down cannot start threads
             self._finish(request)
 
     def _finish(self, request: _Flush) -> None:
@@ -204,7 +207,7 @@ class BackendWorker:
             self._record(item)
 
     def _call(self, method: str, timeout: float) -> bool:
-        """Call an optional method; whether it succeeded (a missing one does)."""
+        """Call an optional method of the backend. Return whether it succeeded; a missing method counts as success."""
 
         def call() -> object:
             function = getattr(self.backend, method, None)
@@ -213,7 +216,7 @@ class BackendWorker:
         return self._contained(f"{method} of backend {self.name!r}", call)
 
     def _contained(self, where: str, call: Callable[[], object]) -> bool:
-        """Whether a call of the backend neither raised nor said no."""
+        """Call a function inside the error boundary. Return whether it neither raised nor returned False."""
         try:
             return call() is not False
         except BaseException as error:  # noqa: BLE001 - on this thread nothing else could end well, SystemExit neither
