@@ -1,1 +1,1 @@
-"""Backends: where events and measurements end up."""
+"""Backends: exporters of events and measurements."""

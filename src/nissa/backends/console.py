@@ -1,4 +1,4 @@
-"""One line per epoch, and one per thing that happened to a seed."""
+"""Console backend: one line per epoch, seed event and finding."""
 
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -25,11 +25,11 @@ _SEVERITY_STYLES: Final = {Severity.WARNING: "yellow", Severity.ERROR: "red", Se
 
 
 class ConsoleBackend:
-    """Prints epochs and seed events.
+    """Prints epochs, seed events and findings.
 
     Args:
-        stream: Where to; standard output where None.
-        color: Whether to colour; where None, when the stream is a terminal.
+        stream: Output stream; None is standard output.
+        color: Use colours; None uses them if the stream is a terminal.
     """
 
     name = "console"
@@ -49,7 +49,7 @@ class ConsoleBackend:
         }
 
     def emit(self, event: "TelemetryEvent") -> None:
-        """Print an event where it is worth a line."""
+        """Print the event if its type has a line format or its transition was refused; ignore others."""
         if event.refused is not None:
             line: Text | None = Text(f"{_where(event)}refused: {event.refused}", style="yellow")
         else:
@@ -60,7 +60,7 @@ class ConsoleBackend:
 
 
 def epoch_line(event: "TelemetryEvent") -> Text:
-    """Return an epoch as one line; what was not measured is a dash."""
+    """Return an epoch as one line; values that were not measured are a dash."""
     data = event.data
     parts = [
         f"{_where(event)}epoch {ABSENT if event.epoch is None else event.epoch}",

@@ -1,4 +1,4 @@
-"""Writes events as JSON lines; each line is on disk before the next event is taken."""
+"""JSON Lines backend: each event is written to the file before the next one is processed."""
 
 import json
 import math
@@ -18,7 +18,7 @@ class FileBackend:
     """Appends events to a file, one JSON object per line; NaN and infinity are written as text.
 
     Args:
-        path: The file; its folder is made where it does not exist.
+        path: The file; missing parent folders are created.
 
     Raises:
         ConfigurationError: The file cannot be written.

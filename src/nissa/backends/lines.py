@@ -1,13 +1,13 @@
-"""Files of whole lines, which a process that is killed leaves readable."""
+"""Append-only file of whole lines that stays readable if the process is killed."""
 
 import os
 from pathlib import Path
 
 
 class LineFile:
-    """A text stream that hands each write to the operating system whole.
+    """Unbuffered text stream: each write is passed to the operating system at once.
 
-    A buffered stream would leave half a line behind when the process is killed between two flushes.
+    A buffered stream would leave half a line in the file if the process is killed between two flushes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -16,14 +16,14 @@ class LineFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, text: str) -> int:
-        """Append text."""
+        """Append text and return its length in characters."""
         rest = memoryview(text.encode())
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: nothing is held back."""
+        """Do nothing: writes are unbuffered."""
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,4 @@
-"""Keeps what it gets, for tests and notebooks."""
+"""In-memory backend for tests and notebooks."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class MemoryBackend:
-    """Keeps events and measurements in lists.
+    """Stores events and measurements in lists.
 
     Attributes:
         events: Every event, in order.
@@ -22,11 +22,11 @@ class MemoryBackend:
         self.measurements: list[Measurement] = []
 
     def emit(self, event: "TelemetryEvent") -> None:
-        """Keep an event."""
+        """Store an event."""
         self.events.append(event)
 
     def record(self, measurement: "Measurement") -> None:
-        """Keep a measurement."""
+        """Store a measurement."""
         self.measurements.append(measurement)
 
     def of_type(self, event_type: str) -> "list[TelemetryEvent]":

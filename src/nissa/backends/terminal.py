@@ -1,4 +1,7 @@
-"""The terminal library, loaded without drawing from Python's global ``random``: its default styles do, at import."""
+"""Import of ``rich`` that leaves the state of Python's global ``random`` unchanged.
+
+The default styles of ``rich`` draw from it at import, which would change the random numbers of the training script.
+"""
 
 import random
 

@@ -1,4 +1,4 @@
-"""What a run measures: configuration models, presets, and loading (preset < file < environment < argument)."""
+"""Configuration of a run: models, presets, and loading (precedence: preset < file < environment < argument)."""
 
 from nissa.config.environment_variables import RESERVED_VARIABLES as RESERVED_VARIABLES
 from nissa.config.feature_layout import FEATURE_VERSION as FEATURE_VERSION

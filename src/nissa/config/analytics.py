@@ -1,4 +1,4 @@
-"""The section about blueprints: what they cost, and what is believed of one before it was tried."""
+"""Configuration section of the blueprint analytics: compute costs and the prior for untried blueprints."""
 
 from typing import Annotated, Final
 
@@ -8,10 +8,10 @@ from nissa.config.section import Section
 
 
 class Table(dict[str, float]):
-    """Numbers by name, as part of a configuration that can be a key; it is not to be changed."""
+    """Hashable dictionary of numbers, so that a configuration can be a cache key. Do not modify it."""
 
     def __hash__(self) -> int:  # type: ignore[override]
-        """Return the same for the same numbers."""
+        """Return a hash that is equal for equal tables."""
         return hash(frozenset(self.items()))
 
 
@@ -33,13 +33,13 @@ COMPUTE_MULTIPLIERS: Final = Table(
         "flex_attention": 1.35,
     }
 )
-"""What a network costs with one such seed, as a multiple of what it costs without: the original's table."""
+"""Compute of a network with one seed of the blueprint over its compute without; values of the original project."""
 
 Multiplier = Annotated[float, Field(gt=0, le=1_000)]
 
 
 class AnalyticsConfig(Section):
-    """What blueprints cost, and what is believed of one before it was tried."""
+    """Compute costs of blueprints, and the prior for blueprints that were not tried yet."""
 
     compute_multipliers: dict[str, Multiplier] = Field(default_factory=lambda: COMPUTE_MULTIPLIERS)
     """Cost of a network with one seed of a blueprint, as a multiple of its cost without; what is given adds to the table."""

@@ -1,4 +1,4 @@
-"""One configuration from layers, each over the one before it."""
+"""Merge and validation of settings layers; later layers override earlier ones."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -16,15 +16,15 @@ _BOOL = TypeAdapter(bool)
 
 
 def build(model: type[Model], base: SettingsLayer, *given: SettingsLayer) -> Model:
-    """Validate the layers, last over first, as one configuration.
+    """Merge the layers and validate the result as one configuration.
 
     Args:
-        model: What to build.
+        model: Model class of the configuration.
         base: The preset, the lowest layer.
-        given: What the user gave, in rising precedence.
+        given: Layers of the user, in rising precedence.
 
     Raises:
-        ConfigurationError: Names each problem with its path, what is allowed, and the layer it came from.
+        ConfigurationError: A setting is invalid; lists each problem with its path, allowed values and source layer.
     """
     layers = settle(base, *given)
     merged = merge_layers(layers)
@@ -36,12 +36,12 @@ def build(model: type[Model], base: SettingsLayer, *given: SettingsLayer) -> Mod
 
 
 def settle(base: SettingsLayer, *given: SettingsLayer) -> tuple[SettingsLayer, ...]:
-    """Return the layers as they count, lowest first: what of the preset makes no sense with what was given is left out."""
+    """Return the layers, lowest first, without the preset's settings that conflict with those of the user."""
     return (_without_idle_percentiles(base, given), *given)
 
 
 def _without_idle_percentiles(base: SettingsLayer, given: tuple[SettingsLayer, ...]) -> SettingsLayer:
-    """Drop the preset's percentiles where the user turned the histogram off: nobody asked for both."""
+    """Drop the preset's percentiles if the user disabled the histogram, because validation would reject the pair."""
     gradients = merge_layers(given).get("gradients")
     if not isinstance(gradients, Mapping) or "percentiles" in gradients or not _is_off(gradients.get("histogram")):
         return base
@@ -52,12 +52,12 @@ def _without_idle_percentiles(base: SettingsLayer, given: tuple[SettingsLayer, .
 def _is_off(flag: object) -> bool:
     try:
         return not _BOOL.validate_python(flag)
-    except ValidationError:  # not given, or a mistake that the model will name
+    except ValidationError:  # not set, or invalid: the model validation reports it
         return False
 
 
 def _refuse_borrowed_label(base: SettingsLayer, merged: Mapping[str, Any]) -> None:
-    """Refuse another preset's name as a label: whoever writes it expects that preset's settings."""
+    """Raise if the label is the name of another preset, because its author expects that preset's settings."""
     label = merged.get("profile_name", CUSTOM)
     started_from = base.values.get("profile_name", CUSTOM)
     if label in PROFILES and label != started_from:

@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 PREFIX = "NISSA_"
-"""What our variables begin with; one that begins so and is not known is an error."""
+"""Prefix of Nissa's variables; an unknown variable with this prefix is an error."""
 
 PROFILE_VARIABLE = "NISSA_PROFILE"
-"""Names the preset to start from."""
+"""Variable with the name of the preset."""
 
 CONFIG_VARIABLE = "NISSA_CONFIG"
-"""Names a YAML file."""
+"""Variable with the path of a YAML file."""
 
 RUN_ID_VARIABLE = "NISSA_RUN_ID"
-"""Names the run, so that the processes of one run agree; no setting, and not read here."""
+"""Variable with the run id, shared by the processes of one run. It is not a setting and is read elsewhere."""
 
 RESERVED_VARIABLES = (PROFILE_VARIABLE, CONFIG_VARIABLE, RUN_ID_VARIABLE)
-"""Variables of ours that are no settings."""
+"""Variables with the prefix that are not settings."""
 
 
 def read_environment(environ: "Mapping[str, str]") -> SettingsLayer:
-    """Return the settings that the environment gives; an empty variable counts as not set.
+    """Return the settings in the environment variables; an empty variable counts as not set.
 
     Lists may be JSON or separated by commas; a whole section may be a JSON object.
 
     Raises:
-        ConfigurationError: A variable that begins with ``NISSA_`` names no setting, or a section is no JSON object.
+        ConfigurationError: A variable with the prefix ``NISSA_`` is unknown, or a section is not a JSON object.
     """
     given = {name: text for name, text in environ.items() if name.startswith(PREFIX) and text}
     _refuse_unknown(given)
     given = {name: text for name, text in given.items() if name not in RESERVED_VARIABLES}
     source = _Source(_Shape, env_prefix=PREFIX, env_nested_delimiter="__")
-    source.env_vars = {name.lower(): text for name, text in given.items()}  # it looks names up in lower case
+    source.env_vars = {name.lower(): text for name, text in given.items()}  # the source looks up lower-case names
     try:
         values = source()
     except SettingsError as error:
@@ -54,11 +54,11 @@ def read_environment(environ: "Mapping[str, str]") -> SettingsLayer:
 
 
 class _Shape(TelemetryConfig, BaseSettings):  # type: ignore[misc]  # both call their configuration `model_config`
-    """The fields to look for; never instantiated, so that validation happens once, over all layers."""
+    """Field definitions for the settings source. Never instantiated: validation happens once, after merging."""
 
 
 class _Source(EnvSettingsSource):
-    """Reads comma lists besides JSON."""
+    """Settings source that accepts comma-separated lists in addition to JSON."""
 
     def decode_complex_value(self, field_name: str, field: "FieldInfo", value: Any) -> Any:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -91,7 +91,7 @@ def _refuse_unknown(names: "Mapping[str, str]") -> None:
 
 
 def _unknown(name: str, known: "set[str]") -> UnknownSettingError:
-    # Variables are paths in another spelling, so they are compared as paths.
+    # Compare dotted paths, so that near misses are found as for settings in files.
     paths = {_as_path(candidate): candidate for candidate in sorted(known)}
     close = [paths[path] for path in closest(_as_path(name), paths)]
     hint = f" Did you mean {' or '.join(close)}?" if close else ""

@@ -1,7 +1,7 @@
-"""What the numbers of a bounded vector are: one for each thing that a policy may look at.
+"""Layout of the feature vector for policies: name, range, transform and meaning of each entry.
 
-They follow from the configuration alone, so that a policy can size its input before training starts. What was not
-measured keeps its place in the vector: 0 stands there, and the entry that ``known`` names says that it was not measured.
+The layout depends on the configuration only, so that a policy can size its input before training starts. An entry that
+was not measured stays in the vector with value 0, and the mask entry named by its ``known`` is 0 too.
 """
 
 from collections.abc import Iterable
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from nissa.config.sections import GradientConfig
 
 FEATURE_VERSION: Final = 1
-"""Another one means other names, another order or other transforms."""
+"""Version of the layout; changes with the names, their order or the transforms."""
 
 LOOKED_BACK: Final = 4
-"""How many validations the changes go back."""
+"""Number of earlier validations to which changes are computed."""
 
 FLAGS: Final = (
     "nonfinite_loss",
@@ -38,7 +38,7 @@ FLAGS: Final = (
     "sustained_plateau",
     "sharp_minimum",
 )
-"""The red flags that have an entry."""
+"""Red flags with an entry in the vector."""
 
 _SHARE: Final = Clip()
 _LOSS: Final = Saturate(1.0)
@@ -50,7 +50,7 @@ _SIZE: Final = Decades(-8, 8)
 def _family(
     known: str, squash: Transform, entries: Iterable[tuple[str, str]], *, signed: bool = False
 ) -> list[FeatureSpec]:
-    """Return entries that are measured together, and behind them the one that says whether they were."""
+    """Return entries that are measured together, followed by their mask entry (1 if all were measured, else 0)."""
     low = -1.0 if signed else 0.0
     found = [FeatureSpec(name, low, 1.0, squash, meaning, known=known) for name, meaning in entries]
     return [*found, _mask(known, ", ".join(f"`{spec.name}`" for spec in found))]
@@ -147,23 +147,23 @@ SEED_FEATURES: Final = (
     *_one("seed_accuracy_delta", _POINTS, "Change of that since it began to blend; not known before", signed=True),
     *_one("seed_alpha", _SHARE, "How far it is blended in"),
 )
-"""The seed's own telemetry vector; the same for all configurations."""
+"""Layout of the feature vector of a seed; independent of the configuration."""
 
 
 def feature_specs(config: "TelemetryConfig") -> tuple[FeatureSpec, ...]:
-    """Return what the numbers of the vector are, in its order."""
+    """Return the entries of the vector, in order."""
     return tuple(chain(_PROGRESS, _of_gradients(config.gradients), _of_classes(config), _of_sharpness(config)))
 
 
 def feature_names(config: "TelemetryConfig") -> tuple[str, ...]:
-    """Return the names in the order of the vector."""
+    """Return the names of the entries of the vector, in order."""
     return tuple(spec.name for spec in feature_specs(config))
 
 
 def percentile_feature(percentile: float) -> str:
-    """Return the name of the median over layers of one percentile, as in ``gradient_p99``."""
+    """Return the name of the feature for a percentile (median over layers): ``gradient_p99`` for 99."""
     short = f"{percentile:g}"
-    # Six digits would give 99.99999 the name of 100.
+    # `:g` rounds to six digits, so 99.99999 would get the name of 100.
     return f"gradient_p{short if float(short) == percentile else repr(percentile)}"
 
 
@@ -171,7 +171,7 @@ def _of_gradients(gradients: "GradientConfig") -> Iterable[FeatureSpec]:
     if not gradients.enabled:
         return
     yield from _GRADIENTS
-    if gradients.percentiles:  # without a histogram there are none: the model sees to that
+    if gradients.percentiles:  # empty without a histogram: the model validates that
         told = [(percentile_feature(p), f"Percentile {p:g}, median over layers") for p in gradients.percentiles]
         yield from _family("gradient_percentiles_known", _SIZE, told)
     if gradients.weight_norms:

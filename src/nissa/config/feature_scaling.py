@@ -1,16 +1,19 @@
-"""How a measured number becomes one of a bounded vector: few transforms, each total and in words."""
+"""Transforms of measured values to bounded features, and the specification of a feature.
+
+Each transform accepts every number except NaN, and ``str()`` returns its formula.
+"""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 Transform = Callable[[float], float]
-"""Takes any number but NaN, infinities included; ``str()`` says how in words."""
+"""Function of any number except NaN, infinities included; ``str()`` returns its formula."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """What lies within two bounds stays as it is."""
+    """Identity, clipped to ``low`` and ``high``."""
 
     low: float = 0.0
     high: float = 1.0
@@ -25,10 +28,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Saturate:
-    """Nearly linear around 0, and 1 or -1 far from it."""
+    """Softsign: nearly linear around 0, approaching 1 or -1 for large values."""
 
     half: float
-    """The size that becomes one half."""
+    """Absolute value that maps to one half."""
 
     def __call__(self, value: float) -> float:
         """Return ``value / (half + |value|)``."""
@@ -40,13 +43,13 @@ class Saturate:
 
 @dataclass(frozen=True, slots=True)
 class Decades:
-    """Powers of ten as equal steps, for what spans many of them; 0 and what is below come out as 0."""
+    """Logarithmic scale from 10^``low`` to 10^``high``, for values that span many powers of ten; 0 for values <= 0."""
 
     low: int
     high: int
 
     def __call__(self, value: float) -> float:
-        """Return how far the value's logarithm is from ``low`` to ``high``, cut to 0 .. 1."""
+        """Return ``(log10(value) - low) / (high - low)``, clipped to 0 .. 1."""
         if value <= 0:
             return 0.0
         if math.isinf(value):
@@ -59,17 +62,17 @@ class Decades:
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """One number of a vector.
+    """Specification of one entry of a feature vector.
 
     Args:
-        name: What it is called.
-        low: It is never below.
-        high: It is never above.
-        missing: What stands there where nothing was measured, or NaN was.
-        transform: How what was measured becomes the number.
-        known: Name of the entry that says whether this one was measured (1) or is ``missing`` (0); None where it always
-            is, or where ``missing`` says so by itself.
-        meaning: What is measured.
+        name: Name of the entry.
+        low: Lower bound of the value.
+        high: Upper bound of the value.
+        transform: Maps the measured value to the entry.
+        meaning: Description of the measured value.
+        missing: Value of the entry if nothing or NaN was measured.
+        known: Name of the mask entry: 1 if this entry was measured, 0 if it is ``missing``. None if it is always
+            measured, or if ``missing`` cannot be a measured value.
     """
 
     name: str
@@ -81,7 +84,7 @@ class FeatureSpec:
     known: str | None = None
 
     def value(self, measured: float | None) -> float:
-        """Return the number for what was measured, within ``low`` and ``high`` for whatever is given."""
+        """Return the entry for a measured value, always within ``low`` and ``high``; ``missing`` for None and NaN."""
         if measured is None or math.isnan(measured):
             return self.missing
         return min(max(self.transform(float(measured)), self.low), self.high)

@@ -1,4 +1,4 @@
-"""Reading presets and YAML files."""
+"""Readers for presets and YAML configuration files."""
 
 from importlib import resources
 from pathlib import Path
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
     from os import PathLike
 
 PROFILES = ("minimal", "standard", "diagnostic", "research")
-"""The presets, from the least detail to the most."""
+"""Names of the presets, in order of increasing detail."""
 
 CUSTOM = "custom"
-"""The base that is no preset: the defaults as the models declare them."""
+"""Name of the base without a preset: the defaults of the models."""
 
 _EXAMPLE = "write a mapping such as `profile: standard`"
 
 
 class File(NamedTuple):
-    """What a YAML file says."""
+    """Content of a YAML file."""
 
     profile: str | None
-    """The base that it names."""
+    """Profile named in the file, None if it names none."""
 
     layer: SettingsLayer
-    """Its settings."""
+    """Settings of the file."""
 
 
 def preset(name: str, *, named_by: str = "") -> SettingsLayer:
-    """Return the settings of a preset; ``custom`` has none of its own.
+    """Return the settings of a preset; those of ``custom`` are empty.
 
     Args:
-        name: The profile.
-        named_by: Where the name was given, for the error message.
+        name: Name of the profile.
+        named_by: Source of the name, for the error message.
 
     Raises:
-        UnknownNameError: There is no such profile.
+        UnknownNameError: The profile does not exist.
     """
     if name == CUSTOM:
         return SettingsLayer(f"profile {name!r}", {})
@@ -54,11 +54,11 @@ def read_file(path: "str | PathLike[str]", *, named_by: str = "") -> File:
     """Read a YAML file.
 
     Args:
-        path: The file.
-        named_by: The variable that holds the path, for the error message.
+        path: Path of the file.
+        named_by: Variable that holds the path, for the error message.
 
     Raises:
-        ConfigurationError: It cannot be read, or is no mapping.
+        ConfigurationError: The file cannot be read, or its content is not a mapping.
     """
     source = f"{path} (from {named_by})" if named_by else str(path)
     settings = parse(_read(Path(path), source), source)
@@ -66,10 +66,10 @@ def read_file(path: "str | PathLike[str]", *, named_by: str = "") -> File:
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
-    """Return the nested settings that a YAML text holds.
+    """Return the nested settings in a YAML text.
 
     Raises:
-        ConfigurationError: It is not YAML, or no mapping.
+        ConfigurationError: The text is not YAML, or its content is not a mapping.
     """
     try:
         content = yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from the safe loader
@@ -101,7 +101,10 @@ def _read(path: Path, source: str) -> str:
 
 
 def _take_base(settings: dict[str, Any], source: str) -> str | None:
-    """Remove what names the base and return it; a ``profile_name`` beside a ``profile`` is a label and stays."""
+    """Remove the key that names the base profile and return its value.
+
+    A ``profile_name`` beside a ``profile`` is a label and stays.
+    """
     if "profile" in settings:
         profile = settings.pop("profile")
         if not isinstance(profile, str):
@@ -128,7 +131,7 @@ def _locate(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that occurs twice: YAML would keep the last one and drop the rest without a word."""
+    """Safe loader that raises for duplicate keys; PyYAML would silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> "dict[Hashable, Any]":
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]

@@ -1,11 +1,11 @@
-"""The grammar of ``gradients.layers``: what one selector says, before any network is looked at."""
+"""Parser for the selectors of ``gradients.layers``: glob, ``re:<regular expression>`` or ``type:<class>``."""
 
 import re
 from dataclasses import dataclass
 from fnmatch import translate
 
 ALL = "all"
-"""Selects every parameter, alone or in a list."""
+"""Selector for every parameter; valid alone and in a list."""
 
 _NEGATION, _REGEX, _TYPE = "!", "re:", "type:"
 
@@ -14,13 +14,13 @@ _KINDS = "a glob over names, re:<regular expression> or type:<class>"
 
 @dataclass(frozen=True, slots=True)
 class LayerSelector:
-    """One selector, parsed.
+    """Parsed selector.
 
     Args:
-        text: As it was given.
-        negated: It takes away what the others select.
-        pattern: Matches whole parameter names; None for a type.
-        type_name: Class name, dotted or not; None for a pattern.
+        text: Selector as written by the user.
+        negated: Excludes the parameters that it matches (``!``).
+        pattern: Pattern for whole parameter names; None for a type selector.
+        type_name: Class name, with or without module path; None for a pattern.
     """
 
     text: str
@@ -30,15 +30,15 @@ class LayerSelector:
 
     @property
     def what(self) -> str:
-        """The selector without what says how it is read, for finding near misses."""
+        """Selector without its prefixes (``!``, ``re:``, ``type:``), for near-miss suggestions."""
         return self.text.removeprefix(_NEGATION).removeprefix(_REGEX).removeprefix(_TYPE)
 
 
 def parse_selector(text: str) -> LayerSelector:
-    """Read one selector: a glob, ``re:<regular expression>`` or ``type:<class>``, each perhaps behind a ``!``.
+    """Parse one selector: a glob, ``re:<regular expression>`` or ``type:<class>``, optionally negated by ``!``.
 
     Raises:
-        ValueError: It selects nothing as it is written; the message says how to write it.
+        ValueError: The selector is malformed; the message contains the correct form.
     """
     body = text.removeprefix(_NEGATION)
     negated = body != text

@@ -1,4 +1,4 @@
-"""The configuration of a run: preset < YAML file < environment < argument."""
+"""Loader for the configuration of a run (precedence: preset < YAML file < environment < argument)."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_PROFILE = "standard"
-"""What a run starts from when nothing names a profile."""
+"""Profile of a run if none is named."""
 
 
 def load(
@@ -25,13 +25,13 @@ def load(
     """Load the configuration of a run.
 
     Args:
-        profile: The preset; else ``NISSA_PROFILE``, else what the file names, else ``standard``.
-        config: A YAML file; else ``NISSA_CONFIG``, else none.
-        overrides: Settings that win over all else, nested or with flat keys (see ``expand``).
-        environ: The environment variables; those of the process where none are given.
+        profile: Name of the preset. Default: ``NISSA_PROFILE``, else the profile named in the file, else ``standard``.
+        config: Path of a YAML file. Default: ``NISSA_CONFIG``, else no file.
+        overrides: Settings with the highest precedence, nested or with flat keys (see ``expand``).
+        environ: Environment variables; None uses those of the process.
 
     Raises:
-        ConfigurationError: A profile, file, variable or setting cannot be used; the message says what to do.
+        ConfigurationError: A profile, file, variable or setting is invalid; the message contains the correction.
     """
     return build(TelemetryConfig, *collect(profile, config, overrides, os.environ if environ is None else environ))
 
@@ -42,10 +42,10 @@ def collect(
     overrides: "Mapping[str, Any] | None",
     environ: "Mapping[str, str]",
 ) -> tuple[SettingsLayer, ...]:
-    """Return what `load` builds from: the preset, then the file where there is one, the environment and the overrides.
+    """Return the settings layers of `load`, lowest first: preset, file (if any), environment, overrides.
 
     Raises:
-        ConfigurationError: A profile, file or variable cannot be used.
+        ConfigurationError: A profile, file or variable is invalid.
     """
     file = _file(config, environ)
     given = [file.layer] if file else []

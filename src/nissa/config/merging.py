@@ -1,4 +1,4 @@
-"""Nested settings: spelling them out, and laying one set over another."""
+"""Expansion of flat keys to nested settings, and merging of settings layers."""
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
@@ -8,22 +8,22 @@ from nissa.errors import ConfigurationError
 
 
 class SettingsLayer(NamedTuple):
-    """Settings, and where they were given."""
+    """Settings from one source."""
 
     source: str
-    """For an error message: ``profile 'standard'``, the path of a file, the names of variables, ``overrides``."""
+    """Name for error messages: ``profile 'standard'``, the path of a file, the names of variables, or ``overrides``."""
 
     values: Mapping[str, Any]
     """Nested settings."""
 
 
 def merge_layers(layers: Iterable[SettingsLayer]) -> dict[str, Any]:
-    """Return the settings of all layers, last over first."""
+    """Return the merged settings of all layers; later layers override earlier ones."""
     return reduce(merge, (layer.values for layer in layers), {})
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay ``top`` over ``base`` at every depth and leave both untouched; lists are replaced, not joined."""
+    """Return ``base`` recursively overridden by ``top``; inputs are unchanged, and lists are replaced, not joined."""
     return {**base, **{key: _over(base.get(key), value) for key, value in top.items()}}
 
 
@@ -32,10 +32,10 @@ def _over(below: object, value: object) -> object:
 
 
 def expand(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn flat keys into nested ones: ``gradients__every_n_steps`` and ``gradients.every_n_steps`` alike.
+    """Convert flat keys (``gradients__every_n_steps``, ``gradients.every_n_steps``) to nested mappings.
 
     Raises:
-        ConfigurationError: A key is not text, or a setting is given in two spellings.
+        ConfigurationError: A key is not a string, or a setting occurs in two spellings.
     """
     expanded: dict[str, Any] = {}
     for key, value in overrides.items():
@@ -54,7 +54,7 @@ def _parts(key: object) -> list[str]:
 
 
 def _join(one: dict[str, Any], two: dict[str, Any], parents: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Unite two trees that have no leaf in common."""
+    """Merge two nested mappings; raise if they share a setting."""
     joined = dict(one)
     for key, value in two.items():
         path = (*parents, key)

@@ -1,4 +1,4 @@
-"""The configuration of a run."""
+"""Configuration model of a run."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 
 class TelemetryConfig(Section):
-    """What a run measures, keeps, prints and exports.
+    """Settings of a run: measurements, history, console output and export.
 
-    The constructors here are explicit: none of them reads the environment. ``nissa.config.load`` does, and is what
-    ``nissa.start`` uses.
+    The constructors of this class do not read environment variables. ``nissa.config.load`` does, and ``nissa.start``
+    calls it.
     """
 
     profile_name: str = CUSTOM
@@ -80,26 +80,26 @@ class TelemetryConfig(Section):
 
     @classmethod
     def from_profile(cls, name: str, overrides: "Mapping[str, Any] | None" = None) -> Self:
-        """Build a configuration from a preset and overrides, without looking at the environment.
+        """Build a configuration from a preset and overrides; environment variables are not read.
 
         Args:
             name: ``minimal``, ``standard``, ``diagnostic``, ``research``; or ``custom`` for the bare defaults.
-            overrides: Settings that win over the preset, nested or with flat keys (see ``nissa.config.expand``).
+            overrides: Settings that override the preset, nested or with flat keys (see ``nissa.config.expand``).
 
         Raises:
-            ConfigurationError: The profile or a setting does not exist, or a value cannot be used.
+            ConfigurationError: The profile or a setting does not exist, or a value is invalid.
         """
         return build(cls, preset(name), SettingsLayer("overrides", expand(overrides or {})))
 
     @classmethod
     def from_yaml(cls, path: "str | PathLike[str]", overrides: "Mapping[str, Any] | None" = None) -> Self:
-        """Build a configuration from a YAML file and overrides, without looking at the environment.
+        """Build a configuration from a YAML file and overrides; environment variables are not read.
 
-        The file may name its base with ``profile: standard``; without one it starts from the bare defaults.
-        A ``profile_name`` that is a preset's does the same.
+        The file may name its base profile: ``profile: standard``. A ``profile_name`` with the name of a preset has the
+        same effect. Without either, the base is the defaults of the models.
 
         Raises:
-            ConfigurationError: The file cannot be read, or says something that cannot be used.
+            ConfigurationError: The file cannot be read, or contains an unknown setting or an invalid value.
         """
         file = read_file(path)
         base = preset(CUSTOM if file.profile is None else file.profile, named_by=file.layer.source)
@@ -112,47 +112,47 @@ class TelemetryConfig(Section):
 
     @classmethod
     def standard(cls) -> Self:
-        """Return the ``standard`` profile: sampled gradients as well."""
+        """Return the ``standard`` profile: that of ``minimal`` plus sampled gradients."""
         return cls.from_profile("standard")
 
     @classmethod
     def diagnostic(cls) -> Self:
-        """Return the ``diagnostic`` profile: every step, and each class."""
+        """Return the ``diagnostic`` profile: gradients of every step, and accuracy per class."""
         return cls.from_profile("diagnostic")
 
     @classmethod
     def research(cls) -> Self:
-        """Return the ``research`` profile: the whole distribution and a long history."""
+        """Return the ``research`` profile: full gradient distributions and a long history."""
         return cls.from_profile("research")
 
     @cached_property
     def feature_specs(self) -> "tuple[FeatureSpec, ...]":
-        """Names, ranges and meanings of the numbers that ``nissa.signals_to_features`` returns."""
+        """Names, ranges and meanings of the features that ``nissa.signals_to_features`` returns."""
         return feature_specs(self)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
-        """Their names."""
+        """Names of the features, in the order of the vector."""
         return feature_names(self)
 
     @cached_property
     def feature_count(self) -> int:
-        """Length of that vector, known before training starts."""
+        """Length of the feature vector, known before training starts."""
         return len(self.feature_names)
 
     def to_yaml(self) -> str:
-        """Write every setting as YAML that ``from_yaml`` reads back into an equal configuration."""
+        """Return all settings as YAML; ``from_yaml`` restores an equal configuration from it."""
         settings = self.model_dump(mode="json")
-        if self.profile_name not in (*PROFILES, CUSTOM):  # a label alone would be looked up as a base
+        if self.profile_name not in (*PROFILES, CUSTOM):  # `from_yaml` would look up a lone label as a base profile
             settings = {"profile": CUSTOM, **settings}
         return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
     def summary(self) -> str:
-        """Describe the configuration in a few lines for a human."""
+        """Return a readable summary of the configuration, a few lines long."""
         return summarise(self)
 
     def model_copy(self, *, update: "Mapping[str, Any] | None" = None, deep: bool = False) -> Self:
-        """Copy, and let the copy work out its own features: pydantic would hand over the cached ones."""
+        """Return a copy without the cached feature properties, which pydantic would copy although settings changed."""
         copied = super().model_copy(update=update, deep=deep)
         for name in ("feature_specs", "feature_names", "feature_count"):
             copied.__dict__.pop(name, None)
@@ -160,7 +160,7 @@ class TelemetryConfig(Section):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists on one line: a configuration's are short."""
+    """YAML dumper that writes lists on one line, because those of a configuration are short."""
 
 
 def _one_line(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:

@@ -1,8 +1,8 @@
-"""What profiles cost, as it was measured: read from what the committed benchmark results were made into.
+"""Measured overhead of the profiles, from the committed benchmark results.
 
-``benchmarks/results/overhead.csv`` has one line for each profile and model, under `COLUMNS`. ``make generate`` turns it,
-with the time in our own code of ``within.csv`` and the goals, into ``overhead.json`` beside this file, which is installed
-with the package; without results there is no such file.
+``benchmarks/results/overhead.csv`` has one row per profile and model, with the columns `COLUMNS`. ``make generate``
+combines it with the time in Nissa's own code (``within.csv``) and the goals, and writes ``overhead.json`` beside this
+file. That file is installed with the package; without results it does not exist.
 """
 
 import json
@@ -20,22 +20,22 @@ FILE: Final = "overhead.json"
 
 @dataclass(frozen=True, slots=True)
 class ProfileCost:
-    """What a profile cost in one benchmark.
+    """Overhead of a profile in one benchmark.
 
     Args:
-        profile: Which one.
-        model: What was trained.
-        ratio: Time that a step took longer than without Nissa, as a fraction of the step without it: 0.012 is 1.2 %.
-        low: Lower end of the 95 % confidence interval of the ratio; noise may put it below zero.
-        high: Upper end of it.
-        machine: What it ran on: processor or accelerator, cores, versions.
+        profile: Name of the profile.
+        model: Name of the benchmark model.
+        ratio: Increase of the step time over that without Nissa, as a fraction of the latter: 0.012 is 1.2 %.
+        low: Lower end of the 95 % confidence interval of ``ratio``; noise may make it negative.
+        high: Upper end of that interval.
+        machine: Hardware and versions: processor or accelerator, cores, software.
         commit: Revision that was measured.
-        date: Day, as in 2026-11-24.
-        own: Time in Nissa's own code by a clock around it, as a fraction of the rest: told where noise hides the ratio. It
-            leaves out what our work does to caches. None where it was not measured.
-        own_low: Lower end of its 95 % confidence interval.
-        own_high: Upper end of it.
-        goal: What the ratio is to be below; None where nobody has promised anything.
+        date: Date of the measurement, as in 2026-11-24.
+        own: Time in Nissa's own code, measured by a clock around it, as a fraction of the remaining time. Used if noise
+            hides ``ratio``. Excludes indirect effects, such as cache misses. None if it was not measured.
+        own_low: Lower end of the 95 % confidence interval of ``own``.
+        own_high: Upper end of that interval.
+        goal: Upper limit promised for ``ratio``; None without a promise.
     """
 
     profile: str
@@ -53,10 +53,10 @@ class ProfileCost:
 
     @classmethod
     def from_row(cls, row: Mapping[str, str]) -> Self:
-        """Read one line of the results.
+        """Parse one row of the results.
 
         Raises:
-            ConfigurationError: It names no profile, or its numbers are none or contradict each other.
+            ConfigurationError: A column is missing, the profile is unknown, or numbers are invalid or inconsistent.
         """
         missing = [name for name in COLUMNS if not row.get(name)]
         if missing:
@@ -76,14 +76,14 @@ class ProfileCost:
 
 
 COLUMNS: Final = tuple(each.name for each in fields(ProfileCost) if each.default is MISSING)
-"""The columns of the results, in their order."""
+"""Columns of the results, in order."""
 
 
 def measured(path: Path | None = None) -> tuple[ProfileCost, ...]:
-    """Return what was measured; nothing where no results are committed.
+    """Return the measured costs; empty if no results are committed.
 
     Args:
-        path: What to read instead of the file that is installed with the package.
+        path: File to read instead of the one installed with the package.
     """
     file = path or resources.files(__package__) / FILE
     if not file.is_file():

@@ -1,4 +1,4 @@
-"""Where each value of a configuration came from."""
+"""Source of each value of a configuration: default, profile, file, environment variable or argument."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from nissa.config.merging import SettingsLayer
 
 DEFAULT: Final = "default"
-"""The source of a value that nobody gave."""
+"""Source of a value that is set nowhere."""
 
 ARGUMENT: Final = "argument"
-"""The source of a value that was given in code, or on a command line."""
+"""Source of a value that is set in code or on a command line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """A setting as it counts.
+    """Effective value of a setting.
 
     Args:
-        path: Its dotted path.
-        value: What it is.
-        source: Who said so: ``default``, ``profile 'standard'``, the path of a file, a variable's name or ``argument``.
+        path: Dotted path.
+        value: Effective value.
+        source: ``default``, ``profile 'standard'``, the path of a file, a variable's name or ``argument``.
     """
 
     path: str
@@ -41,7 +41,7 @@ def effective(
     overrides: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> tuple[Effective, ...]:
-    """Return every setting of the configuration that `load` would return, with where its value came from.
+    """Return every setting of the configuration that `load` would return, with the source of its value.
 
     Raises:
         ConfigurationError: As `load` does.
@@ -84,7 +84,7 @@ def _gives(values: Mapping[str, Any], path: str) -> bool:
 
 
 def _variable(path: str, environ: Mapping[str, str]) -> str:
-    """Return the variable that set it: its own, else that of a section around it."""
+    """Return the variable that set a path: its own, else that of an enclosing section."""
     own = variable(path)
     while not environ.get(variable(path)) and "." in path:
         path = path.rpartition(".")[0]

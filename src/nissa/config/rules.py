@@ -1,4 +1,4 @@
-"""When a rule finds something: thresholds of the red flags."""
+"""Configuration section of the rules: thresholds of the red flags."""
 
 from pydantic import Field
 

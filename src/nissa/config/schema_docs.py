@@ -1,4 +1,4 @@
-"""Every setting with its path, default, range and meaning, read off the models."""
+"""Documentation of all settings (path, default, range, meaning), derived from the models."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,23 +17,23 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One leaf of the configuration."""
+    """Documentation of one setting."""
 
     path: str
     """Dotted path, as in ``gradients.every_n_steps``."""
 
     default: object
-    """Value where nobody gives one."""
+    """Default value."""
 
     allowed: str
-    """What it may be, in words."""
+    """Allowed values, in words."""
 
     description: str
-    """What it does."""
+    """Meaning of the setting."""
 
     @property
     def variable(self) -> str:
-        """The environment variable that sets it."""
+        """Name of the environment variable for the setting."""
         return variable(self.path)
 
 
@@ -54,14 +54,14 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[Setting]:
 
 
 def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """Return the model behind a field that is a section."""
+    """Return the model class of a field that is a section, None for other fields."""
     field = model.model_fields.get(name)
     kind = field.annotation if field else None
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:
-    """Put a JSON schema into words."""
+    """Return the allowed values of a JSON schema in words, for example ``a whole number from 1 to 100``."""
     if "anyOf" in schema:
         return " or ".join(map(_allowed, schema["anyOf"]))
     if "const" in schema:

@@ -1,15 +1,15 @@
-"""What every part of a configuration has in common."""
+"""Base class of the configuration sections."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """Base of every part of a configuration: immutable, and strict about what it is called."""
+    """Base class of all configuration sections: immutable, and unknown keys raise an error."""
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        # A threshold of NaN or infinity would compare false for ever and so switch a check off silently.
+        # Comparisons with a threshold of NaN or infinity are always false, which would disable a check silently.
         allow_inf_nan=False,
     )

@@ -1,7 +1,7 @@
-"""The sections of a configuration: one frozen model per concern, every field with its range, default and meaning.
+"""Configuration sections: one frozen model per concern, with range, default and meaning of every field.
 
-The text below a field is its documentation: the reference and the error messages are derived from it and from the
-declared range, so nothing about a setting is written twice.
+The string below a field is its documentation. The reference pages and the error messages are derived from it and from
+the declared range.
 """
 
 from pathlib import Path
@@ -16,22 +16,22 @@ from nissa.config.section import Section
 Statistic = Literal[
     "norm", "mean", "std", "abs_max", "zero_fraction", "vanishing_fraction", "exploding_fraction"
 ]  # fmt: skip
-"""What can be exported as a gauge for each parameter's gradient."""
+"""Name of a gradient statistic that is exported as one gauge per parameter."""
 
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
-"""All of them, in the order in which they are documented."""
+"""All statistics, in the order of the documentation."""
 
 DEFAULT_PERCENTILES = (1.0, 50.0, 99.0)
-"""The tails and the middle of the absolute gradient values."""
+"""Default percentiles of the absolute gradient values: both tails and the median."""
 
 
 def _percentiles_of(data: dict[str, Any]) -> tuple[float, ...]:
-    """Return the percentiles to use where none are given: without buckets there is nothing to read them from."""
+    """Return the default percentiles; empty if the histogram is off, because they are computed from its buckets."""
     return () if data.get("histogram") is False else DEFAULT_PERCENTILES
 
 
 class GradientConfig(Section):
-    """What is measured on the gradients that an optimizer used."""
+    """Measurement and export of the gradients that an optimizer uses."""
 
     enabled: bool = False
     """Measure gradients at all."""
@@ -83,13 +83,13 @@ class GradientConfig(Section):
 
     @property
     def quantiles(self) -> tuple[float, ...]:
-        """The percentiles as quantiles, rounded: 99.9 / 100 lies above 0.999 and would ask for the next element."""
+        """Percentiles as fractions, rounded, because 99.9 / 100 exceeds 0.999 and would select the next element."""
         return tuple(round(percentile / 100, 12) for percentile in self.percentiles)
 
     @field_validator("layers", mode="before")
     @classmethod
     def _accept_a_single_selector(cls, layers: Any) -> Any:
-        """Read a lone selector as a list of one, and a list of only ``all`` as ``all``."""
+        """Convert a single selector to a tuple, and a list with only ``all`` to ``all``."""
         if isinstance(layers, str) and layers != ALL:
             return (layers,)
         return ALL if layers in ([ALL], (ALL,)) else layers
@@ -131,7 +131,7 @@ class GradientConfig(Section):
 
 
 class PerClassConfig(Section):
-    """What is kept about each class of a classifier."""
+    """Per-class statistics of a classifier."""
 
     enabled: bool = False
     """Keep per-class accuracy in the snapshots and export it as ``nissa.class.accuracy``."""
@@ -148,7 +148,7 @@ class PerClassConfig(Section):
 
 
 class SpanConfig(Section):
-    """Which spans are written besides those of seeds, epochs and validation."""
+    """Optional spans, in addition to those of seeds, epochs and validations."""
 
     started: bool = True
     """Write a zero-length ``.started`` span when a long span begins, so that it is visible before it ends."""
@@ -158,7 +158,7 @@ class SpanConfig(Section):
 
 
 class DiagnosticsConfig(Section):
-    """When a change counts as a finding. Accuracies are fractions: 0.02 is two points."""
+    """Thresholds of findings. Accuracies are fractions: 0.02 is two percentage points."""
 
     plateau_epochs: int = Field(default=3, ge=2, le=100)
     """Epochs without movement of the validation loss before it is called a plateau."""
@@ -186,7 +186,7 @@ class DiagnosticsConfig(Section):
 
 
 class LimitsConfig(Section):
-    """The bounds on memory, series and time."""
+    """Limits on memory, metric series and time."""
 
     queue_size: int = Field(default=10_000, ge=1, le=10_000_000)
     """Droppable items that may wait for each backend; what comes on top is dropped and counted."""
@@ -239,7 +239,7 @@ class LimitsConfig(Section):
 
 
 class FilesConfig(Section):
-    """Where telemetry goes when no exporter is configured."""
+    """Output files, used if no exporter is configured."""
 
     directory: Path = Path("nissa-runs")
     """Folder that receives one subfolder per run."""
@@ -249,7 +249,7 @@ class FilesConfig(Section):
 
 
 class ConsoleConfig(Section):
-    """What is printed while training runs."""
+    """Console output during training."""
 
     enabled: bool = True
     """Print one line per epoch."""

@@ -1,4 +1,4 @@
-"""The section about sharpness: how curved the loss is where the weights are."""
+"""Configuration section of the sharpness measurement: curvature of the loss at the current weights."""
 
 from typing import Literal, get_args
 
@@ -7,14 +7,14 @@ from pydantic import Field, field_validator
 from nissa.config.section import Section
 
 SharpnessMethod = Literal["critical", "average_case"]
-"""What can be measured, see ``docs/explanation/sharpness.md``."""
+"""Name of a sharpness measure, see ``docs/explanation/sharpness.md``."""
 
 METHODS: tuple[SharpnessMethod, ...] = get_args(SharpnessMethod)
-"""All of them, in the order in which they are measured."""
+"""All sharpness measures, in the order of measurement."""
 
 
 class SharpnessConfig(Section):
-    """How curved the loss is where the weights are, measured by evaluations of a fixed batch."""
+    """Curvature of the loss at the current weights, measured by evaluations of a fixed batch."""
 
     enabled: bool = False
     """Measure sharpness where ``validate()`` is given a ``closure`` that returns the loss of a fixed batch."""

@@ -1,4 +1,4 @@
-"""A configuration in a few lines for a human."""
+"""Readable summary of a configuration."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def summarise(config: "TelemetryConfig") -> str:
-    """Return one line for each concern."""
+    """Return the summary: one line per topic."""
     limits = config.limits
     lines = {
         "profile": config.profile_name,

@@ -1,4 +1,4 @@
-"""Validation errors in the words of whoever has to fix them."""
+"""Conversion of pydantic validation errors to messages with path, allowed values and source of each problem."""
 
 from difflib import SequenceMatcher
 from reprlib import repr as short_repr
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
 
 
 class UnknownSettingError(UnknownNameError):
-    """A key, keyword or variable names no setting; near misses are searched over the full path of every setting."""
+    """Unknown key, keyword or variable; near misses are searched over the full paths of all settings."""
 
     def __init__(self, kind: str, name: str, available: "Iterable[str]", message: str) -> None:
         super().__init__(kind, name, available)
-        # The usual hint misses `gradients.layers` for `layers`, and the usual list would run to fifty names.
+        # The base class would not suggest `gradients.layers` for `layers`, and would list all of about fifty names.
         self.args = (message,)
 
 
 def explain(
     error: "ValidationError", model: "type[BaseModel]", layers: "Sequence[SettingsLayer]"
 ) -> ConfigurationError:
-    """Return the error to raise instead: a line for each problem, with its path, what is allowed, and its source."""
+    """Return the error to raise instead: one line per problem, with its path, allowed values and source layer."""
     allowed = {setting.path: setting.allowed for setting in describe(model)}
     problems: dict[str, ConfigurationError] = {}
     for details in error.errors():
-        if details["type"] != "default_factory_not_called":  # says only that a neighbour's own problem comes first
+        if (
+            details["type"] != "default_factory_not_called"
+        ):  # a consequence of another invalid field, which has its own error
             path, problem = _message(details, model, allowed, _origin(details["loc"], model, layers))
-            # Each branch of a union complains for itself; the first line says it for all of them.
+            # Pydantic reports an error per branch of a union; one line per path is enough.
             problems.setdefault(path, problem)
     if len(problems) == 1:
         return next(iter(problems.values()))
@@ -64,9 +66,9 @@ def _unknown(path: str, origin: str, model: "type[BaseModel]", paths: "Iterable[
 
 
 def closest(path: str, paths: "Iterable[str]") -> list[str]:
-    """Return up to three paths that may have been meant: those that end alike, the most similar first.
+    """Return up to three near misses: paths with a similar last part, the most similar first.
 
-    Whole paths are only ranked: a shared section would make all that is in it look similar.
+    Whole paths are compared only for the ranking, because all settings of a section share its prefix.
     """
     leaves: dict[str, list[str]] = {}
     for known in dict.fromkeys(paths):
@@ -85,13 +87,13 @@ def _names_in(parents: str, model: "type[BaseModel]") -> "Iterable[str]":
 
 
 def _depth(location: "Location", model: "type[BaseModel]") -> int:
-    """Return how many parts of a location name a setting; what follows is within its value."""
+    """Return the number of parts of a location that name a setting; later parts are inside its value."""
     section = section_of(model, str(location[0]))
     return 1 + (_depth(location[1:], section) if section and len(location) > 1 else 0)
 
 
 def _path(location: "Location", model: "type[BaseModel]") -> str:
-    """Spell a location without the names that pydantic gives to the branches of a union."""
+    """Return a location as a dotted path, without pydantic's names for the branches of a union."""
     depth = _depth(location, model)
     index = location[depth] if len(location) > depth else None
     return ".".join(map(str, location[:depth])) + (f"[{index}]" if isinstance(index, int) else "")
@@ -109,7 +111,7 @@ def _complaint(details: "ErrorDetails", path: str, allowed: str | None) -> str:
 
 
 def _origin(location: "Location", model: "type[BaseModel]", layers: "Sequence[SettingsLayer]") -> str:
-    """Name the highest layer that gave the value."""
+    """Return the source of the highest layer that sets the value, for the error message."""
     for layer in reversed(layers):
         if _gives(layer.values, location[: _depth(location, model)]):
             return f" (from {layer.source})"
@@ -120,7 +122,7 @@ def _gives(values: "Mapping[str, object]", location: "Location") -> bool:
     node: object = values
     for part in location:
         if not isinstance(node, dict):
-            return True  # the whole section came as something else
+            return True  # the layer sets the whole section to another type
         if part not in node:
             return False
         node = node[part]

@@ -1,5 +1,5 @@
-"""Every name, unit and bucket of our telemetry, once.
+"""Semantic conventions: every name, unit and histogram bucket of Nissa's telemetry.
 
-No other module spells a telemetry name. Instruments, reference pages, dashboards and tests are derived from here, and a
-test fails for a name that nothing emits.
+Other modules import the names from here. Instruments, reference pages, dashboards and tests are derived from this
+package. A test fails for a name that nothing emits.
 """

@@ -1,4 +1,4 @@
-"""Attribute keys. Rank identity uses the names of NVIDIA's NeMo Lens, so that both can be joined."""
+"""Attribute keys. Ranks have the attribute names of NVIDIA's NeMo Lens, so that the telemetry of both can be joined."""
 
 from typing import Final
 

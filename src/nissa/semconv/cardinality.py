@@ -1,4 +1,4 @@
-"""Bound on the number of different values of an attribute: each is a series for as long as the run lives."""
+"""Limit on the number of distinct attribute values: each value creates a series that lasts as long as the run."""
 
 import logging
 from typing import Final
@@ -10,14 +10,14 @@ _logger = logging.getLogger("nissa")
 
 
 class CardinalityLimiter:
-    """Lets the first so many different values have a series of their own, and logs once that there are more.
+    """Allows the first ``most`` distinct values a series of their own, and logs once when there are more.
 
-    Not to be called while a lock is held, since logging calls foreign code.
+    Do not call it with a lock held: logging handlers may run code of the application.
 
     Args:
-        most: How many.
-        what: What is limited, in the plural, for the log.
-        setting: The setting to raise, for the log.
+        most: Maximum number of distinct values.
+        what: Plural noun for the values, for the log.
+        setting: Name of the setting that raises the limit, for the log.
 
     Example:
         With ``most=1``, ``label`` returns ``"a"`` for ``"a"`` and ``"other"`` for ``"b"``, ``own`` returns None for it.
@@ -31,12 +31,12 @@ class CardinalityLimiter:
         self._full = False
 
     def label(self, value: object) -> str:
-        """Return the label under which a value is counted: its own, ``unknown`` where there is none, or ``other``."""
+        """Return the label under which a value is counted: its own, ``unknown`` for None, ``other`` above the limit."""
         own = self.own(value)
         return OTHER if own is None else own
 
     def own(self, value: object) -> str | None:
-        """Return a value's own label, None beyond the bound: a gauge of several things at once says nothing."""
+        """Return a value's own label, None above the limit. A gauge cannot combine several values in ``other``."""
         label = UNKNOWN if value is None else str(value) or UNKNOWN
         if label in self._known or label == UNKNOWN:
             return label

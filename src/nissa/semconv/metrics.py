@@ -1,6 +1,7 @@
-"""The metrics: name, kind, unit and attributes.
+"""Metric definitions: name, kind, unit, description and attributes.
 
-Units are UCUM. A gauge has no unit ``1``: the translation to Prometheus would call it a ratio.
+Units are UCUM. Dimensionless gauges have an empty unit, because the translation to Prometheus appends ``_ratio`` to the
+name of a gauge with unit ``1``.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from nissa.semconv import attributes as attr
 
 
 class Kind(StrEnum):
-    """How a metric is aggregated."""
+    """Aggregation of a metric."""
 
     GAUGE = "gauge"
     COUNTER = "counter"
@@ -22,14 +23,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MetricSpec:
-    """One metric.
+    """Definition of one metric.
 
     Args:
         name: OpenTelemetry name.
-        kind: Aggregation.
+        kind: Kind of aggregation.
         unit: UCUM unit, empty for a dimensionless gauge.
-        description: What it says, in one line.
-        attributes: Keys that a point may carry, besides those that every stream carries.
+        description: One line, exported with the metric.
+        attributes: Attribute keys of its points, in addition to `EVERY_STREAM`.
         bounds: Explicit bucket bounds of a histogram, in ``unit``.
     """
 

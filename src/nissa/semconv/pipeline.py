@@ -1,7 +1,7 @@
-"""What the pipeline of ``collector-config/`` adds to our own names: as Prometheus has it, for boards and alerts.
+"""Prometheus series that the collector pipeline of ``collector-config/`` produces, for dashboards and alerts.
 
-Nothing in the package emits these. They are the work of the collector's connector and of its own telemetry, and a test
-against the real servers finds each of them.
+The package itself does not emit these. They come from the collector's span metrics connector and its own telemetry. A
+test against real servers checks that each of them exists.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ RESOURCE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PipelineSeries:
-    """A series that the pipeline makes.
+    """Prometheus series that the pipeline produces.
 
     Args:
-        name: What Prometheus calls it.
-        labels: What it may carry, besides the resource.
+        name: Name in Prometheus.
+        labels: Labels, in addition to the resource attributes.
     """
 
     name: str

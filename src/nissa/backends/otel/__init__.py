@@ -1,1 +1,1 @@
-"""OpenTelemetry: the only part of Nissa that knows it."""
+"""OpenTelemetry backend: the only package of Nissa that imports the OpenTelemetry SDK."""

@@ -1,4 +1,4 @@
-"""The OpenTelemetry backend: what passes the hub becomes spans, metrics and Events."""
+"""OpenTelemetry backend: converts events and measurements of the hub to spans, metrics and log-based Events."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -49,18 +49,18 @@ _EVENT_NAMES: Final[dict[str, str]] = {
 
 
 class OpenTelemetryBackend:
-    """Translates events and measurements; runs on its own worker's thread.
+    """Converts events and measurements; the hub calls it from this backend's worker thread.
 
     Args:
-        providers: Where telemetry goes.
-        config: What is exported.
-        run_id: Identity of the run.
-        start: When the run began, nanoseconds.
-        error_boundary: Keeps faults in metric collection from the application's own metrics.
-        version: Ours.
+        providers: Tracer, meter and logger providers of the run.
+        config: Selects the exported telemetry.
+        run_id: Id of the run.
+        start: Start time of the run, nanoseconds since the Unix epoch.
+        error_boundary: Catches errors of metric collection, so that the application's own metrics are still exported.
+        version: Version of Nissa, for the instrumentation scope.
 
     Attributes:
-        refused: Why our metrics could not join the provider, None where they could.
+        refused: Reason why the run's metrics could not be added to the meter provider; None if they were added.
     """
 
     name = "opentelemetry"
@@ -112,7 +112,7 @@ class OpenTelemetryBackend:
         }
 
     def emit(self, event: TelemetryEvent) -> None:
-        """Take an event."""
+        """Record an event as metrics, spans and a log-based Event."""
         self._recorder.event(event)
         noted = event.event_type in _SPANS_ONLY
         if event.event_type in _SEED_EVENTS:
@@ -125,7 +125,7 @@ class OpenTelemetryBackend:
             self._note(event)
 
     def record(self, measurement: Measurement) -> None:
-        """Take a measurement."""
+        """Record a measurement as metrics and spans."""
         if isinstance(measurement, StepMeasured):
             self._recorder.step(measurement)
             if measurement.primary:
@@ -139,11 +139,11 @@ class OpenTelemetryBackend:
             self._epochs.validation(measurement)
 
     def flush(self, timeout: float) -> bool:
-        """Export what is held."""
+        """Export pending telemetry; return whether that finished within ``timeout`` seconds."""
         return self._providers.flush(timeout)
 
     def close(self, timeout: float) -> None:
-        """Export what is held and leave the provider as it was found."""
+        """Export pending telemetry and remove the run's metrics from the meter provider."""
         self._providers.close(timeout)
         self._producer.uninstall()
 
@@ -153,7 +153,7 @@ class OpenTelemetryBackend:
         self._epochs.interrupt(event.time_unix_nano, reason)
 
     def _note(self, event: TelemetryEvent) -> None:
-        """Tell an event as a log-based Event, in the trace of the seed or epoch it belongs to."""
+        """Emit an event as a log-based Event, in the trace of the seed or epoch it belongs to."""
         known = _EVENT_NAMES.get(event.event_type)
         name = known or names.EVENT_PREFIX + event.event_type.lower()
         seed = event.seed
@@ -184,7 +184,10 @@ class OpenTelemetryBackend:
 
 
 def _change_of(event: TelemetryEvent, transition: tuple[Stage, Stage]) -> TelemetryEvent:
-    """Return the change of stage that the end of a life is, since a search for changes is to find all of them."""
+    """Return the stage-change event that corresponds to a fossilization or cull.
+
+    A log query for stage changes then finds the last transition of each seed too.
+    """
     before, after = transition
     data = {"from": before.label, "to": after.label}
     return replace(event, event_type=EventType.SEED_STAGE_CHANGED, data=data, message="")
@@ -195,7 +198,7 @@ _FLAGS: Final = frozenset({EventType.RED_FLAG_RAISED, EventType.RED_FLAG_CLEARED
 
 
 def _details(event: TelemetryEvent) -> dict[str, Any]:
-    """Return what else an event's data says, under its own names below ours."""
+    """Return the remaining scalar entries of the event's data, with keys prefixed by ``nissa.event.``."""
     return {
         f"{names.EVENT_PREFIX}{key}": value
         for key, value in event.data.items()

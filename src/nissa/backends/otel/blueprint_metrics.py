@@ -1,4 +1,4 @@
-"""What blueprints brought and cost, as gauges."""
+"""Gauges per blueprint: mean accuracy delta, compute cost, mean number of parameters."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -18,13 +18,14 @@ _GAUGES: Final = {
 
 
 class BlueprintMetrics:
-    """Brings what analytics knows of blueprints into the store, before each collection.
+    """Copies the blueprint statistics of the analytics into the metric store before each collection.
 
     Args:
-        store: Where metrics are kept.
-        told: Returns what is known of each blueprint, by name.
+        store: Metric store of the run.
+        told: Returns the statistics of each blueprint, by blueprint name.
         now: Wall clock, nanoseconds since the Unix epoch.
-        most: Blueprints that get streams of their own; the rest has none, since means of different things say nothing.
+        most: Maximum number of blueprints with gauges. Further ones have none: a mean over different blueprints is
+            meaningless.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class BlueprintMetrics:
         self._labels = CardinalityLimiter(most, "blueprints", "limits.max_blueprints")
 
     def refresh(self) -> None:
-        """Bring the store up to date."""
+        """Update the gauges of the store."""
         at = self._now()
         for name, told in self._told().items():
             label = self._labels.own(name)

@@ -1,4 +1,7 @@
-"""Builds metrics from the store for one reader at a time, and remembers what each reader was given."""
+"""Conversion of the metric store to SDK metrics, per metric reader.
+
+Readers may differ in temporality. For each reader that exports deltas, the last exported totals are kept here.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -28,12 +31,12 @@ if TYPE_CHECKING:
     from nissa.backends.otel.store import MetricStore
 
 _Streams = list[tuple[SumStream | MagnitudeStream, int]]
-"""Streams with the time that their points get."""
+"""Streams with the timestamp of their next point, nanoseconds since the Unix epoch."""
 
 
 @dataclass(slots=True)
 class _Given:
-    """What a reader that wants deltas was given last of a stream."""
+    """Totals of one stream at the last collection of a delta reader; the next delta is computed against them."""
 
     start: int
     time: int
@@ -45,11 +48,12 @@ class _Given:
 
 @dataclass(slots=True)
 class _Reading:
-    """What is remembered of one reader.
+    """State of one metric reader.
 
     Args:
-        ended: How many of the streams that ended it was given.
-        last: When it collected last, nanoseconds.
+        ended: Sequence number of the next ended stream to return to this reader.
+        last: Time of its last collection, nanoseconds since the Unix epoch.
+        given: Totals at the last collection, per stream; only for kinds with delta temporality.
     """
 
     form: Form
@@ -59,27 +63,28 @@ class _Reading:
 
 
 class PointBuilder:
-    """Turns the store into metrics.
+    """Builds SDK metrics from the store.
 
     Args:
-        store: What to export.
-        most_buckets: Buckets of an exponential histogram point; a wider one is downscaled.
+        store: Metric store of the run.
+        most_buckets: Maximum number of buckets of an exponential histogram point; wider ones are downscaled.
     """
 
     def __init__(self, store: "MetricStore", most_buckets: int) -> None:
         self._store = store
         self._most_buckets = most_buckets
+        # Weak keys, so that a reader that was shut down and discarded does not hold back `forget_ended`.
         self._readings: WeakKeyDictionary[object, _Reading] = WeakKeyDictionary()
 
     def attach(self, reader: object) -> None:
-        """Keep what a reader wants ready from now on."""
+        """Register a reader; gauge points are buffered for it from now on."""
         if reader not in self._readings:
             self._readings[reader] = _Reading(form_of(reader), self._store.ended_before)
             if not self._readings[reader].form.pull:
                 self._store.gauges.attach(reader)
 
     def metrics(self, reader: object, now: int) -> list[Metric]:
-        """Return everything that a reader has not been given yet."""
+        """Return the metrics of one collection of a reader: all data that it has not collected yet."""
         for refresh in self._store.refreshers:
             refresh()
         with self._store.sections, self._store.lock:
@@ -105,11 +110,12 @@ class PointBuilder:
         return [_metric(spec, Gauge(data_points=points)) for spec, points in found.items() if points]
 
     def _ended(self, reading: _Reading, now: int) -> dict[MetricSpec, _Streams]:
-        """Return the streams that ended since the reader was there last, each at the time of its end."""
+        """Return the streams that ended since the reader's last collection, with the timestamp of their last point."""
         found: dict[MetricSpec, _Streams] = {}
         for number, spec, stream, at in self._store.ended:
             if number >= reading.ended:
-                # Not before what the reader was given last, nor after what may follow under the same attributes.
+                # Timestamps of a series must increase: later than the reader's last collection, and not later than now,
+                # because a new stream with the same attributes may follow.
                 found.setdefault(spec, []).append((stream, max(min(at, now), reading.last + 1)))
         reading.ended = self._store.ended_before
         return found
@@ -154,7 +160,7 @@ def _metric(spec: MetricSpec, data: Any) -> Metric:
 
 
 def _part(reading: _Reading, spec: MetricSpec, stream: HistogramStream | MagnitudeStream, at: int) -> Part:
-    """Return what a stream gained since the reader was given it last; all of it where the reader wants totals."""
+    """Return the increase of a stream since the reader's last collection, or its totals for a cumulative reader."""
     zeros = stream.zeros if isinstance(stream, MagnitudeStream) else 0
     if spec.kind not in reading.form.deltas or reading.form.pull:
         return Part(stream.start, stream.counts, zeros, stream.total, whole=True)
@@ -167,11 +173,11 @@ def _part(reading: _Reading, spec: MetricSpec, stream: HistogramStream | Magnitu
 def _exchange(
     reading: _Reading, spec: MetricSpec, stream: SumStream | HistogramStream | MagnitudeStream, given: _Given
 ) -> _Given:
-    """Remember what the reader is given of a stream; return what it was given before, which is nothing at first."""
+    """Store the totals that the reader collects now; return those of its previous collection, zero at the first one."""
     key = (spec, key_of(stream.attributes))
     before = reading.given.get(key)
     reading.given[key] = given
-    # A stream that began later has taken the place of the one that the reader knew.
+    # A different start time: a new stream with the same attributes has replaced the one collected before.
     return before if before is not None and before.start == stream.start else _Given(stream.start, stream.start)
 
 

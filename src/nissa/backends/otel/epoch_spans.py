@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """An epoch that is open, or was lately."""
+    """Number, start time and span context of an epoch that is open or has just ended."""
 
     number: int | None
     at: int
@@ -27,13 +27,13 @@ class Begun:
 
 
 class EpochSpans:
-    """Opens and closes the spans of epochs.
+    """Starts and ends the spans of epochs.
 
     Args:
         factory: Starts spans.
-        log: Takes the narrative.
+        log: Emits the narrative as a log-based Event.
         common: Attributes of every span.
-        steps: Whether sampled steps get spans.
+        steps: Export a span per sampled step.
     """
 
     def __init__(self, factory: "SpanFactory", log: "EventLog", common: dict[str, Any], *, steps: bool) -> None:
@@ -42,6 +42,7 @@ class EpochSpans:
         self._common = common
         self._steps = steps
         self._open: dict[str | None, Span] = {}
+        # The open epoch and the one before it: step statistics may arrive after the next epoch has started.
         self._recent: dict[str | None, deque[Begun]] = {}
 
     def context(self, env_id: str | None) -> SpanContext | None:
@@ -54,12 +55,12 @@ class EpochSpans:
         return self._recent[env_id][-1] if env_id in self._open else None
 
     def dropped(self, env_id: str | None, epoch: SpanIds) -> bool:
-        """Whether the sampler has dropped an epoch, so that nothing leads to it."""
+        """Whether the sampler has dropped the span of an epoch; exemplars must not refer to it then."""
         context = self._parent(env_id, epoch)
         return context is not None and not context.trace_flags.sampled
 
     def begin(self, event: TelemetryEvent) -> None:
-        """Open an epoch; one that was left open ends."""
+        """Start the span of an epoch; end the previous one if it is still open."""
         self._close(event.env_id, event.time_unix_nano)
         at = event.time_unix_nano
         attributes = {**self._common, attr.ENV_ID: event.env_id, attr.EPOCH: event.epoch}
@@ -70,16 +71,16 @@ class EpochSpans:
         recent.append(Begun(event.epoch, at, span.get_span_context()))
 
     def end(self, event: TelemetryEvent) -> None:
-        """Close an epoch."""
+        """End the span of an epoch."""
         self._close(event.env_id, event.time_unix_nano, event.data.get("error"))
 
     def interrupt(self, at: int, reason: str | None) -> None:
-        """Close the epochs that are still open."""
+        """End the spans of all open epochs with an error status."""
         for env_id in list(self._open):
             self._close(env_id, at, reason or "the run ended within the epoch")
 
     def step(self, step: "StepMeasured") -> None:
-        """Show a sampled step."""
+        """Export a span for a sampled step."""
         if not (self._steps and step.sampled and step.duration is not None and step.epoch_ids is not None):
             return
         attributes = {**self._common, attr.ENV_ID: step.env_id, attr.STEP: step.step, attr.LOSS: step.loss}
@@ -88,7 +89,7 @@ class EpochSpans:
         self._factory.start(names.STEP, start, attributes, parent=parent).end(step.time_unix_nano)
 
     def validation(self, seen: "ValidationMeasured") -> None:
-        """Show a validation, with its narrative on the span and as an Event."""
+        """Export a span for a validation; its narrative is a span attribute and a log-based Event."""
         attributes = {
             **self._common,
             attr.ENV_ID: seen.env_id,
@@ -110,7 +111,7 @@ class EpochSpans:
         )
 
     def checkpoint(self, event: TelemetryEvent) -> None:
-        """Show a checkpoint that was saved."""
+        """Export a span for saving a checkpoint; its status is an error if saving failed."""
         attributes = {
             **self._common,
             attr.ENV_ID: event.env_id,
@@ -126,9 +127,9 @@ class EpochSpans:
         span.end(event.time_unix_nano)
 
     def red_flag(self, event: TelemetryEvent) -> None:
-        """Show a red flag that was raised, in the epoch of what raised it."""
+        """Export a zero-length span for a raised red flag, in the epoch of the step or validation that caused it."""
         at, recent = event.time_unix_nano, self._recent.get(event.env_id, ())
-        # What a step shows is known later, when the next epoch is open perhaps.
+        # Step statistics arrive with a delay, so the next epoch may have started already: search by time.
         epoch = next((begun for begun in reversed(recent) if begun.at <= at), None)
         attributes = {
             **self._common,
@@ -142,7 +143,7 @@ class EpochSpans:
         self._factory.start(names.RED_FLAG, at, attributes, parent=parent).end(at)
 
     def _parent(self, env_id: str | None, epoch: SpanIds | None) -> SpanContext | None:
-        """Return the context of an epoch, which has ended perhaps; it says whether the sampler took it."""
+        """Return the span context of an open or ended epoch, with the sampler's decision if it is still known."""
         if epoch is None:
             return None
         recent = self._recent.get(env_id, ())
@@ -159,6 +160,6 @@ class EpochSpans:
 
 
 def ids_of(event: TelemetryEvent) -> SpanIds | None:
-    """Return the identity that an event gives the epoch it belongs to."""
+    """Return the trace and span id of the event's epoch, None if the event has none."""
     trace_id, span_id = event.data.get("trace_id"), event.data.get("span_id")
     return SpanIds(int(trace_id, 16), int(span_id, 16)) if trace_id and span_id else None

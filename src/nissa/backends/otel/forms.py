@@ -1,4 +1,4 @@
-"""What a metric reader of the SDK wants: totals or differences, a history or only the present."""
+"""Export format of an SDK metric reader: temporality per kind of metric, push or pull."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ _INSTRUMENTS: Final = {Kind.COUNTER: Counter, Kind.UP_DOWN_COUNTER: UpDownCounte
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a reader wants.
+    """Export format of a metric reader.
 
     Args:
-        deltas: Kinds of metric that it wants as differences.
-        pull: It shows only the present and knows no exponential histograms (the Prometheus exporter).
+        deltas: Kinds of metric that it exports with delta temporality.
+        pull: The Prometheus exporter, which exports only the latest gauge value and no exponential histograms.
     """
 
     deltas: frozenset[Kind] = frozenset()
@@ -30,7 +30,7 @@ class Form:
 
 
 def form_of(reader: Any) -> Form:
-    """Return what a reader of the SDK wants."""
+    """Return the export format of an SDK metric reader."""
     temporality: Mapping[type, AggregationTemporality] = getattr(reader, "_instrument_class_temporality", {})
     deltas = {kind for kind, instrument in _INSTRUMENTS.items() if _wants_deltas(temporality, instrument)}
     if Kind.HISTOGRAM in deltas:

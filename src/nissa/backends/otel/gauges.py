@@ -1,8 +1,9 @@
-"""Gauges that keep a point per step with the step's own time, whatever the export interval.
+"""Gauge history: one point per step with the step's own timestamp, independent of the export interval.
 
-Points of many streams that were measured together are kept as one row, those of a stream that is recorded alone as two
-columns. They become objects only when a reader collects. Rows and columns have a bound each: the many streams of
-parameters never thin out the few of the step itself.
+Streams that are measured together (the gradient norms of all parameters) are stored as one row per step. A stream that
+is recorded alone (the loss) is stored as two columns, times and values. Data point objects are created only when a
+reader collects. Rows and columns have separate bounds, so that the many streams of parameters never displace those of
+the step.
 """
 
 import math
@@ -26,7 +27,10 @@ class Row:
     """One measurement of several streams.
 
     Args:
-        values: One per entry of ``attributes``; NaN in an array is absent, in a tuple it is a finding.
+        attributes: Attributes per stream.
+        time: Nanoseconds since the Unix epoch.
+        values: One value per stream. In an array, NaN means "not measured" and is not exported. In a tuple, NaN is a
+            measured value and is exported.
     """
 
     attributes: "Sequence[Mapping[str, Any]]"
@@ -42,14 +46,14 @@ class Row:
                 yield attributes, self.time, float(value)
 
     def size(self) -> int:
-        """Return how many points there are."""
+        """Return the number of points."""
         absent = int(np.isnan(self.values).sum()) if isinstance(self.values, np.ndarray) else 0
         return len(self.values) - absent
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement of a stream that is recorded alone. NaN is a finding."""
+    """One measurement of a stream that is recorded alone; NaN is a measured value and is exported."""
 
     attributes: "Mapping[str, Any]"
     time: int
@@ -66,9 +70,10 @@ class Point:
 
 @dataclass(slots=True)
 class Points:
-    """The points of one stream that is recorded alone, thinned evenly when there are too many.
+    """Columns (times, values) of one stream that is recorded alone, thinned evenly above the bound.
 
-    Only every ``stride``-th point is kept, and always the newest. NaN is a finding. A point takes 16 bytes.
+    Every ``stride``-th point is kept, and always the newest. NaN is a measured value. The columns are arrays of 8-byte
+    numbers, 16 bytes per point, because objects would take several times as much.
     """
 
     attributes: "Mapping[str, Any]"
@@ -80,7 +85,7 @@ class Points:
     ended: bool = False
 
     def add(self, time: int, value: float) -> int:
-        """Add a point; return how many more are kept now."""
+        """Add a point; return the increase of the number of points kept."""
         replaced = self.newest is not None
         self.newest, self.ended = None, False
         if self.seen % self.stride == 0:
@@ -111,7 +116,7 @@ class Points:
             yield self.attributes, *self.newest
 
     def weight(self) -> float:
-        """Return the number of points where thinning would drop any, else 0."""
+        """Return the number of points if thinning would drop any, else 0."""
         return self.size() if len(self.times) > 1 else 0
 
     def all(self) -> "list[Points]":
@@ -121,9 +126,9 @@ class Points:
 
 @dataclass(slots=True)
 class Group:
-    """The rows of streams that are measured together, thinned evenly when there are too many.
+    """Rows of the streams that are measured together, thinned evenly above the bound.
 
-    Only every ``stride``-th row is kept, and always the newest. A group that has ended gets no more rows.
+    Every ``stride``-th row is kept, and always the newest. An ended group receives no further rows.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -133,7 +138,7 @@ class Group:
     ended: bool = False
 
     def add(self, row: Row) -> int:
-        """Add a row; return how many points more are kept now."""
+        """Add a row; return the increase of the number of points kept."""
         replaced = len(self.newest.values) if self.newest else 0
         self.newest, self.ended = None, False
         if self.seen % self.stride == 0:
@@ -159,10 +164,10 @@ class Group:
         return [*self.rows, self.newest] if self.newest else list(self.rows)
 
     def weight(self) -> float:
-        """Return the number of points times that of streams where thinning would drop any, else 0.
+        """Return the number of points times the number of streams if thinning would drop any, else 0.
 
-        Thinning a hundred parameters' quantiles once makes as much room as thinning a hundred norms of the whole
-        network, and one of those is worth more than another row of quantiles.
+        Groups of many streams are thus thinned first: halving the rows of 100 streams frees as many points as halving
+        100 single-stream groups, and loses less information.
         """
         return self.size() ** 2 / len(self.rows) if len(self.rows) > 1 else 0
 
@@ -173,14 +178,14 @@ G = TypeVar("G", Group, Points)
 
 @dataclass(slots=True)
 class _Pool(Generic[G]):
-    """Groups that share a bound."""
+    """Groups that share a bound of ``most`` points."""
 
     most: int
     groups: dict[GroupKey, G] = field(default_factory=dict)
     points: int = 0
 
     def grow(self, more: int) -> bool:
-        """Count points that were added; return whether others had to give way."""
+        """Count added points and thin groups above the bound; return whether any group was thinned."""
         self.points += more
         thinned = False
         while self.points > self.most and self.shrink():
@@ -189,7 +194,7 @@ class _Pool(Generic[G]):
         return thinned
 
     def shrink(self) -> bool:
-        """Thin the groups that weigh most, or drop the oldest one that has ended; return whether there was any."""
+        """Thin the heaviest groups, else drop the oldest ended one; return False if neither was possible."""
         weights = {key: weight for key, group in self.groups.items() if (weight := group.weight())}
         heaviest = max(weights.values(), default=0)
         for key, weight in weights.items():
@@ -204,10 +209,12 @@ class _Pool(Generic[G]):
 
 
 class _Pending:
-    """What a reader has not collected yet.
+    """Points that one reader has not collected yet.
 
     Attributes:
-        order: All groups of both pools, oldest first.
+        rows: Pool of streams that are measured together.
+        alone: Pool of streams that are recorded alone.
+        order: Keys of the groups of both pools, oldest first, so that metrics are exported in the order of recording.
     """
 
     def __init__(self, most: int, most_alone: int) -> None:
@@ -216,12 +223,12 @@ class _Pending:
         self.order: dict[GroupKey, None] = {}
 
     def add(self, key: GroupKey, row: Row) -> bool:
-        """Add a row, or the only point of one that is recorded alone; return whether others had to give way."""
+        """Add a row; return whether any group was thinned."""
         self.order[key] = None
         return self.rows.grow(self.rows.groups.setdefault(key, Group()).add(row))
 
     def add_point(self, key: GroupKey, point: "Point") -> bool:
-        """Add a point of a stream that is recorded alone; return whether others had to give way."""
+        """Add a point of a stream that is recorded alone; return whether any stream was thinned."""
         points = self.alone.groups.get(key)
         if points is None:
             self.order[key] = None
@@ -229,28 +236,30 @@ class _Pending:
         return self.alone.grow(points.add(point.time, point.value))
 
     def group(self, key: GroupKey) -> "Group | Points | None":
-        """Return a group of either pool; None where it was dropped."""
+        """Return a group of either pool; None if it was dropped."""
         return self.rows.groups.get(key) or self.alone.groups.get(key)
 
 
 class GaugeLog:
-    """The points that each reader has not collected yet.
+    """Gauge points that each reader has not collected yet.
 
     Args:
-        most: How many points of rows are kept per reader; beyond it groups are thinned evenly, those of many streams
+        most: Maximum number of points in rows per reader. Above it groups are thinned evenly, those of many streams
             first, down to their first and their newest row.
-        most_alone: How many points of streams that are recorded alone are kept per reader; beyond it the longest
-            are thinned evenly, down to their first and their newest point.
+        most_alone: Maximum number of points of streams recorded alone per reader. Above it the longest streams are
+            thinned evenly, down to their first and their newest point.
     """
 
     def __init__(self, most: int, most_alone: int = 500_000) -> None:
         self._most = most
         self.most_alone = most_alone
+        # Weak keys: the buffer of a discarded reader is freed with it.
         self._readers: WeakKeyDictionary[object, _Pending] = WeakKeyDictionary()
+        # Newest row or point per group: for pull readers, and the first point of a reader that attaches later.
         self._last: dict[GroupKey, Row | Point] = {}
 
     def attach(self, reader: object) -> None:
-        """Keep points for a reader from now on, beginning with the present."""
+        """Buffer points for a reader from now on, starting with the newest point of each group."""
         if reader not in self._readers:
             pending = self._readers[reader] = self._empty()
             for key, last in self._last.items():
@@ -270,32 +279,32 @@ class GaugeLog:
         time: int,
         values: "tuple[float, ...] | NDArray[np.float64]",
     ) -> None:
-        """Add a row for every reader."""
+        """Add a row to the buffer of every reader."""
         row = Row(attributes, time, values)
         self._last[spec, group] = row
         for pending in self._readers.values():
             pending.add((spec, group), row)
 
     def add_point(self, spec: MetricSpec, group: Any, attributes: "Mapping[str, Any]", time: int, value: float) -> bool:
-        """Add a point of a stream that is recorded alone, for every reader; return whether others had to give way."""
+        """Add a point of a stream recorded alone to every reader's buffer; return whether any stream was thinned."""
         point = Point(attributes, time, float(value))
         self._last[spec, group] = point
         thinned = [pending.add_point((spec, group), point) for pending in self._readers.values()]
         return any(thinned)
 
     def take(self, reader: object) -> "dict[GroupKey, list[Row | Point | Points]]":
-        """Return what a reader has not collected yet, and forget it."""
+        """Return the points that a reader has not collected yet, and clear its buffer."""
         self.attach(reader)
         pending, self._readers[reader] = self._readers[reader], self._empty()
         found = {key: pending.group(key) for key in pending.order}
         return {key: [*group.all()] for key, group in found.items() if group is not None}
 
     def newest(self) -> "dict[GroupKey, list[Row | Point | Points]]":
-        """Return the newest row or point of each group, for readers that show only the present."""
+        """Return the newest row or point of each group, for pull readers (Prometheus)."""
         return {key: [last] for key, last in self._last.items()}
 
     def end(self, group: Any) -> None:
-        """Forget the newest rows of a group whose streams have ended; readers still get what they have not."""
+        """Drop the newest rows of an ended group; points in the buffers of readers are still exported."""
         for key in [key for key in self._last if key[1] == group]:
             del self._last[key]
             for pending in self._readers.values():

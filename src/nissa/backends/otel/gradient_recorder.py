@@ -1,4 +1,4 @@
-"""From the gradients of sampled steps to metrics: a stream per parameter, for as long as the network has it."""
+"""Recorder of gradient metrics: one stream per parameter, from its first sample until the network drops it."""
 
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -26,19 +26,20 @@ _Model = tuple[str | None, str | None]
 
 
 class _Parameters:
-    """What is known of the parameters of one network; a row each.
+    """Metric state of the parameters of one network, one row per parameter.
 
     Args:
-        names: Their names.
-        base: Attributes that all have.
-        quantiles: Of which there are streams as well.
+        names: Parameter names.
+        base: Attributes common to all rows.
+        quantiles: Exported quantiles, 0 to 1.
 
     Attributes:
-        rows: Attributes of each, the same objects every time.
-        quantile_rows: The same for each quantile, quantile by quantile.
-        counted: Rows that have a count of what is not finite.
-        magnitudes: The stream of each, None where it has none yet.
-        counts: Those of all these streams, so that a sample is added to them at once; None before there are any.
+        rows: Attributes per parameter; built once, because rebuilding them at each sample would be slow.
+        quantile_rows: Attributes per quantile and parameter, quantile by quantile.
+        counted: Whether the row has a stream of non-finite elements already.
+        magnitudes: Magnitude histogram per row, None before its first sample.
+        counts: Bucket counts of all magnitude histograms, (rows, buckets + 2). The streams hold views of its rows, so
+            that one addition updates all of them. None before the first histogram.
     """
 
     def __init__(self, names: tuple[str, ...], base: dict[str, Any], quantiles: "Sequence[float]") -> None:
@@ -51,12 +52,12 @@ class _Parameters:
 
 
 class GradientRecorder:
-    """Keeps the streams of gradients up to date.
+    """Records gradient samples in the metric store.
 
     Args:
-        store: Where metrics are kept.
-        config: Which statistics are exported.
-        slots: Which slots have streams of their own.
+        store: Metric store of the run.
+        config: Selects the exported statistics.
+        slots: Limits the slots with streams of their own.
     """
 
     def __init__(self, store: "MetricStore", config: "GradientConfig", *, slots: "CardinalityLimiter") -> None:
@@ -64,14 +65,15 @@ class GradientRecorder:
         self._store = store
         self._config = config
         self._known: dict[_Model, _Parameters] = {}
+        # Time of the previous sample per network: start time of the streams that begin with the next one.
         self._last_sample: dict[_Model, int] = {}
 
     def take(self, sample: "GradientsMeasured", epoch: "SpanIds | None") -> None:
-        """Take the gradients of one sampled step.
+        """Record the gradients of one sampled step.
 
         Args:
-            sample: What was measured.
-            epoch: Where an exemplar leads, None where it leads nowhere.
+            sample: Gradient statistics of the step.
+            epoch: Span that exemplars refer to; None records no exemplars.
         """
         model, at = (sample.env_id, sample.model_name), sample.time_unix_nano
         start = self._last_sample.get(model, self._store.start)
@@ -91,7 +93,7 @@ class GradientRecorder:
         self._add_magnitudes(known, sample, start, epoch)
 
     def _follow(self, model: _Model, base: dict[str, Any], sample: "GradientsMeasured") -> _Parameters:
-        """Return what is known of the parameters; streams of those that are gone end."""
+        """Return the state of the network's parameters; end the streams of parameters that no longer exist."""
         known = self._known.get(model)
         if known is not None and known.names == sample.names:
             return known
@@ -111,7 +113,7 @@ class GradientRecorder:
             values = _shown(sample, getattr(sample.moments, statistic))
             self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], known.rows, at, values, group=group)
         if self._config.weight_norms and sample.weight_norms is not None:
-            norms = sample.weight_norms  # of which NaN is a finding, where every row is shown
+            norms = sample.weight_norms  # a tuple, if all rows are shown, so that NaN is exported
             told = tuple(norms.tolist()) if sample.shown is None else _shown(sample, norms)
             self._store.gauge_row(metric.WEIGHT_NORM, known.rows, at, told, group=group)
         if self._config.update_ratios and sample.update_ratios is not None:
@@ -123,7 +125,7 @@ class GradientRecorder:
             self._store.gauge_row(metric.GRADIENT_QUANTILE, known.quantile_rows, at, values, group=group)
 
     def _count(self, known: _Parameters, sample: "GradientsMeasured", start: int) -> None:
-        """Count what is not finite; a stream begins with the first sample that shows its row, at zero too."""
+        """Count non-finite elements; the stream of a row starts with the first sample that shows it, even at zero."""
         nonfinite = sample.moments.nonfinite
         shown = np.zeros(len(known.names), dtype=np.bool_)
         shown[slice(None) if sample.shown is None else sample.shown] = True
@@ -154,7 +156,10 @@ class GradientRecorder:
                 known.counts[shown] += counts[shown]
 
     def _begin(self, known: _Parameters, index: int, moments: "Moments", start: int) -> MagnitudeStream:
-        """Return the stream of a row, which may be there from before the network changed; its counts are ours from now on."""
+        """Return the magnitude stream of a row and move its counts into the shared array.
+
+        The stream may exist already, if the list of parameters changed and this one stayed.
+        """
         span = moments.bucket_range
         assert span is not None  # noqa: S101 - there are buckets
         if known.counts is None:
@@ -176,7 +181,7 @@ def _indices(sample: "GradientsMeasured") -> "Iterable[int]":
 
 
 def _shown(sample: "GradientsMeasured", values: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """Return values with those of rows that are not exported this time absent."""
+    """Return the values with NaN (absent) in the rows that this sample does not export."""
     if sample.shown is None:
         return values
     kept = np.full(values.shape, np.nan)

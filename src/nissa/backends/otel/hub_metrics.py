@@ -1,4 +1,4 @@
-"""How telemetry itself fares: what the hub delivered, dropped, failed at or rejected, and what waits."""
+"""Self-monitoring metrics: events delivered, dropped, failed or rejected by the hub, queue sizes, dropped samples."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,14 +17,14 @@ _Key = tuple[str, str, str]
 
 
 class HubMetrics:
-    """Brings the counts that the hub and the readback keep into the store, before each collection.
+    """Copies the counters of the hub and the readback into the metric store before each collection.
 
     Args:
-        store: Where metrics are kept.
-        hub: May have served earlier runs; what it counted then is not counted again.
-        dropped: Returns how many sampled steps gave way in the readback.
+        store: Metric store of the run.
+        hub: Hub to monitor. Its counters may include earlier runs; their values at construction are subtracted.
+        dropped: Returns the number of sampled steps that the readback dropped.
         now: Wall clock, nanoseconds since the Unix epoch.
-        limits: How many types of event and backends get streams of their own.
+        limits: Maximum number of event types and of backends with streams of their own.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class HubMetrics:
         self._now = now
         self._types = CardinalityLimiter(limits.max_event_types, "types of event", "limits.max_event_types")
         self._backends = CardinalityLimiter(limits.max_backends, "backends", "limits.max_backends")
+        # The hub may outlive a run, so counts of earlier runs are subtracted.
         self._before = self._counts()
 
     def refresh(self) -> None:
-        """Bring the store up to date."""
+        """Update the counts and gauges of the store."""
         totals: Counter[_Key] = Counter()
         for (backend, kind, outcome), count in (self._counts() - self._before).items():
             label = self._backends.label(backend) if backend else ""

@@ -11,8 +11,8 @@ _WITHIN: Final = re.compile(rf"{_NUMBER}*(?:[.,]\d+%?|%)")
 
 
 def check_name(check: str) -> str:
-    """Return a gate check's name without the value it was made on: ``gain_1.20%`` is ``gain``.
+    """Return the name of a gate check without the measured value: ``gain_1.20%`` becomes ``gain``.
 
-    Values in names would give every evaluation a series of its own.
+    Values in names would create a new metric series at every evaluation.
     """
     return _WITHIN.sub("", _LAST.sub("", check)) or UNKNOWN

@@ -1,4 +1,4 @@
-"""Log-based Events; the only user of the SDK's unstable logs API."""
+"""Log-based Events. The logs API of the SDK is unstable; only this module calls it."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,7 +19,7 @@ _SEVERITIES: Final = {
 
 
 class EventLog:
-    """Emits Events through a logger of OpenTelemetry."""
+    """Emits log-based Events through an OpenTelemetry logger."""
 
     def __init__(self, logger: Any) -> None:
         self._logger = logger
@@ -34,7 +34,16 @@ class EventLog:
         severity: Severity = Severity.INFO,
         body: str | None = None,
     ) -> None:
-        """Emit one Event at a time in nanoseconds since the Unix epoch, in a span where it belongs to one."""
+        """Emit one Event.
+
+        Args:
+            name: Event name.
+            at: Nanoseconds since the Unix epoch.
+            attributes: Attributes; those that are None are left out.
+            span: Span to associate the Event with, None for none.
+            severity: Severity of the log record.
+            body: Message text.
+        """
         number = _SEVERITIES[severity]
         self._logger.emit(
             timestamp=at,

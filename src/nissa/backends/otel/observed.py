@@ -1,7 +1,7 @@
-"""What can be told through a meter provider that is not the SDK's: the present, by observable instruments.
+"""Fallback for meter providers other than the SDK's: export through observable instruments of the OpenTelemetry API.
 
-Pre-aggregated data cannot join such a provider, so that it asks instead: each collection is given the latest value of
-every gauge and count. What lay between two collections, the times of the points, and distributions are lost.
+Pre-aggregated data cannot be added to such a provider. Its callbacks return the latest value of each gauge and counter
+at collection. Points between two collections, timestamps and histograms are lost.
 """
 
 import logging
@@ -32,19 +32,19 @@ _LOST: Final = tuple(spec.name for spec in metric.ALL if spec.kind in {Kind.HIST
 
 
 def is_real(provider: object) -> bool:
-    """Return whether somebody made a provider; the API's own classes are proxies and no-ops."""
+    """Whether a provider has an implementation; the API package itself contains only proxies and no-ops."""
     kind = type(provider)
     gets = ("get_tracer", "get_meter", "get_logger")
     return any(hasattr(kind, name) for name in gets) and not kind.__module__.startswith(_PLACEHOLDERS)
 
 
 class ObservedStreams:
-    """Offers a run's gauges and counts to a meter provider of any make.
+    """Registers a run's gauges and counters as observable instruments with any meter provider.
 
     Args:
-        store: The run's metrics.
-        scope: Name and version that they are offered under.
-        error_boundary: Keeps a fault of ours from costing the application its own metrics.
+        store: Metric store of the run.
+        scope: Instrumentation scope of the instruments.
+        error_boundary: Catches errors in the callbacks, so that the application's own metrics are still exported.
     """
 
     def __init__(self, store: "MetricStore", scope: "InstrumentationScope", error_boundary: "ErrorBoundary") -> None:
@@ -55,7 +55,7 @@ class ObservedStreams:
         self._instruments: _Instruments | None = None
 
     def install(self, provider: Any) -> None:
-        """Offer the metrics, and say once what cannot be."""
+        """Register the instruments and log the metrics that cannot be exported this way."""
         self._instruments = _instruments(provider, self._scope)
         self._instruments.source = self._observations
         _logger.warning(
@@ -67,14 +67,14 @@ class ObservedStreams:
         )
 
     def uninstall(self) -> None:
-        """Offer nothing any more; the instruments stay, since the API cannot remove any."""
-        # A run that has begun since has put its own source in place of ours.
+        """Stop reporting. The instruments stay registered, because the API cannot remove them."""
+        # A later run may have replaced the source; leave that one in place.
         if self._instruments is not None and self._instruments.source == self._observations:
             self._instruments.source = None
 
     def _observations(self, spec: "MetricSpec") -> "list[Observation]":
         found: list[Observation] = []
-        if os.getpid() == self._pid:  # a child, such as a data loader's worker, would tell its parent's metrics again
+        if os.getpid() == self._pid:  # a forked data loader worker would report its parent's metrics twice
             with self._error_boundary.guard("metric collection"):
                 found = [Observation(value, attributes) for value, attributes in self._present(spec)]
         return found
@@ -90,10 +90,10 @@ class ObservedStreams:
 
 
 class _Instruments:
-    """The instruments of one provider, with the run that fills them now.
+    """Instruments of one provider, shared by consecutive runs.
 
     Attributes:
-        source: Returns the present observations of a metric; None between two runs.
+        source: Returns the current observations of a metric for the active run; None between two runs.
     """
 
     def __init__(self, provider: Any, scope: "InstrumentationScope") -> None:
@@ -116,11 +116,12 @@ class _Instruments:
         return observe
 
 
+# Kept for later runs, because instruments cannot be removed. Weak keys: a discarded provider must be freed.
 _known: "WeakKeyDictionary[Any, _Instruments]" = WeakKeyDictionary()
 
 
 def _instruments(provider: Any, scope: "InstrumentationScope") -> _Instruments:
-    """Return a provider's instruments; those of an earlier run, where there was one."""
+    """Return the instruments of a provider, created by its first run and reused by later ones."""
     if provider not in _known:
         _known[provider] = _Instruments(provider, scope)
     return _known[provider]

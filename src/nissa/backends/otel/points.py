@@ -1,4 +1,4 @@
-"""OpenTelemetry data points, each from the part of a stream that it tells."""
+"""Construction of OpenTelemetry data points from the streams of the metric store."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from nissa.semconv.metrics import MetricSpec
 
 EXPLICIT_STEP: Final = 2
-"""Octaves per bucket where exponential histograms have to become explicit ones."""
+"""Octaves per bucket when an exponential histogram is converted to an explicit one (Prometheus exporter)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The part of a distribution that a point tells.
+    """Values of one histogram point: totals of a stream, or their increase since a reader's last collection.
 
     Args:
-        whole: It is all of the stream, not what was gained since a reader was given it last.
+        start: Start time of the point, nanoseconds since the Unix epoch.
+        counts: Elements per bucket.
+        zeros: Number of exact zeros.
+        total: Sum of the values.
+        whole: True for totals, False for an increase (delta temporality).
     """
 
     start: int
@@ -41,10 +45,10 @@ class Part:
 
 
 class GaugePoints(Sequence[NumberDataPoint]):
-    """The points of rows, each made when it is asked for.
+    """Lazy sequence of the data points of rows; each point is created on access.
 
-    An encoder takes one after the other. Were all of an export alive at once, the interpreter would look for garbage
-    among all objects of the process, and the training thread would wait for that.
+    The encoder consumes points one by one. Keeping all points of an export alive would trigger full garbage
+    collections, and the training thread would wait for these.
     """
 
     def __init__(self, rows: "Sequence[Row | Point | Points]") -> None:
@@ -73,7 +77,7 @@ class GaugePoints(Sequence[NumberDataPoint]):
 
 
 def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, now: int) -> HistogramDataPoint:
-    """Return the point of a stream with explicit buckets."""
+    """Return the data point of a histogram with explicit buckets."""
     return HistogramDataPoint(
         attributes=stream.attributes,
         start_time_unix_nano=part.start,
@@ -82,7 +86,7 @@ def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, n
         sum=part.total,
         bucket_counts=part.counts.tolist(),
         explicit_bounds=list(spec.bounds),
-        # The extremes of an interval are not kept, only those of the whole: absent rather than wrong.
+        # Minimum and maximum are tracked over the whole run only, so those of a delta interval are unknown.
         min=stream.minimum if part.whole else None,  # type: ignore[arg-type]  # the wire format has it optional
         max=stream.maximum if part.whole else None,  # type: ignore[arg-type]
         exemplars=_exemplars(stream.sample, part),
@@ -90,7 +94,7 @@ def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, n
 
 
 def explicit_point(stream: "MagnitudeStream", part: Part, now: int) -> HistogramDataPoint:
-    """Return the point of a stream of magnitudes in coarse explicit buckets; zeros are in the lowest."""
+    """Return the data point of a magnitude stream in coarse explicit buckets; zeros are counted in the lowest one."""
     per_bucket = EXPLICIT_STEP << stream.range.scale
     inner = np.add.reduceat(part.counts[1:-1], np.arange(0, stream.range.size, per_bucket))
     low, high = stream.range.min_exponent, stream.range.max_exponent
@@ -112,7 +116,7 @@ def explicit_point(stream: "MagnitudeStream", part: Part, now: int) -> Histogram
 def exponential_point(
     stream: "MagnitudeStream", part: Part, now: int, most_buckets: int
 ) -> ExponentialHistogramDataPoint:
-    """Return the point of a stream of magnitudes in at most so many exponential buckets."""
+    """Return the data point of a magnitude stream in at most ``most_buckets`` exponential buckets."""
     scale, buckets = downscale(part.counts, stream.range.offset - 1, stream.range.scale, most_buckets)
     return ExponentialHistogramDataPoint(
         attributes=stream.attributes,
@@ -132,9 +136,9 @@ def exponential_point(
 
 
 def downscale(counts: "NDArray[np.int64]", offset: int, scale: int, most: int) -> tuple[int, Buckets]:
-    """Return the finest scale at which the occupied buckets are at most ``most`` (2 or more), and the buckets at it.
+    """Return the finest scale with at most ``most`` (2 or more) occupied buckets, and the buckets at that scale.
 
-    Two neighbours become one per step down: bucket ``i`` at a scale lies in bucket ``i >> 1`` at the next coarser one.
+    Each step to a coarser scale merges two neighbouring buckets: bucket ``i`` becomes part of bucket ``i >> 1``.
     Source: OTLP data model, "Exponential Scale".
     """
     occupied = np.flatnonzero(counts)
@@ -152,7 +156,7 @@ def downscale(counts: "NDArray[np.int64]", offset: int, scale: int, most: int) -
 
 
 def _exemplars(sample: "Sample | None", part: Part) -> list[Exemplar]:
-    # Each exemplar is sent with the interval it fell into; a reader of totals gets the latest.
+    # A delta point carries only exemplars of its own interval; a cumulative point carries the latest one.
     if sample is None or sample.time_unix_nano < part.start:
         return []
     return [Exemplar({}, sample.value, sample.time_unix_nano, sample.ids.span_id, sample.ids.trace_id)]

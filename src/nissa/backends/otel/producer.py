@@ -1,9 +1,9 @@
-"""Our metric producer, in the sense of the OpenTelemetry specification: pre-aggregated data joins what readers collect.
+"""Metric producer in the sense of the OpenTelemetry specification: adds pre-aggregated metrics to collections.
 
-The Python SDK has no such interface (open-telemetry/opentelemetry-python#4768), so the provider's collect callback is
-wrapped: one hook for all its readers, present and future, each with its own temporality, and it runs in the final
-collection at shutdown too. What is used of the SDK's private surface is named in `_join` and what it calls, and nowhere
-else. A provider that is not the SDK's is offered observable instruments instead.
+The Python SDK lacks this interface (open-telemetry/opentelemetry-python#4768), so the provider's collect callback is
+wrapped. One hook serves all present and future readers, each with its own temporality, and it also runs in the final
+collection at shutdown. Private attributes of the SDK are used only in `_join` and the functions that it calls. Other
+providers than the SDK's receive observable instruments instead.
 """
 
 import os
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 
 MOST_POINTS: Final = 3_000
-"""Data points of one OTLP request: distributions of 160 buckets under long names stay below 4 MiB then."""
+"""Data points per OTLP request; histograms of 160 buckets with long attributes then stay below 4 MiB."""
 
 
 class MetricProducer:
-    """Adds a run's metrics to what the readers of a meter provider collect.
+    """Adds a run's metrics to the collections of a meter provider's readers.
 
     Args:
-        store: The run's metrics.
-        scope: Name and version that they are exported under.
-        most_buckets: Buckets of an exponential histogram point.
-        error_boundary: Keeps a fault of ours from costing the application its own metrics.
-        owns_provider: The provider is ours alone, so that a forked child may be silenced altogether.
+        store: Metric store of the run.
+        scope: Instrumentation scope of the metrics.
+        most_buckets: Maximum number of buckets of an exponential histogram point.
+        error_boundary: Catches errors of metric collection, so that the application's own metrics are still exported.
+        owns_provider: The provider belongs to the run alone, so a forked child collects nothing from it.
     """
 
     def __init__(
@@ -57,13 +57,18 @@ class MetricProducer:
         self._scope = scope
         self._error_boundary = error_boundary
         self._owns_provider = owns_provider
-        self._pid = os.getpid()
-        self._exemplars = True
+        self._pid = os.getpid()  # differs in a forked child, see `_forked`
+        self._exemplars = True  # False if the provider's exemplar filter is always off
+        # Exporters whose batch size was set here; `uninstall` restores them.
         self._bounded: list[Any] = []
         self._uninstall: Callable[[], None] | None = None
 
     def install(self, provider: Any) -> str | None:
-        """Join a meter provider, or offer it observable instruments; return why neither was possible, else None."""
+        """Wrap a meter provider's collection, or register observable instruments.
+
+        Returns:
+            Reason why neither was possible, None on success.
+        """
         refused = self._join(provider)
         if refused is None or not is_real(provider):
             return refused
@@ -81,14 +86,14 @@ class MetricProducer:
             )
 
         def collect(metric_reader: Any, timeout_millis: float = 10_000) -> MetricsData | None:
-            if self._owns_provider and self._forked:  # before the SDK takes a lock that was perhaps held at the fork
+            if self._owns_provider and self._forked:  # the SDK's locks may have been held at the fork
                 return None
             self._bound(metric_reader)
             data: MetricsData | None = original(metric_reader, timeout_millis)
             return self.merge(data, metric_reader, provider._sdk_config.resource)  # noqa: SLF001 - it changes after fork
 
         def uninstall() -> None:
-            if consumer.collect is collect:  # else somebody has wrapped it since, and our part has become inert
+            if consumer.collect is collect:  # otherwise another wrapper was installed later; ours is inert by now
                 consumer.collect = original
             for reader in list(consumer._reader_storages):  # noqa: SLF001 - see the module docstring
                 if reader._collect is collect:  # noqa: SLF001
@@ -106,14 +111,14 @@ class MetricProducer:
         return None
 
     def uninstall(self) -> None:
-        """Leave the provider as it was found."""
+        """Restore the provider's own collect callbacks and exporter settings."""
         self._observed.uninstall()
         undo, self._uninstall = self._uninstall, None
         if undo is not None:
             undo()
 
     def merge(self, data: MetricsData | None, reader: object, resource: "Resource") -> MetricsData | None:
-        """Return what a reader collected, with our metrics added."""
+        """Return the metrics that a reader collected, with those of the run added."""
         if self._forked or self._uninstall is None:
             return data
         metrics: list[Metric] = []
@@ -123,9 +128,9 @@ class MetricProducer:
         return _merged(data, metrics, self._scope, resource) if metrics else data
 
     def _bound(self, reader: Any) -> None:
-        """Have an OTLP exporter split what it sends, where nobody has told it how: we may add a great deal.
+        """Set the batch size of an OTLP exporter that has none, because the run's metrics may be large.
 
-        A collector would refuse all of a message above 4 MiB, the application's metrics with ours.
+        A collector rejects messages above 4 MiB as a whole, including the application's own metrics.
         """
         exporter = getattr(reader, "_exporter", None)
         if getattr(exporter, "_max_export_batch_size", MOST_POINTS) is None:
@@ -134,13 +139,13 @@ class MetricProducer:
 
     @property
     def _forked(self) -> bool:
-        """Whether this is a child, such as a data loader's worker, that would report its parent's metrics again."""
+        """Whether this process is a fork (a data loader worker), which would report its parent's metrics twice."""
         return os.getpid() != self._pid
 
 
 def _without_exemplars(metric: "Metric") -> "Metric":
     data: Any = metric.data
-    if isinstance(data, Gauge):  # ours have none
+    if isinstance(data, Gauge):  # gauges of the run have no exemplars
         return metric
     points = [
         replace(point, exemplars=[]) if getattr(point, "exemplars", None) else point for point in data.data_points
@@ -151,7 +156,10 @@ def _without_exemplars(metric: "Metric") -> "Metric":
 def _merged(
     data: MetricsData | None, metrics: "list[Metric]", scope: InstrumentationScope, resource: "Resource"
 ) -> MetricsData:
-    """Put metrics under their resource and scope; the encoder silently keeps only the last of two equal ones."""
+    """Add metrics to their resource and scope.
+
+    Equal resources and scopes are merged, because the encoder keeps only the last of two equal ones.
+    """
     resources = list(data.resource_metrics) if data is not None else []
     ours = next((each for each in resources if each.resource == resource), None)
     if ours is None:

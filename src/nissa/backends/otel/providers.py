@@ -1,11 +1,11 @@
-"""Where telemetry goes: the application's own providers, those the environment describes, or files.
+"""Selection of the OpenTelemetry providers of a run, at its start.
 
-Decided per run, at start:
+The first rule that applies decides:
 
-1. providers that the application has set are kept, whoever made them;
-2. otherwise, where ``OTEL_*`` names exporters or endpoints, the SDK's own configurator builds them, globally;
-3. otherwise those are kept that ``OTEL_PYTHON_*_PROVIDER`` selects;
-4. otherwise the run gets providers of its own that write OTLP JSON lines.
+1. Providers that the application has set are used, whatever their implementation.
+2. If ``OTEL_*`` names exporters or endpoints, the SDK's configurator builds global providers.
+3. If ``OTEL_PYTHON_*_PROVIDER`` selects providers, these are used.
+4. Otherwise the run creates private providers that write OTLP JSON Lines files.
 """
 
 import os
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from nissa.distributed.rank import Rank
 
 SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
-"""As variables spell them."""
+"""Signal names as spelled in environment variables."""
 
 ENDPOINTS: Final = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in SIGNALS),
 )
-"""Variables that turn on OTLP for the signals that name no exporter."""
+"""Variables that enable OTLP for signals without an ``OTEL_<SIGNAL>_EXPORTER``."""
 
 _OTLP_METRIC_EXPORTERS: Final = (
     "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
@@ -57,11 +57,11 @@ class Providers:
     """The providers of a run.
 
     Args:
-        owned: They are the run's alone and end with it; otherwise they are only flushed.
-        folder: Where files are written, None where none are.
-        origin: In words, where telemetry goes.
-        files: What is closed with providers of the run's own.
-        exit_seconds: How long their end at interpreter exit may take.
+        owned: They belong to the run and are shut down with it; otherwise they are only flushed.
+        folder: Folder of the files, None if none are written.
+        origin: Description of the destination, for people.
+        files: Files to close after the shutdown of owned providers.
+        exit_seconds: Time limit of the shutdown at interpreter exit, seconds.
     """
 
     tracer: Any
@@ -75,15 +75,15 @@ class Providers:
     end: BoundedEnd = field(init=False)
 
     def __post_init__(self) -> None:
-        """Prepare the end."""
+        """Create the bounded shutdown of the three providers."""
         object.__setattr__(self, "end", BoundedEnd((self.tracer, self.logger, self.meter), self.exit_seconds))
 
     def flush(self, timeout: float) -> bool:
-        """Export what is held, at most so many seconds; whether that ended in time."""
+        """Export pending telemetry; return whether that finished within ``timeout`` seconds."""
         return self.end.flush(timeout)
 
     def close(self, timeout: float) -> bool:
-        """Export what is held, and end the providers where they are ours; whether that ended in time."""
+        """Export pending telemetry and shut down owned providers; return whether that finished in time."""
         if not self.owned:
             return self.flush(timeout)
         ended = self.end.shutdown(timeout)
@@ -103,7 +103,7 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     exit_seconds: float = 5.0,
     environ: Mapping[str, str] = os.environ,
 ) -> Providers:
-    """Return the providers for a run; see the module's description.
+    """Return the providers of a run, by the rules in the module docstring.
 
     Raises:
         UnknownNameError: The environment names an exporter that is not installed.
@@ -141,8 +141,9 @@ def _resource_attributes(
 
 
 def _present(environ: Mapping[str, str]) -> Providers | None:
-    """Return the providers that are there already, set in code or, where no exporter is named, selected by variable."""
-    # To ask for a provider that a variable selects is to load it, and the SDK's own would then have no exporter.
+    """Return existing providers: set by the application or, if no exporter is configured, selected by a variable."""
+    # Getting a provider that a variable selects loads it, and the SDK's own would then lack an exporter. So the
+    # variables are hidden for the first check.
     with _changed(dict.fromkeys(_SELECTED)):
         present = _application_providers()
     if present is None and configured(environ):
@@ -157,7 +158,7 @@ def _present(environ: Mapping[str, str]) -> Providers | None:
 
 
 def _application_providers() -> Providers | None:
-    """Return the global providers where the application has set any, with no-ops where it has not."""
+    """Return the global providers, no-ops included; None if the application has set none."""
     tracer, meter, logger = trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()
     if not any(map(is_real, (tracer, meter, logger))):
         return None
@@ -167,7 +168,7 @@ def _application_providers() -> Providers | None:
 
 
 def configured(environ: Mapping[str, str]) -> bool:
-    """Return whether the environment names an exporter, an endpoint or a file that does."""
+    """Whether environment variables configure an exporter, an endpoint or a configuration file."""
     if environ.get("OTEL_CONFIG_FILE") or any(environ.get(name) for name in ENDPOINTS):
         return True
     return any(environ.get(f"OTEL_{signal}_EXPORTER", "").strip() for signal in SIGNALS)
@@ -176,7 +177,7 @@ def configured(environ: Mapping[str, str]) -> bool:
 def _from_environment(attributes: dict[str, Any], environ: Mapping[str, str], exit_seconds: float) -> Providers:
     check_exporters(environ)
     with _default_exporters(environ), keeping.long_queues(environ), _changed(dict.fromkeys(_SELECTED)):
-        # Declarative configuration describes its own resource and refuses ours with a warning.
+        # A declarative configuration file defines its own resource; passing another one logs a warning.
         kwargs = {} if environ.get("OTEL_CONFIG_FILE") else _settings(attributes)
         configurator: Any = _OTelSDKConfigurator  # the SDK leaves it unannotated
         try:
@@ -199,8 +200,8 @@ def _hint(error: Exception, environ: Mapping[str, str]) -> str:
 
 
 def _settings(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return what the configurator is told besides the environment."""
-    # A collector refuses messages above 4 MiB by default.
+    """Return the configurator's arguments that no environment variable sets."""
+    # Limit the size of requests: a collector rejects messages above 4 MiB by default.
     batch = {"max_export_batch_size": MOST_POINTS}
     return {
         "resource_attributes": attributes,
@@ -217,10 +218,10 @@ def _exporters() -> "Iterator[type]":
 
 
 def check_exporters(environ: Mapping[str, str]) -> None:
-    """Refuse exporters that are not installed.
+    """Raise for exporters that are not installed.
 
     Raises:
-        UnknownNameError: Names the variable, and what there is.
+        UnknownNameError: An exporter is not installed; names the variable and the available exporters.
     """
     if environ.get("OTEL_CONFIG_FILE"):  # the SDK then reads no other variable
         return
@@ -232,7 +233,7 @@ def check_exporters(environ: Mapping[str, str]) -> None:
 
 
 def _default_exporters(environ: Mapping[str, str]) -> "AbstractContextManager[None]":
-    """Where only endpoints are given, export to them: the bare SDK's default is not to export at all."""
+    """Select the OTLP exporter for all signals if only an endpoint is set; the bare SDK would export nothing."""
     names = [f"OTEL_{signal}_EXPORTER" for signal in SIGNALS]
     missing = [name for name in names if not environ.get(name)] if any(map(environ.get, ENDPOINTS)) else []
     return _changed(dict.fromkeys(missing, "otlp"))
@@ -240,7 +241,7 @@ def _default_exporters(environ: Mapping[str, str]) -> "AbstractContextManager[No
 
 @contextmanager
 def _changed(variables: Mapping[str, str | None]) -> "Iterator[None]":
-    """Set variables of the environment for a while, or remove those that are None."""
+    """Set environment variables within a context, or remove those that are None."""
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:

@@ -1,7 +1,7 @@
-"""Keeps the SDK away from Python's global ``random``, in both directions.
+"""Private random generator for the OpenTelemetry SDK, so that it does not use Python's global ``random``.
 
-The SDK draws span ids, exemplar choices and retry delays from the module-level generator. A script that seeds it would
-get the same ids in every run and rank, and its own random stream would depend on what is exported in the background.
+The SDK draws span ids, exemplar choices and retry delays from the global generator. A script that seeds it would get
+the same ids in every run and rank. Its own random numbers would depend on exports in the background.
 Upstream: open-telemetry/opentelemetry-python#4376.
 """
 
@@ -21,10 +21,10 @@ PRIVATE: Final = random.SystemRandom()
 
 
 def isolate() -> list[str]:
-    """Give each place of the SDK that uses the global generator a private one; return the places changed.
+    """Replace the global generator in the modules of the SDK that use it; return the replaced names.
 
-    Places that an SDK version does not have are passed over. Modules are loaded where they are not yet, since an
-    exporter that is created later would bring the global generator back.
+    Names that the installed SDK version lacks are skipped. Modules are imported if necessary, because an exporter
+    that is created later would use the global generator otherwise.
     """
     return [f"{module}.{name}" for module, name in _PLACES if _replace(module, name)]
 

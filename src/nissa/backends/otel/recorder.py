@@ -1,4 +1,4 @@
-"""From events and measurements to metrics."""
+"""Recorder that converts events and measurements to metrics."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,15 +22,15 @@ _BEGINNINGS: Final = frozenset({EventType.SEED_GERMINATED, EventType.CHECKPOINT_
 
 
 class MetricRecorder:
-    """Keeps the metric store up to date.
+    """Records events and measurements in the metric store.
 
     Args:
-        store: Where metrics are kept.
-        config: Which statistics are exported.
-        dropped: Whether a sampler has dropped an environment's epoch, to which no exemplar must lead then.
+        store: Metric store of the run.
+        config: Selects the exported statistics and sets the limits.
+        dropped: Returns whether the sampler has dropped the span of an epoch. Exemplars must not refer to it then.
 
     Attributes:
-        environments: Which environments have streams of their own.
+        environments: Limits the environments with streams of their own.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class MetricRecorder:
         self._gradients = GradientRecorder(store, config.gradients, slots=self._slots)
 
     def event(self, event: TelemetryEvent) -> None:
-        """Take an event."""
+        """Record an event."""
         env = self._env(event.env_id)
         if event.refused is not None:
             self._store.add(metric.SEED_REFUSED, env | self._blueprint(event))
@@ -72,7 +72,7 @@ class MetricRecorder:
             self._store.gauge(metric.EPOCH, env, event.time_unix_nano, event.epoch)
 
     def step(self, step: "StepMeasured") -> None:
-        """Take one step."""
+        """Record a step: duration, loss, learning rate, clipping, overhead."""
         env, at = self._env(step.env_id), step.time_unix_nano
         model = self._model(step.env_id, step.model_name)
         if step.duration is not None:
@@ -91,11 +91,11 @@ class MetricRecorder:
         self._store.gauge(metric.SAMPLING_INTERVAL, model, at, step.sampling_interval)
 
     def skipped(self, step: "StepSkipped") -> None:
-        """Add steps that did not happen."""
+        """Count optimizer steps that loss scaling skipped."""
         self._store.add(metric.STEP_SKIPPED, self._model(step.env_id, step.model_name), step.count)
 
     def validation(self, seen: "ValidationMeasured") -> None:
-        """Take one validation."""
+        """Record a validation: losses, accuracies, sharpness, red flags."""
         if self.environments.own(seen.env_id) is None:
             return
         env, at = self._env(seen.env_id), seen.time_unix_nano
@@ -113,17 +113,17 @@ class MetricRecorder:
             self._store.gauge(metric.RED_FLAG, env | {attr.RED_FLAG_NAME: name}, at, int(raised))
 
     def gradients(self, sample: "GradientsMeasured") -> None:
-        """Take the gradients of one sampled step."""
+        """Record the gradients of one sampled step."""
         if self.environments.own(sample.env_id) is not None:
             self._gradients.take(sample, self._epoch(sample))
 
     def _epoch(self, measured: "StepMeasured | GradientsMeasured") -> SpanIds | None:
-        """Return the epoch that an exemplar of a measurement leads to, None where there is no such trace."""
+        """Return the epoch span for an exemplar of a measurement, None if its trace is not exported."""
         ids = measured.epoch_ids
         return None if ids is None or self._dropped(measured.env_id, ids) else ids
 
     def _seed(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
-        """Take what an event says about a seed: where it is counted, how it moved, how long it lived."""
+        """Record the seed of an event: seeds per stage, transitions, lifespan, alpha."""
         seed, transition = event.seed, event.transition
         assert seed is not None  # noqa: S101 - the caller looked
         if event.event_type in _BEGINNINGS:
@@ -150,7 +150,7 @@ class MetricRecorder:
             self._store.add(metric.GATE_FAILED_CHECKS, gate | failed | self._blueprint(event))
 
     def _alpha(self, event: TelemetryEvent, env: dict[str, Any]) -> None:
-        """Show how far the seed of a slot is blended in; the gauges of the slot end with the life of the seed."""
+        """Record the alpha of the seed in a slot; end the gauges of the slot when the seed ends."""
         seed = event.seed
         ends = event.transition is not None and event.transition[1] in FINAL
         if seed is None or seed.slot_id is None or not (ends or seed.stage in ALIVE):

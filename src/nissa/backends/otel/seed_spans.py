@@ -1,4 +1,4 @@
-"""A seed's life as one trace: a root for all of it, a child per stage, and below that one for each gate."""
+"""Trace per seed: a root span from germination to its end, a child span per stage, and below it a span per gate."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -27,28 +27,28 @@ _EVENTS: Final = frozenset({EventType.SEED_GATE_EVALUATED, EventType.ISOLATION_V
 
 
 _Key = tuple[str | None, str]
-"""Environment and id of a seed, of which at most one life is open."""
+"""Environment and id of a seed; at most one trace per key is open."""
 
 
 @dataclass(slots=True)
 class _Life:
-    """The open spans of one seed."""
+    """Open spans of one seed: the root and the current stage."""
 
     root: Span
     stage: Span | None = None
 
 
 class SeedSpans:
-    """Opens and closes the spans of all seeds.
+    """Starts and ends the spans of all seeds.
 
     Args:
         factory: Starts spans.
-        log: Takes Events.
-        store: Counts seeds that the sampler dropped.
+        log: Emits log-based Events.
+        store: Metric store, for the count of seeds that the sampler dropped.
         common: Attributes of every span.
-        epoch_of: Returns an environment's open epoch, None where it has none.
-        environments: Which environments are counted apart.
-        most_seeds: Seeds that ended of which it is remembered that the sampler dropped them.
+        epoch_of: Returns the open epoch of an environment, None if it has none.
+        environments: Limits the environments with counts of their own.
+        most_seeds: Maximum number of ended seeds whose drop by the sampler is remembered.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class SeedSpans:
         self._environments = environments
         self._most_seeds = most_seeds
         self._lives: dict[_Key, _Life] = {}
+        # Spans of slot stages after a cull. They stay open after the root span of their seed has ended.
         self._cooling: dict[_Key, Span] = {}
+        # Ended seeds that the sampler dropped, oldest first: later spans and Events must not refer to their traces.
         self._dropped: dict[SpanIds, None] = {}
         self._handlers: dict[str, Callable[[TelemetryEvent, SeedSnapshot], None]] = {
             EventType.SEED_GERMINATED: self._begin,
@@ -83,7 +85,7 @@ class SeedSpans:
         }
 
     def emit(self, event: TelemetryEvent) -> bool:
-        """Take an event about a seed; return whether it became an Event of its own."""
+        """Record an event of a seed; return True if a log-based Event was emitted for it here."""
         if event.seed is None:
             return False
         if event.refused is not None:
@@ -94,7 +96,7 @@ class SeedSpans:
         return event.event_type in _EVENTS
 
     def interrupt(self, at: int, reason: str | None) -> None:
-        """End every life that is still open, and every stage after one."""
+        """End all open spans: seeds with an error status, and stages after a cull."""
         for span in self._cooling.values():
             span.end(at)
         self._cooling.clear()
@@ -102,14 +104,14 @@ class SeedSpans:
             self._interrupt(key, at, reason or "the run ended before the seed's fate was decided")
 
     def context_of(self, event: TelemetryEvent) -> SpanContext | None:
-        """Return the span that an event about a seed belongs to."""
+        """Return the context of the span that an event belongs to: the current stage, else the seed's root."""
         if event.seed is None:
             return None
         life = self._lives.get(_key(event.seed))
         return self._root(event.seed.ids) if life is None else (life.stage or life.root).get_span_context()
 
     def _interrupt(self, key: _Key, at: int, reason: str) -> None:
-        """End a life whose end was never reported."""
+        """End the spans of a seed whose end was never reported, with an error status."""
         life = self._lives.pop(key)
         life.root.set_status(Status(StatusCode.ERROR, reason))
         if life.stage is not None:
@@ -144,7 +146,7 @@ class SeedSpans:
         self._enter(life, event, seed)
 
     def _leave(self, life: _Life, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        """End the span of the stage that a seed was in."""
+        """End the span of the current stage."""
         self._update(life, seed)
         if life.stage is not None:
             life.stage.set_attributes(present({attr.SEED_ALPHA: seed.alpha}))
@@ -153,7 +155,7 @@ class SeedSpans:
 
     @staticmethod
     def _update(life: _Life, seed: SeedSnapshot) -> None:
-        """Bring the root span up to date, so that it is complete whenever it ends."""
+        """Set the latest values on the root span, so that it is complete even if it ends unexpectedly."""
         last = {
             attr.SEED_STAGE: seed.stage.label,
             attr.SEED_IMPROVEMENT: seed.improvement,
@@ -174,7 +176,7 @@ class SeedSpans:
         life.stage = span
 
     def _cooldown(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        """Show the stages that a slot goes through after a cull; the seed's life has ended, its trace goes on."""
+        """Export the stages of a slot after a cull as children of the seed's root span, which has ended."""
         self._stop_cooling(_key(seed), event.time_unix_nano)
         name = names.SEED_STAGE_PREFIX + seed.stage.label
         at, attributes = event.time_unix_nano, self._moment(event, seed)
@@ -191,14 +193,14 @@ class SeedSpans:
             span.end(at)
 
     def _root(self, ids: SpanIds) -> SpanContext:
-        """Return the context of a root span that has ended, or that another process wrote."""
+        """Return the context of a root span that has ended or that another process exported."""
         return remote(ids, sampled=ids not in self._dropped)
 
     def _gate(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         self._note(names.EVENT_GATE, event, seed, gate_attributes(event))
         attributes = {**self._moment(event, seed), **gate_attributes(event)}
         span = self._factory.start(names.GATE, event.time_unix_nano, attributes, parent=self.context_of(event))
-        for check in event.data.get("checks_failed") or ():  # a search finds no member of a list
+        for check in event.data.get("checks_failed") or ():  # trace search cannot match one item of a list attribute
             span.add_event(names.EVENT_FAILED_CHECK, {attr.GATE_CHECK: check_name(str(check))}, event.time_unix_nano)
         span.end(event.time_unix_nano)
 
@@ -234,7 +236,7 @@ class SeedSpans:
         life.root.set_attributes(present(outcome))
         life.root.end(event.time_unix_nano)
         if not life.root.get_span_context().trace_flags.sampled:
-            self._dropped[seed.ids] = None  # what comes after its end must not lead to it
+            self._dropped[seed.ids] = None  # later spans and Events must not refer to a dropped trace
             if len(self._dropped) > self._most_seeds:
                 del self._dropped[next(iter(self._dropped))]
 
@@ -243,7 +245,7 @@ class SeedSpans:
         return [] if epoch is None else [epoch.context]
 
     def _moment(self, event: TelemetryEvent, seed: SeedSnapshot) -> dict[str, Any]:
-        """Return the attributes of what begins with an event: those of the seed, and the epoch."""
+        """Return the attributes of a span that starts with an event: those of the seed, and the epoch."""
         epoch = self._epoch_of(seed.env_id) if event.epoch is None else None
         return {**self._seed(seed), attr.EPOCH: event.epoch if epoch is None else epoch.number}
 
@@ -266,7 +268,7 @@ def _key(seed: SeedSnapshot) -> _Key:
 
 
 def gate_attributes(event: TelemetryEvent) -> dict[str, Any]:
-    """Return what a gate decided, as attributes."""
+    """Return the decision of a gate as attributes."""
     data = event.data
     return {
         attr.GATE_NAME: data.get("gate"),

@@ -1,4 +1,4 @@
-"""Starting spans whose identity was decided elsewhere, at times that lie in the past."""
+"""Span creation with preset trace and span ids and with start times in the past."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +14,25 @@ from nissa.semconv import spans as names
 
 
 class PresetIds(IdGenerator):
-    """Gives the next span the identity that was decided for it, others a random one.
+    """Id generator that returns preset ids for the next span and random ids otherwise.
 
-    Used from the backend's thread only.
+    Only the backend's worker thread uses it, so it needs no lock.
     """
 
     def __init__(self) -> None:
         self.next: SpanIds | None = None
 
     def generate_trace_id(self) -> int:
-        """Return the next span's trace id."""
+        """Return the preset trace id, else a random one."""
         return self.next.trace_id if self.next else PRIVATE.getrandbits(128) or 1
 
     def generate_span_id(self) -> int:
-        """Return the next span's id."""
+        """Return the preset span id and clear the preset, else a random id."""
         chosen, self.next = self.next, None
         return chosen.span_id if chosen else PRIVATE.getrandbits(64) or 1
 
     def is_trace_id_random(self) -> bool:
-        """Return True: the preset ones are random too."""
+        """Return True: preset ids are random too."""
         return True
 
 
@@ -40,8 +40,8 @@ class SpanFactory:
     """Starts the spans of a run.
 
     Args:
-        tracer: Ours; where it is the SDK's, it takes identities from us.
-        announce: Whether long spans send a ``.started`` twin.
+        tracer: Tracer of the run. If it is the SDK's, its id generator is replaced.
+        announce: Export a zero-length ``.started`` span at the start of long spans.
     """
 
     def __init__(self, tracer: Tracer, *, announce: bool) -> None:
@@ -61,7 +61,7 @@ class SpanFactory:
         parent: SpanContext | None = None,
         links: Sequence[SpanContext] = (),
     ) -> Span:
-        """Start a span at a time in nanoseconds since the Unix epoch; a root where it has no parent."""
+        """Start a span at a time in nanoseconds since the Unix epoch; without a parent it is a root span."""
         self._ids.next = ids
         try:
             return self._tracer.start_span(
@@ -75,7 +75,7 @@ class SpanFactory:
             self._ids.next = None
 
     def announce(self, span: Span, name: str, at: int, attributes: Mapping[str, Any]) -> None:
-        """Send a zero-length twin of a span that will last, as its child, so that it shows before it ends."""
+        """Export a zero-length ``.started`` child of a long span, because the span itself is exported at its end."""
         if not self._announce or not span.is_recording():
             return
         twin = self.start(
@@ -85,16 +85,16 @@ class SpanFactory:
 
 
 def within(parent: SpanContext | None) -> Context:
-    """Return a context whose current span is a given one; an empty one where it is None."""
+    """Return a context with ``parent`` as current span, an empty context for None."""
     return Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())
 
 
 def remote(ids: SpanIds, *, sampled: bool = True) -> SpanContext:
-    """Return the context of a span that is known by its identity only."""
+    """Return the context of a span of which only the ids are known."""
     flags = TraceFlags(TraceFlags.RANDOM_TRACE_ID | (TraceFlags.SAMPLED if sampled else 0))
     return SpanContext(ids.trace_id, ids.span_id, is_remote=True, trace_flags=flags)
 
 
 def present(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes that have a value."""
+    """Return the attributes without those that are None."""
     return {key: value for key, value in attributes.items() if value is not None}

@@ -1,8 +1,8 @@
-"""What metrics hold between two exports: plain accumulators, filled by the backend's thread.
+"""Metric store: plain accumulators between two exports, filled by the backend's worker thread.
 
-Points are built only when a reader collects. Everything is kept once and cumulatively; a reader that wants deltas gets
-the difference to what it was given last. A stream whose parameter leaves the network ends: each reader is given it
-once more, and then it is gone.
+Data points are created only when a reader collects. All streams are stored once and cumulatively; delta readers receive
+the difference to their previous collection. When a parameter leaves the network, its streams end: each reader collects
+them once more, then they are removed.
 """
 
 import logging
@@ -28,7 +28,7 @@ Attributes = Mapping[str, Any]
 Key = tuple[tuple[str, Any], ...]
 
 MOST_ENDED: Final = 2_000
-"""How many streams that have ended wait for readers; beyond it the oldest give way."""
+"""Maximum number of ended streams that wait for collection by all readers; above it the oldest are dropped."""
 
 
 _logger = logging.getLogger("nissa")
@@ -41,7 +41,7 @@ def key_of(attributes: Attributes) -> Key:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A value to show as exemplar, with the span it belongs to."""
+    """Value of an exemplar, with the span it refers to."""
 
     value: float
     time_unix_nano: int
@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(slots=True)
 class SumStream:
-    """A count."""
+    """Value of a counter or up-down counter."""
 
     attributes: Attributes
     start: int
@@ -59,7 +59,7 @@ class SumStream:
 
 @dataclass(slots=True)
 class HistogramStream:
-    """Values in explicit buckets; ``counts`` has one entry more than there are bounds."""
+    """Histogram with explicit buckets; ``counts`` has one entry more than the metric has bounds."""
 
     attributes: Attributes
     start: int
@@ -72,10 +72,11 @@ class HistogramStream:
 
 @dataclass(slots=True)
 class MagnitudeStream:
-    """Absolute values in log2-subdivided buckets.
+    """Exponential histogram of absolute values.
 
     Args:
-        counts: Underflow, the buckets of ``range``, overflow.
+        range: Bucket range: scale and exponents.
+        counts: Underflow, the buckets of ``range``, overflow: (buckets + 2,).
     """
 
     attributes: Attributes
@@ -93,13 +94,14 @@ class MetricStore:
     """All streams of one run.
 
     Args:
-        start: When the run began, nanoseconds; the start time of streams that begin with it.
+        start: Start of the run, nanoseconds since the Unix epoch; start time of the streams that begin with it.
         gauges: Timestamped gauge points per reader.
-        refreshers: Called before each collection, to bring counts up to date that are kept elsewhere.
-        ended: Streams that have ended, with a running number, their metric, and when.
-        ended_before: The running number that the next stream to end will have.
-        warned: Whether the log has that gauges of steps were thinned.
-        sections: The hub's critical sections.
+        refreshers: Called before each collection, to copy counters that other components keep.
+        ended: Ended streams: sequence number, metric, stream, time of the end.
+        ended_before: Sequence number of the next stream to end.
+        warned: Whether the warning about thinned step gauges was logged.
+        sections: Critical sections of the hub: while a thread holds the lock, its signal handlers defer their work.
+        lock: Protects all streams: the worker thread writes them while readers' threads collect.
     """
 
     start: int
@@ -117,19 +119,20 @@ class MetricStore:
     lock: threading.RLock = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the lock that keeps the backend's thread and the readers' threads apart.
+        """Create the lock that protects the streams: the worker thread writes them while readers' threads collect.
 
-        A reader may collect on the main thread too, which a signal handler interrupts.
+        A reader may also collect on the main thread, where a signal handler can interrupt it. The critical sections
+        know the holder of the lock, so that such a handler defers its work instead of waiting for the lock.
         """
         self.lock = self.sections.lock()
 
     def gauge(self, spec: MetricSpec, attributes: Attributes, time: int, value: float | None) -> None:
-        """Add one point to a gauge; an absent value adds none."""
+        """Add one point to a gauge; do nothing if the value is None."""
         if value is None:
             return
         with self.sections, self.lock:
             thinned = self.gauges.add_point(spec, key_of(attributes), attributes, time, value)
-        if thinned and not self.warned:  # outside of the lock: a logging handler may call back
+        if thinned and not self.warned:  # without the lock held: a logging handler may call back into the store
             self.warned = True
             self._warn_thinned()
 
@@ -142,25 +145,25 @@ class MetricStore:
         *,
         group: Any,
     ) -> None:
-        """Add a point to each of several streams at once; NaN in an array is absent.
+        """Add a point to each of several streams at once; NaN in an array is not exported.
 
-        ``group`` identifies this set of streams, within which points are thinned evenly.
+        ``group`` identifies this set of streams; its points are thinned together.
         """
         with self.sections, self.lock:
             self.gauges.add(spec, group, attributes, time, values)
 
     def add(self, spec: MetricSpec, attributes: Attributes, amount: int = 1, *, start: int | None = None) -> None:
-        """Add to a count; one that does not exist yet began at ``start``, or with the run."""
+        """Add to a counter; a new one gets the start time ``start``, by default that of the run."""
         with self.sections, self.lock:
             self._sum(spec, attributes, start).value += amount
 
     def set_total(self, spec: MetricSpec, attributes: Attributes, total: int) -> None:
-        """Set a count that is kept elsewhere."""
+        """Set the total of a counter that another component keeps."""
         with self.sections, self.lock:
             self._sum(spec, attributes).value = total
 
     def observe(self, spec: MetricSpec, attributes: Attributes, value: float, *, sample: Sample | None = None) -> None:
-        """Add a value to an explicit histogram."""
+        """Add a value to a histogram with explicit buckets."""
         with self.sections, self.lock:
             streams = self.histograms.setdefault(spec, {})
             key = key_of(attributes)
@@ -176,7 +179,7 @@ class MetricStore:
     def magnitude(
         self, spec: MetricSpec, attributes: Attributes, make: Callable[[], MagnitudeStream]
     ) -> MagnitudeStream:
-        """Return an exponential histogram's stream, made where there is none."""
+        """Return the stream of an exponential histogram; create it with ``make`` if it does not exist."""
         streams = self.magnitudes.setdefault(spec, {})
         key = key_of(attributes)
         if key not in streams:
@@ -184,13 +187,13 @@ class MetricStore:
         return streams[key]
 
     def end(self, spec: MetricSpec, attributes: Attributes, at: int) -> None:
-        """End a stream at a time; one of the same attributes that comes later is another one."""
+        """End a stream at a time; a later one with the same attributes is a new stream."""
         key = key_of(attributes)
         with self.sections, self.lock:
             found = (self.sums.get(spec, {}).pop(key, None), self.magnitudes.get(spec, {}).pop(key, None))
             for stream in found:
                 if isinstance(stream, MagnitudeStream):
-                    stream.counts = stream.counts.copy()  # else it would keep those of all others alive
+                    stream.counts = stream.counts.copy()  # the view would keep the shared array of all parameters alive
                 if stream is not None:
                     self.ended.append((self.ended_before, spec, stream, at))
                     self.ended_before += 1
@@ -201,7 +204,7 @@ class MetricStore:
             self.gauges.end(group)
 
     def forget_ended(self, before: int) -> None:
-        """Drop the streams that have ended, up to a running number: every reader was given them."""
+        """Drop ended streams with sequence numbers below ``before``, which every reader has collected."""
         while self.ended and self.ended[0][0] < before:
             self.ended.popleft()
 
