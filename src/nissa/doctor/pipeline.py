@@ -1,4 +1,4 @@
-"""Whether a run's metrics could join the meter provider that a run would have."""
+"""Metrics check: register the metric producer with the meter provider that a run would use."""
 
 import os
 import tempfile
@@ -22,9 +22,9 @@ _END_SECONDS: Final = 1.0
 
 @contextmanager
 def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
-    """Yield what `nissa.start` would obtain here, or what to say where it would raise; it ends with the block.
+    """Yield the providers that `nissa.start` would use, or a finding if it would raise; close them at the end.
 
-    Providers that the environment describes are global, as they are for a run: a process does this once.
+    Providers that are configured by environment variables are global, as in a run. Call this once per process.
     """
     with tempfile.TemporaryDirectory(prefix="nissa-doctor-") as folder:
         try:
@@ -48,7 +48,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
 
 
 def check_producer(meter: object) -> Finding:
-    """Return whether our metrics join a provider, each of its readers asked for them."""
+    """Register the producer with a meter provider, and return the result over all of its metric readers."""
     if meter is None:
         return Finding(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
     joined = join(meter)
