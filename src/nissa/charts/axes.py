@@ -23,7 +23,7 @@ def milliseconds(times: Times) -> Values:
 
 
 def small(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Convert numbers to float32, which halves the page's size; values that are not finite become NaN (a gap)."""
+    """Convert numbers to float32, to halve the page's data; values that are not finite become NaN, drawn as a gap."""
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
     return np.where(np.isfinite(single), single, np.float32(np.nan))

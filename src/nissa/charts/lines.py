@@ -15,7 +15,7 @@ HEIGHT: Final = 300
 MOST_POINTS: Final = 1_000
 """Default maximum number of points of a line: about two per pixel of half a screen."""
 
-# Second y axis, fixed to 0..1, for the crosses: they must stay at the upper edge when the reader zooms the first axis.
+# Second y axis, fixed to 0..1, for the crosses: they must stay at the upper edge when the first axis is zoomed.
 _EDGE: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True, "matches": None}
 
 

@@ -35,7 +35,7 @@ EPOCHS = 48
 """Epochs per host: enough to blend in three seeds one after the other."""
 
 SEED = 7
-"""Default random seed; chosen because one seed is culled only after blending, so that every outcome occurs."""
+"""Default random seed; chosen because it shows a seed that is culled only after blending."""
 
 
 def run_demo(
@@ -47,7 +47,7 @@ def run_demo(
     directory: "str | os.PathLike[str] | None" = None,
     console: Console | None = None,
 ) -> DemoReport:
-    """Run the demo and print its results; takes less than a minute on two idle cores.
+    """Run the demo and print its results; the duration is less than a minute on two idle cores.
 
     Args:
         seed: Random seed; the same value gives the same outcome on the same machine.
@@ -77,6 +77,8 @@ def run_demo(
 
 
 def _trainers(run: "Run", digits: "Digits", *, seed: int, epochs: int) -> list[Trainer]:
+    # Each environment starts with another blueprint, so that every blueprint is tried. Random seeds are spaced because
+    # a trainer adds the number of the graft to its own.
     share = -(-len(BLUEPRINTS) // ENVIRONMENTS)
     recipes = [
         Recipe(seed=1000 * seed + 100 * number, epochs=epochs, first_blueprint=share * number)

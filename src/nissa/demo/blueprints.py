@@ -87,6 +87,7 @@ def _conv_light(channels: int) -> nn.Module:
 
 
 def _depthwise(channels: int) -> nn.Module:
+    # The number of output channels of a grouped convolution must be a multiple of its groups.
     hidden = channels * (HIDDEN // channels)
     return Residual(
         nn.Conv2d(channels, hidden, kernel_size=3, padding=1, groups=channels),

@@ -1,8 +1,8 @@
 """Handwritten digits of scikit-learn with added noise, so that a larger network has a measurable advantage.
 
-Almost any network solves the clean digits. Noise keeps the small host well below the best possible accuracy, so that the
-effect of a seed can be measured. Training images get new noise in every pass. Validation images get noise once, so that
-all accuracies are measured on identical pixels.
+Almost any network solves the clean digits. Noise keeps the small host well below the best possible accuracy, so that
+the effect of a seed can be measured. Training images get new noise in every pass. Validation images get noise once, so
+that all accuracies are measured on identical pixels.
 """
 
 from dataclasses import dataclass

@@ -192,6 +192,7 @@ def _seed_table(grafts: "Sequence[Graft]", rows: int) -> Table:
 
 
 def _most_telling(grafts: "Sequence[Graft]", rows: int) -> "list[Graft]":
+    # If the panel is too small, hide seeds that have ended before active ones.
     surplus = max(0, len(grafts) - rows)
     ended = [graft for graft in grafts if graft.stage in FINAL][:surplus]
     return [graft for graft in grafts if graft not in ended][-rows:]

@@ -123,7 +123,7 @@ class Graft:
         self.stage_epochs[self.stage.label] = epoch
 
     def cull(self, gate: "GateResult", *, improvement: float, epoch: int) -> None:
-        """Remove the seed from host and optimizer; ``gate`` is the failed gate that gives the reason."""
+        """Remove the seed from host and optimizer; ``gate`` is the failed gate, the source of the reason."""
         self.improvement, self.reason = improvement, cull_reason(gate)
         leave(self.optimizer, self.module)
         self.host.slot(self.slot).clear()

@@ -98,7 +98,7 @@ def build_host(*, channels: int, seed: int) -> Host:
 def isolated_backward(host: Host, slot: str, images: "Tensor", labels: "Tensor") -> None:
     """Compute gradients of the seed in ``slot`` alone, as if it were fully blended.
 
-    The host's weights are used in the forward pass but receive no gradient from it. The slot's own alpha is not changed,
+    The host's weights are used in the forward pass but receive no gradient from it. The slot's own alpha is unchanged,
     so that the host's regular output stays independent of the seed.
     """
     parameters = [p for p in host.slot(slot).parameters() if p.requires_grad]

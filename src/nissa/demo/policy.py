@@ -89,7 +89,7 @@ def has_stabilised(accuracies: Sequence[float], policy: Policy) -> bool:
 
 
 def has_time(remaining: int, policy: Policy) -> bool:
-    """Return whether ``remaining`` epochs suffice for the longest time until a seed is fossilized or culled."""
+    """Return whether ``remaining`` epochs suffice for a seed that uses all of its patience in each stage."""
     return remaining >= policy.training_patience + policy.blending_epochs + policy.probation_patience
 
 
@@ -126,8 +126,8 @@ def blended(alpha: float, *, policy: Policy) -> GateResult:
 def permanent(counterfactual: float, improvement: float, *, epochs: int, policy: Policy) -> GateResult:
     """Evaluate gate G5: the network is worse without the seed, and better than before the graft.
 
-    Both checks are required because each alone can mislead. A host that has adapted to a seed gets worse without it even
-    if the seed adds nothing. A host that is still learning gets better by itself.
+    Both checks are required because each alone can mislead. A host that has adapted to a seed gets worse without it,
+    even if the seed adds nothing. A host that is still learning gets better by itself.
     """
     checks = {
         f"counterfactual_gain_{counterfactual:.2%}": counterfactual >= policy.counterfactual_gain,

@@ -93,6 +93,7 @@ class Trainer:
             train_accuracy = self._train()
             result = self._validate(epoch, train_accuracy)
             self.history.append(result)
+            # Evaluate gates before germinating: a slot whose seed has just been culled is free again.
             for graft in self._living():
                 self._review(graft, epoch)
             self._plant(epoch)
@@ -111,8 +112,10 @@ class Trainer:
         scores = self.host(images)
         loss = F.cross_entropy(scores, labels)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        # The host's loss has no gradient for seeds in isolation, since their alpha is 0: compute it separately.
         for graft in self._in(Stage.TRAINING):
             isolated_backward(self.host, graft.slot, images, labels)
+        # Before optimizer.step(), which completes the telemetry of this step.
         self._env.log_loss(loss)
         self.optimizer.step()
         return int((scores.argmax(1) == labels).sum())
@@ -140,7 +143,7 @@ class Trainer:
     def _measure_grafts(self, accuracy: float) -> None:
         for graft in self._living():
             graft.epochs_in_stage += 1
-            # In isolation the seed's alpha is 0: switch it on to measure its gain. Later it is blended in: switch it off.
+            # In isolation the seed's alpha is 0: switch it on to measure its gain. Afterwards, switch it off instead.
             if graft.stage is Stage.TRAINING:
                 graft.gains.append(self._accuracy_with({graft.slot: 1.0}) - accuracy)
             else:
@@ -190,6 +193,7 @@ class Trainer:
     def _plant(self, epoch: int) -> None:
         free = [slot for slot in SLOTS if self.host.slot(slot).seed is None]
         remaining = self.recipe.epochs - epoch - 1
+        # Only the first seed waits until the host is stable. Later seeds train in isolation, and G2 waits instead.
         may = self.grafts or rules.has_stabilised(self.accuracies, self._policy)
         if free and may and rules.has_time(remaining, self._policy):
             self._germinate(free[0], self._choose(), epoch)

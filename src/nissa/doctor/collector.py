@@ -20,6 +20,7 @@ COUNTERS_PORT: Final = 8888
 _FULL: Final = 0.8
 """Fraction of its capacity above which a queue counts as nearly full."""
 _GOOD: Final = 200
+# Sample in the Prometheus text format; the suffix ``_total`` depends on the collector's version and configuration.
 _SAMPLE: Final = re.compile(r"^(otelcol_\w+?)(?:_total)?(?:\{(.*)\})?\s+([0-9.eE+-]+)", re.MULTILINE)
 _LOST: Final = {
     "otelcol_receiver_refused": ("refused by its receivers", "It is short of memory, or its exporters do not keep up."),

@@ -51,7 +51,7 @@ class Report:
 def examine(
     *, endpoint: str | None = None, protocol: str | None = None, health: str | None = None, counters: str | None = None
 ) -> Report:
-    """Run all checks. This takes as long as importing torch, or several seconds if endpoints do not respond.
+    """Run all checks; the duration is that of importing torch, or several seconds if endpoints do not respond.
 
     Args:
         endpoint: OTLP endpoint to check for all signals, instead of those in the environment variables.
@@ -73,6 +73,7 @@ def examine(
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the log messages of libraries: their errors are reported as findings."""
+    # gRPC's C core writes to standard error itself, so that disabling Python's logging does not affect it.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

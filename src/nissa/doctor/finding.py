@@ -32,7 +32,7 @@ class Finding:
         check: Short name of the check.
         level: Severity.
         found: Description of the state.
-        advice: Action to take; empty if none is required.
+        advice: Recommended action; empty if none is required.
         signals: Affected signals, such as ``traces``; empty if the finding is independent of the signal.
     """
 

@@ -34,6 +34,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
                 profile=profile,
                 rank=Rank.from_environment(os.environ),
                 folder=Path(folder),
+                # Long enough that no periodic export happens during the check.
                 export_interval_seconds=3_600.0,
                 exit_seconds=_END_SECONDS,
             )
@@ -48,7 +49,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
 
 
 def check_producer(meter: object) -> Finding:
-    """Register the producer with a meter provider, and return the result over all of its metric readers."""
+    """Register a producer with a meter provider, collect once through its readers, and return the finding."""
     if meter is None:
         return Finding(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
     joined = join(meter)

@@ -18,6 +18,7 @@ _SECONDS: Final = 600.0
 """Longest plausible timeout; a larger number was probably meant as milliseconds."""
 _SECRET: Final = "_HEADERS"  # noqa: S105 - the end of a variable's name
 _FILES: Final = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+# The SDK recognises only ``true``. These values look as if they disabled it but do not, so that they deserve a warning.
 _TRUE: Final = ("1", "yes", "on", "t", "y")
 
 

@@ -12,6 +12,7 @@ _SETTINGS: Final = 4
 """Type of the SETTINGS frame, with which an HTTP/2 server begins; it is the byte at index 3 (RFC 9113, 4.1)."""
 _AFTER_HANDSHAKE: Final = 0.3
 """Time to wait for a TLS alert about a missing client certificate, seconds."""
+# Reasons of OpenSSL errors that mean that the response was not TLS.
 _NOT_TLS: Final = {
     "WRONG_VERSION_NUMBER",
     "PACKET_LENGTH_TOO_LONG",
@@ -105,7 +106,11 @@ def _secure(connection: socket.socket, host: str, identity: Identity) -> Seen:
 
 
 def _after_handshake(wrapped: ssl.SSLSocket) -> Seen:
-    """Wait for a late TLS alert: with TLS 1.3 the server verifies the client certificate after our handshake is done."""
+    """Wait for a late TLS alert: with TLS 1.3 the server verifies the client certificate after the client has finished.
+
+    Raises:
+        ssl.SSLError: The server rejected the client certificate.
+    """
     wrapped.settimeout(_AFTER_HANDSHAKE)
     with suppress(TimeoutError):
         wrapped.recv(1)
@@ -128,6 +133,7 @@ def _plain(connection: socket.socket, host: str, port: int, timeout: float) -> S
         return Seen(Kind.SILENT)
     except OSError:
         pass  # A TLS server may close a plain connection; the TLS attempt below detects that.
+    # Test TLS before interpreting the response: TLS servers often answer a plain request with HTTP status 400.
     if _speaks_tls(host, port, timeout):
         return Seen(Kind.TLS)
     if answer.startswith(b"HTTP/1."):

@@ -29,8 +29,9 @@ _Key = tuple[str, tuple[str, int | None], str]
 def read(folder: Path) -> Recording:
     """Parse all recorded files of a folder.
 
-    Lines that are not valid JSON are skipped and listed in ``damaged``: a killed process leaves its last line incomplete.
-    Lines that are not OTLP, such as those of the hub's file backend, are ignored. Duplicate spans are merged.
+    Lines that are not valid JSON are skipped and listed in ``damaged``: a killed process leaves its last line
+    incomplete. Lines that are not OTLP, such as those of the hub's file backend, are ignored. Of duplicate spans the
+    last one is kept.
 
     Raises:
         ConfigurationError: The folder does not exist or contains no telemetry.
@@ -68,6 +69,7 @@ class _Reader:
                     continue
                 try:
                     self._line(json.loads(text))
+                # A malformed line must not make the rest of the run unreadable.
                 except (ValueError, KeyError, TypeError, AttributeError):
                     self._damaged.append(f"{path.name}:{line_number}")
 

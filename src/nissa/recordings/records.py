@@ -24,7 +24,7 @@ class Process:
 
     @property
     def identity(self) -> tuple[str, int | None]:
-        """Unique key within the run: instance id and rank. A restarted rank has a new instance id."""
+        """Instance id and rank: a unique key within the run, also across restarts of a rank."""
         return str(self.attributes.get(_INSTANCE, "")), self.rank
 
     @property

@@ -110,7 +110,7 @@ def _life(trace: Sequence[Span], gates: list[Gate] | None) -> Life | None:
 
 
 def _told(roots: Iterable[Span], trace: Iterable[Span]) -> dict[str, Any]:
-    """Merge the attributes of a seed's spans; root spans override stage spans, and later spans override earlier ones."""
+    """Merge the attributes of a seed's spans; root spans override stage spans, later spans override earlier ones."""
     found: dict[str, Any] = {}
     for span in sorted(trace, key=lambda span: span.start):
         found.update(span.attributes)

@@ -40,6 +40,7 @@ class Lead:
 
 def tiles(facts: Facts) -> list[Tile]:
     """Return the key numbers of the whole run."""
+    # Steps are numbered from 0, so the number of steps is the last one plus 1.
     steps = facts.clock.last_steps()
     last = [life.outcome for life in facts.lives]
     kept, culled = last.count(FOSSILIZED), last.count(CULLED)

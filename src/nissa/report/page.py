@@ -55,6 +55,7 @@ def page(facts: Facts, sections: Sequence[Section]) -> str:
             schemes={name: asdict(scheme) for name, scheme in SCHEMES.items()},
             script=script,
             library=_library(),
+            # The browser's JSON parser rejects NaN, so raise here instead of writing a broken page.
             data=packed(json.dumps(_data(facts, sections), separators=(",", ":"), allow_nan=False)),
             version=VERSION,
             profile=facts.resource(attr.PROFILE),
@@ -115,6 +116,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 def _figure(figure: Any) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(figure.to_json())
+    # Templates are large and equal for all figures: the page embeds one per scheme, and its script applies it.
     plain["layout"].pop("template")
     return plain
 

@@ -83,6 +83,7 @@ def _lane(facts: Facts, life: Life) -> Lane:
 def _bar(facts: Facts, life: Life, stage: StageSpan) -> Bar | None:
     if stage.stage in MOMENTARY:
         return None
+    # A fossilized seed stays in the network, so its bar extends to the end of the run although its span has ended.
     stays = stage.stage is Stage.FOSSILIZED
     end = facts.end if stage.end is None or stays else stage.end
     undecided = stage is life.stages[-1] and life.outcome not in {FOSSILIZED, CULLED}
