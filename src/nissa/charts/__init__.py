@@ -1,4 +1,4 @@
-"""Figures from plain series, grids and lanes: the same for a run's files and for the answers of a server."""
+"""Plotly figures from series, grids and swimlanes, independent of the data source (files or a server)."""
 
 from nissa.charts.distribution import band_chart as band_chart
 from nissa.charts.grid import Grid as Grid

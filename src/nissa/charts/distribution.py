@@ -1,4 +1,4 @@
-"""A distribution over time: how many values are how large, with their quantiles as lines."""
+"""Chart of a distribution over time: share of values per magnitude as colour, quantiles as lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ MOST_TICKS: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Shares by bucket and stretch of time.
+    """Share of values per bucket and time interval, with C intervals (columns) and B buckets (rows).
 
     Args:
-        edges: Shape (C + 1,), nanoseconds.
-        steps: Shape (C + 1,), steps at the edges; None where none is known.
-        bounds: Shape (B + 1,), between the buckets, ascending and above 0.
-        shares: Shape (B, C), each column's values by bucket, as fractions of it; NaN where it has none.
+        edges: Shape (C + 1,), interval bounds, nanoseconds since the Unix epoch.
+        steps: Shape (C + 1,), optimizer steps at the edges; None if they are unknown.
+        bounds: Shape (B + 1,), bucket bounds, ascending and above 0.
+        shares: Shape (B, C), fraction of a column's values per bucket; NaN for a column without values.
     """
 
     edges: Times
@@ -34,13 +34,13 @@ class Band:
 
 
 def band_chart(band: Band | None, quantiles: Sequence[Series] = (), *, title: str, group: str = "") -> go.Figure:
-    """Return a distribution over time on a logarithmic axis.
+    """Return a chart of a distribution over time, with a logarithmic y axis.
 
     Args:
-        band: The shares; None where only quantiles are known.
-        quantiles: Lines over it.
-        title: What is distributed, title of the y axis.
-        group: What it is chosen with.
+        band: Shares to draw as colour; None to draw only the quantiles.
+        quantiles: Lines to draw on top.
+        title: Title of the y axis.
+        group: Environment filter that shows or hides the chart.
     """
     traces = [] if band is None else [_shares(band, group)]
     traces += [_quantile(each, index, len(quantiles)) for index, each in enumerate(quantiles)]
@@ -50,7 +50,7 @@ def band_chart(band: Band | None, quantiles: Sequence[Series] = (), *, title: st
 
 
 def _powers(band: Band | None, quantiles: Sequence[Series]) -> dict[str, Any]:
-    """Return ticks at powers of ten, as many as there is room for."""
+    """Return axis ticks at powers of ten, at most about ``MOST_TICKS``."""
     values = np.concatenate([np.empty(0) if band is None else band.bounds, *(each.finite for each in quantiles)])
     values = values[values > 0]
     if not len(values):

@@ -1,4 +1,4 @@
-"""Many series with common times as a grid: a row for each, a column for a stretch of time."""
+"""Grid of series: one row per series, one column per time interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from nissa.charts.series import Series, Times, Values
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Cells by row and stretch of time.
+    """Values of R series (rows) in C time intervals (columns).
 
     Args:
-        rows: R names.
-        edges: Shape (C + 1,), nanoseconds; column ``c`` is from ``edges[c]`` to ``edges[c + 1]``.
-        steps: Shape (C + 1,), the steps at the edges; None where none is known.
-        cells: Shape (R, C); NaN where nothing was measured.
+        rows: R series names.
+        edges: Shape (C + 1,), nanoseconds since the Unix epoch; column ``c`` covers ``edges[c]`` to ``edges[c + 1]``.
+        steps: Shape (C + 1,), optimizer steps at the edges; None if they are unknown.
+        cells: Shape (R, C); NaN if nothing was measured.
     """
 
     rows: tuple[str, ...]
@@ -26,9 +26,9 @@ class Grid:
 
 
 def gather(rows: Sequence[Series], *, most_columns: int) -> Grid:
-    """Return series as a grid; where several values fall into a cell it holds the largest.
+    """Convert series to a grid; a cell contains the largest of its values, so that spikes stay visible.
 
-    Columns are the times at which anything was measured, or as many neighbours of them together as it takes.
+    There is one column per time of measurement. Beyond ``most_columns``, neighbouring times share a column.
     """
     instants = np.unique(np.concatenate([row.times for row in rows]))
     columns = min(len(instants), most_columns)
@@ -42,7 +42,7 @@ def gather(rows: Sequence[Series], *, most_columns: int) -> Grid:
 
 
 def _width(instants: Times) -> int:
-    """Return how wide the last column is: as long as it usually takes from one measurement to the next."""
+    """Return the width of the last column: the median interval between measurements, nanoseconds."""
     return int(np.median(np.diff(instants))) if len(instants) > 1 else 1_000_000_000
 
 

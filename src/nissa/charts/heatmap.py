@@ -1,4 +1,4 @@
-"""A grid of magnitudes in colour, on a logarithmic scale."""
+"""Heatmap of magnitudes with a logarithmic colour scale."""
 
 from typing import Any, Final
 
@@ -15,18 +15,18 @@ ROW: Final = 20
 LEAST_HEIGHT: Final = 220
 MOST_HEIGHT: Final = 860
 LABEL: Final = 34
-"""Characters of a row's label; the whole name shows where one points."""
+"""Maximum length of a row label, characters; the tooltip shows the full name."""
 
 
 def heatmap(grid: Grid, *, title: str, group: str = "") -> go.Figure:
-    """Return a heatmap of a grid whose cells are 0 or more.
+    """Return a heatmap of a grid with values of 0 or more.
 
-    The colour is the decimal logarithm; exact zeros have the lowest colour, and blank cells were not measured.
+    The colour is the decimal logarithm. Exact zeros have the lowest colour. Blank cells were not measured.
 
     Args:
-        grid: Rows from top to bottom.
-        title: What the colours count.
-        group: What it is chosen with.
+        grid: Values; the first row is drawn at the top.
+        title: Title of the colour scale.
+        group: Environment filter that shows or hides the heatmap.
     """
     exponents, floor = logarithms(grid.cells)
     names = [plain(row) for row in grid.rows]
@@ -48,7 +48,7 @@ def heatmap(grid: Grid, *, title: str, group: str = "") -> go.Figure:
 
 
 def logarithms(cells: Values) -> tuple[Values, float]:
-    """Return decimal logarithms, and the one that stands for exact zeros: half a decade below all others."""
+    """Return decimal logarithms, and the substitute for log10(0): about half a decade below the smallest one."""
     with np.errstate(divide="ignore", invalid="ignore"):
         exponents = np.log10(cells)
     finite = exponents[np.isfinite(exponents)]
@@ -68,7 +68,7 @@ def colour_bar(exponents: Values, title: str) -> dict[str, Any]:
 
 
 def _fits(grid: Grid) -> bool:
-    """Whether every row has room for its label; else plotly shows as many as fit."""
+    """Whether every row has room for its label; otherwise plotly selects the labels itself."""
     return len(grid.rows) * 12 <= MOST_HEIGHT - 90
 
 

@@ -1,4 +1,4 @@
-"""Numbers over time as lines, a colour for each hue; what is not finite is a cross at the upper edge."""
+"""Line chart of series over time; values that are not finite are crosses at the upper edge."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,22 +13,23 @@ from nissa.charts.theme import FAILED, SERIES
 
 HEIGHT: Final = 300
 MOST_POINTS: Final = 1_000
-"""Points of a line: about two for each pixel of half a screen."""
+"""Default maximum number of points of a line: about two per pixel of half a screen."""
 
+# Second y axis, fixed to 0..1, for the crosses: they must stay at the upper edge when the first axis is zoomed.
 _EDGE: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True, "matches": None}
 
 
 def lines(
     series: Sequence[Series], *, unit: str = "", percent: bool = False, most: int = MOST_POINTS, height: int = HEIGHT
 ) -> go.Figure:
-    """Return a figure of lines.
+    """Return a line chart.
 
     Args:
-        series: What to draw; long ones are thinned.
-        unit: What the y axis counts, its title.
-        percent: Values are fractions, and shown as percent.
-        most: Points of a line.
-        height: Pixels.
+        series: Series to draw; long ones are thinned.
+        unit: Title of the y axis.
+        percent: Format the values, which are fractions, as percent.
+        most: Maximum number of points of a line.
+        height: Height of the figure, pixels.
     """
     thinned = [thin(each, most) for each in series]
     traces = [_line(each, percent=percent) for each in thinned]
@@ -56,7 +57,7 @@ def _line(series: Series, *, percent: bool) -> go.Scatter:
 
 
 def _broken(series: Series) -> go.Scatter:
-    """Mark the values of a series that are not finite."""
+    """Return markers for the values of a series that are not finite."""
     broken = ~np.isfinite(series.values)
     label = f"{series.name}: not finite"
     steps = None if series.steps is None else {"x": axes.listed(series.steps[broken])}

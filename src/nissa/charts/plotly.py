@@ -1,4 +1,4 @@
-"""The one door to plotly, which is an extra."""
+"""Single import of plotly, an optional dependency, with an error message that names the extra to install."""
 
 from nissa.errors import ConfigurationError
 

@@ -1,4 +1,4 @@
-"""Numbers over time, and fewer of them that look the same."""
+"""Series of numbers over time, and downsampling that preserves their visible shape."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,7 +11,7 @@ Times = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 LEAST: Final = 4
-"""Points that thinning leaves at least: an end, a low, a high, an end."""
+"""Smallest number of points after thinning: first, minimum, maximum, last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class Series:
     """Numbers over time.
 
     Args:
-        name: What people read; may hold anything.
+        name: Display name; may contain any characters, so it must be escaped before plotly draws it.
         times: Shape (N,), nanoseconds since the Unix epoch, ascending.
-        values: Shape (N,); NaN and infinities are drawn apart, never as numbers.
-        steps: Shape (N,), the step at each time, NaN where it is unknown; None where no step is.
-        group: What it is chosen or hidden with, such as its environment.
-        hue: Which colour of the palette, modulo its length.
-        sparse: Few points that each deserve a mark, such as one per epoch.
+        values: Shape (N,); NaN and infinities are drawn separately.
+        steps: Shape (N,), the optimizer step at each time, NaN if unknown; None if all are unknown.
+        group: Environment filter that shows or hides the series.
+        hue: Index into the colour palette, modulo its length.
+        sparse: Draw a marker at each point; for series with few points, such as one per epoch.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Series:
 
     @property
     def finite(self) -> Values:
-        """The values that are numbers."""
+        """The finite values."""
         return self.values[np.isfinite(self.values)]
 
 
 def thin(series: Series, most: int) -> Series:
-    """Return a series of at most ``most`` of its points, at least ``LEAST``.
+    """Downsample a series to at most ``most`` points, but not below ``LEAST``.
 
-    Neighbours share a bucket, of which the lowest and the highest point stay, and one that is not finite in place of
-    the lowest; the first and the last point stay too. So every spike shows, and every point shown was measured.
+    Neighbouring points form buckets. Each bucket keeps its minimum and maximum; a value that is not finite replaces the
+    minimum. The first and the last point are kept. Spikes therefore stay visible, and every point drawn was measured.
     """
     most = max(most, LEAST)
     if len(series.values) <= most:

@@ -1,4 +1,4 @@
-"""Lives as lanes: stages as coloured bars, decisions as marks above them."""
+"""Swimlane chart of seeds: one row per seed, stages as coloured bars, gate results as markers above them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ LABEL: Final = 36
 _THICK: Final = 0.55
 _MARKS_ABOVE: Final = 0.4
 _SHORTEST: Final = 1.0
-"""Milliseconds that a bar lasts at least, so that it is there when one zooms in."""
+"""Minimum length of a bar, milliseconds; a stage of zero length would be invisible at any zoom level."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A stage of a life; times in nanoseconds, steps NaN where they are unknown.
+    """Stage of a seed; times in nanoseconds since the Unix epoch, steps NaN if unknown.
 
     Args:
-        open_end: It had not ended when the recording did.
-        told: What shows where one points at it, line by line.
+        open_end: The stage had not ended at the end of the recording.
+        told: Lines of the tooltip.
     """
 
     stage: Stage
@@ -40,7 +40,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A decision: a gate that was passed or not, or None for an end."""
+    """Marker of a gate result (``passed`` is a bool) or of a cull (``passed`` is None)."""
 
     label: str
     time: int
@@ -51,7 +51,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A life."""
+    """Row of the chart: the stages and gate results of one seed."""
 
     label: str
     group: str
@@ -60,7 +60,7 @@ class Lane:
 
 
 def swimlane(lanes: Sequence[Lane]) -> go.Figure:
-    """Return a figure of lives, the first at the top."""
+    """Return a swimlane chart with the first seed at the top."""
     traces: list[Any] = []
     for stage in STAGES:
         rows = [(row, bar) for row, lane in enumerate(lanes) for bar in lane.bars if bar.stage is stage]
@@ -150,7 +150,7 @@ def _marks(name: str, symbol: str, colour: str, rows: "Sequence[tuple[int, Mark]
 
 
 def _open(rows: "Sequence[tuple[int, Bar]]") -> go.Scatter:
-    """Mark the lives whose fate was open when the recording ended."""
+    """Return markers for seeds that were neither fossilized nor culled at the end of the recording."""
     return go.Scatter(
         mode="markers",
         x=axes.milliseconds(np.array([bar.end for _, bar in rows])),

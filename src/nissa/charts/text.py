@@ -1,19 +1,22 @@
-"""Words in figures: plotly reads a little HTML in them, which names must not become."""
+"""Text formatting for figures; plotly interprets some HTML tags in text, so names must be escaped."""
 
 import math
 from typing import Final
 
 ABSENT: Final = "—"
-"""What stands where nothing was measured."""
+"""Placeholder for a value that was not measured."""
 
 
 def plain(text: object) -> str:
-    """Return text that plotly shows as it is."""
+    """Escape text so that plotly displays it literally."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def shorten(text: str, most: int) -> str:
-    """Return text with its middle left out where it is too long: names differ at their ends."""
+    """Shorten text to ``most`` characters by cutting its middle, since names differ at their ends.
+
+    Example: ``shorten("encoder.layer.weight", 10)`` gives ``enc…weight``.
+    """
     if len(text) <= most:
         return text
     head = (most - 1) // 3
@@ -21,7 +24,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number in four digits; a dash where there is none."""
+    """Format a number with four significant digits; None becomes a dash."""
     if value is None:
         return ABSENT
     return f"{value:.4g}" if math.isfinite(value) else {math.inf: "∞", -math.inf: "-∞"}.get(value, "NaN")

@@ -1,7 +1,7 @@
-"""Colours and type, light and dark, and what makes them legible.
+"""Colours and fonts of the light and the dark scheme, and contrast measurement.
 
-The colours of series and stages are the same in both: each is light enough for a dark page and dark enough for a light
-one. `contrast` measures that as WCAG 2 does, and a test holds every pair to it.
+Series and stages have the same colours in both schemes: each has enough contrast on a dark and on a light page.
+`contrast` computes the WCAG 2 contrast ratio, and a test checks every pair.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from nissa.events import Stage
 FONT: Final = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif'
 
 SERIES: Final = ("#2f80d8", "#d2691e", "#1f9d6b", "#a665d9", "#d24b87", "#128fa0", "#8f7a1f", "#d9534f")
-"""What series are drawn in, in turn."""
+"""Colour palette of the series, used cyclically."""
 
 BAR_TEXT: Final = "#0b0d10"
-"""Words on a bar of any stage."""
+"""Colour of the text on a stage's bar."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageStyle:
-    """How a stage is drawn: a pattern says it too, to those who cannot tell the colours apart."""
+    """Colour and fill pattern of a stage; the pattern identifies it for readers with colour blindness."""
 
     colour: str
     pattern: str
@@ -40,7 +40,7 @@ STAGES: Final[dict[Stage, StageStyle]] = {
     Stage.RESETTING: StageStyle("#868e9a", "."),
     Stage.UNKNOWN: StageStyle("#8a929e", ""),
 }
-"""The stages in the colours of the terminal, bent until they are legible on both pages."""
+"""Style per stage: the terminal colours, adjusted for enough contrast in both schemes."""
 
 PASSED: Final = "#1f9d6b"
 FAILED: Final = "#d9534f"
@@ -48,18 +48,18 @@ FAILED: Final = "#d9534f"
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """The colours of a page.
+    """Colours of a page.
 
     Args:
-        page: Behind everything.
-        card: Behind a figure or a table.
-        plot: Within the axes; a heatmap's blank cells.
+        page: Background of the page.
+        card: Background of figures and tables.
+        plot: Background within the axes, and blank cells of a heatmap.
         ink: Text.
-        muted: Text of lesser weight, labels of axes.
-        line: What separates.
-        grid: Lines within the axes.
-        accent: Links, and what is chosen.
-        good, warning, bad: Text that judges.
+        muted: Secondary text, and axis labels.
+        line: Separators.
+        grid: Grid lines within the axes.
+        accent: Links and selected controls.
+        good, warning, bad: Text colour per severity.
     """
 
     page: str
@@ -104,14 +104,14 @@ DARK: Final = Scheme(
 SCHEMES: Final = {"light": LIGHT, "dark": DARK}
 
 HEAT: Final = "Viridis"
-"""The scale of heatmaps: even to the eye, and in grey."""
+"""Colour scale of heatmaps: perceptually uniform, also when printed in grey."""
 
 DENSITY: Final = ((0.0, "rgba(47,128,216,0.08)"), (0.5, "rgba(47,128,216,0.7)"), (1.0, "rgba(30,96,170,1)"))
-"""The scale of shares: the more, the less the page shows through."""
+"""Colour scale of shares: a larger share is more opaque."""
 
 
 def template(scheme: Scheme) -> go.layout.Template:
-    """Return what figures look like on a page of a scheme."""
+    """Return the plotly template of a scheme."""
     axis: dict[str, Any] = {
         "gridcolor": scheme.grid,
         "linecolor": scheme.line,
@@ -147,7 +147,7 @@ def template(scheme: Scheme) -> go.layout.Template:
 
 
 def luminance(colour: str) -> float:
-    """Return the relative luminance of ``#rrggbb``, 0 to 1.
+    """Return the relative luminance of a colour ``#rrggbb``, 0 to 1.
 
     Source: WCAG 2.2, "relative luminance".
     """

@@ -1,4 +1,4 @@
-"""The command line; one file for each command."""
+"""Command line interface; one module per command."""
 
 from nissa.cli.app import app as app
 from nissa.cli.app import main as main

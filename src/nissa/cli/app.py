@@ -1,4 +1,4 @@
-"""The commands, together."""
+"""Typer application with all commands, and the entry point ``nissa``."""
 
 import sys
 from typing import Annotated
@@ -45,11 +45,11 @@ def _options(
         typer.Option("--version", help="Print the version and exit.", callback=version.print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Hold the options that stand before a command."""
+    """Define the options that precede a command."""
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is a message, not a traceback."""
+    """Run the command line; print a `NissaError` as a message without traceback, and exit with code 2."""
     try:
         app()
     except NissaError as error:

@@ -1,4 +1,4 @@
-"""``nissa demo``."""
+"""Command ``nissa demo``."""
 
 from typing import Annotated, Final
 

@@ -1,4 +1,4 @@
-"""``nissa doctor``."""
+"""Command ``nissa doctor``."""
 
 from typing import Annotated, Final
 

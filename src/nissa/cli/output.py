@@ -1,4 +1,4 @@
-"""What the commands share: the ``--json`` option, exit codes, and printing."""
+"""Shared parts of the commands: the ``--json`` option, exit codes and printing."""
 
 import json
 from enum import IntEnum
@@ -13,35 +13,35 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard outpu
 
 
 class ExitCode(IntEnum):
-    """What a command's exit status means."""
+    """Exit codes of the commands."""
 
     FINE = 0
-    """It did what it was asked, and found nothing wrong."""
+    """Success without findings."""
 
     FINDINGS = 1
-    """It ran, and what it found needs attention; it says what."""
+    """Success, but the printed findings need attention."""
 
     MISUSE = 2
-    """It could not run as it was called or configured; the message says what to change."""
+    """Invalid call or configuration; the message contains the correction."""
 
 
 EXIT_CODES = "\b\nExit codes:\n  0  fine\n  1  something was found that needs attention\n  2  it was called or configured wrongly"
-"""What the help of each command ends with."""
+"""Text at the end of the help of each command."""
 
 
 def epilog(*examples: tuple[str, str]) -> str:
-    """Return the end of a command's help: examples, each with what it does, and the exit codes."""
+    """Return the end of a command's help: its examples with their descriptions, and the exit codes."""
     lines = [f"  {command}\n      {does}" for command, does in examples]
     return "\n".join(["\b", "Examples:", *lines]) + f"\n\n{EXIT_CODES}"
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON; what JSON does not know is printed as text."""
+    """Print a value as JSON; values without a JSON type are converted to strings."""
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def console() -> "Console":
-    """Return where tables go; wide enough not to cut them where nobody looks at a terminal."""
+    """Return the console for tables; if output is not a terminal, it is wide enough not to truncate them."""
     from rich.console import Console  # noqa: PLC0415 - help stays quick without it
 
     found = Console()

@@ -1,4 +1,4 @@
-"""``nissa profiles``: what each profile measures and costs, and where the values of a configuration come from."""
+"""Command ``nissa profiles``: settings and cost of each profile, and the source of each effective setting."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Final
 

@@ -1,4 +1,4 @@
-"""``nissa replay``."""
+"""Command ``nissa replay``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final

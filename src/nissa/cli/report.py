@@ -1,4 +1,4 @@
-"""``nissa report``."""
+"""Command ``nissa report``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final

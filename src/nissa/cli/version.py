@@ -1,4 +1,4 @@
-"""``nissa version``, and ``nissa --version``."""
+"""Command ``nissa version`` and option ``nissa --version``."""
 
 from typing import Final
 
@@ -22,7 +22,7 @@ def version(*, json: Json = False) -> None:
 
 
 def print_version(*, wanted: bool) -> None:
-    """Print the version and end, where ``--version`` is given."""
+    """Print the version and exit if ``--version`` was passed."""
     if wanted:
         _print()
         raise typer.Exit

@@ -1,4 +1,4 @@
-"""The demo: two environments grow seeds on handwritten digits, and everything that happens becomes telemetry."""
+"""Demo run: train two small networks on handwritten digits, graft seeds into them, and record all telemetry."""
 
 import json
 import sys
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from nissa.run import Run
 
 ENVIRONMENTS = 2
-"""How many hosts are trained, each from other initial weights and on other batches."""
+"""Number of hosts to train, each with its own initial weights and batches."""
 
 EPOCHS = 48
-"""Epochs of a demo: enough for three seeds, one after the other, to be blended into each host."""
+"""Epochs per host: enough to blend in three seeds one after the other."""
 
 SEED = 7
-"""The seed of everything random unless another one is asked for: with it, one seed is refused only after blending."""
+"""Default random seed; chosen because it shows a seed that is culled only after blending."""
 
 
 def run_demo(
@@ -47,18 +47,18 @@ def run_demo(
     directory: "str | os.PathLike[str] | None" = None,
     console: Console | None = None,
 ) -> DemoReport:
-    """Train, grow, tell; less than a minute on two idle cores.
+    """Run the demo and print its results; the duration is less than a minute on two idle cores.
 
     Args:
-        seed: Decides everything random; the same seed gives the same outcome on the same machine.
-        epochs: Epochs to train each environment.
-        profile: What is measured.
-        json_output: Print the report as JSON, and nothing else.
-        directory: Where the run's directory is made, if no exporter is configured; else ``nissa-runs``.
-        console: Where to print; standard output if None.
+        seed: Random seed; the same value gives the same outcome on the same machine.
+        epochs: Number of epochs per environment.
+        profile: Name of the telemetry profile.
+        json_output: Print only the report, as JSON.
+        directory: Parent of the run's directory if no exporter is configured; ``nissa-runs`` if None.
+        console: Console for the output; standard output if None.
 
     Raises:
-        ConfigurationError: scikit-learn is missing, or an argument cannot be used; the message says what to do.
+        ConfigurationError: scikit-learn is not installed, or an argument is invalid.
     """
     if epochs < 1:
         raise ConfigurationError(f"A demo of {epochs} epochs shows nothing; epochs must be at least 1.")
@@ -77,6 +77,8 @@ def run_demo(
 
 
 def _trainers(run: "Run", digits: "Digits", *, seed: int, epochs: int) -> list[Trainer]:
+    # Each environment starts with another blueprint, so that every blueprint is tried. Random seeds are spaced because
+    # a trainer adds the number of the graft to its own.
     share = -(-len(BLUEPRINTS) // ENVIRONMENTS)
     recipes = [
         Recipe(seed=1000 * seed + 100 * number, epochs=epochs, first_blueprint=share * number)
@@ -116,7 +118,7 @@ def _report(run: "Run", trainers: list[Trainer], *, profile: str, seed: int, sec
 
 
 def _with_page(report: DemoReport) -> DemoReport:
-    """Write the report of the run, unless its telemetry is elsewhere; a demo does not fail for the want of plotly."""
+    """Write the HTML report if the telemetry is in local files; without plotly the demo continues without a report."""
     if report.directory is None:
         return replace(report, no_page="its telemetry went elsewhere")
     try:
@@ -137,7 +139,7 @@ def _tell(report: DemoReport, console: Console, *, json_output: bool) -> None:
 
 @contextmanager
 def _one_thread() -> "Iterator[None]":
-    # Tensors this small are slower on several threads than on one.
+    # For tensors this small, the overhead of intra-op threads exceeds their gain.
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
-"""What can be grown: the name of a blueprint, and how to build a module from it.
+"""Blueprints of the demo: a name and a factory that builds the seed's module.
 
-Every module keeps the shape of what it is given. Three blueprints add capacity that the host lacks; ``norm`` and
-``scale`` only move what is already there, and are here so that the gates have something to refuse.
+Every module preserves the shape of its input. Three blueprints add capacity that the host lacks. ``norm`` and ``scale``
+add none: they only rescale existing features, so that the gates have seeds to reject.
 """
 
 from typing import TYPE_CHECKING
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HIDDEN = 32
-"""Channels inside a seed."""
+"""Number of hidden channels of a seed."""
 
 
 class Residual(nn.Module):
-    """``x + branch(x)``, where the branch begins as zero: a fresh seed repeats its input.
+    """Residual block ``x + branch(x)``; the branch is initialized to output zero, so a new seed is the identity.
 
     Args:
-        branch: Modules in order; the last one is a convolution.
+        branch: Modules of the branch in order; the last one is a convolution.
     """
 
     def __init__(self, *branch: nn.Module) -> None:
@@ -32,16 +32,16 @@ class Residual(nn.Module):
         _silence(branch[-1])
 
     def forward(self, x: "Tensor") -> "Tensor":
-        """Return ``x`` and what the branch adds to it."""
+        """Return ``x + branch(x)``."""
         added: Tensor = self.branch(x)
         return x + added
 
 
 class Attention(nn.Module):
-    """Self-attention over the positions of a feature map, added to its input.
+    """Residual self-attention over the positions of a feature map.
 
     Args:
-        channels: Channels of the feature map.
+        channels: Number of channels of the feature map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -51,7 +51,7 @@ class Attention(nn.Module):
         _silence(self.out)
 
     def forward(self, x: "Tensor") -> "Tensor":
-        """Return ``x`` and what each position gathers from the others."""
+        """Return ``x + attention(x)``."""
         query, key, value = self.qkv(x).flatten(2).transpose(1, 2).chunk(3, dim=-1)
         gathered = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         added: Tensor = self.out(gathered.reshape(len(x), HIDDEN, *x.shape[2:]))
@@ -59,10 +59,10 @@ class Attention(nn.Module):
 
 
 class Scale(nn.Module):
-    """One gain and one offset per channel, beginning as the identity.
+    """Affine transform with one gain and one offset per channel, initialized to the identity.
 
     Args:
-        channels: Channels of the feature map.
+        channels: Number of channels of the feature map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -71,7 +71,7 @@ class Scale(nn.Module):
         self.offset = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: "Tensor") -> "Tensor":
-        """Return ``x`` stretched and moved, channel by channel."""
+        """Return ``x * gain + offset`` per channel."""
         return x * self.gain + self.offset
 
 
@@ -87,6 +87,7 @@ def _conv_light(channels: int) -> nn.Module:
 
 
 def _depthwise(channels: int) -> nn.Module:
+    # The number of output channels of a grouped convolution must be a multiple of its groups.
     hidden = channels * (HIDDEN // channels)
     return Residual(
         nn.Conv2d(channels, hidden, kernel_size=3, padding=1, groups=channels),
@@ -106,11 +107,11 @@ BLUEPRINTS: "dict[str, Callable[[int], nn.Module]]" = {
     "scale": Scale,
     "attention": Attention,
 }
-"""Name of each blueprint, and what builds its module for a number of channels."""
+"""Factory per blueprint name; the argument is the number of channels."""
 
 
 def build(name: str, *, channels: int, seed: int) -> nn.Module:
-    """Return a fresh module of blueprint ``name``; its initial weights depend on ``seed`` alone."""
+    """Build a module of blueprint ``name``; its initial weights depend only on ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BLUEPRINTS[name](channels)

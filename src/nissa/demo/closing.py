@@ -1,4 +1,4 @@
-"""What the demo says when it is over: the outcome, where the telemetry is, and what is worth a look."""
+"""Closing lines of the demo: outcome, location of the telemetry, and suggestions for further inspection."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from nissa.demo.report import DemoReport, EnvironmentReport, SeedReport
 
 FILES = ("traces.jsonl", "metrics.jsonl", "logs.jsonl")
-"""What a run directory holds."""
+"""Telemetry files of a run directory."""
 
 
 def closing(report: "DemoReport") -> list[str]:
-    """Return the last lines of a demo."""
+    """Return the closing lines of a demo."""
     return [
         "",
         *(_environment(environment) for environment in report.environments),

@@ -1,8 +1,8 @@
-"""The handwritten digits of scikit-learn, made hard enough that a better network shows.
+"""Handwritten digits of scikit-learn with added noise, so that a larger network has a measurable advantage.
 
-Clean digits are solved by almost anything. Noise on every image keeps the small host well below its ceiling, so that
-what a seed adds can be measured. Training images get fresh noise each time they are seen; validation images get theirs
-once, so that every comparison on them is a comparison on identical pixels.
+Almost any network solves the clean digits. Noise keeps the small host well below the best possible accuracy, so that
+the effect of a seed can be measured. Training images get new noise in every pass. Validation images get noise once, so
+that all accuracies are measured on identical pixels.
 """
 
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 CLASSES = 10
-"""Digits 0 to 9."""
+"""Number of classes: the digits 0 to 9."""
 
 NOISE = 0.3
-"""Standard deviation of the noise; a clean pixel lies between 0 and 1."""
+"""Standard deviation of the Gaussian noise; clean pixels are in [0, 1]."""
 
 TRAINING_IMAGES = 897
-"""Images to learn from; the other 900 are for validation."""
+"""Number of training images; the other 900 are for validation."""
 
 VALIDATION_COPIES = 3
-"""How often each validation image occurs, each time under different noise."""
+"""Number of copies of each validation image, each with different noise."""
 
 PASSES = 2
-"""How often one epoch shows each training image."""
+"""Number of passes over the training images per epoch."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of shape (N, 1, 8, 8) and the digit that each one shows."""
+    """Images of shape (N, 1, 8, 8), and labels of shape (N,) with the digit of each."""
 
     images: "Tensor"
     labels: "Tensor"
@@ -43,14 +43,14 @@ class Split:
 
 @dataclass(frozen=True)
 class Digits:
-    """Clean images to train on, noisy ones to validate on."""
+    """Clean training images and noisy validation images."""
 
     training: Split
     validation: Split
 
 
 def load(generator: "Generator") -> Digits:
-    """Return scikit-learn's digits, split and with noise on the validation images."""
+    """Load scikit-learn's digits, split them, and add noise to the validation images."""
     images, labels = _read()
     order = torch.randperm(len(labels), generator=generator)
     training, validation = order[:TRAINING_IMAGES], order[TRAINING_IMAGES:].repeat(VALIDATION_COPIES)
@@ -61,7 +61,7 @@ def load(generator: "Generator") -> Digits:
 
 
 def batches(split: Split, *, size: int, generator: "Generator") -> "Iterator[tuple[Tensor, Tensor]]":
-    """Yield one epoch of shuffled batches, each under noise of its own."""
+    """Yield the shuffled batches of one epoch, with new noise."""
     for _ in range(PASSES):
         for chosen in torch.split(torch.randperm(len(split.labels), generator=generator), size):
             yield _noisy(split.images[chosen], generator), split.labels[chosen]

@@ -1,4 +1,4 @@
-"""What a person sees while the demo runs: a live view on a terminal, a line per epoch elsewhere."""
+"""Progress output of the demo: a live view on a terminal, otherwise one line per epoch."""
 
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nissa.demo.trainer import Trainer
 
 SIDE_BY_SIDE_WIDTH = 130
-"""Columns from which the environments stand side by side."""
+"""Minimum terminal width, in characters, to show the environments side by side."""
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKS_SHOWN = 24
@@ -32,56 +32,56 @@ POOR = 0.5
 
 
 class Display(Protocol):
-    """Shows how a demo goes; used in a ``with`` statement."""
+    """Progress output as a context manager."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the output."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Stop showing."""
+        """Stop the output."""
 
     def environment_done(self) -> None:
-        """Show that one environment has ended an epoch."""
+        """Update after an epoch of one environment."""
 
     def epoch_done(self, epoch: int) -> None:
-        """Show that all of them have."""
+        """Update after an epoch of all environments."""
 
 
 class Silent:
-    """Shows nothing: somebody wants JSON, and nothing else."""
+    """Output nothing; used with ``--json``, where standard output must be valid JSON."""
 
     def __enter__(self) -> Self:
-        """Begin to show."""
+        """Start the output."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Stop showing."""
+        """Stop the output."""
 
     def environment_done(self) -> None:
-        """Show that one environment has ended an epoch."""
+        """Update after an epoch of one environment."""
 
     def epoch_done(self, epoch: int) -> None:
-        """Show that all of them have."""
+        """Update after an epoch of all environments."""
 
 
 class Plain(Silent):
-    """Prints a line per epoch.
+    """Print one line per epoch.
 
     Args:
-        console: Where to.
-        trainers: What to show.
-        epochs: How many epochs there will be.
+        console: Console to print to.
+        trainers: Trainers to show.
+        epochs: Total number of epochs.
     """
 
     def __init__(self, console: "Console", trainers: "Sequence[Trainer]", epochs: int) -> None:
         self._console, self._trainers, self._epochs = console, trainers, epochs
 
     def epoch_done(self, epoch: int) -> None:
-        """Print each environment's accuracy, and what happened to its seeds."""
+        """Print the accuracy of each environment, and the stage changes of its seeds."""
         parts = [f"epoch {epoch + 1}/{self._epochs}"]
         for trainer in self._trainers:
             parts.append(f"env {trainer.env_id} accuracy {trainer.accuracies[-1]:.1%}")
@@ -90,12 +90,12 @@ class Plain(Silent):
 
 
 class Screen:
-    """Redraws progress, seeds, gradients and narratives in place after each epoch.
+    """Live terminal view of progress, seeds, gradients and narratives, redrawn after each epoch.
 
     Args:
-        console: A terminal.
-        trainers: What to show.
-        epochs: How many epochs there will be.
+        console: Terminal to draw on.
+        trainers: Trainers to show.
+        epochs: Total number of epochs.
     """
 
     def __init__(self, console: "Console", trainers: "Sequence[Trainer]", epochs: int) -> None:
@@ -113,23 +113,23 @@ class Screen:
         self._live = Live(self._draw(), console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
-        """Begin to draw."""
+        """Start the live view."""
         self._live.start(refresh=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Leave the last drawing where it is."""
+        """Stop the live view; the last frame stays on the terminal."""
         self._live.stop()
 
     def environment_done(self) -> None:
-        """Draw again."""
+        """Redraw the view."""
         self._progress.advance(self._task)
         self._live.update(self._draw(), refresh=True)
 
     def epoch_done(self, epoch: int) -> None:
-        """Draw nothing: each environment has been drawn already."""
+        """Do nothing: ``environment_done`` has already redrawn the view."""
 
     def _draw(self) -> "RenderableType":
         wide = self._console.width >= SIDE_BY_SIDE_WIDTH
@@ -145,7 +145,7 @@ class Screen:
 
 
 def environment_panel(trainer: "Trainer", *, rows: int) -> Panel:
-    """Return an environment as a panel with at most ``rows`` seeds."""
+    """Return the panel of an environment, with at most ``rows`` seeds."""
     latest = trainer.history[-1] if trainer.history else None
     norms = [result.gradient_norm for result in trainer.history if result.gradient_norm is not None]
     lines = Table.grid(padding=(0, 1))
@@ -160,7 +160,7 @@ def environment_panel(trainer: "Trainer", *, rows: int) -> Panel:
 
 
 def spark(values: "Sequence[float]") -> Text:
-    """Return the newest values as a row of bars between their own extremes."""
+    """Return a sparkline of the newest values, scaled to their minimum and maximum."""
     shown = values[-SPARKS_SHOWN:]
     if not shown:
         return Text(ABSENT)
@@ -170,7 +170,7 @@ def spark(values: "Sequence[float]") -> Text:
 
 
 def health_bar(score: float | None) -> Text:
-    """Return a gradient health score as a bar; what was not measured is a dash."""
+    """Return a gradient health score as a bar; None becomes a dash."""
     if score is None:
         return Text(ABSENT)
     style = "green" if score >= HEALTHY else "yellow" if score >= POOR else "red"
@@ -192,13 +192,14 @@ def _seed_table(grafts: "Sequence[Graft]", rows: int) -> Table:
 
 
 def _most_telling(grafts: "Sequence[Graft]", rows: int) -> "list[Graft]":
+    # If the panel is too small, hide seeds that have ended before active ones.
     surplus = max(0, len(grafts) - rows)
     ended = [graft for graft in grafts if graft.stage in FINAL][:surplus]
     return [graft for graft in grafts if graft not in ended][-rows:]
 
 
 def points(change: float | None) -> Text:
-    """Return a change of accuracy in percentage points; what was not measured is a dash."""
+    """Format a change of accuracy in percentage points; None becomes a dash."""
     if change is None:
         return Text(ABSENT)
     return Text(f"{change * 100:+.2f}", style="green" if change > 0 else "red")

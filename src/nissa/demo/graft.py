@@ -1,4 +1,4 @@
-"""One seed in one host: what was measured of it, and each step of its life."""
+"""Seed in a host: its measurements and its stage transitions."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from nissa.seeds.seed import Seed
 
 GRAFTING = frozenset({Stage.BLENDING, Stage.PROBATIONARY})
-"""Stages in which a seed has a say in what the host answers, and its fate is open."""
+"""Stages in which a seed affects the host's output and is not yet fossilized or culled."""
 
 
 @dataclass(frozen=True)
 class GateRecord:
-    """A gate's result, and when it was asked."""
+    """Result of a gate, with the epoch and stage in which it was evaluated."""
 
     epoch: int
     stage: str
@@ -31,14 +31,14 @@ class GateRecord:
 
 @dataclass(kw_only=True)
 class Graft:
-    """A seed, its module in its slot, and the numbers by which it is judged.
+    """Seed with its module, its slot, and the measurements that its gates use.
 
     Args:
-        handle: The seed as the run knows it.
-        module: What it computes.
-        host: Where it grows.
-        optimizer: What trains both.
-        epoch: The epoch in which it germinated.
+        handle: Seed object of the run, for telemetry.
+        module: Module that the seed inserts.
+        host: Host network.
+        optimizer: Optimizer of the host and the seed.
+        epoch: Epoch of germination.
     """
 
     handle: "Seed"
@@ -58,44 +58,49 @@ class Graft:
     reason: str | None = None
 
     def __post_init__(self) -> None:
-        """Note the first stage."""
+        """Record the epoch of the first stage."""
         self.stage_epochs[self.stage.label] = self.epoch
 
     @property
     def stage(self) -> Stage:
-        """Where the seed is in its life."""
+        """Current stage of the seed."""
         return self.handle.stage
 
     @property
     def alpha(self) -> float:
-        """How far it is blended in; a seed that is gone is not."""
+        """Blending weight of the seed; 0 after it was culled."""
         return self.host.slot(self.slot).alpha if self.stage is not Stage.CULLED else 0.0
 
     @property
     def gain(self) -> float:
-        """What switching the seed on or off changes now, averaged over the latest measurements of this stage."""
+        """Accuracy with the seed minus accuracy without it, averaged over the latest measurements of this stage."""
         return mean(self.gains[-self.recipe.policy.window :])
 
     @property
     def change(self) -> float | None:
-        """The change of accuracy that the seed is worth: the final one, else the latest measured, else None."""
+        """Change of accuracy due to the seed: the final value, else the current gain, else None."""
         if self.improvement is not None:
             return self.improvement
         return self.gain if self.gains else None
 
     def ask(self, gate: "GateResult", *, epoch: int) -> "GateResult":
-        """Record what a gate decided."""
+        """Record the result of a gate, and return it."""
         self.handle.gate(gate)
         self.gates.append(GateRecord(epoch, self.stage.label, gate))
         return gate
 
     def start_training(self, *, epoch: int) -> None:
-        """Begin to learn in isolation."""
+        """Add the seed to the optimizer and start its training in isolation."""
         join(self.optimizer, self.module, learning_rate=self.recipe.isolation_rate)
         self._enter(Stage.TRAINING, epoch=epoch)
 
     def start_blending(self, *, accuracy: float, epoch: int) -> None:
-        """Begin to take part in the host, which has reached ``accuracy`` without it."""
+        """Start blending the seed into the host.
+
+        Args:
+            accuracy: Accuracy of the host without the seed, the reference for its improvement.
+            epoch: Current epoch.
+        """
         self.accuracy_before = accuracy
         set_rate(self.optimizer, self.module, self.recipe.blending_rate)
         self._enter(Stage.BLENDING, epoch=epoch, alpha=alpha_after(1, self.recipe.policy))
@@ -107,18 +112,18 @@ class Graft:
         self.handle.set_alpha(alpha)
 
     def start_probation(self, *, epoch: int) -> None:
-        """Stay fully blended under observation."""
+        """Start the probation of the fully blended seed."""
         self._enter(Stage.PROBATIONARY, epoch=epoch, alpha=self.alpha)
 
     def fossilize(self, *, improvement: float, epoch: int) -> None:
-        """Stay for good."""
+        """Make the seed a permanent part of the host."""
         self.improvement = improvement
         set_rate(self.optimizer, self.module, self.recipe.host_rate)
         self.handle.fossilize(improvement=improvement)
         self.stage_epochs[self.stage.label] = epoch
 
     def cull(self, gate: "GateResult", *, improvement: float, epoch: int) -> None:
-        """Leave the host and the optimizer, because of what ``gate`` found."""
+        """Remove the seed from host and optimizer; ``gate`` is the failed gate, the source of the reason."""
         self.improvement, self.reason = improvement, cull_reason(gate)
         leave(self.optimizer, self.module)
         self.host.slot(self.slot).clear()

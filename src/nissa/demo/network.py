@@ -1,7 +1,7 @@
-"""The network that seeds are grafted into, and the slots that hold them.
+"""Host network of the demo, with slots for seeds.
 
-The host is too small on purpose: with few channels and a linear head it stops learning well below what noisy digits
-allow, which leaves something for a seed to gain.
+The host is deliberately too small. With few channels and a linear head its accuracy stays well below the optimum for
+noisy digits, so that a seed can improve it.
 """
 
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 SLOTS = ("r0c0", "r0c1", "r0c2")
-"""Where a seed can grow, from the input to the head."""
+"""Names of the slots, from the input to the head."""
 
 _AS_THEY_ARE: Mapping[str, float] = MappingProxyType({})
 
 
 class Slot(nn.Module):
-    """A place for one seed: ``x + alpha * (seed(x) - x)``; the seed's absence and ``alpha`` 0 are exactly ``x``."""
+    """Slot for one seed: computes ``x + alpha * (seed(x) - x)``, and exactly ``x`` if it is empty or ``alpha`` is 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,15 +33,20 @@ class Slot(nn.Module):
         self.alpha = 0.0
 
     def plant(self, seed: nn.Module) -> None:
-        """Hold ``seed``, without any say in the output yet."""
+        """Insert ``seed`` with an alpha of 0."""
         self.seed, self.alpha = seed, 0.0
 
     def clear(self) -> None:
-        """Let the seed go."""
+        """Remove the seed."""
         self.seed, self.alpha = None, 0.0
 
     def forward(self, x: "Tensor", alpha: float | None = None) -> "Tensor":
-        """Return ``x`` blended with what the seed makes of it, by ``alpha`` or else by the slot's own."""
+        """Blend ``x`` with the seed's output.
+
+        Args:
+            x: Input.
+            alpha: Blending weight of the seed for this call; the slot's own if None.
+        """
         alpha = self.alpha if alpha is None else alpha
         if self.seed is None or alpha == 0.0:
             return x
@@ -49,10 +54,10 @@ class Slot(nn.Module):
 
 
 class Host(nn.Module):
-    """Two small convolutions and a linear head, with three slots on the way.
+    """Host network: two small convolutions and a linear head, with three slots between them.
 
     Args:
-        channels: Channels of both convolutions.
+        channels: Number of channels of both convolutions.
     """
 
     def __init__(self, channels: int) -> None:
@@ -64,7 +69,12 @@ class Host(nn.Module):
         self.slots = nn.ModuleDict({name: Slot() for name in SLOTS})
 
     def forward(self, images: "Tensor", alphas: Mapping[str, float] = _AS_THEY_ARE) -> "Tensor":
-        """Return one score per class; ``alphas`` replaces the alpha of the slots that it names, for this call only."""
+        """Return the logits, shape (N, 10).
+
+        Args:
+            images: Shape (N, 1, 8, 8).
+            alphas: Alpha per slot for this call; other slots use their own.
+        """
         x = self.slots["r0c0"](F.relu(self.conv1(images)), alphas.get("r0c0"))
         x = self.slots["r0c1"](F.max_pool2d(x, 2), alphas.get("r0c1"))
         x = self.slots["r0c2"](F.relu(self.conv2(x)), alphas.get("r0c2"))
@@ -72,24 +82,24 @@ class Host(nn.Module):
         return scores
 
     def slot(self, name: str) -> Slot:
-        """Return the slot called ``name``."""
+        """Return the slot with this name."""
         slot = self.slots[name]
         assert isinstance(slot, Slot)  # noqa: S101 - only slots are put there
         return slot
 
 
 def build_host(*, channels: int, seed: int) -> Host:
-    """Return a fresh host; its initial weights depend on ``seed`` alone."""
+    """Build a host; its initial weights depend only on ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Host(channels)
 
 
 def isolated_backward(host: Host, slot: str, images: "Tensor", labels: "Tensor") -> None:
-    """Give the seed in ``slot`` the gradients of the loss as if it were fully blended, and the host none.
+    """Compute gradients of the seed in ``slot`` alone, as if it were fully blended.
 
-    The host takes part with the weights that it has: they are neither moved by this nor given a gradient, and what the
-    host answers to everyone else stays what it is without the seed.
+    The host's weights are used in the forward pass but receive no gradient from it. The slot's own alpha is unchanged,
+    so that the host's regular output stays independent of the seed.
     """
     parameters = [p for p in host.slot(slot).parameters() if p.requires_grad]
     loss = F.cross_entropy(host(images, {slot: 1.0}), labels)
@@ -98,12 +108,12 @@ def isolated_backward(host: Host, slot: str, images: "Tensor", labels: "Tensor")
 
 
 def join(optimizer: "Optimizer", module: nn.Module, *, learning_rate: float) -> None:
-    """Let ``optimizer`` train the parameters of ``module`` too, as a group of their own."""
+    """Add the parameters of ``module`` to ``optimizer`` as a separate parameter group."""
     optimizer.add_param_group({"params": list(module.parameters()), "lr": learning_rate})
 
 
 def leave(optimizer: "Optimizer", module: nn.Module) -> None:
-    """Make ``optimizer`` forget the parameters of ``module`` and all it has kept about them."""
+    """Remove the parameters of ``module`` and their state from ``optimizer``."""
     leaving = {id(parameter) for parameter in module.parameters()}
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in leaving]
@@ -113,7 +123,7 @@ def leave(optimizer: "Optimizer", module: nn.Module) -> None:
 
 
 def set_rate(optimizer: "Optimizer", module: nn.Module, learning_rate: float) -> None:
-    """Train the parameters of ``module`` at another rate from here on."""
+    """Set the learning rate of all parameter groups that contain parameters of ``module``."""
     ours = {id(parameter) for parameter in module.parameters()}
     for group in optimizer.param_groups:
         if any(id(parameter) in ours for parameter in group["params"]):

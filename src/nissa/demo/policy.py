@@ -1,7 +1,7 @@
-"""When to grow, and what to keep: gates and decisions, computed from measured numbers alone.
+"""Rules of the demo for seeds: gates and decisions, computed only from measured numbers.
 
-Nothing here knows about networks. Accuracies and gains are fractions (0.012 is 1.2 points). A gain is always measured on
-the validation images, twice over the same ones: with the seed and without it.
+The rules are independent of the network. Accuracies and gains are fractions (0.012 is 1.2 points). A gain is the
+difference of two validation accuracies on the same images, with the seed and without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,55 +11,55 @@ from enum import Enum
 from nissa.events import GateResult
 
 HOST_BUSY = "host_busy"
-"""The one check that patience does not run out on: another graft is under way, or the host is settling after one."""
+"""Check that fails while another seed is being grafted or the host is settling; it never causes a seed to be culled."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What a seed has to show, and how long it may take."""
+    """Thresholds and time limits of the gates."""
 
     window: int = 3
-    """Epochs that a measurement is averaged over."""
+    """Number of epochs that measurements are averaged over."""
 
     warmup_epochs: int = 11
     """Epochs before the first seed may germinate."""
 
     stable_change: float = 0.01
-    """The host has stabilised when its accuracy rose by less than this from one window to the next."""
+    """Increase of accuracy between two windows below which the host counts as stabilised."""
 
     training_epochs: int = 4
-    """Epochs that a seed trains in isolation at least."""
+    """Minimum number of epochs of training in isolation."""
 
     training_patience: int = 8
-    """Epochs after which a seed that still shows no gain in isolation is culled."""
+    """Number of epochs after which a seed without gain in isolation is culled."""
 
     isolation_gain: float = 0.005
-    """Accuracy that a seed has to add to the host in isolation (G2)."""
+    """Minimum gain of accuracy in isolation (G2)."""
 
     blending_epochs: int = 4
-    """Epochs that alpha takes from 0 to 1."""
+    """Number of epochs in which alpha rises from 0 to 1."""
 
     full_alpha: float = 0.95
-    """Alpha from which a seed counts as blended (G3)."""
+    """Minimum alpha of a blended seed (G3)."""
 
     probation_epochs: int = 3
-    """Epochs that a blended seed is observed at least."""
+    """Minimum number of epochs of probation."""
 
     probation_patience: int = 5
-    """Epochs after which a blended seed that has not proved itself is culled."""
+    """Number of epochs of probation after which a seed that does not pass G5 is culled."""
 
     counterfactual_gain: float = 0.01
-    """Accuracy that has to be lost if the seed were switched off (G5)."""
+    """Minimum loss of accuracy when the seed is switched off (G5)."""
 
     total_improvement: float = 0.01
-    """Accuracy that has to be gained since just before the seed touched the host (G5)."""
+    """Minimum gain of accuracy since just before blending started (G5)."""
 
     settling_epochs: int = 3
-    """Epochs that a host is left alone after a graft has ended, so that the next one is measured from firm ground."""
+    """Number of epochs between the end of one graft and the blending of the next, so that its baseline is stable."""
 
 
 class GateVerdict(Enum):
-    """What follows from a gate."""
+    """Decision that follows from a gate."""
 
     ADVANCE = "advance"
     HOLD = "hold"
@@ -67,7 +67,13 @@ class GateVerdict(Enum):
 
 
 def decide(gate: GateResult, *, epochs: int, patience: int) -> GateVerdict:
-    """Say what becomes of a seed that has spent ``epochs`` in its stage: on, again next epoch, or out."""
+    """Return the decision for a seed: advance, hold until the next epoch, or cull.
+
+    Args:
+        gate: Result of the gate.
+        epochs: Number of epochs in the current stage.
+        patience: Number of epochs after which a failed gate causes the seed to be culled.
+    """
     if gate.passed:
         return GateVerdict.ADVANCE
     at_fault = set(gate.checks_failed) - {HOST_BUSY}
@@ -75,7 +81,7 @@ def decide(gate: GateResult, *, epochs: int, patience: int) -> GateVerdict:
 
 
 def has_stabilised(accuracies: Sequence[float], policy: Policy) -> bool:
-    """Say whether a host has learned what it can by itself, for now."""
+    """Return whether the host's accuracy has stopped rising."""
     if len(accuracies) < max(policy.warmup_epochs, 2 * policy.window):
         return False
     recent, before = accuracies[-policy.window :], accuracies[-2 * policy.window : -policy.window]
@@ -83,27 +89,27 @@ def has_stabilised(accuracies: Sequence[float], policy: Policy) -> bool:
 
 
 def has_time(remaining: int, policy: Policy) -> bool:
-    """Say whether a seed that germinates now can be decided on in the ``remaining`` epochs, taking its time."""
+    """Return whether ``remaining`` epochs suffice for a seed that uses all of its patience in each stage."""
     return remaining >= policy.training_patience + policy.blending_epochs + policy.probation_patience
 
 
 def alpha_after(epochs: int, policy: Policy) -> float:
-    """Return the alpha of a seed that has been blending for ``epochs``: a straight ramp."""
+    """Return alpha after ``epochs`` of blending, on a linear ramp."""
     return min(1.0, epochs / policy.blending_epochs)
 
 
 def identified(seed_id: str, blueprint: str) -> GateResult:
-    """G0: the seed says who it is and what it was built from."""
+    """Evaluate gate G0: the seed has an id and a blueprint."""
     return _gate("G0", {"seed_id": bool(seed_id), "blueprint_id": bool(blueprint)}, score=None)
 
 
 def germinated(*, present: bool) -> GateResult:
-    """G1: the seed is in its slot."""
+    """Evaluate gate G1: the seed's module is in its slot."""
     return _gate("G1", {"module_in_slot": present}, score=None)
 
 
 def ready_to_blend(gain: float, *, epochs: int, host_free: bool, policy: Policy) -> GateResult:
-    """G2: trained in isolation, the seed makes the host better, and the host can take it."""
+    """Evaluate gate G2: the seed, trained in isolation, improves the host, and no other graft is in progress."""
     checks = {
         f"isolation_gain_{gain:.2%}": gain >= policy.isolation_gain,
         f"epochs_in_stage_{epochs}": epochs >= policy.training_epochs,
@@ -113,15 +119,15 @@ def ready_to_blend(gain: float, *, epochs: int, host_free: bool, policy: Policy)
 
 
 def blended(alpha: float, *, policy: Policy) -> GateResult:
-    """G3: the seed has its full say."""
+    """Evaluate gate G3: the seed is fully blended in."""
     return _gate("G3", {f"alpha_{alpha:.2f}": alpha >= policy.full_alpha}, score=alpha)
 
 
 def permanent(counterfactual: float, improvement: float, *, epochs: int, policy: Policy) -> GateResult:
-    """G5: without the seed the network would be worse, and with it the network is better than it was before.
+    """Evaluate gate G5: the network is worse without the seed, and better than before the graft.
 
-    Both are asked because each can mislead: a host that has grown used to a seed misses it even where the seed adds
-    nothing, and a host that still learns becomes better by itself.
+    Both checks are required because each alone can mislead. A host that has adapted to a seed gets worse without it,
+    even if the seed adds nothing. A host that is still learning gets better by itself.
     """
     checks = {
         f"counterfactual_gain_{counterfactual:.2%}": counterfactual >= policy.counterfactual_gain,
@@ -133,7 +139,7 @@ def permanent(counterfactual: float, improvement: float, *, epochs: int, policy:
 
 
 def cull_reason(gate: GateResult) -> str:
-    """Name why a seed was culled: the first check that failed, without its number."""
+    """Return the reason of a cull: the first failed check, without its value."""
     failed = next(check for check in gate.checks_failed if check != HOST_BUSY)
     return f"{gate.gate}: no {failed.rsplit('_', 1)[0].replace('_', ' ')}"
 
@@ -144,7 +150,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def _score(value: float, threshold: float) -> float:
-    """Return 0.5 at the threshold, 0 at nothing, 1 at twice the threshold."""
+    """Map a value to a score: 0 at 0, 0.5 at the threshold, 1 at twice the threshold."""
     return max(0.0, min(1.0, value / (2 * threshold)))
 
 

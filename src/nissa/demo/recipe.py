@@ -1,4 +1,4 @@
-"""How an environment trains: sizes, rates and schedule, all in one place."""
+"""Hyperparameters of a demo environment."""
 
 from dataclasses import dataclass, field
 
@@ -7,41 +7,41 @@ from nissa.demo.policy import Policy
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an environment trains.
+    """Hyperparameters of an environment.
 
-    The rate falls when the host has warmed up: from then on its accuracy moves little by itself, and what it gains can
-    be put down to the seed that is being blended in.
+    The host's learning rate drops after the warm-up. From then on its accuracy changes little by itself, so that a gain
+    can be attributed to the seed that is being blended in.
     """
 
     seed: int
-    """Decides all that is random: initial weights, order of the images, noise."""
+    """Random seed of initial weights, image order and noise."""
 
     epochs: int
-    """Epochs to train."""
+    """Number of epochs."""
 
     first_blueprint: int = 0
-    """Index of the blueprint that is tried first; the others follow in turn."""
+    """Index of the first blueprint to try; the others follow in order."""
 
     channels: int = 4
-    """Width of the host."""
+    """Number of channels of the host."""
 
     batch_size: int = 64
-    """Images in a batch."""
+    """Number of images per batch."""
 
     warmup_epochs: int = 8
-    """Epochs at the warm-up rate."""
+    """Number of epochs with the warm-up learning rate."""
 
     warmup_rate: float = 1e-2
-    """The host's learning rate at first."""
+    """Learning rate of the host during the warm-up."""
 
     host_rate: float = 1e-3
-    """The host's learning rate after that, and that of a seed which has become part of it."""
+    """Learning rate of the host after the warm-up, and of fossilized seeds."""
 
     isolation_rate: float = 1e-2
     """Learning rate of a seed in isolation."""
 
     blending_rate: float = 4e-3
-    """Learning rate of a seed from blending to its fate."""
+    """Learning rate of a seed from blending until it is fossilized or culled."""
 
     policy: Policy = field(default_factory=Policy)
-    """When to grow, and what to keep."""
+    """Thresholds and time limits of the gates."""

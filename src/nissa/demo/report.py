@@ -1,4 +1,4 @@
-"""What a demo did, as data: for ``nissa demo --json``, for tests, and for the closing lines."""
+"""Results of a demo as data, for ``nissa demo --json``, tests and the closing lines."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from nissa.demo.trainer import Trainer
 
 INTERRUPTED = "interrupted"
-"""Outcome of a seed whose fate was open when the demo ended."""
+"""Outcome of a seed that was neither fossilized nor culled at the end of the demo."""
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """When a seed entered a stage."""
+    """Entry of a seed into a stage, by epoch and time."""
 
     stage: str
     epoch: int
@@ -25,7 +25,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class GateReport:
-    """What a gate decided, when, and on what numbers."""
+    """Result of a gate; names of checks contain the measured values."""
 
     gate: str
     epoch: int
@@ -38,7 +38,7 @@ class GateReport:
 
 @dataclass(frozen=True, kw_only=True)
 class SeedReport:
-    """A seed's life. ``improvement`` is a fraction: 0.012 is 1.2 points of accuracy."""
+    """Timeline and outcome of a seed; ``improvement`` is a fraction (0.012 is 1.2 points of accuracy)."""
 
     seed_id: str
     env_id: int
@@ -55,7 +55,7 @@ class SeedReport:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentReport:
-    """An environment's result: the host's accuracy before its first seed, and at the end."""
+    """Result of an environment: accuracy before the first seed (baseline) and at the end."""
 
     env_id: int
     epochs: int
@@ -66,9 +66,10 @@ class EnvironmentReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoReport:
-    """What a demo did and where its telemetry is; ``directory`` is None where it was exported elsewhere.
+    """Results of a demo and the location of its telemetry.
 
-    ``page`` is the report that ``nissa report`` would write; where there is none, ``no_page`` says why.
+    ``directory`` is None if the telemetry was exported instead of written to files. ``page`` is the path of the HTML
+    report. If none was written, ``no_page`` is the reason.
     """
 
     run_id: str
@@ -83,21 +84,21 @@ class DemoReport:
 
     @property
     def seeds(self) -> tuple[SeedReport, ...]:
-        """The seeds of all environments."""
+        """Seeds of all environments."""
         return tuple(seed for environment in self.environments for seed in environment.seeds)
 
     def with_outcome(self, outcome: str) -> list[SeedReport]:
-        """Return the seeds that ended like that, those that improved most first."""
+        """Return the seeds with this outcome, sorted by decreasing improvement."""
         chosen = [seed for seed in self.seeds if seed.outcome == outcome]
         return sorted(chosen, key=lambda seed: -(seed.improvement or 0.0))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as data that JSON can hold."""
+        """Return the report as data that JSON can represent."""
         return asdict(self)
 
 
 def report_environment(trainer: "Trainer") -> EnvironmentReport:
-    """Return what became of an environment."""
+    """Return the result of an environment."""
     accuracies, window = trainer.accuracies, trainer.recipe.policy.window
     before = accuracies[: trainer.grafts[0].epoch + 1][-window:] if trainer.grafts else []
     return EnvironmentReport(

@@ -1,4 +1,4 @@
-"""One environment: a host that trains, and the seeds that it is offered on the way."""
+"""Training loop of one environment: train the host, germinate seeds, and evaluate their gates."""
 
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a host achieves on the validation images."""
+    """Metrics of a host on the validation images; ``per_class`` maps each digit to its accuracy."""
 
     loss: float
     accuracy: float
@@ -36,7 +36,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What is known about an epoch when it is over."""
+    """Metrics of an epoch."""
 
     epoch: int
     loss: float
@@ -48,14 +48,14 @@ class EpochResult:
 
 
 class Trainer:
-    """Trains one host, offers it seeds, and decides by its gates which of them stay.
+    """Trains one host, germinates seeds in it, and decides by gates which seeds are kept.
 
     Args:
-        env: Where the telemetry goes.
+        env: Environment that records the telemetry.
         env_id: Number of the environment.
-        digits: What to learn.
-        recipe: How to.
-        choose: Returns the blueprint of the next seed; without it they take turns.
+        digits: Training and validation data.
+        recipe: Hyperparameters.
+        choose: Returns the blueprint of the next seed; if None, the blueprints are used in turn.
     """
 
     def __init__(
@@ -82,17 +82,18 @@ class Trainer:
 
     @property
     def accuracies(self) -> list[float]:
-        """Validation accuracy of each epoch so far."""
+        """Validation accuracy per epoch."""
         return [result.accuracy for result in self.history]
 
     def run_epoch(self, epoch: int) -> EpochResult:
-        """Train one epoch, measure, and let every seed take the step that it has earned."""
+        """Train and validate for one epoch, then apply the stage transitions of all seeds."""
         if epoch == self.recipe.warmup_epochs:
             set_rate(self.optimizer, self.host, self.recipe.host_rate)
         with self._env.epoch(epoch):
             train_accuracy = self._train()
             result = self._validate(epoch, train_accuracy)
             self.history.append(result)
+            # Evaluate gates before germinating: a slot whose seed has just been culled is free again.
             for graft in self._living():
                 self._review(graft, epoch)
             self._plant(epoch)
@@ -111,8 +112,10 @@ class Trainer:
         scores = self.host(images)
         loss = F.cross_entropy(scores, labels)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        # The host's loss has no gradient for seeds in isolation, since their alpha is 0: compute it separately.
         for graft in self._in(Stage.TRAINING):
             isolated_backward(self.host, graft.slot, images, labels)
+        # Before optimizer.step(), which completes the telemetry of this step.
         self._env.log_loss(loss)
         self.optimizer.step()
         return int((scores.argmax(1) == labels).sum())
@@ -140,6 +143,7 @@ class Trainer:
     def _measure_grafts(self, accuracy: float) -> None:
         for graft in self._living():
             graft.epochs_in_stage += 1
+            # In isolation the seed's alpha is 0: switch it on to measure its gain. Afterwards, switch it off instead.
             if graft.stage is Stage.TRAINING:
                 graft.gains.append(self._accuracy_with({graft.slot: 1.0}) - accuracy)
             else:
@@ -189,6 +193,7 @@ class Trainer:
     def _plant(self, epoch: int) -> None:
         free = [slot for slot in SLOTS if self.host.slot(slot).seed is None]
         remaining = self.recipe.epochs - epoch - 1
+        # Only the first seed waits until the host is stable. Later seeds train in isolation, and G2 waits instead.
         may = self.grafts or rules.has_stabilised(self.accuracies, self._policy)
         if free and may and rules.has_time(remaining, self._policy):
             self._germinate(free[0], self._choose(), epoch)
@@ -232,7 +237,7 @@ class Trainer:
 
 @torch.no_grad()
 def evaluate(host: Host, split: Split, alphas: "Mapping[str, float] | None" = None) -> Evaluation:
-    """Measure ``host`` on ``split``, with other alphas than its own where ``alphas`` names a slot."""
+    """Evaluate ``host`` on ``split``; ``alphas`` overrides the alpha of slots by name."""
     scores = host(split.images, alphas or {})
     hits = scores.argmax(1) == split.labels
     counts = torch.bincount(split.labels, minlength=CLASSES)

@@ -1,1 +1,1 @@
-"""Whether telemetry would arrive: checks of versions, settings, endpoints, clocks and collectors, each with advice."""
+"""Checks of the telemetry setup: versions, settings, endpoints, clocks and collectors, each with advice."""

@@ -1,4 +1,4 @@
-"""Asks for a page over HTTP, in bounded time and with no errors but None."""
+"""HTTP GET with a timeout, for health checks and metrics pages; errors become None."""
 
 import http.client
 import ssl
@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered.
+    """HTTP response of a server.
 
     Args:
-        status: Its number.
-        body: Its text, the first of it.
-        date: What the server says that the time is, as it says it; empty where it says nothing.
-        at: Our wall clock halfway through, seconds since the Unix epoch.
-        seconds: How long it took.
+        status: HTTP status code.
+        body: Decoded body, cut after ``most`` bytes.
+        date: ``Date`` header as sent; empty if the header is missing.
+        at: Local wall clock halfway between request and response, seconds since the Unix epoch.
+        seconds: Duration of the request.
     """
 
     status: int
@@ -27,7 +27,13 @@ class Answer:
 
 
 def ask(url: str, timeout: float, most: int = 2**20) -> Answer | None:
-    """Get a page; None where nothing answers, or what answers is not HTTP."""
+    """Send a GET request; return None if the connection fails or the response is not HTTP.
+
+    Args:
+        url: URL to request.
+        timeout: Timeout of each socket operation, seconds.
+        most: Maximum number of bytes to read from the body.
+    """
     began, began_at = monotonic(), time()
     try:
         parts = urlsplit(url)
@@ -41,5 +47,6 @@ def ask(url: str, timeout: float, most: int = 2**20) -> Answer | None:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError, ssl.SSLError):
         return None
+    # The server sets its Date header at some moment within the request; the middle is the best estimate of it.
     seconds = monotonic() - began
     return Answer(response.status, body, response.headers.get("Date", ""), began_at + seconds / 2, seconds)

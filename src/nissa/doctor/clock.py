@@ -1,4 +1,7 @@
-"""Whether our clock agrees with the collector's: telemetry is stamped here, and looked at by the clock there."""
+"""Clock check: compare the local clock with the collector's ``Date`` header.
+
+Timestamps are set on this machine. If the clocks differ, dashboards query the wrong time range.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,20 +12,20 @@ from nissa.doctor.finding import Finding, Level
 
 CHECK: Final = "clock"
 TOLERATED: Final = 2.0
-"""Seconds; the header that is compared has no fractions, and an answer takes its time."""
+"""Accepted difference, seconds; the ``Date`` header has no fractions, and the response has latency."""
 TOO_FAR: Final = 60.0
-"""Seconds from which on what is looked at as current is not."""
+"""Difference that is an error, seconds; dashboards of current data would miss the telemetry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a server said that the time is.
+    """``Date`` header of one server, with the local time at which it was read.
 
     Args:
-        who: Which server.
-        date: Its ``Date`` header.
-        at: Our wall clock then, seconds since the Unix epoch.
-        seconds: How long its answer took: the reading is uncertain by half of it.
+        who: Name of the server, such as ``host:port``.
+        date: ``Date`` header of the response.
+        at: Local wall clock at that moment, seconds since the Unix epoch.
+        seconds: Duration of the request; the reading is uncertain by half of it.
     """
 
     who: str
@@ -32,16 +35,16 @@ class Reading:
 
     @property
     def skew(self) -> float | None:
-        """How far its clock is ahead of ours, seconds; negative where ours is. None where it says nothing useful."""
+        """Seconds that the server's clock is ahead of the local clock; None if the header cannot be parsed."""
         try:
-            # The header is cut to whole seconds: on average it is half of one behind.
+            # The header is truncated to whole seconds, so it is half a second behind on average.
             return parsedate_to_datetime(self.date).timestamp() + 0.5 - self.at
         except (TypeError, ValueError):
             return None
 
 
 def compare(readings: Iterable[Reading]) -> list[Finding]:
-    """Return a finding for each server that says the time, or the one that none does."""
+    """Return one finding per server with a valid ``Date`` header, or a single note if no server sent one."""
     known = [(reading, skew) for reading in readings if (skew := reading.skew) is not None]
     if not known:
         found = "The collector's clock is not known: gRPC says no time, and nothing answered over HTTP."

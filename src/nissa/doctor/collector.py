@@ -1,4 +1,4 @@
-"""How the collector behind an endpoint is, as far as it says."""
+"""Collector check: health endpoint, refused and lost telemetry, and queue occupancy."""
 
 import json
 import re
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 CHECK: Final = "collector"
 HEALTH_PORT: Final = 13133
-"""Where the extension ``health_check`` listens by default."""
+"""Default port of the collector extension ``health_check``."""
 COUNTERS_PORT: Final = 8888
-"""Where a collector shows its own metrics by default."""
+"""Default port of the collector's internal Prometheus metrics."""
 _FULL: Final = 0.8
-"""Part of a queue from which on it is called nearly full."""
+"""Fraction of its capacity above which a queue counts as nearly full."""
 _GOOD: Final = 200
+# Sample in the Prometheus text format; the suffix ``_total`` depends on the collector's version and configuration.
 _SAMPLE: Final = re.compile(r"^(otelcol_\w+?)(?:_total)?(?:\{(.*)\})?\s+([0-9.eE+-]+)", re.MULTILINE)
 _LOST: Final = {
     "otelcol_receiver_refused": ("refused by its receivers", "It is short of memory, or its exporters do not keep up."),
@@ -32,12 +33,12 @@ _LOST: Final = {
 
 
 def judge_health(url: str, answer: "Answer | None", *, asked_for: bool) -> Finding:
-    """Return what to say of a health check.
+    """Return the finding for a health check.
 
     Args:
-        url: Where it was asked.
-        answer: What it said; None for nothing.
-        asked_for: Somebody named this URL, so that silence is no good sign.
+        url: URL of the health check.
+        answer: Its response; None if the request failed.
+        asked_for: The user passed this URL, so a missing response is a warning and not a note.
     """
     if answer is None:
         found = f"No health check answers at {url}, so that the collector's health is not known."
@@ -59,7 +60,10 @@ def _status(answer: "Answer") -> str:
 
 
 def judge_counters(url: str, answer: "Answer | None", *, asked_for: bool) -> list[Finding]:
-    """Return what to say of a collector's own metrics; nothing where nobody asked for them and none are shown."""
+    """Return the findings for a collector's internal metrics.
+
+    If the metrics are unavailable and the user did not pass the URL, the list is empty.
+    """
     if answer is None or answer.status != _GOOD:
         found, advice = f"The collector shows no metrics of its own at {url}.", "Correct --counters, or leave it out."
         return [Finding(CHECK, Level.WARNING, found, advice)] if asked_for else []
@@ -69,7 +73,7 @@ def judge_counters(url: str, answer: "Answer | None", *, asked_for: bool) -> lis
 
 
 def _totals(text: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Return sums by name, and by exporter and signal the size and capacity of each queue."""
+    """Return the sum per metric name, and the size and capacity per queue (one queue per exporter and signal)."""
     totals: defaultdict[str, float] = defaultdict(float)
     queues: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for name, labels, value in _SAMPLE.findall(text):

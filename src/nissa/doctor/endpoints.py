@@ -1,4 +1,4 @@
-"""Whether each endpoint takes what a run would send, and what to change where it does not."""
+"""Endpoint check: findings and advice for the test export to each OTLP endpoint."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -25,13 +25,15 @@ _SWITCH: Final = {
 
 
 def judge(tried: Tried, environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield what to say of an endpoint."""
+    """Yield the findings for one endpoint."""
     where = _where(tried)
     if tried.arrived:
         yield _arrived(tried, where)
         return
     found, advice = _problem(tried, _variable(tried, environ))
     yield Finding(CHECK, Level.ERROR, f"{where}: {found}", advice, (tried.target.signal,))
+    # A wrong port is only a guess from the default ports (4317 gRPC, 4318 HTTP), so the hint is omitted if the probe
+    # identified the protocol.
     _, port = tried.address
     usual = _USUAL.get(port)
     kind = tried.seen.kind if tried.seen else None
@@ -46,7 +48,7 @@ def judge(tried: Tried, environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _where(tried: Tried) -> str:
-    """Name an endpoint, without the path that a signal's requests have anyway, so that signals can be united."""
+    """Return the endpoint without the signal's path, so that findings of several signals can be merged."""
     endpoint = str(getattr(tried.target.exporter, "_endpoint", ""))
     secure = ", TLS" if tried.attempt and tried.attempt.secure else ""
     return f"{endpoint.removesuffix(f'/v1/{tried.target.signal}')} ({tried.target.protocol}{secure})"
@@ -72,7 +74,7 @@ def _variable(tried: Tried, environ: Mapping[str, str]) -> str:
 
 
 def _problem(tried: Tried, variable: str) -> tuple[str, str]:
-    """Return what is wrong, and what to do."""
+    """Return the problem and the advice."""
     if tried.attempt is None:
         return "no answer in time; not even the host's name was resolved, perhaps.", f"Check the name in {variable}."
     if tried.seen is not None and (said := _of_connection(tried, variable)):

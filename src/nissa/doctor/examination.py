@@ -1,4 +1,7 @@
-"""All checks, those that wait for the network at once, and each contained: a fault of one is a finding."""
+"""Runs all checks of ``nissa doctor``.
+
+Checks that wait for the network run concurrently. Each check has an error boundary: its exception becomes a finding.
+"""
 
 import logging
 import os
@@ -29,11 +32,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found.
+    """Result of all checks.
 
     Args:
-        findings: In the order of the checks.
-        settings: The variables of OpenTelemetry that are set, without what is secret.
+        findings: All findings, in the order of the checks.
+        settings: OpenTelemetry variables that are set, with secrets replaced.
     """
 
     findings: tuple[Finding, ...]
@@ -41,23 +44,23 @@ class Report:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is an error."""
+        """Whether no finding is an error."""
         return all(finding.level < Level.ERROR for finding in self.findings)
 
 
 def examine(
     *, endpoint: str | None = None, protocol: str | None = None, health: str | None = None, counters: str | None = None
 ) -> Report:
-    """Check everything; it takes as long as importing torch, or some seconds where endpoints do not answer.
+    """Run all checks; the duration is that of importing torch, or several seconds if endpoints do not respond.
 
     Args:
-        endpoint: An OTLP endpoint to check for all signals, instead of those that the environment names.
-        protocol: What it speaks, ``grpc`` or ``http/protobuf``.
+        endpoint: OTLP endpoint to check for all signals, instead of those in the environment variables.
+        protocol: Protocol of that endpoint, ``grpc`` or ``http/protobuf``.
         health: URL of the collector's health check.
         counters: URL of the collector's own metrics.
 
     Raises:
-        ConfigurationError: An argument cannot be used.
+        ConfigurationError: An argument is invalid.
     """
     named = {f"OTEL_{signal}_EXPORTER": "otlp" for signal in SIGNALS} if endpoint is not None else {}
     with asked_for(endpoint, protocol, named), _quiet():
@@ -69,7 +72,8 @@ def examine(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep libraries from saying on their own what findings say."""
+    """Silence the log messages of libraries: their errors are reported as findings."""
+    # gRPC's C core writes to standard error itself, so that disabling Python's logging does not affect it.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -89,6 +93,7 @@ def _examine(environ: Mapping[str, str], health: str | None, counters: str | Non
     with providers_of_a_run(config.profile_name if config else "standard") as providers:
         if isinstance(providers, Providers) and environ.get("OTEL_CONFIG_FILE"):
             targets = [Target(*each) for each in exporters_of(providers)]
+        # Start the network requests before the checks that use the CPU, such as importing torch, so that both overlap.
         reached = _begin(lambda: try_all(targets, environ))
         asked = _begin(lambda: _ask(targets, health, counters))
         devices = _contained("devices", lambda: [check_devices()])
@@ -119,12 +124,13 @@ def _begin(job: Callable[[], T]) -> "Future[T]":
         except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
             future.set_exception(error)
 
+    # Daemon: a request that hangs must not keep the process from exiting. ThreadPoolExecutor would join it at exit.
     Thread(target=run, daemon=True).start()
     return future
 
 
 def _targets(environ: Mapping[str, str]) -> tuple[list[Target], list[Finding]]:
-    """Return the exporters to try, and what to say of those that cannot be built."""
+    """Return the exporters to test, and findings for exporters that cannot be built."""
     targets, problems = [], []
     undeclared = [] if disabled(environ) or environ.get("OTEL_CONFIG_FILE") else ways(environ)
     for way in undeclared:
@@ -148,14 +154,14 @@ def _reached(tried: list[Tried], environ: Mapping[str, str]) -> list[Finding]:
 
 
 def _ask(targets: list[Target], health: str | None, counters: str | None) -> dict[str, Answer | None]:
-    """Ask for the health and the counters of each collector, at once."""
+    """Request the health and the internal metrics of each collector, concurrently."""
     urls = [url for pair in _urls(targets, health, counters) for url in pair]
     answers = in_time([lambda url=url: ask(url, PATIENCE) for url in urls], 2 * PATIENCE)  # type: ignore[misc]
     return dict(zip(urls, answers, strict=True))
 
 
 def _urls(targets: list[Target], health: str | None, counters: str | None) -> list[tuple[str, str]]:
-    """Return the URLs of health check and counters of each collector."""
+    """Return the URLs of the health check and of the internal metrics, per collector."""
     hosts = dict.fromkeys(_host(target) for target in targets)
     found = [
         (

@@ -1,4 +1,4 @@
-"""What a check says."""
+"""Findings of the checks, and their severity levels."""
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -9,31 +9,31 @@ if TYPE_CHECKING:
 
 
 class Level(IntEnum):
-    """How bad a finding is, in rising order."""
+    """Severity of a finding, in ascending order."""
 
     OK = 0
-    """It was checked and is as it should be."""
+    """The check passed."""
 
     NOTE = 1
-    """It is worth knowing, and needs nothing."""
+    """Information that requires no action."""
 
     WARNING = 2
-    """Telemetry works, and something about it is perhaps not as it was meant."""
+    """Telemetry works, but a setting may not be intended."""
 
     ERROR = 3
-    """Telemetry, or part of it, would not arrive."""
+    """All or part of the telemetry would be lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result of one check.
+    """Result of a check.
 
     Args:
-        check: Which check it was, in a word or two.
-        level: How bad it is.
-        found: What was found.
-        advice: What to do about it; empty where there is nothing to do.
-        signals: The signals that it is about; none where it is about all or none of them.
+        check: Short name of the check.
+        level: Severity.
+        found: Description of the state.
+        advice: Recommended action; empty if none is required.
+        signals: Affected signals, such as ``traces``; empty if the finding is independent of the signal.
     """
 
     check: str
@@ -44,7 +44,7 @@ class Finding:
 
 
 def united(findings: "Iterable[Finding]") -> list[Finding]:
-    """Return the findings, those that differ in their signals alone as one."""
+    """Merge findings that differ only in their signals."""
     signals: dict[Finding, list[str]] = {}
     for finding in findings:
         signals.setdefault(replace(finding, signals=()), []).extend(finding.signals)

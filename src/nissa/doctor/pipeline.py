@@ -1,4 +1,4 @@
-"""Whether a run's metrics could join the meter provider that a run would have."""
+"""Metrics check: register the metric producer with the meter provider that a run would use."""
 
 import os
 import tempfile
@@ -22,9 +22,9 @@ _END_SECONDS: Final = 1.0
 
 @contextmanager
 def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
-    """Yield what `nissa.start` would obtain here, or what to say where it would raise; it ends with the block.
+    """Yield the providers that `nissa.start` would use, or a finding if it would raise; close them at the end.
 
-    Providers that the environment describes are global, as they are for a run: a process does this once.
+    Providers that are configured by environment variables are global, as in a run. Call this once per process.
     """
     with tempfile.TemporaryDirectory(prefix="nissa-doctor-") as folder:
         try:
@@ -34,6 +34,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
                 profile=profile,
                 rank=Rank.from_environment(os.environ),
                 folder=Path(folder),
+                # Long enough that no periodic export happens during the check.
                 export_interval_seconds=3_600.0,
                 exit_seconds=_END_SECONDS,
             )
@@ -48,7 +49,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
 
 
 def check_producer(meter: object) -> Finding:
-    """Return whether our metrics join a provider, each of its readers asked for them."""
+    """Register a producer with a meter provider, collect once through its readers, and return the finding."""
     if meter is None:
         return Finding(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
     joined = join(meter)

@@ -1,4 +1,4 @@
-"""Tries every endpoint at once, with an export that is empty, and looks closer at those that do not take it."""
+"""Test export to every endpoint: send an empty request to all of them concurrently, and probe those that fail."""
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,21 +13,21 @@ from nissa.backends.otel.ways import GRPC
 from nissa.doctor.wire import Identity, Seen, look
 
 PATIENCE: Final = 2.0
-"""Seconds that an endpoint has to answer, and then to show what it is."""
+"""Timeout of a test export, seconds."""
 _LOOKS: Final = 4.0
-"""The same times over which a look may take, since it may be several waits, and the name's resolution, which has no bound."""
+"""Time limit of a probe, as a multiple of the timeout: it has several waits, and DNS resolution has no timeout."""
 _PORTS: Final = {"http": 80, "https": 443}
 _BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""What the HTTP exporter's library prefers to the exporter's own setting."""
+"""Variables of the library ``requests``; they override the certificate setting of the HTTP exporter."""
 _CLEAR: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "OK"})
-"""gRPC's answers that only the right server gives."""
+"""gRPC status codes that only an OTLP server returns, so that no probe is needed."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An exporter to try."""
+    """Exporter to test, with its signal and protocol."""
 
     signal: str
     protocol: str
@@ -36,12 +36,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """An endpoint, and what became of the attempt.
+    """Result of a test export.
 
     Args:
-        target: What was tried.
-        attempt: How it ended; None where it did not end in time.
-        seen: What listens there; None where the attempt says it all.
+        target: Exporter that was tested.
+        attempt: Outcome of the export; None after a timeout.
+        seen: Result of the probe; None if the export was conclusive.
     """
 
     target: Target
@@ -50,28 +50,34 @@ class Tried:
 
     @property
     def arrived(self) -> bool:
-        """Whether the endpoint took the export."""
+        """Whether the endpoint accepted the export."""
         status = self.attempt.status if self.attempt else None
         return status == "OK" or (status or "").startswith("2")
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port."""
+        """Host and port of the endpoint."""
         return address(str(getattr(self.target.exporter, "_endpoint", "")), self.target.protocol)
 
 
 def address(endpoint: str, protocol: str) -> tuple[str, int]:
-    """Return host and port of an endpoint as an exporter has it: of a URL, or for gRPC a bare ``host:port``."""
+    """Return host and port of an exporter's endpoint, which is a URL or, for gRPC, ``host:port``."""
     try:
         parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
         port = parts.port
-    except ValueError:  # a port that is no number
+    except ValueError:  # The port is not a number.
         return "", 0
     return parts.hostname or "", port or (443 if protocol == GRPC else _PORTS.get(parts.scheme, 80))
 
 
 def try_all(targets: Sequence[Target], environ: Mapping[str, str], patience: float = PATIENCE) -> list[Tried]:
-    """Try targets at once, each as long as `PATIENCE` says twice over at most."""
+    """Test all exporters concurrently.
+
+    Args:
+        targets: Exporters to test.
+        environ: Environment variables, for the TLS files.
+        patience: Timeout of an export, seconds; with the probe, a test ends after ``1 + _LOOKS`` times this at most.
+    """
 
     def job(target: Target) -> Callable[[], Tried]:
         return lambda: _try(target, environ, patience)
@@ -81,11 +87,14 @@ def try_all(targets: Sequence[Target], environ: Mapping[str, str], patience: flo
 
 
 def in_time(jobs: Iterable[Callable[[], T]], seconds: float) -> list[T | None]:
-    """Run jobs at once and wait so long at most for all of them; None for each that has not ended, or failed."""
+    """Run jobs in parallel threads, and wait for all of them up to a common deadline.
+
+    The result of a job is None if it raised or did not finish in time. Its thread is a daemon and is left running.
+    """
     results: dict[int, T] = {}
 
     def run(number: int, job: Callable[[], T]) -> None:
-        with suppress(Exception):  # or the thread would print a traceback
+        with suppress(Exception):  # Otherwise the thread prints a traceback.
             results[number] = job()
 
     threads = [threading.Thread(target=run, args=each, daemon=True) for each in enumerate(jobs)]
@@ -111,13 +120,14 @@ def _try(target: Target, environ: Mapping[str, str], patience: float) -> Tried:
 
 
 def _says_enough(done: Attempt) -> bool:
-    # A server that wants TLS answers 400 to what is none.
+    # Status 400 is ambiguous: a TLS server returns it for a request without TLS.
     return done.status in _CLEAR if done.protocol == GRPC else done.status not in (None, "400")
 
 
 def identity(target: Target, environ: Mapping[str, str]) -> Identity:
-    """Return the files that an exporter uses for TLS, as it chooses them."""
+    """Return the TLS files of an exporter, by the precedence that the exporter itself applies."""
     own, general = f"OTEL_EXPORTER_OTLP_{target.signal.upper()}_", "OTEL_EXPORTER_OTLP_"
+    # The gRPC exporter reads key and certificate only together with a CA file of the same scope (signal or general).
     if target.protocol == GRPC:
         prefix = own if environ.get(f"{own}CERTIFICATE") else general
         if not environ.get(f"{prefix}CERTIFICATE"):

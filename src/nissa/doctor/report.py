@@ -1,4 +1,4 @@
-"""The report, for people and for scripts."""
+"""Output of ``nissa doctor``: a terminal table or JSON."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ _STYLES: Final = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow"
 
 
 def table(report: "Report") -> Table:
-    """Return the findings for a terminal."""
+    """Return the findings as a terminal table."""
     counts = {level: sum(each.level is level for each in report.findings) for level in (Level.ERROR, Level.WARNING)}
     told = ", ".join(f"{count} {level.name.lower()}{'s' * (count != 1)}" for level, count in counts.items())
     rows = Table(
@@ -38,7 +38,7 @@ def _text(finding: Finding) -> str:
 
 
 def as_json(report: "Report") -> dict[str, Any]:
-    """Return the report for a script."""
+    """Return the report as data that JSON can represent."""
     return {
         "healthy": report.healthy,
         "findings": [

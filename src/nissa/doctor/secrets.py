@@ -1,4 +1,4 @@
-"""Keeps what is secret in settings out of what is printed."""
+"""Redaction of secrets from settings in printed output."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,17 @@ from nissa.doctor.finding import Finding
 
 HIDDEN: Final = "***"
 _SHORTEST: Final = 3
-"""A shorter value is no secret, and would be found within other words."""
+"""Minimum length of a secret; shorter values would match parts of ordinary words."""
 _SCHEMES: Final = frozenset({"basic", "bearer", "digest", "token", "apikey"})
-"""What may stand before a secret in a header, and is none."""
+"""Authentication schemes that precede the secret in a header; they are not secret."""
 
 
 class Secrets:
-    """Knows what must not be printed.
+    """Redacts header values and URL passwords from text.
 
     Args:
-        environ: Whose headers, and whose passwords within URLs, are secret.
-        urls: Further URLs, such as those that were given as arguments.
+        environ: Environment variables; values of ``OTEL_*_HEADERS`` and passwords in URLs are secret.
+        urls: Further URLs, such as command-line arguments.
     """
 
     def __init__(self, environ: Mapping[str, str], urls: Iterable[str] = ()) -> None:
@@ -30,22 +30,25 @@ class Secrets:
                 found |= _values(value)
         for url in (*environ.values(), *urls):
             found |= _credentials(url)
-        # The longest first, or what is left of one that contains another would be shown.
+        # Longest first: if a shorter secret inside a longer one were replaced first, the rest would be printed.
         self._texts = sorted((text for text in found if len(text) >= _SHORTEST), key=len, reverse=True)
 
     def hide(self, text: str) -> str:
-        """Return the text without them."""
+        """Return the text with all secrets replaced."""
         for secret in self._texts:
             text = text.replace(secret, HIDDEN)
         return text
 
     def cleared(self, finding: Finding) -> Finding:
-        """Return a finding without them."""
+        """Return the finding with all secrets replaced."""
         return replace(finding, found=self.hide(finding.found), advice=self.hide(finding.advice))
 
 
 def _values(headers: str) -> set[str]:
-    """Return what stands behind the names of headers, as it is written and as it is meant, and each word of it."""
+    """Return the values of headers, raw and URL-decoded, and each word of a value.
+
+    Example: ``authorization=Bearer%20abc`` gives ``Bearer%20abc``, ``Bearer abc`` and ``abc``.
+    """
     found: set[str] = set()
     for entry in headers.split(","):
         name, equals, value = entry.partition("=")

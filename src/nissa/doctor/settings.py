@@ -1,4 +1,4 @@
-"""What settings ask for, and mistakes in them that can be seen without asking anybody."""
+"""Settings check: the effect of the OTEL_* variables, and mistakes in them that need no network access to detect."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,14 +15,15 @@ from nissa.errors import NissaError
 
 CHECK: Final = "settings"
 _SECONDS: Final = 600.0
-"""A longer timeout was meant to be milliseconds, probably."""
+"""Longest plausible timeout; a larger number was probably meant as milliseconds."""
 _SECRET: Final = "_HEADERS"  # noqa: S105 - the end of a variable's name
 _FILES: Final = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+# The SDK recognises only ``true``. These values look as if they disabled it but do not, so that they deserve a warning.
 _TRUE: Final = ("1", "yes", "on", "t", "y")
 
 
 def check_configuration(environ: Mapping[str, str]) -> tuple[TelemetryConfig | None, Finding]:
-    """Return the configuration of a run without arguments, None where it has none, and what to say of it."""
+    """Return the configuration of a run without arguments, and the finding; the configuration is None if invalid."""
     try:
         config = load(environ=environ)
     except NissaError as error:
@@ -34,7 +35,7 @@ def check_configuration(environ: Mapping[str, str]) -> tuple[TelemetryConfig | N
 
 
 def shown(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of OpenTelemetry that are set, without what headers hold."""
+    """Return the OpenTelemetry variables that are set, with the values of headers replaced."""
     return {
         name: "***" if name.endswith(_SECRET) else value
         for name, value in sorted(environ.items())
@@ -43,12 +44,12 @@ def shown(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def disabled(environ: Mapping[str, str]) -> bool:
-    """Return whether the SDK is switched off."""
+    """Return whether ``OTEL_SDK_DISABLED`` is true."""
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
 def check_settings(environ: Mapping[str, str]) -> list[Finding]:
-    """Return what the variables of OpenTelemetry come to, and the mistakes in them."""
+    """Return the effect of the OpenTelemetry variables, and mistakes in them."""
     return [*_switch(environ), *_destinations(environ), *united(_mistakes(environ))]
 
 

@@ -1,4 +1,4 @@
-"""Files and devices."""
+"""System checks: disk space for the files, and accelerators."""
 
 import os
 import shutil
@@ -9,11 +9,11 @@ from typing import Final
 from nissa.doctor.finding import Finding, Level
 
 _LOW: Final = 2**30
-"""Bytes; a day of the profile ``research`` may fill this."""
+"""Minimum free space, bytes; the profile ``research`` can write this much per day."""
 
 
 def check_files(directory: Path) -> Finding:
-    """Return whether a run could write its files; nothing is left behind."""
+    """Check that a run could write its files, with a temporary file that is deleted again."""
     absolute = directory.absolute()
     existing = next(each for each in (absolute, *absolute.parents) if each.exists())
     advice = "Choose another folder with NISSA_FILES__DIRECTORY, or configure an exporter."
@@ -33,7 +33,7 @@ def check_files(directory: Path) -> Finding:
 
 
 def check_devices() -> Finding:
-    """Return which accelerators torch can use."""
+    """Return the accelerators that torch can use."""
     try:
         import torch  # noqa: PLC0415 - slow, and its absence is a finding of the versions
     except ImportError as error:

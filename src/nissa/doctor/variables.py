@@ -1,4 +1,4 @@
-"""Every environment variable that matters to a run, with what it does: the source of the reference."""
+"""Environment variables that affect a run, with their effect; the reference documentation is generated from this."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ _SIGNALS: Final = "{TRACES,METRICS,LOGS}"
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable, or several that differ in what stands in braces.
+    """One environment variable, or several that differ in the alternatives in braces.
 
     Args:
-        name: As in ``OTEL_{TRACES,METRICS,LOGS}_EXPORTER``.
-        meaning: What it does.
+        name: Name or pattern, such as ``OTEL_{TRACES,METRICS,LOGS}_EXPORTER``.
+        meaning: Effect on a run.
     """
 
     name: str
     meaning: str
 
     def names(self) -> Iterator[str]:
-        """Yield the variables that it stands for."""
+        """Yield the names of all variables that the pattern matches."""
         parts = [part.split(",") for part in self.name.replace("}", "{").split("{")]
         return map("".join, product(*parts))
 
@@ -35,7 +35,7 @@ OURS: Final = (
         RUN_ID_VARIABLE, "Identity of the run, where `nissa.start` is given none; the same for all its processes."
     ),
 )
-"""Those of ours that are no settings; each setting has one besides."""
+"""Nissa's variables beyond settings; each setting also has its own variable."""
 
 LAUNCHERS: Final = (
     Variable(
@@ -48,7 +48,7 @@ LAUNCHERS: Final = (
     Variable("{WORLD_SIZE,SLURM_NTASKS,OMPI_COMM_WORLD_SIZE}", "How many processes there are, as `dl.world_size`."),
     Variable("TORCHELASTIC_RUN_ID", "Identity of the run, where neither `nissa.start` nor `NISSA_RUN_ID` gives one."),
 )
-"""Those that torchrun, Slurm and MPI set."""
+"""Variables set by torchrun, Slurm and MPI."""
 
 OTHERS: Final = (
     Variable(
@@ -56,7 +56,7 @@ OTHERS: Final = (
     ),
     Variable("PYTEST_CURRENT_TEST", "Under pytest, `strict` is on unless it is set."),
 )
-"""Those of libraries that change what we do."""
+"""Variables of other libraries that affect Nissa."""
 
 OPENTELEMETRY: Final = (
     Variable("OTEL_SDK_DISABLED", "`true`: no telemetry at all."),
@@ -115,7 +115,7 @@ OPENTELEMETRY: Final = (
     Variable(f"OTEL_PYTHON_EXPORTER_OTLP_{{GRPC,HTTP}}_{_SIGNALS}_CREDENTIAL_PROVIDER", "The same for one signal."),
     Variable("OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES", "Codes after which gRPC tries again."),
 )
-"""Those of OpenTelemetry; ``docs/how-to/exporters.md`` says of each what it does in a run, and which test shows it."""
+"""OpenTelemetry's variables; ``docs/how-to/exporters.md`` lists the effect and the test of each."""
 
 
 def opentelemetry_names() -> set[str]:

@@ -1,4 +1,4 @@
-"""Whether what is installed fits together."""
+"""Version check of Python, torch and the OpenTelemetry packages."""
 
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -15,12 +15,12 @@ _TRAIN: Final = (
     "opentelemetry-exporter-otlp-proto-grpc",
     "opentelemetry-exporter-otlp-proto-http",
 )
-"""Released together, under one version."""
+"""Packages that OpenTelemetry releases together under one version."""
 _LEAST: Final = {"python": (3, 11), "torch": (2, 8), "opentelemetry-sdk": (1, 45)}
 
 
 def check_versions() -> list[Finding]:
-    """Return what is installed, and what of it does not fit."""
+    """Return the installed versions, and a finding for each missing or incompatible one."""
     python = ".".join(map(str, sys.version_info[:3]))
     packages = {name: installed(name) for name in ("torch", *_TRAIN)}
     names = ", ".join(f"{name} {found or 'missing'}" for name, found in packages.items())
@@ -32,7 +32,7 @@ def check_versions() -> list[Finding]:
 
 
 def installed(name: str) -> str | None:
-    """Return the version of a distribution, None where it is not installed."""
+    """Return the version of a distribution; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -40,7 +40,11 @@ def installed(name: str) -> str | None:
 
 
 def judge(found: dict[str, str | None]) -> list[Finding]:
-    """Return what does not fit among versions by distribution, ``python`` among them."""
+    """Return findings for missing, outdated or mismatched versions.
+
+    Args:
+        found: Version per distribution, including ``python``; None if it is not installed.
+    """
     findings = []
     for name, present in found.items():
         least = _LEAST.get(name)

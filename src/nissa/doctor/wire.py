@@ -1,4 +1,4 @@
-"""What listens at an address, in words that say what to change: seen with sockets alone, in bounded time."""
+"""Probe of a network address: identify the listening protocol with plain sockets and timeouts."""
 
 import socket
 import ssl
@@ -9,9 +9,10 @@ from typing import Final
 
 _REQUEST: Final = b"GET / HTTP/1.1\r\nHost: nissa-doctor\r\nConnection: close\r\n\r\n"
 _SETTINGS: Final = 4
-"""Type of the frame that a server of HTTP/2 begins with, at the fourth byte."""
+"""Type of the SETTINGS frame, with which an HTTP/2 server begins; it is the byte at index 3 (RFC 9113, 4.1)."""
 _AFTER_HANDSHAKE: Final = 0.3
-"""Seconds in which a server that asks for a certificate of ours says that it got none."""
+"""Time to wait for a TLS alert about a missing client certificate, seconds."""
+# Reasons of OpenSSL errors that mean that the response was not TLS.
 _NOT_TLS: Final = {
     "WRONG_VERSION_NUMBER",
     "PACKET_LENGTH_TOO_LONG",
@@ -21,7 +22,7 @@ _NOT_TLS: Final = {
 
 
 class Kind(StrEnum):
-    """What listens, or why nothing can be said."""
+    """Protocol of the server, or the reason why it could not be identified."""
 
     UNKNOWN_HOST = "unknown host"
     REFUSED = "refused"
@@ -40,7 +41,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen, with what the system says of it."""
+    """Result of a probe, with the message of the operating system or of OpenSSL."""
 
     kind: Kind
     detail: str = ""
@@ -48,7 +49,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Files for TLS; None is the system's authorities, and no certificate of ours."""
+    """TLS files: CA bundle, client key and client certificate.
+
+    Without ``authorities`` the system's CA bundle is used. Without ``certificate`` no client certificate is sent.
+    """
 
     authorities: str | None = None
     key: str | None = None
@@ -56,13 +60,21 @@ class Identity:
 
 
 def look(host: str, port: int, *, secure: bool, identity: Identity, timeout: float) -> Seen:
-    """Connect and see what answers; each of at most three waits takes at most so many seconds."""
+    """Connect and identify the protocol.
+
+    Args:
+        host: Host name or IP address.
+        port: TCP port.
+        secure: Use TLS.
+        identity: TLS files.
+        timeout: Timeout of each network wait, seconds; a probe has three of them at most.
+    """
     try:
         with socket.create_connection((host, port), timeout) as connection:
             return _secure(connection, host, identity) if secure else _plain(connection, host, port, timeout)
     except socket.gaierror as error:
         return Seen(Kind.UNKNOWN_HOST, error.strerror or "")
-    except UnicodeError:  # no name can be like this
+    except UnicodeError:  # The name cannot be encoded as a host name.
         return Seen(Kind.UNKNOWN_HOST, "not a valid name")
     except ConnectionRefusedError:
         return Seen(Kind.REFUSED)
@@ -77,7 +89,7 @@ def _secure(connection: socket.socket, host: str, identity: Identity) -> Seen:
         context = ssl.create_default_context(cafile=identity.authorities)
         if identity.certificate:
             context.load_cert_chain(identity.certificate, identity.key)
-    except OSError as error:  # errors of ssl are some of these
+    except OSError as error:  # ssl.SSLError is a subclass of OSError.
         return Seen(Kind.BAD_FILE, error.strerror or str(error))
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
@@ -94,7 +106,11 @@ def _secure(connection: socket.socket, host: str, identity: Identity) -> Seen:
 
 
 def _after_handshake(wrapped: ssl.SSLSocket) -> Seen:
-    """With TLS 1.3 a server looks at our certificate after we have finished, and complains then."""
+    """Wait for a late TLS alert: with TLS 1.3 the server verifies the client certificate after the client has finished.
+
+    Raises:
+        ssl.SSLError: The server rejected the client certificate.
+    """
     wrapped.settimeout(_AFTER_HANDSHAKE)
     with suppress(TimeoutError):
         wrapped.recv(1)
@@ -116,7 +132,8 @@ def _plain(connection: socket.socket, host: str, port: int, timeout: float) -> S
     except TimeoutError:
         return Seen(Kind.SILENT)
     except OSError:
-        pass  # it hung up on what is no TLS, perhaps
+        pass  # A TLS server may close a plain connection; the TLS attempt below detects that.
+    # Test TLS before interpreting the response: TLS servers often answer a plain request with HTTP status 400.
     if _speaks_tls(host, port, timeout):
         return Seen(Kind.TLS)
     if answer.startswith(b"HTTP/1."):
@@ -129,7 +146,7 @@ def _plain(connection: socket.socket, host: str, port: int, timeout: float) -> S
 def _speaks_tls(host: str, port: int, timeout: float) -> bool:
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # only whether there is TLS is of interest, and nothing is sent
+    context.verify_mode = ssl.CERT_NONE  # Verification is unnecessary: this only detects TLS, and sends no data.
     try:
         with socket.create_connection((host, port), timeout) as connection, context.wrap_socket(connection):
             return True

@@ -1,4 +1,4 @@
-"""What runs have written as OTLP JSON lines, read back into plain values."""
+"""Reader for the OTLP JSON lines that runs write: spans, metric streams and log records."""
 
 from nissa.recordings.folders import find_run as find_run
 from nissa.recordings.folders import recorded_files as recorded_files

@@ -1,4 +1,4 @@
-"""Where recordings lie."""
+"""Locate the recorded files of a run."""
 
 from pathlib import Path
 from typing import Final
@@ -6,16 +6,16 @@ from typing import Final
 from nissa.errors import ConfigurationError
 
 SUFFIX: Final = ".jsonl"
-"""What the names of recorded files end with."""
+"""File name suffix of recorded files."""
 
 HERE: Final = "A run without an exporter writes traces.jsonl, metrics.jsonl and logs.jsonl to nissa-runs/<run id>/."
 
 
 def recorded_files(folder: Path) -> list[Path]:
-    """Return the files of JSON lines in a folder, by name; several ranks write one of each kind.
+    """Return the JSON lines files in a folder, sorted by name; each rank writes its own set of files.
 
     Raises:
-        ConfigurationError: There is no such folder, or nothing in it.
+        ConfigurationError: The folder does not exist or contains no such files.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"There is no folder {folder}. {HERE}")
@@ -26,10 +26,10 @@ def recorded_files(folder: Path) -> list[Path]:
 
 
 def find_run(folder: Path) -> Path:
-    """Return a run's folder: the one given, or where it holds runs the one of them that wrote last.
+    """Return a run's folder: ``folder`` itself, or its most recently written subfolder if it contains runs.
 
     Raises:
-        ConfigurationError: There is no such folder, or nothing in it or below it.
+        ConfigurationError: The folder does not exist, or no run is in it or directly below it.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"There is no folder {folder}. {HERE}")

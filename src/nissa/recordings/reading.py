@@ -1,4 +1,4 @@
-"""Reads the OTLP JSON lines in a folder, whichever process wrote them."""
+"""Parser for the OTLP JSON lines of a folder, merged over all processes of a run."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,13 +27,14 @@ _Key = tuple[str, tuple[str, int | None], str]
 
 
 def read(folder: Path) -> Recording:
-    """Return what was recorded in a folder.
+    """Parse all recorded files of a folder.
 
-    Lines that are no JSON are left out and named: a killed process leaves its last one incomplete. Lines that are no
-    OTLP, such as those of the hub's own file backend, are passed over. A span that was written twice counts once.
+    Lines that are not valid JSON are skipped and listed in ``damaged``: a killed process leaves its last line
+    incomplete. Lines that are not OTLP, such as those of the hub's file backend, are ignored. Of duplicate spans the
+    last one is kept.
 
     Raises:
-        ConfigurationError: There is no such folder, or no telemetry in it.
+        ConfigurationError: The folder does not exist or contains no telemetry.
     """
     files = recorded_files(folder)
     reader = _Reader()
@@ -45,7 +46,7 @@ def read(folder: Path) -> Recording:
 
 
 class _Reader:
-    """Gathers lines."""
+    """Accumulates parsed lines, and builds the recording."""
 
     def __init__(self) -> None:
         self.lines = 0
@@ -53,6 +54,7 @@ class _Reader:
         self._processes: dict[tuple[str, int | None], Process] = {}
         self._spans: dict[tuple[str, str], Span] = {}
         self._logs: list[LogRecord] = []
+        # Points of a metric are spread over many lines, one per export: collect them per stream, and sort at the end.
         self._heads: dict[_Key, tuple[dict[str, Any], Process]] = {}
         self._numbers: dict[_Key, list[tuple[int, float]]] = {}
         self._distributions: dict[_Key, list[Distribution]] = {}
@@ -60,18 +62,19 @@ class _Reader:
         self._points = 0
 
     def read(self, path: Path) -> None:
-        """Take the lines of a file."""
+        """Parse the lines of a file."""
         with path.open(encoding="utf-8", errors="replace") as file:
             for line_number, text in enumerate(file, 1):
                 if not text.strip():
                     continue
                 try:
                     self._line(json.loads(text))
+                # A malformed line must not make the rest of the run unreadable.
                 except (ValueError, KeyError, TypeError, AttributeError):
                     self._damaged.append(f"{path.name}:{line_number}")
 
     def recording(self, files: tuple[str, ...]) -> Recording:
-        """Return all that was taken, in the order of time."""
+        """Return everything that was parsed, in chronological order."""
         return Recording(
             files=files,
             spans=tuple(sorted(self._spans.values(), key=lambda span: (span.start, span.end))),

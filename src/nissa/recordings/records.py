@@ -1,4 +1,4 @@
-"""Spans, metric streams and log records as they were written; times are nanoseconds since the Unix epoch."""
+"""Recorded spans, metric streams and log records; times are nanoseconds since the Unix epoch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,29 +14,29 @@ _INSTANCE: Final = "service.instance.id"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What wrote a line.
+    """Process that wrote a record.
 
     Args:
-        attributes: Those of its resource.
+        attributes: Attributes of its OpenTelemetry resource.
     """
 
     attributes: Mapping[str, Any]
 
     @property
     def identity(self) -> tuple[str, int | None]:
-        """What tells it from the other processes of the run, restarts of the same rank included."""
+        """Instance id and rank: a unique key within the run, also across restarts of a rank."""
         return str(self.attributes.get(_INSTANCE, "")), self.rank
 
     @property
     def rank(self) -> int | None:
-        """Its rank, None where it trained alone."""
+        """Rank of the process; None without distributed training."""
         rank = self.attributes.get(attr.RANK)
         return rank if isinstance(rank, int) else None
 
 
 @dataclass(frozen=True, slots=True)
 class SpanEvent:
-    """Something that happened within a span."""
+    """Event on a span."""
 
     name: str
     time: int
@@ -45,10 +45,10 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A span that has ended; one that has not shows by its ``.started`` twin only.
+    """Finished span; an unfinished span is only represented by its ``.started`` span.
 
     Args:
-        error: Why it failed; empty where no reason was given, None where it did not fail.
+        error: Status message of a failed span, possibly empty; None if it did not fail.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """A log-based Event, or any other log record, whose name is empty then."""
+    """Log record; ``name`` is its event name, empty if it is not an OpenTelemetry Event."""
 
     name: str
     time: int
@@ -78,11 +78,11 @@ class LogRecord:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The points of one gauge or sum with one set of attributes, in the order of their times.
+    """Points of one gauge or sum with one set of attributes, in chronological order.
 
     Args:
-        times: Shape (N,), nanoseconds.
-        values: Shape (N,); NaN and infinities are as they were measured.
+        times: Shape (N,), nanoseconds since the Unix epoch.
+        values: Shape (N,); may contain NaN and infinities.
     """
 
     metric: str
@@ -94,13 +94,13 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A point of an exponential histogram: bucket ``i`` holds values in (2^(i/2^scale), 2^((i+1)/2^scale)].
+    """Data point of an exponential histogram: bucket ``i`` counts values in (2^(i/2^scale), 2^((i+1)/2^scale)].
 
     Args:
-        start: Since when it counts.
+        start: Begin of the counted interval.
         offset: Index of the first bucket.
-        counts: Shape (B,), one per bucket.
-        zeros: How many values were exactly zero.
+        counts: Shape (B,), number of values per bucket.
+        zeros: Number of values that were exactly zero.
     """
 
     start: int
@@ -113,10 +113,10 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class DistributionStream:
-    """The points of one exponential histogram with one set of attributes, in the order of their times.
+    """Points of one exponential histogram with one set of attributes, in chronological order.
 
     Args:
-        cumulative: Each point counts since the stream began, not since the point before.
+        cumulative: Counts are since the start of the stream (cumulative temporality), not since the previous point.
     """
 
     metric: str
@@ -128,12 +128,12 @@ class DistributionStream:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """All that a folder holds.
+    """All telemetry of a folder.
 
     Args:
-        files: The files' names.
-        damaged: Lines that could not be read, as ``file:line``; a killed process leaves its last one so.
-        point_count: Data points of all metrics, those of kinds that are not kept here included.
+        files: Names of the files.
+        damaged: Lines that could not be parsed, as ``file:line``; a killed process leaves its last line incomplete.
+        point_count: Number of data points of all metrics, including explicit-bucket histograms, which are not kept.
     """
 
     files: tuple[str, ...]
@@ -146,9 +146,9 @@ class Recording:
     processes: tuple[Process, ...] = field(default=())
 
     def of(self, metric: str) -> list[Stream]:
-        """Return the streams of a metric."""
+        """Return the gauge or sum streams of a metric."""
         return [stream for stream in self.streams if stream.metric == metric]
 
     def distributions_of(self, metric: str) -> list[DistributionStream]:
-        """Return the distributions of a metric."""
+        """Return the exponential histogram streams of a metric."""
         return [stream for stream in self.distributions if stream.metric == metric]

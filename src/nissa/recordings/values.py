@@ -1,11 +1,11 @@
-"""Values of OTLP JSON: 64-bit integers are strings, and so are the numbers that JSON does not know."""
+"""Decode OTLP JSON values; 64-bit integers, NaN and infinities are encoded as strings."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def plain(value: Mapping[str, Any]) -> Any:
-    """Return an attribute's value; None where it is empty or of a kind that we do not know."""
+    """Decode an attribute value; return None if it is empty or of an unknown kind."""
     for kind, content in value.items():
         if kind == "intValue":
             return int(content)
@@ -21,17 +21,17 @@ def plain(value: Mapping[str, Any]) -> Any:
 
 
 def attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a resource, span, record or point."""
+    """Decode the attributes of a resource, span, log record or data point."""
     return {each["key"]: plain(each.get("value", {})) for each in holder.get("attributes", ())}
 
 
 def number(point: Mapping[str, Any]) -> float | None:
-    """Return the value of a point of a gauge or sum; None where it has none."""
+    """Decode the value of a gauge or sum point; return None if it has none."""
     if "asDouble" in point:
         return float(point["asDouble"])
     return float(int(point["asInt"])) if "asInt" in point else None
 
 
 def nanoseconds(holder: Mapping[str, Any], name: str) -> int:
-    """Return a time; 0 where it was not told."""
+    """Decode a time; return 0 if the field is missing."""
     return int(holder.get(name, 0))

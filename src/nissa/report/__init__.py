@@ -1,4 +1,4 @@
-"""The report: what a run wrote, as one page that needs no server and no network."""
+"""HTML report of a run: one self-contained page, generated from its OTLP files."""
 
 from nissa.report.writing import Written as Written
 from nissa.report.writing import write_report as write_report

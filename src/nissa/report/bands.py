@@ -1,4 +1,4 @@
-"""From exponential histograms to shares by bucket and stretch of time."""
+"""Convert exponential histograms to the share of elements per bucket and time interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from nissa.charts.distribution import Band
 from nissa.recordings import Distribution, DistributionStream
 
 TAIL: Final = 0.001
-"""Share of the elements, the smallest ones, for which there are no buckets."""
+"""Share of the smallest elements that is left out of the chart."""
 
 
 FINEST: Final = 4
-"""The finest scale that is drawn: 16 buckets for each doubling."""
+"""Finest scale of an exponential histogram that is drawn: 2**4 = 16 buckets per power of two."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Gain:
-    """What was counted in a stretch of time: bucket ``first + i`` at a scale got ``counts[i]``."""
+    """Counts of a time interval: ``counts[i]`` elements fell into bucket ``first + i`` at ``scale``."""
 
     start: int
     end: int
@@ -30,23 +30,23 @@ class _Gain:
     counts: NDArray[np.int64]
 
     def indices(self, scale: int) -> NDArray[np.int64]:
-        """Return the buckets' indices at a scale that is as coarse or coarser: two become one per step down."""
+        """Return the bucket indices at an equal or coarser scale; each step down merges pairs of buckets."""
         found: NDArray[np.int64] = (self.first + np.arange(len(self.counts))) >> (self.scale - scale)
         return found
 
 
 def band_of(stream: DistributionStream, most_columns: int, most_rows: int) -> Band | None:
-    """Return a stream as shares; None where it counted nothing but zeros."""
+    """Return the shares of a stream; None if all its elements are zero."""
     return _band(_gains(stream), most_columns, most_rows)
 
 
 def total_of(streams: Sequence[DistributionStream], most_columns: int, most_rows: int) -> Band | None:
-    """Return several streams together, each element counting once."""
+    """Return the shares of several streams together; every element has the same weight."""
     return _band([gain for stream in streams for gain in _gains(stream)], most_columns, most_rows)
 
 
 def _gains(stream: DistributionStream) -> list[_Gain]:
-    """Return what each point counted more than the one before it; a stream that began anew starts from nothing."""
+    """Return the increase of the counts per point; a stream with a new start time begins at zero."""
     if not stream.cumulative:
         return [_gain(point.start, point, None) for point in stream.points]
     first = [_gain(point.start, point, None) for point in stream.points[:1]]
@@ -59,6 +59,8 @@ def _gains(stream: DistributionStream) -> list[_Gain]:
 
 def _gain(start: int, point: Distribution, before: Distribution | None) -> _Gain:
     scale = min(FINEST, point.scale if before is None else min(point.scale, before.scale))
+    # Both points are converted to the coarser of their scales: an SDK may lower the scale between two exports, and
+    # counts can only be subtracted bucket by bucket.
     first, counts = _at(point, scale)
     if before is not None and len(before.counts):
         earlier, taken = _at(before, scale)
@@ -70,7 +72,7 @@ def _gain(start: int, point: Distribution, before: Distribution | None) -> _Gain
 
 
 def _at(point: Distribution, scale: int) -> tuple[int, NDArray[np.int64]]:
-    """Return a point's first bucket at a coarser scale, and the counts from there."""
+    """Return the index of a point's first bucket at a coarser scale, and the counts per bucket."""
     if not len(point.counts):
         return 0, np.zeros(0, dtype=np.int64)
     indices = (point.offset + np.arange(len(point.counts))) >> (point.scale - scale)
@@ -103,10 +105,10 @@ def _band(gains: Sequence[_Gain], most_columns: int, most_rows: int) -> Band | N
 
 
 def _range(gains: Sequence[_Gain], most_rows: int) -> tuple[int, int, int]:
-    """Return the finest scale at which there are not too many buckets, and the first and the last of them.
+    """Return the finest scale that needs at most ``most_rows`` buckets, and the first and last bucket.
 
-    The smallest elements, all together a share of ``TAIL``, have no bucket: they are spread over many orders of
-    magnitude, and would make the others indistinct.
+    The smallest elements, a share of ``TAIL``, are left out. They spread over many orders of magnitude and would
+    compress the rest of the chart.
     """
     scale = min(gain.scale for gain in gains)
     indices = np.concatenate([gain.indices(scale) for gain in gains])
@@ -120,7 +122,7 @@ def _range(gains: Sequence[_Gain], most_rows: int) -> tuple[int, int, int]:
 
 
 def _edges(gains: Sequence[_Gain], most_columns: int) -> NDArray[np.int64]:
-    """Return the times between columns: exports, or as many neighbours of them together as it takes."""
+    """Return the column edges: one column per export, or several neighbouring exports per column if there are many."""
     ends = np.unique([gain.end for gain in gains])
     columns = min(len(ends), most_columns)
     last = (np.arange(1, columns + 1) * len(ends)) // columns - 1
@@ -128,11 +130,11 @@ def _edges(gains: Sequence[_Gain], most_columns: int) -> NDArray[np.int64]:
 
 
 LEVELS: Final = (0.01, 0.5, 0.99)
-"""The quantiles that are taken from shares where none was exported."""
+"""Quantiles that are estimated from the shares if no quantiles were exported."""
 
 
 def quantiles_of(band: Band) -> list[tuple[float, NDArray[np.int64], NDArray[np.float64]]]:
-    """Return quantiles of each column, as far as buckets tell: level, times and values at the columns' middles."""
+    """Estimate quantiles of each column from its buckets; return level, times (column centres) and values."""
     below = np.nancumsum(band.shares, axis=0) + (1 - np.nansum(band.shares, axis=0))
     middles = (band.edges[:-1] + band.edges[1:]) // 2
     centres = np.sqrt(band.bounds[:-1] * band.bounds[1:])

@@ -1,4 +1,4 @@
-"""Which step it was at a time."""
+"""Mapping from time to optimizer step."""
 
 import numpy as np
 
@@ -9,10 +9,10 @@ from nissa.semconv import metrics as metric
 
 
 class Clock:
-    """Knows the steps of each environment and rank, from the gauge that has a point at each of them.
+    """Optimizer steps over time per environment and rank, from the gauge ``nissa.step``.
 
     Args:
-        recording: What was written.
+        recording: Recorded telemetry of the run.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -23,7 +23,7 @@ class Clock:
             parts.setdefault((place.env, place.rank), []).append((stream.times, stream.values))
         for key, found in parts.items():
             times = np.concatenate([times for times, _ in found])
-            order = np.argsort(times, kind="stable")  # a resumed run goes on in another process
+            order = np.argsort(times, kind="stable")  # A resumed run continues in another process: merge its streams.
             self._told[key] = times[order], np.concatenate([values for _, values in found])[order]
 
     @property
@@ -39,9 +39,9 @@ class Clock:
         return steps
 
     def steps(self, place: Place, times: Times) -> Values:
-        """Return the latest step at each time, NaN where the environment's steps are not known.
+        """Return the latest step at each time; NaN if the environment recorded no steps.
 
-        Between the points that were kept of a long run steps are taken as evenly spaced.
+        Between recorded points, steps are interpolated linearly: of a long run not every step is kept.
         """
         told = self._of(place)
         if told is None:
@@ -51,7 +51,7 @@ class Clock:
         return exact // 1
 
     def step(self, place: Place, time: int) -> float:
-        """Return the latest step at one time, NaN where it is not known."""
+        """Return the latest step at one time; NaN if it is unknown."""
         return float(self.steps(place, np.array([time], dtype=np.int64))[0])
 
     def _of(self, place: Place) -> tuple[Times, Values] | None:

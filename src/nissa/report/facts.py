@@ -1,4 +1,4 @@
-"""What a recording says about a run as a whole, gathered once."""
+"""Summary of a run: values derived from a recording, computed once and used by all sections of the report."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,11 +21,11 @@ _SERVICE: Final = "service.name"
 
 @dataclass(frozen=True)
 class Facts:
-    """What all sections of a report draw from.
+    """Derived values of a recording; each is computed at first access and cached.
 
     Args:
-        recording: What was written.
-        source: Name of the folder.
+        recording: Recorded telemetry of the run.
+        source: Name of the run's folder.
     """
 
     recording: Recording
@@ -33,42 +33,42 @@ class Facts:
 
     @cached_property
     def places(self) -> Places:
-        """How places are called."""
+        """Display names of environments, models and ranks."""
         return Places.of(self.recording)
 
     @cached_property
     def clock(self) -> Clock:
-        """Which step it was when."""
+        """Mapping from time to optimizer step."""
         return Clock(self.recording)
 
     @cached_property
     def lives(self) -> list[Life]:
-        """The seeds."""
+        """Timelines of all seeds."""
         return lives(self.recording)
 
     @cached_property
     def findings(self) -> list[Finding]:
-        """What was found."""
+        """Findings of the run."""
         return findings(self.recording)
 
     @cached_property
     def narratives(self) -> list[Narrative]:
-        """What training looked like."""
+        """Narratives of the validations."""
         return narratives(self.recording)
 
     @cached_property
     def ending(self) -> Ending:
-        """How the run ended."""
+        """Outcome of the run."""
         return ending(self.recording)
 
     @cached_property
     def begin(self) -> int:
-        """When anything was recorded first, nanoseconds."""
+        """Time of the first record, nanoseconds since the Unix epoch."""
         return min(self._times, default=0)
 
     @cached_property
     def end(self) -> int:
-        """When anything was recorded last, nanoseconds."""
+        """Time of the last record, nanoseconds since the Unix epoch."""
         return max(self._times, default=0)
 
     @cached_property
@@ -79,27 +79,27 @@ class Facts:
         return [time for time in times if time]
 
     def resource(self, name: str) -> str:
-        """Return an attribute of the processes, all values of it; empty where none has it."""
+        """Return all values of a resource attribute, joined by commas; empty if no process has it."""
         values = {str(process.attributes[name]) for process in self.recording.processes if name in process.attributes}
         return ", ".join(sorted(values))
 
     @property
     def run_id(self) -> str:
-        """The run's identity, else the folder's name."""
+        """Id of the run, or the folder's name if no id was recorded."""
         return self.resource(attr.RUN_ID) or self.source
 
     @property
     def service(self) -> str:
-        """The service's name."""
+        """Resource attribute ``service.name``."""
         return self.resource(_SERVICE)
 
     def streams(self, spec: MetricSpec) -> list[tuple[Place, Stream]]:
-        """Return a metric's streams, by place."""
+        """Return the streams of a metric, sorted by environment, model and rank."""
         found = [(Place.of(stream.attributes, stream.process), stream) for stream in self.recording.of(spec.name)]
         return sorted(found, key=lambda pair: pair[0])
 
     def series(self, place: Place, stream: Stream, name: str, *, hue: int = 0, sparse: bool = False) -> Series:
-        """Return a stream as a series to draw."""
+        """Convert a stream to a chart series."""
         steps = self.clock.steps(place, stream.times) if self.clock.known else None
         return Series(
             name=name,
@@ -113,17 +113,17 @@ class Facts:
 
 
 def clock_time(time: int) -> str:
-    """Return a time of day (UTC)."""
+    """Format a time as time of day (UTC)."""
     return datetime.fromtimestamp(time / 1e9, UTC).strftime("%H:%M:%S")
 
 
 def date_time(time: int) -> str:
-    """Return a time (UTC)."""
+    """Format a time as date and time (UTC)."""
     return datetime.fromtimestamp(time / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def duration(nanoseconds: int) -> str:
-    """Return how long something took, in the two units that matter."""
+    """Format a duration in its two largest units, such as ``2 h 5 min``."""
     seconds = nanoseconds / 1e9
     for unit, size, smaller, part in (("d", 86_400, "h", 3_600), ("h", 3_600, "min", 60), ("min", 60, "s", 1)):
         if seconds >= size:

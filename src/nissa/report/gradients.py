@@ -1,4 +1,4 @@
-"""Gradients: a heatmap of parameters by time, and how their elements are distributed."""
+"""Gradient section: heatmap of norms by parameter and time, and distributions of the element magnitudes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -21,23 +21,23 @@ from nissa.semconv import metrics as metric
 T = TypeVar("T")
 
 CELLS: Final = 280_000
-"""Cells of all heatmaps together."""
+"""Maximum number of cells of all heatmaps together; limits the size of the page."""
 
 MOST_COLUMNS: Final = 480
 MOST_ROWS: Final = 300
 
 BAND_CELLS: Final = 180_000
-"""Cells of all distributions together."""
+"""Maximum number of cells of all distributions together; limits the size of the page."""
 
 BAND_ROWS: Final = 48
 MOST_BAND_COLUMNS: Final = 60
 LEAST_BAND_COLUMNS: Final = 8
 QUANTILE_POINTS: Final = 60_000
-"""Points of all quantiles together."""
+"""Maximum number of points of all quantile lines together; limits the size of the page."""
 
 MOST_QUANTILE_POINTS: Final = 120
 MOST_DISTRIBUTIONS: Final = 200
-"""Parameters whose distributions are drawn; of more, the first of each environment."""
+"""Maximum number of parameters with a distribution chart; beyond it, the first of each environment are drawn."""
 
 ALL: Final = "all parameters"
 
@@ -45,7 +45,7 @@ NONE: Final = "No gradients were measured: the profile reads none (see nissa pro
 
 
 def gradients(facts: Facts) -> Section:
-    """Return the section about gradients."""
+    """Return the gradient section."""
     if not facts.streams(metric.GRADIENT_NORM) and not facts.recording.distributions_of(metric.GRADIENT_MAGNITUDE.name):
         return Section(key="gradients", title="Gradients", empty=NONE)
     return Section(
@@ -140,7 +140,7 @@ def _distributions(facts: Facts) -> Panel:
 
 
 def _first(keys: Sequence[tuple[Place, str]], most: int) -> list[tuple[Place, str]]:
-    """Return the first parameters of each place, as many of each."""
+    """Return the first parameters of each environment, model and rank, with an equal number for each."""
     places = dict.fromkeys(place for place, _ in keys)
     each = max(1, most // len(places))
     return [key for place in places for key in [key for key in keys if key[0] == place][:each]]
@@ -201,7 +201,7 @@ def _zeros_table(facts: Facts, bands: "Mapping[Place, Sequence[DistributionStrea
 
 
 def _counted(stream: DistributionStream) -> tuple[int, int]:
-    """Return how many elements were sampled, and how many of them were zero."""
+    """Return the number of sampled elements, and the number of zeros among them."""
     points = stream.points[-1:] if stream.cumulative else stream.points
     zeros = sum(point.zeros for point in points)
     return zeros + sum(int(point.counts.sum()) for point in points), zeros

@@ -1,4 +1,4 @@
-"""Loss, accuracy, learning rate and gradient health over time."""
+"""Line charts of loss, accuracy, learning rate, gradient health and overhead over time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -14,10 +14,10 @@ from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import MetricSpec
 
 MOST_SERIES: Final = 48
-"""Lines of a figure; of more, those of the first environments and ranks are drawn."""
+"""Maximum number of lines in a figure; beyond it, those of the first environments and ranks are drawn."""
 
 ALL_POINTS: Final = 48_000
-"""Points of all lines of a figure."""
+"""Maximum number of points of all lines in a figure."""
 
 TRAIN: Final = "train"
 VALIDATION: Final = "validation"
@@ -33,7 +33,7 @@ _NONE: Final = {
 
 
 def learning(facts: Facts) -> Section:
-    """Return the section about how training goes."""
+    """Return the section with loss and accuracy."""
     reading = "Thin: every training step. Bold: validation."
     panels = [
         _panel(facts, "loss", "Loss", metric.LOSS, log=True, reading=reading),
@@ -43,7 +43,7 @@ def learning(facts: Facts) -> Section:
 
 
 def gradients_as_a_whole(facts: Facts) -> list[Panel]:
-    """Return the panels about the gradients of all parameters together."""
+    """Return the panels with model-wide gradient health and norm."""
     return [
         _panel(facts, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
         _panel(facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."),
@@ -51,7 +51,7 @@ def gradients_as_a_whole(facts: Facts) -> list[Panel]:
 
 
 def pace(facts: Facts) -> Section:
-    """Return the section about how fast it learns, and what telemetry costs."""
+    """Return the section with the learning rate and the telemetry overhead."""
     reading = "Share of wall time that telemetry took from training."
     panels = [
         _panel(facts, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
@@ -84,7 +84,7 @@ def _panel(
 
 
 def phases(facts: Facts, streams: Sequence[tuple[Place, Stream]]) -> list[Series]:
-    """Return streams as series: a colour for each place, validation as marked lines."""
+    """Convert streams to series: one colour per environment, model and rank, and markers on validation lines."""
     places = list(dict.fromkeys(place for place, _ in streams))
     hues = _hues(places)
     several = {str(stream.attributes.get(attr.PHASE, "")) for _, stream in streams} - {""}
@@ -98,7 +98,7 @@ def phases(facts: Facts, streams: Sequence[tuple[Place, Stream]]) -> list[Series
 
 
 def _hues(places: Sequence[Place]) -> dict[Place, int]:
-    """Return a colour for each place; the models of an environment have its own where there is one model."""
+    """Return the colour index per place; the model only counts if several models were recorded."""
     several = len({place.model for place in places if place.model}) > 1
     keys = [(place.env, place.model if several else "", place.rank) for place in places]
     order = list(dict.fromkeys(keys))
@@ -110,7 +110,7 @@ def _sparse(stream: Stream, phase: str) -> bool:
 
 
 def summary(title: str, series: Sequence[Series], *, percent: bool) -> str:
-    """Return what lines show, in a sentence."""
+    """Return a one-sentence summary of the lines: first and last value of each."""
     told = []
     for each in series[:6]:
         finite = each.finite

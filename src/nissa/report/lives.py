@@ -1,4 +1,7 @@
-"""The lives of seeds, from their traces; a life that has not ended shows by what was announced of it."""
+"""Timelines of seeds, from their traces.
+
+A seed that has not ended has no finished span. Its timeline comes from the ``.started`` span written at the beginning.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +15,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
 OPEN: Final = "open"
-"""Outcome of a seed whose end was not written: its process was killed, or still runs."""
+"""Outcome of a seed without a recorded end: its process was killed or is still running."""
 
 FOSSILIZED: Final = Stage.FOSSILIZED.label
 CULLED: Final = Stage.CULLED.label
@@ -20,7 +23,7 @@ CULLED: Final = Stage.CULLED.label
 
 @dataclass(frozen=True, slots=True)
 class StageSpan:
-    """A stage of a life; ``end`` is None where it had not ended."""
+    """Stage in a seed's timeline; ``end`` is None if it has not ended."""
 
     stage: Stage
     start: int
@@ -29,7 +32,7 @@ class StageSpan:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a gate decided."""
+    """Result of a gate."""
 
     name: str
     time: int
@@ -41,12 +44,12 @@ class Gate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """A seed's life, in however many processes.
+    """Timeline of a seed, across all processes of a resumed run.
 
     Args:
         outcome: ``fossilized``, ``culled``, ``interrupted`` or ``open``.
-        improvement: Change of accuracy as a fraction, None where nobody measured it.
-        epochs: How many it lived, None where that was not written.
+        improvement: Change of accuracy as a fraction; None if it was not measured.
+        epochs: Number of epochs from germination to the end; None if it was not recorded.
     """
 
     trace_id: str
@@ -67,7 +70,7 @@ class Life:
 
 
 def lives(recording: Recording) -> list[Life]:
-    """Return the lives in a recording, by environment and beginning."""
+    """Return the timelines of all seeds, sorted by environment and start."""
     traces: dict[str, list[Span]] = {}
     for span in recording.spans:
         if span.name == names.SEED or span.name.startswith(names.SEED_STAGE_PREFIX):
@@ -107,7 +110,7 @@ def _life(trace: Sequence[Span], gates: list[Gate] | None) -> Life | None:
 
 
 def _told(roots: Iterable[Span], trace: Iterable[Span]) -> dict[str, Any]:
-    """Return what the spans of a life say of the seed, the latest word of a root last."""
+    """Merge the attributes of a seed's spans; root spans override stage spans, later spans override earlier ones."""
     found: dict[str, Any] = {}
     for span in sorted(trace, key=lambda span: span.start):
         found.update(span.attributes)
@@ -117,7 +120,7 @@ def _told(roots: Iterable[Span], trace: Iterable[Span]) -> dict[str, Any]:
 
 
 def _shown(trace: Sequence[Span]) -> list[Span]:
-    """Return the spans that ended, and the announcements of those that did not."""
+    """Return the finished spans, and the ``.started`` spans of those that have not finished."""
     ended = {span.span_id for span in trace}
     return [span for span in trace if not _pending(span) or span.parent_id not in ended]
 
@@ -147,7 +150,7 @@ def _stage(label: str) -> Stage:
 
 
 def _noted(trace: Iterable[Span]) -> list[Gate]:
-    """Return the gates from the events on spans, where there are no logs."""
+    """Return the gate results from span events; used if no logs were recorded."""
     events = [event for span in trace for event in span.events if event.name == names.EVENT_GATE]
     return [_gate(event.time, event.attributes) for event in sorted(events, key=lambda event: event.time)]
 
@@ -164,5 +167,5 @@ def _gate(time: int, attributes: Any) -> Gate:
 
 
 def refused(recording: Recording) -> list[LogRecord]:
-    """Return the changes of stage that were refused."""
+    """Return the log records of refused stage transitions."""
     return [record for record in recording.logs if record.name == names.EVENT_REFUSED]

@@ -1,4 +1,4 @@
-"""What stands at the top: how it went, in numbers and in words."""
+"""Overview at the top of the report: key numbers and the latest narratives."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from nissa.semconv.metrics import MetricSpec
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A number that matters, and what to know about it."""
+    """Key number with a label and a remark."""
 
     label: str
     value: str
@@ -31,7 +31,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The latest narrative of an environment, sentence by sentence."""
+    """Latest narrative of an environment, split into sentences."""
 
     group: str
     when: str
@@ -39,7 +39,8 @@ class Lead:
 
 
 def tiles(facts: Facts) -> list[Tile]:
-    """Return the numbers of the whole run."""
+    """Return the key numbers of the whole run."""
+    # Steps are numbered from 0, so the number of steps is the last one plus 1.
     steps = facts.clock.last_steps()
     last = [life.outcome for life in facts.lives]
     kept, culled = last.count(FOSSILIZED), last.count(CULLED)
@@ -101,7 +102,7 @@ HEAD: Final = (
 
 
 def environments(facts: Facts) -> Table | None:
-    """Return a row for each environment; None where there is one."""
+    """Return a table with a row per environment; None if the run has only one."""
     if not facts.places.groups:
         return None
     envs = sorted({place.env for place, _ in facts.streams(metric.STEP)} | {life.place.env for life in facts.lives})

@@ -1,7 +1,7 @@
-"""The page: everything in one file, which asks no network for anything.
+"""HTML page: one self-contained file that loads nothing over the network.
 
-plotly.js and the figures are in it compressed, and unpacked by the browser. A content policy names the only two scripts
-that may run by their hashes, so that nothing that a name or a reason holds ever does.
+plotly.js and the figures are embedded compressed, and the browser decompresses them. A content security policy allows
+exactly two scripts by their hashes. Script code in a recorded string, such as a seed's name, is therefore not executed.
 """
 
 import base64
@@ -31,10 +31,10 @@ _STATUS: Final = {"completed": "Completed", "failed": "Failed", "open": "Open-en
 
 
 def page(facts: Facts, sections: Sequence[Section]) -> str:
-    """Return the page as HTML.
+    """Return the HTML page.
 
     Raises:
-        ConfigurationError: jinja2 is missing.
+        ConfigurationError: jinja2 is not installed.
     """
     script, library = asset("report.js"), get_plotlyjs()
     text: str = (
@@ -55,6 +55,7 @@ def page(facts: Facts, sections: Sequence[Section]) -> str:
             schemes={name: asdict(scheme) for name, scheme in SCHEMES.items()},
             script=script,
             library=_library(),
+            # The browser's JSON parser rejects NaN, so raise here instead of writing a broken page.
             data=packed(json.dumps(_data(facts, sections), separators=(",", ":"), allow_nan=False)),
             version=VERSION,
             profile=facts.resource(attr.PROFILE),
@@ -72,12 +73,15 @@ def _environment() -> Any:
 
 
 def asset(name: str) -> str:
-    """Return a file that the page is made from."""
+    """Return the content of a template, style or script file of the page."""
     return (resources.files("nissa.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def packed(text: str) -> str:
-    """Return text compressed, in characters that HTML leaves alone; the same text always packs the same."""
+    """Return text compressed with gzip and encoded as base64, which needs no escaping in HTML.
+
+    The modification time is fixed at 0, so that the same text always gives the same result.
+    """
     return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
 
 
@@ -88,7 +92,7 @@ def _library() -> str:
 
 def _policy(*scripts: str) -> str:
     hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
-    images = "img-src data: blob:"  # what plotly makes of a figure that is downloaded
+    images = "img-src data: blob:"  # Plotly uses these schemes when a figure is downloaded as an image.
     return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; {images}; base-uri 'none'; form-action 'none'"
 
 
@@ -112,12 +116,13 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 def _figure(figure: Any) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(figure.to_json())
+    # Templates are large and equal for all figures: the page embeds one per scheme, and its script applies it.
     plain["layout"].pop("template")
     return plain
 
 
 def _extents(facts: Facts) -> dict[str, list[float]]:
-    """Return from where to where the axes go: from the first step, or what came first where there was none."""
+    """Return the axis ranges; time begins at the first step, loss or seed, else at the first record."""
     starts = [int(stream.times[0]) for spec in (metric.STEP, metric.LOSS) for _, stream in facts.streams(spec)]
     starts += [life.start for life in facts.lives]
     begin, end = min(starts, default=facts.begin), facts.end

@@ -1,4 +1,4 @@
-"""What a page is made of: figures with their tables, and tables alone."""
+"""Building blocks of the report page: sections, panels with figures, and tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table; ``group`` is the environment that it is shown with, empty for all."""
+    """Table row.
+
+    Args:
+        cells: Text per column.
+        group: Environment filter that shows this row; empty if the row is always shown.
+        tone: CSS class for emphasis, ``bad`` or ``warning``; empty for none.
+    """
 
     cells: tuple[str, ...]
     group: str = ""
@@ -22,12 +28,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table.
+    """Table with a caption.
 
     Args:
-        caption: What it shows, for those who do not see where it stands.
-        head: The columns' names.
-        numeric: How many of the last columns are numbers.
+        caption: Description of the content, for screen readers.
+        head: Column names.
+        numeric: Number of trailing columns that contain numbers, and are aligned to the right.
     """
 
     caption: str
@@ -38,11 +44,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One of the figures to choose from in a panel.
+    """Selectable figure of a panel.
 
     Args:
-        label: What it is chosen by.
-        group: Its environment, empty where there is one.
+        label: Text in the selection list.
+        group: Environment of the figure; empty if the run has only one.
     """
 
     label: str
@@ -52,16 +58,16 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A figure, or several to choose from, with what they show in words and as a table.
+    """Figure, or several selectable figures, with a text summary and a table of the same data.
 
     Args:
-        key: Its name within the page.
-        reading: How to read it.
-        summary: What it shows, in a sentence.
-        empty: Why there is nothing to show, empty where there is.
-        choice: What the variants differ in.
-        log: Offers a logarithmic y axis.
-        wide: Takes the page's whole width.
+        key: Identifier within the page.
+        reading: Instruction for reading the figure.
+        summary: Content of the figure in one sentence.
+        empty: Reason why the panel has no data; empty if it has data.
+        choice: Label of the selection list.
+        log: Show a switch for a logarithmic y axis.
+        wide: Use the full width of the page.
     """
 
     key: str
@@ -81,7 +87,7 @@ class Section:
     """Panels and tables under a heading.
 
     Args:
-        empty: Why there is nothing to show, empty where there is.
+        empty: Reason why the section has no data; empty if it has data.
     """
 
     key: str
@@ -95,7 +101,7 @@ SERIES_HEAD: Final = ("series", "points", "first", "last", "lowest", "highest", 
 
 
 def series_table(caption: str, series: Sequence[Series], *, percent: bool = False) -> Table:
-    """Return what lines show as a table."""
+    """Return a table with a row per series: number of points, first, last and extreme values."""
     rows = [
         Row((each.name, f"{len(each.values):,}", *_told(each.values, percent=percent)), each.group) for each in series
     ]
@@ -114,15 +120,15 @@ def _told(values: Values, *, percent: bool) -> tuple[str, ...]:
 
 
 def percentage(value: float | None) -> str:
-    """Return a fraction as percent; a dash where there is none."""
+    """Format a fraction as percent; None becomes a dash."""
     return ABSENT if value is None else f"{value:.1%}"
 
 
 def points(value: float | None) -> str:
-    """Return a change of a fraction in points, with its sign; a dash where there is none."""
+    """Format a change of a fraction in percentage points with its sign; None becomes a dash."""
     return ABSENT if value is None else f"{value * 100:+.2f}"
 
 
 def count(value: float | None) -> str:
-    """Return a whole number; a dash where there is none."""
+    """Format a whole number; None becomes a dash."""
     return ABSENT if value is None else f"{value:,.0f}"

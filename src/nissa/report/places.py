@@ -1,4 +1,4 @@
-"""Where something was measured: its environment, model and rank, named as far as there is more than one."""
+"""Series key (environment, model, rank), and display names that contain only the parts that differ."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nissa.semconv import attributes as attr
 
 @dataclass(frozen=True, slots=True, order=True)
 class Place:
-    """Where something was measured; empty where there is only one."""
+    """Series key: environment, model and rank of a measurement; fields are empty (rank -1) if not recorded."""
 
     env: str = ""
     model: str = ""
@@ -18,7 +18,7 @@ class Place:
 
     @classmethod
     def of(cls, attributes: Mapping[str, Any], process: Process) -> "Place":
-        """Return the place that attributes name."""
+        """Return the key from the attributes of a record and the rank of its process."""
         rank = process.rank
         return cls(
             env=str(attributes.get(attr.ENV_ID, "")),
@@ -28,10 +28,10 @@ class Place:
 
 
 class Places:
-    """Names places: what is the same everywhere goes without saying.
+    """Display names of series keys; parts that are equal for all keys are omitted.
 
     Args:
-        places: All that there are.
+        places: All series keys of a recording.
     """
 
     def __init__(self, places: Iterable[Place]) -> None:
@@ -42,22 +42,22 @@ class Places:
 
     @classmethod
     def of(cls, recording: Recording) -> "Places":
-        """Return the places of a recording."""
+        """Return the display names for a recording."""
         measured = [Place.of(each.attributes, each.process) for each in recording.streams]
         measured += [Place.of(each.attributes, each.process) for each in recording.distributions]
         return cls([*measured, *(Place.of(span.attributes, span.process) for span in recording.spans)])
 
     @property
     def groups(self) -> list[str]:
-        """The environments to choose from; none where there is only one."""
+        """Names of the environments to filter by; empty if the run has only one."""
         return [f"environment {env}" for env in self._envs] if len(self._envs) > 1 else []
 
     def group(self, env: object) -> str:
-        """Return the name of an environment to choose by, empty where there is only one."""
+        """Return the name of an environment in the filter; empty if the run has only one."""
         return f"environment {env}" if env not in {None, ""} and len(self._envs) > 1 else ""
 
     def name(self, place: Place, *, rank: bool = True) -> str:
-        """Return what tells a place from the others; empty where nothing does."""
+        """Return the parts of a key that differ between keys; empty if all are equal."""
         parts = [self.group(place.env)]
         parts += [place.model] if place.model and len(self._models) > 1 else []
         parts += [f"rank {place.rank}"] if rank and place.rank >= 0 and len(self._ranks) > 1 else []

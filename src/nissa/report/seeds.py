@@ -1,4 +1,4 @@
-"""Seeds: their lives as lanes, and what became of them by blueprint."""
+"""Seed sections: a swimlane chart of all seeds, and outcome statistics per blueprint."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from nissa.seeds.stages import MOMENTARY
 from nissa.semconv import metrics as metric
 
 MOST_LANES: Final = 80
-"""Lanes of the swimlane; of more seeds, the latest are drawn."""
+"""Maximum number of seeds in the swimlane chart; beyond it, the latest are drawn."""
 
 NONE: Final = "No seed germinated: nothing called run.germinate, and no event of a seed reached the hub."
 
 
 def seeds(facts: Facts) -> Section:
-    """Return the section about seeds."""
+    """Return the seed section."""
     if not facts.lives:
         return Section(key="seeds", title="Seeds", empty=NONE)
     latest = sorted(facts.lives, key=lambda life: life.start)[-MOST_LANES:]
@@ -40,7 +40,7 @@ def seeds(facts: Facts) -> Section:
 
 
 def blueprints(facts: Facts) -> Section:
-    """Return the section about what seeds were built from."""
+    """Return the section with outcomes per blueprint."""
     title = "Blueprints"
     if not facts.lives:
         return Section(key="blueprints", title=title, empty=NONE)
@@ -66,7 +66,7 @@ def blueprints(facts: Facts) -> Section:
 
 
 def summary(lives: Sequence[Life]) -> str:
-    """Return what became of seeds, in a sentence."""
+    """Return the number of seeds per outcome, as a sentence."""
     counts = Counter(life.outcome for life in lives)
     told = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
     return f"{len(lives)} seeds: {told}."
@@ -83,6 +83,7 @@ def _lane(facts: Facts, life: Life) -> Lane:
 def _bar(facts: Facts, life: Life, stage: StageSpan) -> Bar | None:
     if stage.stage in MOMENTARY:
         return None
+    # A fossilized seed stays in the network, so its bar extends to the end of the run although its span has ended.
     stays = stage.stage is Stage.FOSSILIZED
     end = facts.end if stage.end is None or stays else stage.end
     undecided = stage is life.stages[-1] and life.outcome not in {FOSSILIZED, CULLED}
@@ -171,7 +172,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _costs(facts: Facts) -> dict[str, float]:
-    """Return the latest compute of each blueprint, of the environments the mean."""
+    """Return the latest compute cost of each blueprint, averaged over the environments."""
     found: dict[str, list[float]] = {}
     for _, stream in facts.streams(metric.BLUEPRINT_COMPUTE_COST):
         (name,) = (str(stream.attributes.get(key, "")) for key in metric.BLUEPRINT_COMPUTE_COST.attributes)

@@ -1,4 +1,4 @@
-"""Findings and narratives as tables."""
+"""Sections with the tables of findings and narratives."""
 
 from typing import Final
 
@@ -8,11 +8,11 @@ from nissa.report.panels import Row, Section, Table, percentage
 from nissa.report.told import ERROR, WARNING, Finding, Narrative
 
 MOST_ROWS: Final = 500
-"""Rows of a table; of more, the latest."""
+"""Maximum number of rows in a table; beyond it, the latest are shown."""
 
 
 def found(facts: Facts) -> Section:
-    """Return the section about findings."""
+    """Return the section of findings."""
     if not facts.findings:
         why = (
             "Nothing was found that deserved attention."
@@ -26,7 +26,7 @@ def found(facts: Facts) -> Section:
 
 
 def told(facts: Facts) -> Section:
-    """Return the section that tells the run epoch by epoch."""
+    """Return the section of narratives, one row per validation."""
     if not facts.narratives:
         why = "No narrative was written: there was no run.validate(...)."
         return Section(key="narrative", title="Narrative", empty=why)

@@ -1,4 +1,4 @@
-"""What was found and said while the run went on: red flags, other findings, narratives, and how it ended."""
+"""Findings, narratives and the outcome of a run, from its log records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
 WARNING: Final = 13
-"""The least severity number of a warning in OTLP."""
+"""Lowest OTLP severity number of a warning."""
 
-ERROR: Final = 17
+ERROR: Final = 17  # Lowest OTLP severity number of an error.
 
 
 def event_name(kind: EventType) -> str:
-    """Return what a hub's event is called among the log records."""
+    """Return the name of a hub event in the log records."""
     return names.EVENT_PREFIX + kind.lower()
 
 
 def detail(attributes: Mapping[str, Any], name: str) -> Any:
-    """Return a detail of a hub's event, None where it has none of that name."""
+    """Return an attribute of a hub event by its short name; None if it is missing."""
     return attributes.get(names.EVENT_PREFIX + name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that deserved attention.
+    """Finding of the run.
 
     Args:
-        until: When it was over; None where it still held, or is of a moment.
-        lasting: It is a state, which holds until it is cleared.
+        until: Time at which it was cleared; None if it was not cleared, or is momentary.
+        lasting: The finding is a state that holds until it is cleared, such as a red flag.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Narrative:
-    """What training looked like after a validation."""
+    """Narrative of a validation."""
 
     place: Place
     time: int
@@ -62,11 +62,11 @@ class Narrative:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ended.
+    """Outcome of a run.
 
     Args:
         word: ``completed``, ``failed`` or ``open``.
-        reason: What is known of it.
+        reason: Explanation, such as the error; empty if the run completed.
     """
 
     word: str
@@ -82,7 +82,7 @@ _MOMENTS: Final = {
 
 
 def findings(recording: Recording) -> list[Finding]:
-    """Return what was found, in the order of time."""
+    """Return the findings in chronological order."""
     cleared: dict[tuple[Place, str, Any], list[int]] = {}
     for record in recording.logs:
         if record.name == event_name(EventType.RED_FLAG_CLEARED):
@@ -121,7 +121,7 @@ def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) 
 
 
 def _details(attributes: Mapping[str, Any]) -> str:
-    """Return the numbers that an event without a sentence came with."""
+    """Return the attributes of an event that has no text, as ``name value`` pairs."""
     told = {
         name.removeprefix(names.EVENT_PREFIX).replace("_", " "): value
         for name, value in attributes.items()
@@ -133,7 +133,7 @@ def _details(attributes: Mapping[str, Any]) -> str:
 
 
 def narratives(recording: Recording) -> list[Narrative]:
-    """Return the narratives, in the order of time."""
+    """Return the narratives in chronological order."""
     return [
         Narrative(
             place=Place.of(record.attributes, record.process),
@@ -149,7 +149,10 @@ def narratives(recording: Recording) -> list[Narrative]:
 
 
 def ending(recording: Recording) -> Ending:
-    """Return how the run ended: each process says so when it does, and of a rank that was restarted the last one counts."""
+    """Return the outcome, from the events that each process logs at its start and end.
+
+    If a rank was restarted, only its last process must have ended.
+    """
     latest = {
         r.process.rank: r.process.identity for r in recording.logs if r.name == event_name(EventType.TRAINING_STARTED)
     }

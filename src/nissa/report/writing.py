@@ -1,4 +1,4 @@
-"""From a run's folder to a report."""
+"""Write the HTML report of a run's folder."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,20 +15,20 @@ from nissa.report.seeds import blueprints, seeds
 from nissa.report.telling import found, told
 
 NAME: Final = "report.html"
-"""What a report is called where no other name is asked for; it lies in the run's folder."""
+"""Default file name of a report, in the run's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written.
+    """Summary of a written report.
 
     Args:
-        path: The report.
-        bytes: Its size.
-        run_id: The run.
+        path: Path of the report.
+        bytes: Size of the report.
+        run_id: Id of the run.
         status: ``completed``, ``failed`` or ``open``.
-        points: Data points of all metrics that were read.
-        damaged: Lines that could not be read, as ``file:line``.
+        points: Number of data points read, of all metrics.
+        damaged: Lines that could not be parsed, as ``file:line``.
     """
 
     path: str
@@ -44,19 +44,19 @@ class Written:
     damaged: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as data that JSON can hold."""
+        """Return the summary as data that JSON can represent."""
         return asdict(self)
 
 
 def write_report(folder: Path, output: Path | None = None) -> Written:
-    """Write the report of a run, and say what is in it.
+    """Write the report of a run, and return a summary.
 
     Args:
-        folder: Where the run's OTLP JSON lines are.
-        output: The file to write; ``report.html`` in the folder if None.
+        folder: Folder of the run, with its OTLP JSON lines.
+        output: File to write; ``report.html`` in the folder if None.
 
     Raises:
-        ConfigurationError: There is no telemetry in the folder, the file cannot be written, or plotly is missing.
+        ConfigurationError: The folder contains no telemetry, the file cannot be written, or plotly is not installed.
     """
     recording = read(folder)
     facts = Facts(recording, folder.resolve().name)
@@ -79,7 +79,7 @@ def write_report(folder: Path, output: Path | None = None) -> Written:
 
 
 def sections(facts: Facts) -> list[Section]:
-    """Return the sections of a report, in their order."""
+    """Return the sections of a report, in display order."""
     return [make(facts) for make in (learning, seeds, blueprints, found, gradients, pace, told)]
 
 
