@@ -231,7 +231,7 @@ class Readback(Generic[T]):
             return 0.0
         if _Polled.WAITING not in found:
             return _PATIENCE_SECONDS
-        # Back off exponentially: short pauses suit a device that is milliseconds behind, but waste CPU on a hanging one.
+        # Back off exponentially: short pauses suit a device that is milliseconds behind, but waste CPU if it hangs.
         return float(min(_POLL_SECONDS * 2 ** min(self._polls_in_vain, 10), _MOST_POLL_SECONDS))
 
     def flush(self, timeout: float) -> bool:
