@@ -1,1 +1,1 @@
-"""Gradients: optimizer hooks in, one packed tensor per sampled step out, read on another thread."""
+"""Gradient measurement: optimizer hooks produce one packed tensor per sampled step; a worker thread reads it."""

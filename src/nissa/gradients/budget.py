@@ -1,4 +1,4 @@
-"""How often gradients may be measured for a share of step time; arithmetic alone."""
+"""Sampling interval for a given overhead budget (a share of step time); pure arithmetic."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -9,25 +9,26 @@ MOST: Final = 10
 """Sampling is thinned to every ``2**MOST``-th of the configured steps at most."""
 
 _TOO_MUCH, _AIM, _LITTLE = 0.9, 0.75, 0.6
-"""Parts of the budget: above the first sampling is thinned to below the second, below the third there may be more."""
+"""Fractions of the budget: sampling is thinned above the first, until the predicted cost is below the second. It is
+restored once the predicted cost is below the third (hysteresis)."""
 
 FEWEST_STEPS, MOST_STEPS = 32, 4_096
-"""Steps between two decisions; within these bounds so many as take two seconds."""
+"""Bounds for the number of steps between two decisions; within them, as many steps as take two seconds."""
 
 _SECONDS: Final = 2e9
 
 _FEW_SAMPLES: Final = 3
-"""Before there are as many nothing is decided: the first is slow, since whatever it needs is loaded and made."""
+"""Samples required before the first decision: the first sample is slow, because it loads and compiles kernels."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepCosts:
-    """What was measured, in nanoseconds.
+    """Measured costs in nanoseconds.
 
     Args:
-        step: A step without us.
-        plain: What we add to each.
-        sample: What a sampled step adds to that, on all threads.
+        step: Duration of a step without Nissa.
+        plain: Overhead added to every step.
+        sample: Further overhead of a sampled step, over all threads.
     """
 
     step: float
@@ -35,21 +36,22 @@ class StepCosts:
     sample: float
 
     def share(self, interval: int) -> float:
-        """Return what we take of step time where every ``interval``-th step is sampled."""
+        """Return the overhead as a share of step time if every ``interval``-th step is sampled."""
         ours = self.plain + self.sample / interval
         return ours / (self.step + ours)
 
 
 def choose(costs: StepCosts, budget: float, every: int, thinning: int) -> int:
-    """Return the thinning to go on with: steps that ``every * 2**thinning`` divides are sampled.
+    """Return the next thinning: steps that are multiples of ``every * 2**thinning`` are sampled.
 
-    Between thinning more and thinning less lies a factor of more than a half, so that it does not swing.
+    Sampling is thinned above 90 % of the budget, but restored only below 60 % of it, so that the result does not
+    oscillate.
 
     Args:
-        costs: What was measured.
+        costs: Measured costs.
         budget: Share of step time, 0 to 1.
-        every: The configured interval, below which it never goes.
-        thinning: The present one, 0 for none.
+        every: The configured interval, which is also the shortest one.
+        thinning: The current thinning; 0 means none.
     """
     now = costs.share(every << thinning)
     if now > budget * _TOO_MUCH:
@@ -60,7 +62,7 @@ def choose(costs: StepCosts, budget: float, every: int, thinning: int) -> int:
 
 
 class CostHistory:
-    """The newest costs of one watched optimizer."""
+    """Recent step and sample costs of one watched optimizer."""
 
     def __init__(self) -> None:
         self._steps: deque[int] = deque(maxlen=64)
@@ -71,8 +73,8 @@ class CostHistory:
         """Add one step.
 
         Args:
-            lap: Time since the one before, in nanoseconds; None where that says nothing.
-            cost: What we took of it.
+            lap: Nanoseconds since the previous step; None if that time is not a step duration.
+            cost: Overhead of this step in nanoseconds.
             sampled: Whether its gradients were measured.
         """
         (self._samples if sampled else self._plain).append(cost)
@@ -80,10 +82,10 @@ class CostHistory:
             self._steps.append(max(1, lap - cost))
 
     def costs(self, background: float) -> StepCosts | None:
-        """Return what is typical; None as long as that is not known.
+        """Return median costs, or None until enough samples exist.
 
         Args:
-            background: What other threads of ours take for each sample, in nanoseconds.
+            background: Nanoseconds that Nissa's other threads spend per sample.
         """
         if not self._steps or len(self._samples) < _FEW_SAMPLES:
             return None
@@ -91,6 +93,6 @@ class CostHistory:
         return StepCosts(median(self._steps), plain, max(0.0, median(self._samples) - plain) + background)
 
     def round(self) -> int:
-        """Return how many steps should pass between two decisions, a power of two."""
+        """Return the number of steps until the next decision, a power of two."""
         wanted = _SECONDS / median(self._steps) if self._steps else FEWEST_STEPS
         return 1 << int(min(MOST_STEPS, max(FEWEST_STEPS, wanted))).bit_length() - 1

@@ -1,4 +1,4 @@
-"""One sampled step: its gradients where they are, as statistics of every parameter."""
+"""Capture of one sampled step: gradient statistics per parameter, computed on the device of the gradients."""
 
 import os
 from dataclasses import dataclass, field
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measures:
-    """What is measured in a sampled step.
+    """Measurements of a sampled step.
 
     Args:
-        layout: Which statistics of gradients.
-        thresholds: Where an element counts as vanishing or exploding.
-        weights: Also the norm of each parameter.
-        updates: Also how far each parameter moves; needs ``weights``.
-        grouping: Which parameters share a stream; none where it is None.
-        ranks: Which ranks export what: ``auto``, ``first`` or ``all``, see `nissa.config.GradientConfig`.
+        layout: Columns of gradient statistics.
+        thresholds: Magnitudes beyond which an element counts as vanishing or exploding.
+        weights: Also measure the norm of each parameter.
+        updates: Also measure the norm of the change of each parameter; needs ``weights``.
+        grouping: Assignment of parameters to shared streams; None means one stream per parameter.
+        ranks: Selection of the ranks that export: ``auto``, ``first`` or ``all``, see `nissa.config.GradientConfig`.
     """
 
     layout: Layout
@@ -50,11 +50,12 @@ class Statistics:
     """Statistics of a sampled step on the host, a row per parameter.
 
     Args:
-        streams: What each row is exported as, unless there are too many.
-        exported: Rows that this rank exports; all were measured.
-        squares: Squared L2 norm of each parameter before the step, and of its change; shape ``(rows, 0..2)``.
-        failed: How many parameters are absent since a rank could not measure its part of them.
-        seeds: Rows of each seed that is being grown, by slot.
+        streams: Stream name of each row, before `StreamLimiter` folds names over the limit.
+        exported: Mask of the rows that this rank exports; every row was measured.
+        squares: Squared L2 norm of each parameter before the step, and of its change; shape ``(rows, 0..2)``, one
+            column per enabled measurement.
+        failed: Number of parameters that are absent because a rank could not measure its shard.
+        seeds: Row indices of each growing seed, by slot.
     """
 
     names: tuple[str, ...]
@@ -68,14 +69,14 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What the statistics of a sampled step are of; they travel apart from it.
+    """Row metadata (names, streams, slots) of a sample; it stays on the host while the statistics are copied.
 
     Args:
-        names: A parameter per row; rows of all parts together, part by part.
+        names: Parameter name of each row; the rows of all devices are concatenated.
         streams: The stream of each row.
-        extra: Columns behind those of the layout.
-        slots: The slot of the seed that each row belongs to, None for the host network.
-        idle: Parameters that require a gradient and had none.
+        extra: Number of columns after those of the layout (squared norms of weights and updates).
+        slots: Slot of the seed that owns each row; None for the host network.
+        idle: Names of parameters that require a gradient and had none in this step.
     """
 
     names: tuple[str, ...]
@@ -87,7 +88,7 @@ class Sampled:
     idle: tuple[str, ...] = ()
 
     def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> Statistics:
-        """Return the statistics from the parts' host copies."""
+        """Return the statistics, decoded from the host copy of each device's rows."""
         width = self.layout.width + self.extra
         rows = [np.asarray(array, dtype=np.int64).reshape(-1, width) for array in arrays]
         packed = rows[0] if len(rows) == 1 else np.concatenate([np.zeros((0, width), dtype=np.int64), *rows])
@@ -109,7 +110,7 @@ class Sampled:
 
 @dataclass(slots=True)
 class _Part:
-    """What one device holds of a step; a parameter per entry of each list."""
+    """Parameters and rows of one device in a step; the lists have one entry per parameter."""
 
     names: list[str] = field(default_factory=list)
     parameters: list[torch.Tensor] = field(default_factory=list)
@@ -118,23 +119,23 @@ class _Part:
 
     @property
     def shared(self) -> bool:
-        """Whether other ranks hold other parts, and will wait for this one's."""
+        """Whether other ranks hold other shards, so that they wait for this rank in a collective."""
         return any(local.groups for local in self.locals)
 
 
 class Capture:
-    """Follows one sampled step from its beginning to its end.
+    """Measurement of one sampled step, from before the update to after it.
 
     Args:
-        measures: What to measure.
-        candidates: Name and parameter of all that the step may use, each once.
-        optimizer: Says what gradients are still scaled by.
-        model: Says whether other ranks have the same gradients.
-        idle: Names of parameters that could have had a gradient and have none.
+        measures: Measurements to make.
+        candidates: Name and tensor of every parameter that the step may use, without duplicates.
+        optimizer: Source of the loss scale that gradients are still multiplied by.
+        model: Used to detect data parallelism, where all ranks have the same gradients.
+        idle: Names of parameters that require a gradient and have none.
 
     Attributes:
-        fault: Why this rank could not measure its part. It takes part in the merging all the same, since the others
-            will wait for it, and its rows are then absent on all ranks.
+        fault: Error that prevented this rank from measuring its shard. The rank still joins the merge, because the
+            other ranks wait for it in a collective. The affected rows are then absent on all ranks.
     """
 
     def __init__(
@@ -166,12 +167,12 @@ class Capture:
             return None
 
     def read(self) -> None:
-        """Measure the gradients, which are there now; nothing waits for a device."""
+        """Measure the gradients, which must exist now, without waiting for a device."""
         parameters = [parameter for _, parameter in self._candidates]
         found = locals_of([(parameter, parameter.grad) for parameter in parameters])
         for (name, parameter), local in zip(self._candidates, found, strict=True):
             if local.tensor is None and not local.groups:
-                continue  # frozen or unused; a shard that is missing here may be there on another rank
+                continue  # frozen or unused; a shard that is absent here may exist on another rank
             part = self._parts.setdefault(parameter.device, _Part())
             part.names.append(name)
             part.parameters.append(parameter)
@@ -191,10 +192,10 @@ class Capture:
             self.fault = error
 
     def finish(self, seeds: "Sequence[tuple[str, frozenset[int]]]" = ()) -> tuple[list[torch.Tensor], Sampled]:
-        """Return the statistics, merged over ranks, one int64 tensor per device, and what they are of.
+        """Return the statistics, merged over ranks, as one int64 tensor per device, and their row metadata.
 
         Args:
-            seeds: Slot and parameter ids of each seed that is being grown.
+            seeds: Slot and parameter ids of each growing seed.
         """
         parts = list(self._parts.values())
         tensors = [self._merged(part) for part in parts]

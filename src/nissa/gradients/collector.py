@@ -1,4 +1,4 @@
-"""Measures gradients when it is asked to, without hooks."""
+"""Measurement of gradients on demand, without hooks."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,9 +24,9 @@ class GradientStatistics:
     """Gradient statistics on the host.
 
     Args:
-        names: A parameter per row of ``moments``.
-        moments: Counts, sums and buckets per parameter, and what derives from them.
-        health: How healthy they are, all in all.
+        names: Parameter name of each row of ``moments``.
+        moments: Counts, sums and buckets per parameter, and values derived from them.
+        health: Health score over all parameters.
     """
 
     names: tuple[str, ...]
@@ -37,7 +37,7 @@ class GradientStatistics:
         """Return one parameter's statistics, as `Moments` of one row.
 
         Raises:
-            UnknownNameError: It is none of `names`: there is no such parameter, or it had no gradient.
+            UnknownNameError: `names` does not contain it: the parameter does not exist, or it had no gradient.
         """
         if name not in self.names:
             raise UnknownNameError("parameter with a gradient", name, self.names)
@@ -45,7 +45,7 @@ class GradientStatistics:
 
 
 class PendingGradients:
-    """Gradient statistics that may still be on their way from a device; see `collect_gradients`."""
+    """Gradient statistics that may not have reached the host yet; returned by `collect_gradients`."""
 
     def __init__(self, parts: "Sequence[torch.Tensor]", sampled: "Sampled") -> None:
         self._sampled = sampled
@@ -56,10 +56,10 @@ class PendingGradients:
         return self._transfer.ready()
 
     def result(self, timeout: float | None = None) -> GradientStatistics:
-        """Return the statistics, waiting for the device where it has not finished.
+        """Return the statistics; waits until the device has finished.
 
         Raises:
-            TimeoutError: They did not come within ``timeout`` seconds.
+            TimeoutError: The device did not finish within ``timeout`` seconds.
         """
         found = self._sampled.unpack(self._transfer.arrays(timeout))
         return GradientStatistics(found.names, found.moments, assess(found.names, found.moments))
@@ -72,13 +72,12 @@ def collect_gradients(
     vanishing_threshold: float = 1e-7,
     exploding_threshold: float = 1e3,
 ) -> PendingGradients:
-    """Measure the gradients of parameters now, without hooks, and without waiting for a device.
+    """Measure the current gradients of parameters, without hooks and without waiting for a device.
 
     Args:
-        parameters: A module, its ``named_parameters()``, or parameters, which are then named by their position; a lone
-            parameter is fine.
-            Parameters without a gradient are absent from the result.
-        histogram: Also count log2-subdivided buckets of the absolute values, for quantiles.
+        parameters: A module, its ``named_parameters()``, a parameter, or several parameters. Parameters without a name
+            are named by their position. Parameters without a gradient are absent from the result.
+        histogram: Also count absolute values in log2-subdivided buckets, which quantiles need.
         vanishing_threshold: Absolute values below it count as vanishing.
         exploding_threshold: Absolute values above it count as exploding.
 

@@ -1,4 +1,4 @@
-"""Bounds the number of streams: what is over the bound is folded into its block, never cut."""
+"""Limit for the number of streams: streams over the limit are merged into their block, never dropped."""
 
 import heapq
 import logging
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _logger = logging.getLogger("nissa")
 
 _NETWORKS: Final = 64
-"""Lists of names whose streams are remembered: one per model, and per network that one grew through."""
+"""Cached lists of names: one per model, and one per state of a growing model."""
 
 Folded = tuple[tuple[str, ...], NDArray[np.intp]]
 """Stream names, and for each parameter the index of its stream."""
@@ -21,16 +21,16 @@ Folded = tuple[tuple[str, ...], NDArray[np.intp]]
 def fold_names(names: tuple[str, ...], most: int) -> Folded:
     """Return at most ``most`` stream names, and for each parameter the index of its stream.
 
-    Blocks with the most members are folded first, so that as many parameters as possible keep a stream of their own; a
-    folded block is called ``<block>.*``. The result is a function of its arguments alone, so that ranks agree.
+    Blocks with the most members are folded first, so that as many parameters as possible keep their own stream. A
+    folded block is called ``<block>.*``. The result depends on the arguments alone, so that all ranks agree.
 
-    A block that alone has more members than there may be streams, such as a ``ParameterList``, is folded into ranges
-    of consecutive members where one stream for all of it would leave more than half of the bound unused. A range is
-    called ``<block>[<first>-<last>].*``. Of ``blocks.0`` to ``blocks.4999`` at most 200 streams become
+    A block may have more members than the limit, for example a ``ParameterList``. It is folded into ranges of
+    consecutive members if a single stream for the block would leave more than half of the limit unused. A range is
+    called ``<block>[<first>-<last>].*``. Example: with a limit of 200, ``blocks.0`` to ``blocks.4999`` become
     ``blocks[0-24].*`` to ``blocks[4975-4999].*``.
 
     Args:
-        names: A parameter each, or the group that it shares a stream with.
+        names: One entry per parameter: its name, or the name of the group whose stream it shares.
         most: At least 1.
     """
     streams = _Streams(names)
@@ -44,10 +44,10 @@ def fold_names(names: tuple[str, ...], most: int) -> Folded:
 
 
 class StreamLimiter:
-    """Folds names, the same ones once, and says once when the bound made it do so.
+    """Cached `fold_names` that logs one warning when the limit is first exceeded.
 
     Args:
-        most: How many streams a model may have.
+        most: Maximum number of streams per model.
     """
 
     def __init__(self, most: int) -> None:
@@ -56,7 +56,7 @@ class StreamLimiter:
         self._fold = lru_cache(maxsize=_NETWORKS)(fold_names)
 
     def __call__(self, names: tuple[str, ...]) -> Folded:
-        """Return what `fold_names` returns."""
+        """Return the result of `fold_names`."""
         folded = self._fold(names, self._most)
         if not self._logged and len(set(names)) > len(folded[0]):
             self._logged = True
@@ -80,10 +80,10 @@ class StreamLimiter:
 
 
 class _Streams:
-    """Streams while they are folded.
+    """Mutable state of one fold.
 
     Args:
-        names: A stream each, to begin with.
+        names: Initial streams, one per distinct name.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -91,6 +91,8 @@ class _Streams:
         for index, name in enumerate(names):
             self.members.setdefault(name, []).append(index)
         self._children: dict[str, set[str]] = {}
+        # Priority queue: the largest block is needed in every round, and sorting all blocks each time would be
+        # quadratic.
         self._queue: list[tuple[int, int, str]] = []
         self._rank = {block: -rank for rank, block in enumerate(sorted(_blocks(names), key=_depth_and_name))}
         for name in self.members:
@@ -99,24 +101,25 @@ class _Streams:
             self._offer(block)
 
     def fold(self, most: int) -> None:
-        """Fold the block with the most members; of equal ones the deepest, and then the last by name.
+        """Fold the block with the most members; ties go to the deepest block, then to the last by name.
 
         Args:
-            most: How many streams there may be in the end.
+            most: Maximum number of streams of the final result.
         """
         while self._queue:
             negative_size, _, block = heapq.heappop(self._queue)
-            if len(self._children[block]) == -negative_size:  # else its members were folded since
+            if len(self._children[block]) == -negative_size:  # else stale: its members were folded after it was queued
                 self._fold(block, most)
                 return
-        # Every block has one member: moving the deepest ones up a level makes them share a block sooner or later.
+        # Every block has one member. Moving the deepest streams up one level eventually makes some share a block.
         deepest = max(stream.count(".") for stream in self.members)
         self._move([stream for stream in self.members if stream.count(".") == deepest])
 
     def _fold(self, block: str, most: int) -> None:
         members = [stream for stream in self._children[block] if stream != block]
         others = len(self.members) - len(members)
-        # Twice: below half of the bound. A block that fits is never cut, so that its name depends on no other block.
+        # Factor 2: the single stream would leave more than half of the limit unused. A block that fits is never split
+        # into ranges, so that its name does not depend on other blocks.
         if len(members) > most and 2 * (others + 1) <= most:
             self._merge(_ranges(block, members, most - others))
         else:
@@ -128,7 +131,7 @@ class _Streams:
 
     def _move(self, streams: Iterable[str]) -> None:
         """Merge each stream into its block."""
-        # All are taken out before any is put back: a stream may be the block of another that moves with it.
+        # Remove all streams before inserting any: a stream may be the block of another one in the same call.
         taken = [(stream, self.members.pop(stream)) for stream in streams if stream != _block(stream)]
         for stream, _ in taken:
             self._children[_block(stream)].discard(stream)
@@ -139,21 +142,21 @@ class _Streams:
             self._offer(_block(block))
 
     def _offer(self, block: str) -> None:
-        """Queue a block that is worth folding; entries whose size is no longer true are passed over later."""
+        """Queue a block with at least two members; `fold` skips entries whose size has become stale."""
         size = len(self._children[block])
         if size > 1:
             heapq.heappush(self._queue, (-size, self._rank[block], block))
 
 
 def _ranges(block: str, members: list[str], most: int) -> dict[str, list[str]]:
-    """Return at most ``most`` ranges of a block's members, by name; a member that is alone in its range keeps its name.
+    """Return at most ``most`` ranges of a block's members, by name; a range with one member keeps that member's name.
 
-    Ranges of numbered members begin at multiples of their width, so that they stay the same where a few are absent.
+    Ranges of numbered members begin at multiples of their width, so that a few absent members do not shift them.
     """
     labels = {stream: stream.removesuffix(".*").rpartition(".")[2] for stream in members}
     numbered = all(label.isdecimal() for label in labels.values())
     ordered = sorted(members, key=lambda stream: (int(labels[stream]) if numbered else 0, labels[stream], stream))
-    numbered = numbered and int(labels[ordered[-1]]) < 2 * len(ordered)  # else most ranges would be empty
+    numbered = numbered and int(labels[ordered[-1]]) < 2 * len(ordered)  # sparse numbers would leave most ranges empty
     places = [int(labels[stream]) for stream in ordered] if numbered else list(range(len(ordered)))
     width = -(-(places[-1] + 1) // most)
     ranges: dict[int, list[str]] = {}
@@ -170,7 +173,7 @@ def _ranges(block: str, members: list[str], most: int) -> dict[str, list[str]]:
 
 
 def _blocks(names: Iterable[str]) -> set[str]:
-    """Return every block that names are in, at every level."""
+    """Return all enclosing blocks of the names, at every level."""
     found = {"*"}
     for name in names:
         block = _block(name)
@@ -185,6 +188,6 @@ def _depth_and_name(block: str) -> tuple[int, str]:
 
 
 def _block(stream: str) -> str:
-    """``a.b.weight`` and ``a.b.*`` are in the blocks ``a.b.*`` and ``a.*``."""
+    """Return the enclosing block: ``a.b.weight`` -> ``a.b.*``, ``a.b.*`` -> ``a.*``."""
     path = stream.removesuffix(".*").rpartition(".")[0]
     return f"{path}.*" if path else "*"

@@ -1,4 +1,4 @@
-"""Which streams parameters share by the structure of their network, and which streams are the largest of a step."""
+"""Grouping of parameters into streams by network structure, and selection of the largest streams of a step."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
@@ -20,14 +20,14 @@ GroupBy = Literal["parameter", "module", "block"]
 _CONTAINERS: Final = (torch.nn.ModuleList, torch.nn.Sequential, torch.nn.ModuleDict)
 
 _NETWORKS: Final = 64
-"""Networks whose streams are remembered."""
+"""Number of networks whose streams are cached."""
 
 
 class Grouping:
-    """Names the stream of each parameter of a network; `nissa.gradients.folding` bounds their number afterwards.
+    """Assignment of parameters to streams; `nissa.gradients.folding` limits their number afterwards.
 
     Args:
-        group_by: As ``gradients.group_by`` has it.
+        group_by: Value of ``gradients.group_by``.
     """
 
     def __init__(self, group_by: GroupBy) -> None:
@@ -36,11 +36,11 @@ class Grouping:
         self._block_streams = lru_cache(maxsize=_NETWORKS)(block_streams)
 
     def streams(self, model: torch.nn.Module, names: tuple[str, ...]) -> tuple[str, ...]:
-        """Return a stream for each name; parameters that share one have the same.
+        """Return the stream of each name; grouped parameters have the same stream.
 
         Args:
-            model: The network as it is now; looked at only where streams follow its blocks.
-            names: Names as `nissa.gradients.selection.Selection.names` gives them.
+            model: The current network; only read if ``group_by`` is ``block``.
+            names: Names as returned by `nissa.gradients.selection.Selection.names`.
         """
         if self._group_by == "parameter":
             return names
@@ -50,29 +50,29 @@ class Grouping:
 
 
 def containers(model: torch.nn.Module) -> frozenset[str]:
-    """Return the paths of lists, dictionaries and sequences of modules, ``""`` for the network itself."""
-    # As in names, without what wrappers inserted.
+    """Return the paths of all ModuleList, ModuleDict and Sequential containers; ``""`` is the network itself."""
+    # Clean paths like parameter names, so that both match under torch.compile, DDP and checkpointing.
     return frozenset(_clean_path(path) for path, module in model.named_modules() if isinstance(module, _CONTAINERS))
 
 
 def _clean_path(path: str) -> str:
-    # Only in front of something can a path be clean of all wrappers: it may consist of them.
+    # Append a suffix first: a path may consist of wrapper names only, and clean_name() never returns an empty name.
     return clean_name(f"{path}.*").rpartition(".")[0]
 
 
 def module_streams(names: "Iterable[str]") -> tuple[str, ...]:
-    """Return for each parameter ``<module path>.*``, ``*`` where the network itself owns it."""
+    """Return ``<module path>.*`` for each parameter; ``*`` if the network itself owns it."""
     return tuple(_everything_in(name.rpartition(".")[0]) for name in names)
 
 
 def block_streams(names: "Iterable[str]", within: frozenset[str]) -> tuple[str, ...]:
-    """Return for each parameter ``<path>.*`` of its block.
+    """Return ``<path>.*`` of the block of each parameter.
 
-    That is the element of the outermost container above it; without one, the network's child above it; and what owns it
-    where there is neither.
+    The block is the enclosing element of the outermost container. Without a container it is the enclosing direct child
+    of the network. A parameter of the network itself belongs to ``*``.
 
     Args:
-        names: The parameters.
+        names: Parameter names.
         within: Paths of containers, as `containers` returns them.
     """
     return tuple(_everything_in(_block(name, within)) for name in names)
@@ -90,10 +90,10 @@ def _everything_in(path: str) -> str:
 
 
 def largest(moments: "Moments", k: int) -> "NDArray[np.intp]":
-    """Return the rows with the largest L2 norm, at most ``k``, in their own order.
+    """Return the indices of the ``k`` rows with the largest L2 norm, in ascending order.
 
-    Rows with NaN or infinite elements are the largest of all, those without any element that could be measured the
-    smallest; of equal ones the first is taken.
+    Rows with NaN or infinite elements rank above all others. Rows without any measured element rank below all others.
+    Ties go to the first row.
     """
     nonfinite = moments.nonfinite > 0
     norm = np.where(np.isnan(moments.norm), np.where(nonfinite, np.inf, -np.inf), moments.norm)

@@ -1,4 +1,4 @@
-"""How healthy a step's gradients are; the formula is documented with `GradientHealth`."""
+"""Health score of the gradients of a step; `GradientHealth` documents the formula."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ EXPLODING_SHARE: Final = 0.01
 
 
 def assess(names: tuple[str, ...], moments: "Moments") -> GradientHealth:
-    """Return the health of gradients with one row of ``moments`` per name."""
+    """Return the health of gradients; ``moments`` has one row per name."""
     present = moments.count > 0
     layers = int(present.sum())
     if layers == 0:

@@ -1,4 +1,4 @@
-"""Loss scaling (``torch.amp.GradScaler``): gradients without their scale, and steps that it skips."""
+"""Loss scaling (``torch.amp.GradScaler``): unscaling of gradients and detection of skipped steps."""
 
 import functools
 from collections.abc import Callable
@@ -11,24 +11,28 @@ from nissa.gradients.hooks import recording
 
 
 def scale_of(optimizer: torch.optim.Optimizer | None, device: torch.device) -> torch.Tensor | None:
-    """Return what gradients are still multiplied by: a fused optimizer is handed the loss scale, and divides by it itself."""
+    """Return the factor that gradients are still multiplied by, or None.
+
+    A fused optimizer receives the loss scale and divides by it inside ``step()``.
+    """
     scale: torch.Tensor | None = getattr(optimizer, "grad_scale", None)
     return None if scale is None else scale.to(device, non_blocking=True)
 
 
 def overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    """Return what says, on its device, whether a fused optimizer leaves its parameters alone; None where it never does.
+    """Return the ``found_inf`` tensor of a fused optimizer, on its device; None for other optimizers.
 
-    It is there while ``step()`` runs; one element, not zero where gradients were not finite.
+    It exists while ``step()`` runs and has one element. A nonzero value means that gradients were not finite and the
+    optimizer skips the update.
     """
     found: torch.Tensor | None = getattr(optimizer, "found_inf", None)
     return found
 
 
 def found_inf_of(scaler: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
-    """Return the ``found_inf`` that a scaler keeps of an optimizer's step until its ``update()``; None where it has none.
+    """Return the ``found_inf`` that a scaler stores for an optimizer until ``update()``; None if it has none.
 
-    Several devices are added up on the first of them, as the scaler does for a fused optimizer.
+    Values of several devices are summed on the first device, like the scaler does for a fused optimizer.
     """
     state = getattr(scaler, "_per_optimizer_states", {}).get(id(optimizer), {})
     found: list[torch.Tensor] = list(state.get("found_inf_per_device", {}).values())
@@ -38,9 +42,10 @@ def found_inf_of(scaler: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor 
 
 
 class ScaledSteps:
-    """Notices the steps that a scaler does not even begin, since it knows that gradients are not finite.
+    """Wrapper around ``scaler.step`` that detects skipped steps.
 
-    It stands before ``scaler.step`` of one scaler, for all the optimizers that are watched with it.
+    A scaler does not call ``optimizer.step()`` if gradients are not finite, so that no optimizer hook runs. One wrapper
+    serves all watched optimizers of a scaler.
     """
 
     def __init__(self, scaler: Any) -> None:
@@ -52,14 +57,14 @@ class ScaledSteps:
 
     @classmethod
     def of(cls, scaler: Any) -> "ScaledSteps":
-        """Return the one that stands before a scaler's ``step``, putting it there where there is none."""
+        """Return the wrapper of a scaler; install it if the scaler has none."""
         present = scaler.__dict__.get("step")
         return present if isinstance(present, cls) else cls(scaler)
 
     def __call__(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
-        """Step as the scaler does, and tell a watch whose optimizer was not called."""
+        """Call the scaler's ``step``; record a skipped step on the watch if the optimizer was not called."""
         watch = self._watched.get(id(optimizer))
-        # The id of an optimizer that was collected may be that of another one by now.
+        # Compare the object too: the id of a garbage-collected optimizer may have been reused.
         if watch is None or watch.optimizer is not optimizer:
             return self._step(optimizer, *args, **kwargs)
         before = watch.steps
@@ -71,15 +76,15 @@ class ScaledSteps:
         return result
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
-        """A copied or pickled scaler steps as if it had never been watched."""
+        """Copy or pickle the original ``step``, so that a copied scaler is unwatched."""
         return getattr, (self._scaler, "step")
 
     def add(self, key: int, watch: Any) -> None:
-        """Tell a watch of the steps of its optimizer that are skipped."""
+        """Report skipped steps of an optimizer to its watch."""
         self._watched[key] = watch
 
     def remove(self, key: int, watch: Any) -> None:
-        """Forget a watch; with the last one the scaler is as it was."""
+        """Remove a watch; removing the last one restores the original ``scaler.step``."""
         if self._watched.get(key) is watch:
             del self._watched[key]
         if not self._watched and self._scaler.__dict__.get("step") is self:

@@ -1,4 +1,4 @@
-"""What watching costs: the share of wall time that the training thread, and our own threads, spend on telemetry."""
+"""Telemetry overhead: the share of wall time that the training thread and Nissa's own threads spend on it."""
 
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -10,21 +10,21 @@ if TYPE_CHECKING:
     from nissa.hub.stopwatch import Stopwatch, Timer
 
 Clock = Callable[[], int]
-"""Returns nanoseconds."""
+"""Clock that returns nanoseconds."""
 
 
 def nothing() -> float:
-    """Return that no other thread of ours has run."""
+    """Return 0: no background thread has run."""
     return 0.0
 
 
 class OverheadWindow:
-    """The time from one sampled step of an environment to the next; read by the thread that steps.
+    """Overhead between two sampled steps of an environment; used by the training thread only.
 
     Args:
-        stopwatch: What threads spend in our code.
-        background: Returns how much our own threads held up training, as a fraction of wall time.
-        now: The stopwatch's clock.
+        stopwatch: Timers of the time that threads spend in Nissa's code.
+        background: Returns the delay of training by Nissa's own threads, as a fraction of wall time.
+        now: The clock of the stopwatch.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class OverheadWindow:
         self._last: tuple[Timer, int, int] | None = None
 
     def close(self) -> float | None:
-        """Return what was spent since the last call as a fraction of the time since; None at first.
+        """Return the overhead since the last call, as a fraction of the elapsed time; None on the first call.
 
-        None too where another thread steps now than before, of whose time nothing is known.
+        Also None if a different thread steps now, because the timers are per thread.
         """
         timer, at = self.stopwatch.own, self._now()
         spent = timer.until(at)
@@ -49,10 +49,10 @@ class OverheadWindow:
 
 
 class HookTimer:
-    """What the hooks of one optimizer cost in a step: ``with toll:`` around each.
+    """Timer for the hooks of one optimizer: ``with hook_timer:`` around each.
 
     Attributes:
-        cost: Nanoseconds in these blocks since it was taken.
+        cost: Nanoseconds in these blocks since the last `take`.
     """
 
     __slots__ = ("_before", "_stopwatch", "_timer", "cost")
@@ -62,7 +62,7 @@ class HookTimer:
         self.cost = 0
 
     def __enter__(self) -> None:
-        """Count from here."""
+        """Start timing."""
         timer = self._timer = self._stopwatch.own
         self._before = timer.spent
         timer.__enter__()
@@ -70,11 +70,11 @@ class HookTimer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: "TracebackType | None"
     ) -> None:
-        """Count up to here."""
+        """Stop timing and add the elapsed time to the cost."""
         self._timer.__exit__(kind, error, trace)
         self.cost += self._timer.spent - self._before
 
     def take(self) -> int:
-        """Return the cost, and begin anew."""
+        """Return the cost and reset it to 0."""
         cost, self.cost = self.cost, 0
         return cost

@@ -1,4 +1,4 @@
-"""All numbers of one step as one tensor per device, so that each device is copied from once."""
+"""Packing of all numbers of a step into one tensor per device, so that each device needs one copy."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Says what the tensors of `pack` hold: rows of statistics, each part with numbers behind it, then numbers alone.
+    """Contents of the tensors returned by `pack`: first rows of statistics with scalars appended, then scalars only.
 
     Args:
-        number_names: Names of the numbers at the end of each tensor.
-        parts: How many of the tensors begin with rows.
+        number_names: Names of the scalars at the end of each tensor.
+        parts: Number of tensors that begin with rows.
     """
 
     number_names: tuple[tuple[str, ...], ...] = ()
     parts: int = 0
 
     def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> "tuple[list[NDArray[np.generic]], dict[str, float]]":
-        """Return the flat rows of each part, and the numbers by name."""
+        """Return the flattened rows of each part, and the scalars by name."""
         rows: list[NDArray[np.generic]] = []
         numbers: dict[str, float] = {}
         for index, (array, names) in enumerate(zip(arrays, self.number_names, strict=True)):
@@ -38,20 +38,20 @@ class Packing:
 
 
 def pack(parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]") -> tuple[list[torch.Tensor], Packing]:
-    """Put statistics and single numbers together, without waiting for a device.
+    """Combine statistics and scalars, without waiting for a device.
 
     Args:
         parts: int64 statistics, one tensor per device.
-        numbers: Tensors of one element each, on any device. They are copied.
+        numbers: One-element tensors on any device, by name. They are copied.
 
     Returns:
-        The tensors to bring to the host, at most one per device other than the host's, and how to take them apart.
+        The tensors to copy to the host, at most one per device other than the CPU, and the `Packing` that unpacks them.
     """
     tensors = list(parts)
     names: list[tuple[str, ...]] = [() for _ in parts]
     for device, together in _by_device(numbers).items():
         tail = _bits([numbers[name] for name in together])
-        # On the host nothing is saved by one tensor less, and the statistics would be copied for it.
+        # Do not concatenate on the CPU: no transfer would be saved, and the statistics would be copied.
         shared = (index for index, part in enumerate(parts) if part.device == device and device.type != "cpu")
         at = next(shared, None)
         if at is None:
@@ -64,10 +64,10 @@ def pack(parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]")
 
 
 def one_number(value: torch.Tensor, called: str) -> torch.Tensor:
-    """Return a tensor that was given as one number.
+    """Return the tensor after checking that it has one element.
 
     Raises:
-        ValueError: It holds several.
+        ValueError: It has several elements.
     """
     if value.numel() != 1:
         raise ValueError(f"{called} takes one number, not a tensor of shape {tuple(value.shape)}; give its mean.")
@@ -82,6 +82,6 @@ def _by_device(numbers: "Mapping[str, torch.Tensor]") -> dict[torch.device, tupl
 
 
 def _bits(numbers: "Sequence[torch.Tensor]") -> torch.Tensor:
-    """Return numbers as the bits of their float64, shape ``(len(numbers),)``, in memory of their own."""
+    """Return scalars as the bits of their float64, shape ``(len(numbers),)``, in newly allocated memory."""
     wide = [number.to(torch.float64, copy=len(numbers) == 1).reshape(1) for number in numbers]
     return (wide[0] if len(wide) == 1 else torch.cat(wide)).view(torch.int64)

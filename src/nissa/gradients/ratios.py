@@ -1,4 +1,4 @@
-"""How large the gradients of a seed are beside those of its host."""
+"""Ratio of the gradient magnitudes of seeds to those of their host network."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SumOfSquares:
-    """Sum of squares of finite gradient elements, and how many there are."""
+    """Sum of squares and number of finite gradient elements."""
 
     squares: float = 0.0
     elements: int = 0
 
     def __add__(self, other: "SumOfSquares") -> "SumOfSquares":
-        """Return both together."""
+        """Return the sum over the elements of both."""
         return SumOfSquares(self.squares + other.squares, self.elements + other.elements)
 
     @property
     def root_mean_square(self) -> float | None:
-        """None where there is no element."""
+        """Root mean square; None without elements."""
         return sqrt(self.squares / self.elements) if self.elements else None
 
 
 @dataclass(frozen=True, slots=True)
 class SumsOfSquares:
-    """Of one sample: that of the host network, and that of each seed that is being grown, by slot."""
+    """Sums of squares of one sample: of the host network, and of each growing seed by slot."""
 
     host: SumOfSquares
     seeds: dict[str, SumOfSquares]
@@ -42,7 +42,7 @@ class SumsOfSquares:
 def sums_of_squares(
     moments: "Moments", seeds: "dict[str, np.ndarray[tuple[int], np.dtype[np.intp]]]", epoch_ids: "SpanIds | None"
 ) -> SumsOfSquares:
-    """Return the energies of a sample, whose rows are parameters."""
+    """Return the sums of squares of a sample; ``moments`` has one row per parameter."""
     host = np.ones(len(moments), dtype=np.bool_)
     for rows in seeds.values():
         host[rows] = False
@@ -51,12 +51,14 @@ def sums_of_squares(
 
 
 def seed_ratios(sample: SumsOfSquares, others: "Iterable[SumsOfSquares]") -> dict[str, float]:
-    """Return each seed's ratio; absent where seed or host have no gradients, or the host's are all zero.
+    """Return the ratio of each seed to the host, by slot.
+
+    A seed is absent if it or the host has no gradients, or if all gradients of the host are zero.
 
     Args:
         sample: The newest sample of one watch.
-        others: The newest samples of the environment's other watches, of which those of the same epoch count: a seed
-            may have an optimizer of its own.
+        others: The newest samples of the other watches of the environment, because a seed may have its own optimizer.
+            Samples of other epochs are ignored.
     """
     host = sum((each.host for each in others if each.epoch_ids == sample.epoch_ids), sample.host).root_mean_square
     sizes = {slot: seed.root_mean_square for slot, seed in sample.seeds.items()}

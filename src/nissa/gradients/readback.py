@@ -1,7 +1,8 @@
-"""Numbers on their way from devices to the host, without ever waiting for a device.
+"""Asynchronous readback of numbers from devices to the host; the training thread never waits for a device.
 
-A `Transfer` is begun on the training thread: on CUDA an asynchronous copy into pinned memory with an event behind it,
-elsewhere nothing at all. `Readback` keeps transfers in order; the worker polls their events and delivers what has arrived.
+The training thread starts a `Transfer`. On CUDA this is an asynchronous copy into pinned memory, followed by an event.
+On other devices it does nothing. `Readback` keeps transfers in order. The worker polls their events and delivers the
+rows that have arrived.
 """
 
 import threading
@@ -30,23 +31,23 @@ _NUMPY: Final = {torch.float64, torch.float32, torch.float16, torch.int64, torch
 _POLL_SECONDS: Final = 0.0002
 
 _MOST_POLL_SECONDS: Final = 0.005
-"""Pause between two polls of a device that is far behind."""
+"""Longest pause between two polls of a device that is far behind."""
 
 _PATIENCE_SECONDS: Final = 2.0
-"""Pause after which rows are read whose arrival nobody announced."""
+"""Pause after which the worker reads rows that were queued without waking it."""
 
 _MOST_LEFT: Final = 64
-"""How many such rows are left at most."""
+"""Maximum number of rows that are queued without waking the worker."""
 
 _MOST_AT_ONCE: Final = 256
-"""Rows that are delivered together at most, so that events get their turn."""
+"""Maximum number of rows per delivery, so that the worker can process events in between."""
 
 _MOST_ROWS: Final = 10_000
-"""Rows of all kinds that wait at most per environment: a kilobyte each where they carry no statistics."""
+"""Maximum number of queued rows per environment; a row without statistics occupies about a kilobyte."""
 
 
 class Transfer:
-    """Tensors on their way to the host.
+    """Copy of tensors to the host, started on construction.
 
     Args:
         tensors: Owned by the transfer from now on; at most one per device.
@@ -70,14 +71,14 @@ class Transfer:
         return host
 
     def ready(self) -> bool:
-        """Whether the numbers are on the host; never waits."""
+        """Whether the copy has completed; never waits."""
         return all(event.query() for event in self._events)
 
     def arrays(self, timeout: float | None = None) -> "list[NDArray[np.generic]]":
-        """Return the numbers, waiting for them.
+        """Return the numbers; waits until the copy has completed.
 
         Raises:
-            TimeoutError: They did not come within ``timeout`` seconds.
+            TimeoutError: The device did not finish within ``timeout`` seconds.
         """
         deadline = None if timeout is None else monotonic() + timeout
         while not self.ready():
@@ -88,14 +89,14 @@ class Transfer:
 
 
 def number(value: object, timeout: float) -> float | None:
-    """Return a number that the caller gave, reading it from its device where it is a tensor.
+    """Return an argument of the caller as a float; a tensor is copied from its device.
 
-    Returns None where there is none, or where the device did not finish within ``timeout`` seconds.
+    Returns None for None, and if the device did not finish within ``timeout`` seconds.
     """
     if value is None:
         return None
     if not isinstance(value, torch.Tensor):
-        return float(value)  # type: ignore[arg-type]  # whatever float() takes; what it refuses is the caller's mistake
+        return float(value)  # type: ignore[arg-type]  # float() raises on an invalid argument of the caller
     if value.numel() != 1:
         raise ValueError(f"Expected one number, not a tensor of shape {tuple(value.shape)}; give its mean.")
     try:
@@ -106,29 +107,30 @@ def number(value: object, timeout: float) -> float | None:
 
 
 def on_host(value: torch.Tensor) -> float | None:
-    """Return a number that is in the host's memory already; None where it has to travel like those of a device.
+    """Return the value of a CPU tensor, or None if it must be read back like a device tensor.
 
-    Read as an array: that is no operation of torch's, each of which costs tens of microseconds between two steps.
+    The value is read through NumPy, because a torch operation costs tens of microseconds between two steps.
     """
-    # Of a subclass, or within a transform of torch's, there may be no array; nor of a number whose sign is in a bit of its own.
+    # numpy() fails on subclasses, inside torch.func transforms, and on tensors with the negative bit set.
     plain = type(value) is torch.Tensor and value.device.type == "cpu" and value.dtype in _NUMPY
     return float(value.numpy().item()) if plain and not value.requires_grad and not value.is_neg() else None
 
 
 def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return the columns of two tensors of as many rows, on the same device."""
+    """Concatenate the columns of two tensors that have equally many rows and the same device."""
     if left.device.type != "cpu":
         return torch.cat([left, right], dim=1)
-    return torch.from_numpy(np.concatenate((left.numpy(), right.numpy()), axis=1))  # torch would wake its threads
+    # Not torch.cat, which would wake torch's thread pool.
+    return torch.from_numpy(np.concatenate((left.numpy(), right.numpy()), axis=1))
 
 
 @dataclass(slots=True, eq=False)
 class _Row(Generic[T]):
-    """One row on its way: its copy, and what the host knows about it.
+    """One queued row: its transfer and its metadata.
 
     Args:
-        transfer: None once the row was dropped.
-        sample: Whether it carries statistics.
+        transfer: None after the row was dropped.
+        sample: Whether the row carries statistics.
     """
 
     transfer: Transfer | None
@@ -137,14 +139,16 @@ class _Row(Generic[T]):
 
 
 class _EnvironmentRows(Generic[T]):
-    """The rows of one environment, in the order of its steps.
+    """Queues of the rows of one environment, in the order of its steps.
 
-    A lane is filled by the thread that steps and emptied by the worker. Both use single operations of a deque only, so
-    that neither waits for the other.
+    The training thread appends and the worker removes. Both use only single deque operations, which are atomic, so that
+    no lock is needed and neither thread waits for the other.
 
     Attributes:
-        rows: All rows and, in their place, the requests that wait for them.
-        samples: Those of the rows that carry statistics, which are large; the oldest is dropped where there are too many.
+        rows: All rows, in order. It also holds the events of `Readback.flush`, which are set once all earlier rows were
+            delivered.
+        samples: The rows that carry statistics. They have their own queue because they are large and need a lower
+            limit; beyond it the oldest is dropped.
     """
 
     __slots__ = ("rows", "samples")
@@ -155,16 +159,16 @@ class _EnvironmentRows(Generic[T]):
 
 
 class Readback(Generic[T]):
-    """Rows of numbers on their way from devices to the host.
+    """Queue of rows that are copied from devices to the host.
 
-    It has no thread: `poll` is called by the worker of the run. Rows of one environment are delivered in order; a device
-    that hangs holds up its own environment only.
+    It has no thread of its own: the worker of the run calls `poll`. Rows of one environment are delivered in order. A
+    device that hangs delays its own environment only.
 
     Args:
-        deliver: Called on the worker's thread with the notes and arrays of rows that have arrived, in order.
-        capacity: How many rows with statistics wait at most per environment; beyond it the oldest is dropped.
-        error_boundary: Catches what goes wrong on the worker's thread.
-        environment_of: Returns what tells environments apart, by note.
+        deliver: Called on the worker thread with the metadata and arrays of rows that have arrived, in order.
+        capacity: Maximum number of queued rows with statistics per environment; beyond it the oldest is dropped.
+        error_boundary: Catches exceptions on the worker thread.
+        environment_of: Returns the environment key of a row from its metadata.
     """
 
     def __init__(
@@ -187,22 +191,23 @@ class Readback(Generic[T]):
         self._polls_in_vain = 0
 
     def attach(self, wake: Callable[[], None]) -> None:
-        """Keep what wakes the worker that polls."""
+        """Set the callback that wakes the polling worker."""
         self._wake = wake
 
     @property
     def dropped(self) -> int:
-        """How many rows were dropped because the worker fell behind, or a device did."""
+        """Number of rows that were dropped because the worker or a device fell behind."""
         return self._dropped["row"]
 
     def submit(self, transfer: Transfer, metadata: T, *, hurry: bool = True) -> None:
         """Queue a row without waiting.
 
         Args:
-            transfer: Begun already.
-            metadata: What it comes with.
-            hurry: Whether the row carries statistics, and the worker is woken. To wake a thread costs more than to read a few numbers, and it then
-                takes the interpreter from training; rows that can wait are read several at a time.
+            transfer: The running transfer.
+            metadata: Metadata of the row.
+            hurry: Whether the row carries statistics; if so, the worker is woken. Other rows are read in batches,
+                because waking a thread costs more than reading a few numbers, and the woken thread competes with
+                training for the GIL.
         """
         if self._closed:
             return
@@ -219,27 +224,27 @@ class Readback(Generic[T]):
             self._wake()
 
     def poll(self) -> float:
-        """Deliver the rows that have arrived, and return the seconds after which to look again; never waits."""
+        """Deliver the rows that have arrived, and return the seconds until the next poll; never waits."""
         found = {self._poll_rows(queued) for queued in list(self._by_environment.values())}
         self._polls_in_vain = self._polls_in_vain + 1 if _Polled.WAITING in found else 0
         if _Polled.MORE in found:
             return 0.0
         if _Polled.WAITING not in found:
             return _PATIENCE_SECONDS
-        # A device that is milliseconds behind is polled closely, one that hangs is not.
+        # Back off exponentially: short pauses suit a device that is milliseconds behind, but waste CPU if it hangs.
         return float(min(_POLL_SECONDS * 2 ** min(self._polls_in_vain, 10), _MOST_POLL_SECONDS))
 
     def flush(self, timeout: float) -> bool:
-        """Wait until every row submitted so far was delivered; whether it was in time."""
+        """Wait until all rows submitted so far were delivered; return False on timeout."""
         return self._wait(list(self._by_environment.values()), timeout)
 
     def wait(self, key: object, timeout: float) -> bool:
-        """Wait until every row that one environment submitted so far was delivered; whether it was in time."""
+        """Wait until all rows of one environment submitted so far were delivered; return False on timeout."""
         queued = self._by_environment.get(key)
         return self._wait([] if queued is None else [queued], timeout)
 
     def close(self, timeout: float) -> bool:
-        """Deliver what was submitted and take no more; whether that was in time."""
+        """Deliver all submitted rows, then ignore new ones; return False on timeout."""
         flushed = self._closed or self.flush(timeout)
         self._closed = True
         return flushed
@@ -260,12 +265,12 @@ class Readback(Generic[T]):
         return self._by_environment.get(key) or self._by_environment.setdefault(key, _EnvironmentRows())
 
     def _drop_oldest(self, rows: "deque[Any]") -> None:
-        with suppress(IndexError):  # the worker took the last one first
+        with suppress(IndexError):  # the worker removed the last row meanwhile
             row = rows.popleft()
             if isinstance(row, threading.Event):
                 row.set()
             else:
-                row.transfer = None  # frees its memory; the worker passes over the row
+                row.transfer = None  # frees its memory; the worker skips the row
                 self._dropped.increment("row")
 
     def _poll_rows(self, queued: _EnvironmentRows[T]) -> "_Polled":
@@ -295,7 +300,7 @@ class Readback(Generic[T]):
 
 
 class _Polled(Enum):
-    """State of a lane after a poll."""
+    """State of an environment's queue after a poll."""
 
     EMPTY = "empty"
     MORE = "more"
@@ -303,7 +308,7 @@ class _Polled(Enum):
 
 
 def _taken(queued: _EnvironmentRows[T], row: _Row[T]) -> bool:
-    """Take a row out of the bounded samples; return False where it was dropped meanwhile."""
+    """Remove a row from the bounded queue of samples; return False if it was dropped meanwhile."""
     if row.sample:
         try:
             queued.samples.remove(row)

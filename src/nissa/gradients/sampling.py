@@ -1,7 +1,7 @@
-"""Which steps are sampled: as configured, or as rarely as a budget asks for, and then alike on all ranks.
+"""Sampling schedules: a fixed interval, or an interval that adapts to an overhead budget and is equal on all ranks.
 
-Under a budget, every rank works out between two decisions how rarely it would have to sample; the rarest of that is what
-all do from a step on that they all know beforehand. See `nissa.distributed.consensus` for how they agree.
+Between decisions each rank computes the interval that its budget allows. All ranks then switch to the largest of these
+at an agreed step. `nissa.distributed.consensus` implements the agreement.
 """
 
 import logging
@@ -22,38 +22,38 @@ _logger = logging.getLogger("nissa")
 _runs = count()
 
 _PATIENCE: Final = 5
-"""Decisions that may come to nothing since ranks are missing, before that is said."""
+"""Number of consecutive decisions without agreement before a warning is logged."""
 
 
 class SamplingSchedule(Protocol):
-    """Which steps of one watched optimizer are sampled."""
+    """Sampling schedule of one watched optimizer."""
 
     @property
     def interval(self) -> int:
-        """Steps that it divides are sampled; 0 samples none."""
+        """Current interval: its multiples are sampled; 0 disables sampling."""
 
     def wants(self, step: int) -> bool:
-        """Return whether a step is sampled; asked for each step, in order."""
+        """Return whether a step is sampled; called once per step, in order."""
 
     def passed(self, step: int, cost: int, epoch: object) -> None:
-        """Take note of a step that has passed, of what it cost in nanoseconds and of which epoch it was."""
+        """Record a finished step, its cost in nanoseconds and its epoch."""
 
     def close(self) -> None:
-        """End."""
+        """Release the resources of the schedule."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedInterval:
-    """As configured.
+    """Schedule with the configured interval.
 
     Args:
-        interval: Step numbers that it divides are sampled; 0 samples none.
+        interval: Its multiples are sampled; 0 disables sampling.
     """
 
     interval: int
 
     def wants(self, step: int) -> bool:
-        """Return whether a step is sampled: a function of its number alone, so that all ranks agree."""
+        """Return whether a step is sampled; depends on its number alone, so that all ranks agree."""
         return self.interval > 0 and step % self.interval == 0
 
     def passed(self, step: int, cost: int, epoch: object) -> None:
@@ -65,13 +65,13 @@ class FixedInterval:
 
 @dataclass(slots=True, kw_only=True)
 class OverheadBudget:
-    """The budget of a run.
+    """Overhead budget of a run, shared by its watched optimizers.
 
     Args:
-        share: Of step time, 0 to 1; watched optimizers have equal parts of it.
-        background: What our other threads take.
-        error_boundary: Told of faults.
-        now: A clock that never goes back, in nanoseconds.
+        share: Allowed share of step time, 0 to 1; divided equally among the watched optimizers.
+        background: CPU usage of Nissa's other threads.
+        error_boundary: Records faults.
+        now: A monotonic clock in nanoseconds.
     """
 
     share: float
@@ -83,28 +83,28 @@ class OverheadBudget:
     open: int = 0
 
     def schedule(self, every: int, name: str | None) -> "AdaptiveInterval":
-        """Return the pace of one more watched optimizer."""
+        """Return the schedule of one more watched optimizer."""
         self.schedules += 1
         self.open += 1
         return AdaptiveInterval(self, every, name, f"{self.run}.{self.schedules}")
 
     def part(self) -> float:
-        """Return what one optimizer may take."""
+        """Return the share of step time for one optimizer."""
         return self.share / max(1, self.open)
 
     def fault(self, error: Exception) -> None:
-        """Count a fault of the store that ranks agree through."""
+        """Record a fault of the store that ranks use to reach consensus."""
         self.error_boundary.fault("overhead budget", error)
 
 
 class AdaptiveInterval:
-    """As rarely as the budget asks for: every ``2**thinning``-th of the configured steps.
+    """Schedule that keeps the overhead within a budget: samples every ``2**thinning``-th of the configured steps.
 
     Args:
-        budget: Of the run.
+        budget: The budget of the run.
         every: The configured interval.
-        name: The watch's, for messages.
-        title: Tells it apart from all others, alike on all ranks.
+        name: Name of the watch, used in log messages.
+        title: Unique key of the schedule, equal on all ranks.
     """
 
     def __init__(self, budget: OverheadBudget, every: int, name: str | None, title: str) -> None:
@@ -125,7 +125,7 @@ class AdaptiveInterval:
 
     @property
     def interval(self) -> int:
-        """Steps that it divides are sampled."""
+        """Current interval: its multiples are sampled."""
         return self._every << self.thinning
 
     def wants(self, step: int) -> bool:
@@ -143,7 +143,7 @@ class AdaptiveInterval:
         sampled = step % self.interval == 0
         if sampled:
             self._budget.background.sampled()
-        # Between epochs there is more than a step.
+        # Time across an epoch boundary may include validation, so it is not a step duration.
         self._history.add(at - last[0] if last and last[1] is epoch else None, cost, sampled=sampled)
         if step == self._next - self._round_length // 4 and self._consensus is not None:
             self._consensus.propose(self._round_number, self._proposal())
@@ -155,7 +155,7 @@ class AdaptiveInterval:
             self._consensus.close()
 
     def _proposal(self) -> tuple[int, int]:
-        """Return the thinning that this rank wants, and how long the next round is to be."""
+        """Return the thinning that this rank proposes, and the length of the next round in steps."""
         self._costs = costs = self._history.costs(self._budget.background.cost())
         if costs is None:
             return self.thinning, self._round_length
@@ -164,11 +164,9 @@ class AdaptiveInterval:
     def _decide(self, step: int, found: Consensus) -> None:
         granted = found.decision(self._round_number)
         self._round_number += 1
-        if granted is None:  # on all ranks alike
+        if granted is None:  # the same on all ranks
             self._missing()
-            self._round_length = min(
-                2 * self._round_length, MOST_STEPS
-            )  # some may have been too slow for so short a round
+            self._round_length = min(2 * self._round_length, MOST_STEPS)  # a slow rank may need a longer round
         else:
             self._missed = 0
             before = self.interval

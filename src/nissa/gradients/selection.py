@@ -1,4 +1,4 @@
-"""Which parameters' gradients are looked at, and what they are called."""
+"""Selection and naming of the parameters whose gradients are measured."""
 
 import logging
 from collections import Counter
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 _WRAPPERS: Final = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Names that torch's own wrappers insert into parameter paths; they say nothing about the network."""
+"""Names that torch's own wrappers insert into parameter paths; they are not part of the network's structure."""
 
 _REMEMBERED: Final = 2**17
-"""Names whose treatment is remembered; those of networks that grow and shrink come and go."""
+"""Size of the name caches; bounded because the names of growing networks change."""
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def clean_name(name: str) -> str:
-    """Return a parameter's path without the parts that wrappers (compile, DDP, checkpointing) inserted."""
+    """Return a parameter path without the parts inserted by wrappers (compile, DDP, checkpointing)."""
     parts = name.split(".")
-    # "module" may be a network's own name further down; wrappers of whole models come first.
+    # Remove "module" from the beginning only, where DDP inserts it; further down it may belong to the network.
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts.pop(0)
     return ".".join(part for part in parts if part not in _WRAPPERS or part == "module") or name
 
 
 def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]":
-    """Return each parameter once with its name, cleaned where that leaves it a name of its own."""
+    """Return each parameter once with its name; the name is cleaned if the result is unique."""
     parameters = list(model.named_parameters())
     cleaned = [clean_name(name) for name, _ in parameters]
     if len(set(cleaned)) == len(cleaned):
@@ -47,15 +47,16 @@ def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]"
 
 
 class Selection:
-    """Names the parameters of a model, and keeps those that the configuration chose.
+    """Parameters of a model that the configuration selects, with their names.
 
-    A parameter is chosen when a selector means it and no negated one does; where all are negated, when none does.
+    A parameter is selected if a selector matches it and no negated selector does. If all selectors are negated, it is
+    selected if none matches.
 
     Args:
-        layers: Selectors as `nissa.config.layer_selectors` describes them, or ``"all"``.
+        layers: Selectors in the syntax of `nissa.config.layer_selectors`, or ``"all"``.
 
     Raises:
-        ValueError: A selector cannot be used.
+        ValueError: A selector is invalid.
     """
 
     def __init__(self, layers: "Sequence[str] | str") -> None:
@@ -64,15 +65,15 @@ class Selection:
         self._wanted = tuple(each for each in selectors if not each.negated)
         self._unwanted = tuple(each for each in selectors if each.negated)
         self._by_type = any(each.type_name is not None for each in selectors)
-        # Name and type decide all; new ones are decided when they appear.
+        # Cache per name and type: the result depends on nothing else, and matching is too slow for every step.
         self._decided = lru_cache(maxsize=_REMEMBERED)(self._decide)
 
     def chosen(self, name: str, owner: type | None = None) -> bool:
-        """Whether a parameter is looked at.
+        """Whether a parameter is selected.
 
         Args:
             name: The parameter's name.
-            owner: Type of the module that has it, None where the model has no such parameter.
+            owner: Type of the module that owns it; None if the model does not contain it.
         """
         return not self._selectors or self._decided(name, owner)
 
@@ -83,10 +84,10 @@ class Selection:
     def names(
         self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer"
     ) -> "list[tuple[str, torch.nn.Parameter]]":
-        """Return name and parameter of each chosen parameter that the optimizer has, once, in the order of its groups.
+        """Return name and tensor of the selected parameters of the optimizer, once each, in the order of its groups.
 
-        The network is looked at afresh: parameters may have joined or left since the last call. Nothing short of
-        walking it tells whether one was replaced.
+        Every call walks the network again: parameters may have been added, removed or replaced since the last call, and
+        only a walk detects a replacement.
         """
         return [(name, parameter) for name, parameter, owner in self._all(model, optimizer) if self.chosen(name, owner)]
 
@@ -104,9 +105,9 @@ class Selection:
                     yield names.get(key) or f"optimizer.group{number}.{index}", parameter, owners.get(key)
 
     def warn_unmatched(self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer") -> list[str]:
-        """Log each selector that means no parameter so far, with near misses; return those selectors.
+        """Log each selector that matches no parameter yet, with near misses, and return those selectors.
 
-        Selectors that leave nothing between them are told as well.
+        A combination of selectors that leaves no parameter is logged too.
         """
         known = [(name, owner) for name, _, owner in self._all(model, optimizer)]
         unmatched = [each for each in self._selectors if not any(matches(each, *pair) for pair in known)]
@@ -124,7 +125,7 @@ class Selection:
 def _warn(selector: LayerSelector, known: "Sequence[tuple[str, type | None]]") -> None:
     by_type = selector.type_name is not None
     there = type_names(owner for _, owner in known) if by_type else [name for name, _ in known]
-    # A dotted path misses a class by its last part, a glob by what its stars leave.
+    # Compare the part that a typo most likely affects: the class name of a dotted path, the text inside a glob.
     sought = selector.what.rpartition(".")[2] if by_type else selector.what.strip("*.")
     close = near_misses(sought, there) or there[:3]
     _logger.warning(

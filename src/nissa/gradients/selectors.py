@@ -1,4 +1,4 @@
-"""Whether a parameter is what a selector of ``gradients.layers`` means."""
+"""Matching of parameters against the selectors of ``gradients.layers``."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,10 @@ _HIDDEN = ".parametrizations."
 
 
 def owner_types(model: torch.nn.Module) -> dict[int, type[torch.nn.Module]]:
-    """Return the type of the module that owns each parameter, by the parameter's id.
+    """Return the type of the module that owns each parameter, by parameter id.
 
-    A tied parameter belongs to the first module that has it, which also names it. What torch moved aside to parametrize
-    it still belongs to the module that it was taken from.
+    A tied parameter belongs to the first module that contains it, which also names it. A tensor that torch moved into a
+    ``ParametrizationList`` still belongs to the parametrized module.
     """
     modules = dict(model.named_modules())
     found: dict[int, type[torch.nn.Module]] = {}
@@ -34,12 +34,12 @@ def _parametrized(path: str) -> str:
 
 
 def matches(selector: "LayerSelector", name: str, owner: type | None) -> bool:
-    """Whether a parameter is meant, whatever a ``!`` then makes of it.
+    """Whether a selector matches a parameter, ignoring its ``!``.
 
     Args:
-        selector: What to compare with.
+        selector: The selector.
         name: The parameter's name.
-        owner: Type of the module that has it, None where the model has no such parameter.
+        owner: Type of the module that owns it; None if the model does not contain it.
     """
     if selector.type_name is None:
         return selector.pattern is not None and selector.pattern.fullmatch(name) is not None
@@ -47,7 +47,7 @@ def matches(selector: "LayerSelector", name: str, owner: type | None) -> bool:
 
 
 def type_names(owners: "Iterable[type | None]") -> list[str]:
-    """Return the class names that select something among such owners, their own before those of their bases."""
+    """Return the class names that match at least one owner: names of the owners, then names of their bases."""
     known = dict.fromkeys(owner for owner in owners if owner is not None)
     own = [owner.__name__ for owner in known]
     bases = [base.__name__ for owner in known for base in owner.__mro__[1:] if base not in _EVERY]
@@ -55,11 +55,11 @@ def type_names(owners: "Iterable[type | None]") -> list[str]:
 
 
 _EVERY = (*torch.nn.Module.__mro__,)
-"""What every module is an instance of."""
+"""Bases of every module; useless as selectors, because they match all parameters."""
 
 
 def _is_a(owner: type, name: str) -> bool:
-    """Whether a class or one of its bases has a name: its own, its path, or any path under which it can be had."""
+    """Whether a class or one of its bases has this name: class name, qualified name, or any importable path."""
     named = _named(name)
     return any(
         base is named or name in (base.__name__, base.__qualname__, f"{base.__module__}.{base.__qualname__}")
@@ -68,7 +68,10 @@ def _is_a(owner: type, name: str) -> bool:
 
 
 def _named(path: str) -> Any:
-    """Return what a dotted path names in the modules that are loaded: ``torch.nn.Linear`` lives elsewhere."""
+    """Return the object at a dotted path in the loaded modules, or None.
+
+    Comparing names is not enough: ``torch.nn.Linear`` is defined in ``torch.nn.modules.linear``.
+    """
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         found: Any = sys.modules.get(".".join(parts[:length]))

@@ -1,4 +1,4 @@
-"""What accompanies a step's numbers on their way to the host, and what decides which steps are sampled."""
+"""Metadata of a step that stays on the host while its numbers are copied, and the sampling plan of a watch."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
     from nissa.gradients.selection import Selection
 
 LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate", "found_inf", "clip_norm"
-"""Numbers that may travel with a step."""
+"""Names of the scalars that a step may carry."""
 
 OVERHEAD, INTERVAL = "overhead", "interval"
-"""Numbers about watching itself, which travel with the steps that are sampled."""
+"""Names of the scalars about the overhead of Nissa, carried by sampled steps."""
 
 SKIPPED_CALLS, SKIPPED_SAMPLES = "skipped_calls:", "skipped_samples:"
 """Prefixes of the cumulative counts of skipped calls, see `nissa.gradients.skips.SkipCount`."""
 
 WINDOW: Final = 10
-"""Steps over which overhead is measured where none is sampled."""
+"""Number of steps over which overhead is measured if sampling is disabled."""
 
 
 @dataclass(slots=True)
 class DeliveryProgress:
-    """Progress of the delivery of one watch's rows; only the delivery writes the counts.
+    """Delivery progress of the rows of one watch; only the worker thread writes the counts.
 
-    It belongs to the watch and accompanies each of its rows: a watch that replaces another under the same name begins
-    at zero, even while rows of the older one are still on their way.
+    It belongs to the watch and is referenced by each of its rows. A watch that replaces another one of the same name
+    thus begins at zero, even while rows of the older one are still queued.
 
     Args:
-        steps: Number of the step that comes next.
-        samples: Number of the sample that comes next.
-        skipped: Skipped steps that were recorded.
-        closed: Whether the watch has ended, so that its rows no longer replace the newest statistics of its name.
+        steps: Number of the next step.
+        samples: Number of the next sample.
+        skipped: Number of skipped steps that were recorded.
+        closed: Whether the watch is closed, so that its rows no longer replace the newest statistics of its name.
     """
 
     steps: int = 0
@@ -49,19 +49,20 @@ class DeliveryProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMetadata:
-    """What the host knows about a step while its numbers are on their way.
+    """Metadata of a step; it stays on the host while the numbers of the step are copied.
 
     Args:
-        step: How many calls of ``step()`` the watch saw before.
-        primary: Whether the optimizer is the first that its environment watches, whose steps are *the* steps.
-        sampled: What the gradients' statistics are of, None where the step was not sampled.
-        packing: How the numbers are taken apart.
-        known: Numbers that were on the host already.
-        skipped: The optimizer was not called, since gradients were not finite.
-        unbegun: How many such steps there were up to and including this row, beside the calls.
-        samples: How many calls were sampled before.
-        delivered: Which rows of the watch were delivered.
-        clip_limit: The largest norm that gradients were clipped to, None where they were not.
+        step: Number of earlier calls of ``step()`` in this watch.
+        primary: Whether this optimizer is the first one of its environment, whose steps count as the steps of
+            the environment.
+        sampled: Row metadata of the gradient statistics; None if the step was not sampled.
+        packing: Layout that unpacks the numbers.
+        known: Scalars that were on the host already.
+        skipped: Whether the optimizer was not called because gradients were not finite.
+        unbegun: Number of such steps up to and including this row; they do not count as calls.
+        samples: Number of earlier sampled calls.
+        delivered: Delivery progress of the watch.
+        clip_limit: Maximum norm that gradients were clipped to; None without clipping.
     """
 
     env_id: str | None
@@ -83,12 +84,12 @@ class StepMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingPlan:
-    """Which steps are sampled, and of which parameters.
+    """Sampled steps and parameters of a watch.
 
     Args:
-        every_n_steps: Step numbers that it divides are sampled; 0 samples none.
-        measures: What is measured then.
-        budget: Under which sampling is thinned, None for none.
+        every_n_steps: Its multiples are sampled; 0 disables sampling.
+        measures: Measurements of a sampled step.
+        budget: Overhead budget that thins sampling; None for a fixed interval.
     """
 
     every_n_steps: int
@@ -97,11 +98,11 @@ class SamplingPlan:
     budget: "OverheadBudget | None" = None
 
     def wants(self, step: int) -> bool:
-        """Whether a step is sampled without a budget: a function of its number alone, so that all ranks agree."""
+        """Whether a step is sampled without a budget; depends on its number alone, so that all ranks agree."""
         return FixedInterval(self.every_n_steps).wants(step)
 
     def schedule(self, name: str | None) -> SamplingSchedule:
-        """Return which steps of one more watched optimizer are sampled."""
+        """Return the sampling schedule of one more watched optimizer."""
         if self.budget is None or not self.every_n_steps:
             return FixedInterval(self.every_n_steps)
         return self.budget.schedule(self.every_n_steps, name)

@@ -1,4 +1,4 @@
-"""From a step's numbers on the host to measurements; runs on the reader's thread."""
+"""Conversion of a step's numbers into measurements; runs on the worker thread."""
 
 import logging
 from collections.abc import Callable
@@ -39,13 +39,13 @@ _logger = logging.getLogger("nissa")
 
 @dataclass(slots=True)
 class Losses:
-    """Training losses of an epoch, added up as they arrive.
+    """Running mean and variance of the training losses of an epoch.
 
     Args:
-        m2: Sum of the squared distances of the finite ones from their mean (Welford's).
-        finite: How many of them are finite.
-        center: The mean of those.
-        missed: Steps of the epoch whose losses, if they had any, were never delivered.
+        m2: Sum of squared distances of the finite losses from their mean (Welford's algorithm).
+        finite: Number of finite losses.
+        center: Mean of the finite losses.
+        missed: Number of steps of the epoch that were never delivered, with or without a loss.
     """
 
     total: float = 0.0
@@ -67,12 +67,12 @@ class Losses:
 
     @property
     def mean(self) -> float | None:
-        """Mean over the steps that had one; None where none had. NaN and infinity stay."""
+        """Mean over the steps with a loss; None without any. NaN and infinity propagate."""
         return self.total / self.count if self.count else None
 
     @property
     def noise(self) -> float | None:
-        """Standard deviation (over their number); None below two steps, NaN where one of them was not finite."""
+        """Population standard deviation; None below two losses, NaN if one of them was not finite."""
         if self.count < 2:  # noqa: PLR2004 - one loss has no spread
             return None
         return sqrt(self.m2 / self.finite) if self.finite == self.count else nan
@@ -80,15 +80,15 @@ class Losses:
 
 @dataclass(slots=True)
 class LatestStatistics:
-    """The newest numbers of one environment that are on the host.
+    """Newest delivered statistics of one environment.
 
     Args:
-        by_model: The newest gradients of each watched model.
-        sums_of_squares: What seeds and host contribute to them, for each watched model.
-        epochs: Training losses by the span id of their epoch; only the newest two are kept.
-        seeds: Health of what was newest measured on each growing seed, by slot and watched model.
-        step: The environment's newest step.
-        learning_rate: Of that step.
+        by_model: Newest gradients of each watched model.
+        sums_of_squares: Sums of squares of seeds and host, for each watched model.
+        epochs: Training losses by the span id of their epoch; limited to the newest two.
+        seeds: Newest health of each growing seed, by watched model and slot.
+        step: Newest step of the environment.
+        learning_rate: Learning rate of that step.
     """
 
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
@@ -99,28 +99,28 @@ class LatestStatistics:
     learning_rate: float | None = None
 
     def seed(self, slot: str | None) -> "GradientHealth | None":
-        """Health of the seed in a slot; None where its gradients were not measured."""
+        """Return the health of the seed in a slot; None if its gradients were not measured."""
         found = [seeds[slot] for seeds in list(self.seeds.values()) if slot in seeds] if slot is not None else []
         return found[-1] if found else None
 
     def ratios(self) -> dict[str, float]:
-        """How large the gradients of growing seeds are beside those of their host, by slot."""
+        """Return the gradient ratio of each growing seed to its host, by slot."""
         return {slot: each for sample in list(self.by_model.values()) for slot, each in sample.seed_ratios.items()}
 
     def health(self) -> "GradientHealth | None":
-        """Health of the model whose gradients are worst off; None before there are any."""
+        """Return the health of the model with the lowest score; None before the first sample."""
         known = [sample.health for sample in self.by_model.values() if sample.health.score is not None]
         return min(known, key=lambda health: health.score or 0.0) if known else None
 
 
 class StepProcessor:
-    """Turns what the reader reads into measurements and remembers the newest.
+    """Converter from delivered rows to measurements; stores the newest statistics per environment.
 
     Args:
-        record: Where measurements go.
-        most: How many streams a model may have.
-        top: How many of them, those of the largest norm, are exported with each sample; None exports all.
-        now: The clock that steps were timed with, nanoseconds since the Unix epoch.
+        record: Receives the measurements.
+        most: Maximum number of streams per model.
+        top: Number of streams with the largest norm that each sample exports; None exports all.
+        now: The clock that steps are timed with, in nanoseconds since the Unix epoch.
     """
 
     def __init__(
@@ -139,18 +139,18 @@ class StepProcessor:
         self._failed = False
 
     def latest(self, env_id: str | None) -> LatestStatistics:
-        """Return an environment's newest numbers."""
+        """Return the newest statistics of an environment."""
         return self._latest.setdefault(env_id, LatestStatistics())
 
     def forget(self, env_id: str | None, model_name: str | None) -> None:
-        """Forget the newest gradients of a model that is no longer watched."""
+        """Remove the newest gradients of a model that is no longer watched."""
         latest = self.latest(env_id)
         latest.by_model.pop(model_name, None)
         latest.sums_of_squares.pop(model_name, None)
         latest.seeds.pop(model_name, None)
 
     def __call__(self, metadata: "StepMetadata", arrays: "list[NDArray[np.generic]]") -> None:
-        """Take one step's numbers."""
+        """Process the row of one step."""
         rows, moved = metadata.packing.unpack(arrays)
         numbers = {**metadata.known, **moved}
         latest = self.latest(metadata.env_id)
@@ -167,13 +167,13 @@ class StepProcessor:
         metadata.delivered.steps = step + 1
         if metadata.sampled is not None:
             found = metadata.sampled.unpack(rows)
-            if found.failed:  # without them neither norm nor health would be true, and streams would seem to end
+            if found.failed:  # norm and health would be wrong, and the absent streams would seem to end
                 self._warn_failed(found.failed)
             else:
                 self._sample(metadata, step, found, metadata.samples - total(numbers, SKIPPED_SAMPLES))
 
     def _count_skipped(self, metadata: "StepMetadata", skipped: int) -> None:
-        """Record the skipped steps that no row before this one has."""
+        """Record the skipped steps since the previously delivered row."""
         more = skipped - metadata.delivered.skipped
         if more > 0:
             metadata.delivered.skipped = skipped
@@ -215,7 +215,7 @@ class StepProcessor:
             slot: assess(tuple(found.names[row] for row in rows), found.moments.select(rows))
             for slot, rows in found.seeds.items()
         }
-        # A copy: the training thread forgets a model when its watch is closed.
+        # Copy the items: the training thread removes a model when its watch is closed.
         samples = list(latest.sums_of_squares.items())
         others = [each for model, each in samples if model != metadata.model_name]
         common: dict[str, Any] = {
@@ -233,16 +233,16 @@ class StepProcessor:
         metadata.delivered.samples = sample + 1
         everything = np.arange(len(found.names))
         seen = latest.by_model[metadata.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
-        if metadata.delivered.closed:  # checked last: the watch may have been closed on another thread meanwhile
+        if metadata.delivered.closed:  # check last: another thread may have closed the watch meanwhile
             self.forget(metadata.env_id, metadata.model_name)
         if found.exported.all():
             self._record(seen)
-        elif found.exported.any():  # what the other rows say, another rank exports
+        elif found.exported.any():  # another rank exports the other rows
             self._record(GradientsMeasured(**common, **self._streams(found, np.flatnonzero(found.exported))))
 
     def _streams(self, found: "Statistics", rows: "NDArray[np.intp]") -> dict[str, Any]:
-        """Return what is told of some rows, folded where they are many."""
-        whole = len(rows) == len(found.names)  # the usual case, for which nothing has to be copied
+        """Return the fields of a measurement for some rows, folded if they exceed the limit of streams."""
+        whole = len(rows) == len(found.names)  # the usual case, which needs no copies
         names, groups = self._limiter(found.streams if whole else tuple(found.streams[row] for row in rows))
         moments = found.moments if whole else found.moments.select(rows)
         squares = found.squares if whole else found.squares[rows]
@@ -284,6 +284,6 @@ def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, mis
 
 
 def clip_factor(norm: float, limit: float) -> float:
-    """Return what ``torch.nn.utils.clip_grad_norm_`` multiplies gradients with: ``limit / (norm + 1e-6)``, at most 1."""
+    """Return the factor of ``torch.nn.utils.clip_grad_norm_``: ``limit / (norm + 1e-6)``, at most 1."""
     factor = limit / (norm + 1e-6)
     return factor if isnan(factor) else min(1.0, factor)

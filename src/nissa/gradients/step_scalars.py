@@ -1,4 +1,4 @@
-"""The single numbers of a step: what the training loop said of it, and what its optimizer tells."""
+"""Per-step scalars: logged by the loop (loss, clip norm) or read from the optimizer (learning rate, found_inf)."""
 
 from typing import TYPE_CHECKING
 
@@ -21,13 +21,13 @@ def step_scalars(
     *,
     found_inf: torch.Tensor | None = None,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Return a step's numbers by name: those on the host, and those that have to travel.
+    """Return the scalars of a step by name: first those on the host, then those that must be read back.
 
     Args:
-        optimizer: None where it is gone.
-        inputs: By the training loop.
-        error_boundary: Catches what cannot be taken as a number.
-        found_inf: Not zero where the optimizer leaves its parameters alone.
+        optimizer: None if it was garbage-collected.
+        inputs: Values logged by the training loop.
+        error_boundary: Catches errors of values that cannot be converted to a number.
+        found_inf: Nonzero if the optimizer skips the update.
     """
     found = {
         LOSS: inputs.loss,

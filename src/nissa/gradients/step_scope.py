@@ -1,4 +1,4 @@
-"""A step that is under way: how many there are of one optimizer, and what one has begun."""
+"""Scope of a running optimizer step: holds its capture, and counts nested ``step()`` calls."""
 
 import sys
 from typing import TYPE_CHECKING, Final
@@ -11,24 +11,25 @@ if TYPE_CHECKING:
     from nissa.gradients.capture import Capture
 
 _STEP: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
-"""Of torch's wrapper around every ``step``, which runs the hooks."""
+"""Code object of torch's wrapper around every ``step``, which runs the hooks; identifies its stack frames."""
 
 
 class StepScope:
-    """Holds the capture of a step that has begun.
+    """Holder of the capture of a running step.
 
-    A step that raises runs no hook that would let its capture go, and a capture knows model, parameters and optimizer.
-    Whoever runs the step owns this, the optimizer's own hook for one; a watch refers to it weakly.
+    A step that raises runs no post hook to release its capture, and a capture references model, parameters and
+    optimizer. Therefore the code that runs the step owns this object, for example the optimizer's pre hook. The watch
+    only holds a weak reference.
     """
 
     capture: "Capture | None" = None
 
 
 def active_steps(optimizer: torch.optim.Optimizer) -> int:
-    """Return how many ``step()`` calls of an optimizer are on the stack.
+    """Return the number of ``step()`` calls of an optimizer on the stack.
 
-    There are two where a class's ``step`` calls that of its parent: torch then runs the hooks for each. Only the stack
-    tells this from a step that raised, which runs no post hook.
+    The number is 2 if ``step`` of a class calls ``super().step()``: torch then runs the hooks for each call. Hooks
+    alone cannot distinguish this from a previous step that raised, because that step runs no post hook.
     """
     number = 0
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to the stack

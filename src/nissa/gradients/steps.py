@@ -1,4 +1,4 @@
-"""The clock of one environment's steps: when the last one ended, in which epoch, and what was said of the next."""
+"""Step clock of one environment: time of the last step, current epoch, and inputs logged for the next step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class PendingStepInputs:
-    """What the training loop says of the step that follows.
+    """Values that the training loop logged for the next step.
 
     Args:
-        loss: Its loss.
-        clip_norm: Norm of all gradients before they were clipped.
-        clip_limit: What they were clipped to.
+        loss: Loss of the step.
+        clip_norm: Norm of all gradients before clipping.
+        clip_limit: Maximum norm of the clipping.
     """
 
     loss: "torch.Tensor | float | None" = None
@@ -28,7 +28,7 @@ class PendingStepInputs:
     clip_limit: float | None = None
 
     def over(self, other: "PendingStepInputs") -> "PendingStepInputs":
-        """Return what is said here, and of the rest what another says."""
+        """Return these values, completed with those of another object."""
         clipping = self if self.clip_limit is not None else other
         return PendingStepInputs(
             other.loss if self.loss is None else self.loss, clipping.clip_norm, clipping.clip_limit
@@ -36,16 +36,16 @@ class PendingStepInputs:
 
 
 _MOST_NAMES: Final = 1_000
-"""Names of models for which inputs are kept; beyond it the oldest are dropped, which no step has taken."""
+"""Maximum number of model names with pending inputs; beyond it the oldest inputs are dropped."""
 
 
 class StepClock:
-    """Written by the training thread only.
+    """Step clock of one environment; written by the training thread only.
 
     Args:
-        env_id: The environment, None where there is only one.
+        env_id: Id of the environment; None if the run has only one.
         now: Wall clock, nanoseconds since the Unix epoch.
-        overhead: What watching costs; a new one where None.
+        overhead: Overhead measurement; None creates a new one.
     """
 
     def __init__(self, env_id: str | None, now: Callable[[], int], overhead: OverheadWindow | None = None) -> None:
@@ -59,7 +59,7 @@ class StepClock:
         self._pending: dict[str | None, PendingStepInputs] = {}
 
     def begin_epoch(self, ids: "SpanIds") -> None:
-        """Enter an epoch; time between epochs is no step's duration."""
+        """Enter an epoch; time between epochs does not count as step duration."""
         self.epoch_ids, self.last, self._in_epoch = ids, None, True
 
     def end_epoch(self) -> None:
@@ -68,33 +68,33 @@ class StepClock:
         self.last = None
 
     def log_loss(self, loss: "torch.Tensor | float", model: str | None = None) -> None:
-        """Keep the loss for the step that follows; of several the last counts.
+        """Store the loss for the next step; a later call replaces it.
 
         Args:
             loss: One number.
-            model: Name of the watch whose step is meant; the environment's first one where it is not given.
+            model: Name of the watch; None means the first watch of the environment.
         """
-        # Detached: a loss that no step follows must not keep the graph and the network behind it alive.
+        # Detach: a loss that no step consumes must not keep its graph and network alive.
         self._of(model).loss = loss.detach() if hasattr(loss, "detach") else loss
 
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
-        """Keep the norm before clipping for the step that follows."""
+        """Store the norm before clipping for the next step."""
         inputs = self._of(model)
         inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
 
     def take(self, model: str | None, *, primary: bool) -> PendingStepInputs:
-        """Return what was said of the step that just happened, once."""
+        """Return and remove the values logged for the step that just ended."""
         named = self._pending.pop(model, None) if model is not None else None
         unnamed = self._pending.pop(None, None) if primary else None
         return (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
 
     def lap(self, at: int) -> float | None:
-        """Return seconds since the previous step of this epoch; None for its first, and where the clock was set back."""
+        """Return seconds since the previous step of the epoch; None for the first one or if the clock was set back."""
         previous, self.last = self.last, at
         return None if previous is None or not self._in_epoch or at < previous else (at - previous) / 1e9
 
     def forget(self, model: str | None) -> None:
-        """Drop what was said of the next step of a model that is no longer watched."""
+        """Remove the pending values of a model that is no longer watched."""
         self._pending.pop(model, None)
 
     def _of(self, model: str | None) -> PendingStepInputs:

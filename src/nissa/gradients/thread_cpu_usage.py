@@ -1,4 +1,4 @@
-"""What our own threads take of the processor, which training may want."""
+"""CPU usage of Nissa's own threads, as far as it delays training."""
 
 import os
 import sys
@@ -14,27 +14,27 @@ from nissa.kernels.cores import usable_cores
 __all__ = ["OURS", "ThreadCpuUsage", "thread_times"]
 
 OURS: Final = ("nissa-", "Otel")
-"""How the names of our threads begin, and those of the SDK that export for us."""
+"""Name prefixes of Nissa's threads and of the OpenTelemetry SDK's export threads."""
 
 _REFRESH: Final = 250_000_000
-"""Nanoseconds between two looks at the threads."""
+"""Minimum nanoseconds between two measurements of the threads."""
 
 _MEMORY: Final = 30e9
-"""Nanoseconds after which a look weighs 1/e of what it did."""
+"""Time constant in nanoseconds: after it the weight of a measurement has decayed to 1/e."""
 
 
 class ThreadCpuUsage:
-    """CPU time of our own threads, as far as it held up training.
+    """CPU time of Nissa's own threads, weighted by the load of the machine.
 
-    A thread of ours takes time from training where no core is free. Their time therefore counts in proportion to how
-    busy cores are, by this process or by all: in full on a machine that is filled.
+    A background thread only delays training if no core is free. Its CPU time is therefore multiplied by the share of
+    busy cores, of this process or of all processes, whichever is larger. On a fully loaded machine it counts in full.
 
     Args:
-        cpu: Returns CPU time of each of our threads so far, by its id, in nanoseconds.
-        process: Returns CPU time of the whole process so far, in nanoseconds.
-        now: A clock that never goes back, in nanoseconds.
-        cores: How many the process may use.
-        load: Returns what share of all cores was busy lately.
+        cpu: Returns the cumulative CPU time of each of Nissa's threads by thread id, in nanoseconds.
+        process: Returns the cumulative CPU time of the process in nanoseconds.
+        now: A monotonic clock in nanoseconds.
+        cores: Number of cores that the process may use.
+        load: Returns the recent share of busy cores of the machine.
         sections: The hub's critical sections.
     """
 
@@ -53,7 +53,7 @@ class ThreadCpuUsage:
         self._now = now
         self._cores = cores or usable_cores()
         self._load = load or _load
-        # Threads that step and a thread that decides on the budget refresh the figures; two of them at once would
+        # The lock serializes refreshes: several training threads may call this, and two concurrent refreshes would
         # count the same CPU time twice.
         self._sections = sections or CriticalSections()
         self._lock = self._sections.lock()
@@ -64,16 +64,16 @@ class ThreadCpuUsage:
         self._recent = [0.0, 0.0]
 
     def share(self) -> float:
-        """Return how much they held up training lately, as a fraction of wall time."""
+        """Return the recent delay of training as a fraction of wall time."""
         self._refresh()
         return self._share
 
     def sampled(self) -> None:
-        """Note that a step is sampled."""
+        """Count one sampled step."""
         self._samples += 1
 
     def cost(self) -> float:
-        """Return what they take for each step that is sampled, in nanoseconds; the newest half minute counts most."""
+        """Return the average nanoseconds per sampled step, weighted towards the last 30 seconds."""
         self._refresh()
         spent, samples = self._recent
         return spent / samples if samples >= 1 else 0.0
@@ -98,7 +98,7 @@ class ThreadCpuUsage:
 
 
 def thread_times() -> dict[int, int]:
-    """Return CPU time of each of our threads so far by its id, in nanoseconds; nothing where the system does not tell."""
+    """Return the cumulative CPU nanoseconds of each of Nissa's threads by thread id; empty except on Linux."""
     if sys.platform != "linux":
         return {}
     found: dict[int, int] = {}
@@ -106,7 +106,7 @@ def thread_times() -> dict[int, int]:
         if thread.name.startswith(OURS) and thread.native_id is not None:
             try:
                 found[thread.native_id] = clock_gettime_ns(_clock_of(thread.native_id))
-            except OSError:  # it has ended
+            except OSError:  # the thread has ended
                 continue
     return found
 
@@ -116,6 +116,6 @@ def _load() -> float:
 
 
 def _clock_of(thread: int) -> int:
-    # What pthread_getcpuclockid() makes; by the kernel's own id, asking for a thread that has ended is an error and not
-    # a read of memory that is gone.
+    # Compute the clock id like pthread_getcpuclockid(), but from the kernel's thread id: for a thread that has ended
+    # the kernel then returns an error, while the pthread function would read freed memory.
     return (~thread << 3) | 6

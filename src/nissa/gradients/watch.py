@@ -1,6 +1,7 @@
-"""Sees every ``optimizer.step()`` through the optimizer's own hooks, and what gradients it used.
+"""Watch on an optimizer: counts its steps through step hooks and samples the gradients that they use.
 
-Hooks of the instance, never of the class: an optimizer whose class inherits ``step`` from another is seen once.
+Hooks are registered on the instance, never on the class, so that an optimizer with an inherited ``step`` is counted
+once.
 """
 
 import logging
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from nissa.hub.error_boundary import ErrorBoundary
 
 Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
-"""Returns the slot and the ids of the parameters of each seed that is being grown."""
+"""Callable that returns the slot and the parameter ids of each growing seed."""
 
 _logger = logging.getLogger("nissa")
 
@@ -40,16 +41,17 @@ class Watch:
     """A watched optimizer; returned by ``run.watch``.
 
     Attributes:
-        steps: How many calls of its ``step()`` were seen.
-        name: The model's name, None where there is only one.
-        primary: Whether its steps are the steps of its environment.
-        schedule: Which of its steps are sampled.
-        by_hand: Whether its steps are marked with `step`, since its optimizer has no hooks of ours.
+        steps: Number of ``step()`` calls so far.
+        name: Name of the model; None if the environment has only one.
+        primary: Whether its steps count as the steps of its environment.
+        schedule: Sampling schedule.
+        by_hand: Whether steps are marked with `step` because no hooks are registered.
 
     Args:
         on_close: Called by `close`.
-        finalized: Receives the watch once its optimizer was collected. A finalizer runs within any frame, so that it
-            can do no more than append; the owner drains the queue and forgets the watch as after `close`.
+        finalized: Queue of watches whose optimizer was garbage-collected. A finalizer may run inside any frame, even
+            while that frame holds a lock, so that it may only append. The owner drains the queue and releases the watch
+            as after `close`.
     """
 
     def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
@@ -94,13 +96,13 @@ class Watch:
         self._on_close = on_close
         self._finalizer = weakref.finalize(optimizer, _finalize, self, self._delivered, finalized)
         self._finalizer.atexit = False
-        # Weakly: a watch whose optimizer was collected waits in `finalized`, and must not keep the scaler alive meanwhile.
+        # Weak reference: a watch may stay in the queue `finalized`, and must not keep the scaler alive meanwhile.
         self._scaled_steps: weakref.ref[ScaledSteps] | None = None
         if scaler is not None:
             scaled_steps = ScaledSteps.of(scaler)
             scaled_steps.add(self.key, self)
             self._scaled_steps = weakref.ref(scaled_steps)
-        # The optimizer holds the hooks and the hooks hold us: nothing of ours keeps model or optimizer alive.
+        # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
         self._hooks = (
             [
                 optimizer.register_step_pre_hook(untraced(self._before, scope)),
@@ -113,18 +115,18 @@ class Watch:
 
     @property
     def key(self) -> int:
-        """Identity of the watched optimizer."""
+        """The ``id()`` of the watched optimizer."""
         return self._optimizer_id
 
     @property
     def watched(self) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
-        """Model and optimizer, None where one of them is gone."""
+        """Model and optimizer; None if one of them was garbage-collected."""
         model, optimizer = self._model(), self._optimizer()
         return None if model is None or optimizer is None else (model, optimizer)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None:
-        """The watched optimizer, None where it is gone."""
+        """The watched optimizer; None if it was garbage-collected."""
         return self._optimizer()
 
     @property
@@ -139,11 +141,10 @@ class Watch:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Mark one step by hand, where ``watch(..., hooks=False)`` left the optimizer alone.
+        """Mark one step manually, for a watch created with ``watch(..., hooks=False)``.
 
-        For an ``optimizer.step()`` that is compiled or replayed from a CUDA graph; the gradients are read on entry.
-        Where there are hooks this does nothing, so that no step counts twice. An exception passes through, and the
-        step does not count.
+        Use it if ``optimizer.step()`` is compiled or replayed from a CUDA graph. Gradients are read on entry. With
+        hooks this does nothing, so that no step counts twice. An exception propagates, and the step does not count.
         """
         optimizer = self._optimizer() if self.by_hand else None
         if optimizer is None:
@@ -160,15 +161,16 @@ class Watch:
         self._after(optimizer, (), {})
 
     def skip(self) -> None:
-        """Note a step that was due and did not happen, since gradients were not finite; a watched scaler does this."""
+        """Record a step that a watched scaler skipped because gradients were not finite."""
         with self._error_boundary.guard("skipped step"):
             self._unbegun += 1
             self._submit(self._optimizer(), None, skipped=True)
 
     def note_overflow(self, scaler: Any) -> None:
-        """Keep what a scaler found in the gradients of the step by hand that it just made or skipped.
+        """Store the scaler's ``found_inf`` of the manually marked step that it just made or skipped.
 
-        A step that is recorded into a CUDA graph writes it to the same memory whenever the graph is replayed.
+        Every replay of a captured CUDA graph writes ``found_inf`` to the same memory, so that its tensor is stored
+        once.
         """
         optimizer = self._optimizer()
         with self._error_boundary.guard("found_inf"):
@@ -179,7 +181,7 @@ class Watch:
                 self._found_inf, self._found_inf_of_graph = found, None
 
     def close(self) -> None:
-        """Stop watching and leave no hook behind; harmless when called again."""
+        """Stop watching and remove all hooks; idempotent."""
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
             hook.remove()
@@ -189,7 +191,7 @@ class Watch:
             scaled_steps.remove(self.key, self)
         self._clock.forget(self.name)
         self._delivered.closed = True
-        if self._finalizer.detach() is not None:  # else it was closed before, or is in the queue of `finalized`
+        if self._finalizer.detach() is not None:  # else it was closed before, or is queued in `finalized`
             self._on_close(self)
 
     def _before(
@@ -209,7 +211,7 @@ class Watch:
         if not self._wanted() or recording():
             return None
         self._due = True
-        # A closure makes the gradients, so until then any parameter may get one.
+        # A closure computes the gradients later, so that at this point any parameter may still receive one.
         keyword = callable(kwargs.get("closure"))
         closure = kwargs["closure"] if keyword else args[1] if len(args) > 1 and callable(args[1]) else None
         self._begin(optimizer, everything=closure is not None)
@@ -226,7 +228,7 @@ class Watch:
         return False
 
     def _capturing(self, closure: Callable[..., Any]) -> Callable[..., Any]:
-        """Gradients exist only once the closure ran; of several calls the first is at the step's starting point."""
+        """Wrap a closure to read the gradients after its first call, which evaluates the starting point of the step."""
         calls: Iterator[int] = count()
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -289,7 +291,7 @@ class Watch:
         self._due = False
 
     def _warn_recorded(self) -> None:
-        """Say once that a graph that is being recorded will bypass us; recording a step is no step."""
+        """Warn once that replaying the captured graph runs no hooks; the capture itself does not count as a step."""
         if not self._recorded:
             self._recorded = True
             _logger.warning(
@@ -332,7 +334,8 @@ class Watch:
             delivered=self._delivered,
             clip_limit=inputs.clip_limit,
         )
-        # Whoever frees a tensor lets go of the interpreter, and the reader, once told, would be what we then wait for.
+        # Drop these references before waking the worker: freeing a tensor releases the GIL, and the worker would run
+        # first.
         del inputs, moving, found_inf
         self._readback.submit(Transfer(tensors), metadata, hurry=skipped or sampled is not None)
 
@@ -345,7 +348,7 @@ class Watch:
         return self._found_inf_of_graph if found is None else found
 
     def _own_numbers(self) -> dict[str, float]:
-        """Return what the step says of watching itself."""
+        """Return the scalars about overhead and sampling interval of this step."""
         interval, before = self.schedule.interval, self._interval
         self._interval = interval
         if self.steps % (interval or WINDOW):
@@ -355,7 +358,7 @@ class Watch:
 
 
 def _finalize(watch: Watch, delivered: DeliveryProgress, finalized: "deque[Watch] | None") -> None:
-    # The garbage collector runs this within any frame, also while that frame holds a lock: nothing here may take one.
+    # The garbage collector runs this inside any frame, even while that frame holds a lock: do not acquire locks here.
     delivered.closed = True
     if finalized is not None:
         finalized.append(watch)

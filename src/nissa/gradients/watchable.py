@@ -1,4 +1,4 @@
-"""Refuses what cannot be watched, saying what to do."""
+"""Validation of the arguments of ``watch()``, with actionable error messages."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from nissa.errors import WatchError
 
 
 def check_watchable(model: object, optimizer: object, scaler: Any = None) -> None:
-    """Check what ``watch()`` was given.
+    """Check the arguments of ``watch()``.
 
     Raises:
-        WatchError: ``model`` is no module, ``optimizer`` no optimizer, or it has none of the model's parameters;
-            ``scaler`` is no gradient scaler; or the model is wrapped in a way that hides its parameters.
+        WatchError: An argument has the wrong type, the optimizer has none of the model's parameters, or the model is
+            wrapped in a way that hides its parameters.
     """
     if not isinstance(model, torch.nn.Module):
         raise WatchError(f"watch() needs a torch.nn.Module to watch, not a {type(model).__name__}.")

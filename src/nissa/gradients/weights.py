@@ -1,4 +1,4 @@
-"""How large parameters are, and how far a step moves them."""
+"""Norms of parameters, and of their change in a step."""
 
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Weights:
-    """Norms of parameters before a step, and after it those of their change.
+    """Norms of parameters before a step and of their change after it.
 
-    Parameters in memory of the CPU are read by the compiled kernel where there is one, all others by torch.
+    The compiled kernel reads CPU parameters if it is available; torch reads all others.
 
     Args:
-        parameters: All that the step may use.
-        updates: Keep a copy of them, to see how far they move.
+        parameters: All parameters that the step may use.
+        updates: Copy the parameters, to measure their change.
     """
 
     def __init__(self, parameters: "Sequence[Tensor]", *, updates: bool) -> None:
@@ -37,10 +37,10 @@ class Weights:
         self._copies = {id(whole): part.clone() for whole, part in rest} if updates else {}
 
     def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":
-        """Return the squared norm of each parameter's part on this rank, and that of its change where it was kept.
+        """Return the squared norm of each parameter's shard on this rank, and of its change if updates are measured.
 
         Args:
-            parameters: Those that the step used, all on one device; called once, after the step.
+            parameters: The parameters that the step used, all on one device. Call once, after the step.
 
         Returns:
             float64 of shape ``(len(parameters), 1)``, or ``(len(parameters), 2)`` with the change.
@@ -61,18 +61,18 @@ class Weights:
         columns = [torch.stack([self._norms[id(parameter)] for parameter in parameters])]
         if self._updates:
             before = [self._copies.pop(id(parameter)) for parameter in parameters]
-            # In place, since the copies are ours and the step is over.
+            # Subtract in place to save memory: the copies are not needed after this.
             torch._foreach_sub_(before, [part for _, part in _here(parameters)])
             columns.append(torch.stack(_norms(before)))
         return torch.stack(columns, dim=1).square()
 
 
 class _Compiled:
-    """The part of it that the compiled kernel does.
+    """Norms of the parameters that the compiled kernel reads.
 
     Args:
-        pairs: Parameters, and what this rank has of each.
-        updates: Keep a copy.
+        pairs: Parameters and their shards on this rank.
+        updates: Copy the parameters.
     """
 
     def __init__(self, pairs: "Sequence[tuple[Tensor, Tensor]]", *, updates: bool) -> None:
@@ -88,7 +88,7 @@ class _Compiled:
         self._squares = squares.squares(parts, places, write=updates)
 
     def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":
-        """See `Weights.squares`; the copies are gone afterwards."""
+        """See `Weights.squares`; releases the copies."""
         rows = [self._rows[id(parameter)] for parameter in parameters]
         columns = [torch.from_numpy(self._squares[rows])]
         if self._copies is not None:
@@ -98,13 +98,13 @@ class _Compiled:
 
 
 def _changes(now: "list[Tensor]", rows: "Sequence[int]", copies: "Copies") -> "Tensor":
-    """Return the sums of squares of parameters less their copies."""
+    """Return the sums of squares of the differences between parameters and their copies."""
     from nissa.kernels.squares import squares  # noqa: PLC0415 - it needs a compiler
 
     if all(is_plain(part) and copies.is_of(row, part) for part, row in zip(now, rows, strict=True)):
         places = copies.addresses()
         return torch.from_numpy(squares(now, [places[row] for row in rows]))
-    before = [copies.tensor(row) for row in rows]  # a step may put other memory into a parameter
+    before = [copies.tensor(row) for row in rows]  # a step may replace a parameter's memory
     torch._foreach_sub_(before, now)
     return torch.stack(_norms(before)).square()
 
@@ -114,7 +114,7 @@ def _is_compiled() -> bool:
 
 
 def _here(parameters: "Sequence[Tensor]") -> "list[tuple[Tensor, Tensor]]":
-    """Return the parameters that this rank has anything of, and what it has of each."""
+    """Return the parameters that have a shard on this rank, with that shard."""
     parts = locals_of([(parameter, parameter) for parameter in parameters])
     return [(whole, part.tensor) for whole, part in zip(parameters, parts, strict=True) if part.tensor is not None]
 
@@ -122,5 +122,5 @@ def _here(parameters: "Sequence[Tensor]") -> "list[tuple[Tensor, Tensor]]":
 def _norms(tensors: "Sequence[Tensor]") -> "list[Tensor]":
     """Return L2 norms as float64 scalars; NaN and infinity pass through."""
     reals = [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in tensors]
-    # What `torch.nn.utils.get_total_norm` is made of; one launch for many tensors.
+    # Also used by `torch.nn.utils.get_total_norm`: one kernel launch for many tensors.
     return list(torch._foreach_norm(reals, 2, dtype=torch.float64)) if reals else []  # noqa: SLF001

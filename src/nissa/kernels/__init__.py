@@ -1,7 +1,7 @@
 """Gradient statistics on the device: one packed row per parameter.
 
-A kernel reads tensors and fills the columns that :mod:`nissa.kernels.moments` lays out;
-:mod:`nissa.kernels.reference` is the specification that every kernel agrees with.
+A kernel reads tensors and fills the columns defined in :mod:`nissa.kernels.moments`. :mod:`nissa.kernels.reference` is
+the specification of every kernel.
 """
 
 import logging
@@ -22,7 +22,7 @@ _logger = logging.getLogger("nissa")
 
 
 class Kernel(Protocol):
-    """Measures tensors; :func:`nissa.kernels.reference.measure` says what that is."""
+    """Interface of a kernel; :func:`nissa.kernels.reference.measure` is the specification."""
 
     def __call__(
         self, tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Thresholds", scale: "Tensor | None" = None
@@ -31,7 +31,7 @@ class Kernel(Protocol):
 
 
 class _Compiler(NamedTuple):
-    """What a faster kernel than the reference needs, and whether its absence is worth a line."""
+    """Compiled kernel of a device type: required package, module, and whether to log a warning if it is absent."""
 
     package: str
     module: str
@@ -40,15 +40,15 @@ class _Compiler(NamedTuple):
 
 _COMPILERS = {
     "cpu": _Compiler("numba", "nissa.kernels.cpu", expected=False),  # an extra
-    "cuda": _Compiler("triton", "nissa.kernels.triton", expected=True),  # torch for CUDA brings it, but for Windows
+    "cuda": _Compiler("triton", "nissa.kernels.triton", expected=True),  # torch for CUDA requires it, not on Windows
 }
 
-# Device type -> the kernel chosen for it. A test forces a kernel by setting an entry.
+# Cache: device type -> kernel. Compiling and importing happen once; a test forces a kernel by setting an entry.
 _CHOSEN: dict[str, Kernel] = {}
 
 
 def kernel_for(device_type: str) -> Kernel:
-    """Return the kernel for a device type, such as ``"cpu"`` or ``"cuda"``; it is chosen once per process."""
+    """Return the kernel for a device type, such as ``"cpu"`` or ``"cuda"``; cached per process."""
     if device_type not in _CHOSEN:
         _CHOSEN[device_type] = _choose(device_type)
     return _CHOSEN[device_type]
@@ -66,7 +66,7 @@ def _choose(device_type: str) -> Kernel:
         return measure
     try:
         prepared: Kernel = import_module(compiler.module).prepare()
-    except Exception as error:  # a broken compiler costs speed, and nothing else
+    except Exception as error:  # a broken compiler must only cost speed, so catch everything
         _logger.warning(
             "The compiled kernel for %s cannot be used; the slower one measures the same.",
             device_type,

@@ -1,9 +1,9 @@
-"""Buckets of magnitudes as OTLP's exponential histogram defines them, with exact boundaries.
+"""Buckets of magnitudes as in the OTLP exponential histogram, with exact boundaries.
 
 At ``scale`` s, bucket ``i`` covers ``(2**(i / 2**s), 2**((i + 1) / 2**s)]``, its upper bound included
 (https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram). Most bounds are irrational.
-Each is kept as the largest float64 that does not exceed it: for a float64 ``x``, ``x <= kept`` exactly where
-``x <= bound``, and float32, float16 and bfloat16 are subsets of float64, so no element is ever put beside its bucket.
+Each is stored as the largest float64 that does not exceed it. For a float64 ``x``, ``x <= stored`` is then equivalent
+to ``x <= bound``. float32, float16 and bfloat16 are subsets of float64, so every element falls into its exact bucket.
 """
 
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ from nissa.errors import ConfigurationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_SCALES = range(-4, 9)  # what Prometheus native histograms can hold
+_SCALES = range(-4, 9)  # the scales of Prometheus native histograms
 _EXPONENTS = range(-1022, 1024)  # of normal float64
 _FRACTION_BITS = 52
 
 
 @dataclass(frozen=True, slots=True)
 class BucketRange:
-    """The buckets that cover ``(2**min_exponent, 2**max_exponent]``; the default has 512.
+    """Buckets that cover ``(2**min_exponent, 2**max_exponent]``; the default has 512.
 
     Args:
-        scale: Each octave has ``2**scale`` buckets; below 0, each bucket has ``2**-scale`` octaves.
-        min_exponent: Where the first bucket begins.
-        max_exponent: Where the last bucket ends.
+        scale: Each octave has ``2**scale`` buckets; for a negative scale, each bucket has ``2**-scale`` octaves.
+        min_exponent: Exponent of the lower bound of the first bucket.
+        max_exponent: Exponent of the upper bound of the last bucket.
 
     Raises:
-        ConfigurationError: The scale is not supported, or whole buckets do not fill the range.
+        ConfigurationError: The scale is not supported, or the range is not a whole number of buckets.
     """
 
     scale: int = 3
@@ -59,7 +59,7 @@ class BucketRange:
 
     @property
     def size(self) -> int:
-        """How many buckets there are."""
+        """Number of buckets."""
         return _buckets_below(self.max_exponent, self.scale) - self.offset
 
     def boundaries(self) -> "NDArray[np.float64]":
@@ -70,10 +70,10 @@ class BucketRange:
         return _boundaries(self)
 
     def representatives(self, slots: "NDArray[np.intp]", abs_max: "NDArray[np.float64]") -> "NDArray[np.float64]":
-        """Return, for each row, the value that stands for a slot with the least worst relative error.
+        """Return the value of each row that represents its slot with the smallest worst-case relative error.
 
-        For a bucket ``(lower, upper]`` it is ``2 * lower * upper / (lower + upper)``. No element is above ``abs_max``,
-        which therefore bounds the last slots. The underflow has no lower bound; its upper bound stands for it.
+        For a bucket ``(lower, upper]`` it is ``2 * lower * upper / (lower + upper)``. No element exceeds
+        ``abs_max``, which therefore limits the upper bound. The underflow slot is represented by its upper bound.
 
         Args:
             slots: Shape ``(P,)``: 0 for zeros, 1 for the underflow, then the buckets, then the overflow.
@@ -83,19 +83,19 @@ class BucketRange:
         lower = np.concatenate(([0.0, 0.0], bounds))[np.minimum(slots, self.size + 2)]
         upper = np.concatenate(([0.0], bounds, [np.inf]))[np.minimum(slots, self.size + 2)]
         upper = np.minimum(upper, abs_max)
-        # Written so that a huge upper bound cannot overflow.
+        # This form of the mean cannot overflow for a huge upper bound.
         balanced = np.divide(2 * lower, 1 + lower / np.where(lower > 0, upper, 1.0))
         return np.where(lower > 0, balanced, upper)
 
 
 def slot_of_rank(counts: "NDArray[np.int64]", rank: "NDArray[np.int64]") -> "NDArray[np.intp]":
-    """Return the slot in which the element of a rank is, for each row; the number of slots where a row has too few.
+    """Return the slot that contains the element of a rank, per row; the number of slots if a row has too few elements.
 
-    All rows one behind the other are counted through once, and each rank is sought behind the rows before its own.
+    The rows are concatenated and cumulated once, so that one ``searchsorted`` call serves all rows.
 
     Args:
         counts: Shape ``(P, S)``: elements per slot, in ascending order.
-        rank: Shape ``(Q, P)``, from 1.
+        rank: Shape ``(Q, P)``: ranks, starting at 1.
     """
     rows, slots = counts.shape
     through = counts.ravel().cumsum()
@@ -105,7 +105,7 @@ def slot_of_rank(counts: "NDArray[np.int64]", rank: "NDArray[np.int64]") -> "NDA
 
 
 def _buckets_below(exponent: int, scale: int) -> int:
-    """Return how many buckets lie between 1 and ``2**exponent``, negative below 1."""
+    """Return the number of buckets between 1 and ``2**exponent``; negative for negative exponents."""
     return exponent << scale if scale >= 0 else exponent >> -scale
 
 

@@ -1,4 +1,4 @@
-"""How many cores there are for this process."""
+"""Number of CPU cores that this process may use."""
 
 import os
 import sys
@@ -9,10 +9,10 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cores(quota: Path = _QUOTA) -> float:
-    """Return how many cores this process may use; a container's quota may be a fraction.
+    """Return the number of cores that this process may use; the quota of a container may be fractional.
 
     Args:
-        quota: File in which the kernel tells it, as microseconds of processor time in so many microseconds.
+        quota: The cgroup file ``cpu.max``: microseconds of CPU time per period, and the period in microseconds.
     """
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     try:

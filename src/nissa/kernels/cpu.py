@@ -1,12 +1,12 @@
-"""The kernel for tensors on a CPU: one pass over each, compiled by numba (the extra ``cpu``).
+"""Kernel for CPU tensors: one pass over each tensor, compiled by numba (the extra ``cpu``).
 
-It agrees with :mod:`nissa.kernels.reference` exactly in counts and extremes, and in sums to rounding: they are float64,
-added up per block, then over the blocks of a run, then over runs. Which runs there are depends on sizes alone, so that the
-same gradients give the same bits, however many threads there are.
+Counts and extremes are equal to those of :mod:`nissa.kernels.reference`; sums are equal up to rounding. Sums are
+float64 and added per block, then over the blocks of a run, then over runs. The division into runs depends on sizes
+alone. The same gradients therefore produce the same bits with any number of threads.
 
-A call is one compiled loop per dtype over addresses, so that a small tensor costs little. The bucket of an element comes
-from a table of cells, which are ranges of the bits of a magnitude: the entry of a cell is such that adding it to the bits
-carries into the upper bits exactly where the element is above the edge in its cell, which makes them the bucket.
+A call runs one compiled loop per dtype over addresses, so that small tensors are cheap. Buckets are found with a table.
+A cell of the table is a range of the bits of a magnitude. Adding the entry of its cell to the bits of an element
+carries into the upper bits exactly if the element is above the edge in that cell. The upper bits are then the bucket.
 """
 
 from functools import lru_cache
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from nissa.kernels import Kernel
 
-# A tensor whose elements do not fill its memory is copied, this many elements at a time.
+# Tensors with gaps in memory are copied in pieces of this many elements, which bounds temporary memory.
 _COPIED = 2**18
 _FINITE, _ZEROS, _VANISHING, _EXPLODING = range(4)
 _EMPTY = (0.0, 0.0, 0.0, inf, -inf)
@@ -40,13 +40,12 @@ _COLUMNS = int(Column.UNDERFLOW), int(Column.OVERFLOW), int(Column.BUCKETS)
 
 
 def prepare() -> "Kernel":
-    """Compile for float32, or load what was compiled before, and return :func:`measure`.
+    """Compile the loops for float32, or load them from the disk cache, and return :func:`measure`.
 
-    The first time takes seconds, so that it is not left to the first gradients. Those of another dtype have it compiled
-    when they are there.
+    Compiling takes seconds and must not delay the first step. Other dtypes are compiled at their first use.
 
     Raises:
-        Exception: Whatever numba raises where it cannot compile.
+        Exception: Any error of numba if it cannot compile.
     """
     scanning(torch.float32.itemsize)
     gathering()
@@ -58,13 +57,13 @@ def measure(
 ) -> "Tensor":
     """Return the packed statistics of tensors, as :func:`nissa.kernels.reference.measure` does.
 
-    Tensors that cannot be read at an address (of another dtype or device, or without memory) are left to the reference.
+    Tensors that have no readable address (other dtype or device, no storage) are measured by the reference.
 
     Args:
         tensors: Real or complex floating-point tensors on the CPU, dense or sparse, of any shape, strides and size.
         layout: Which columns to fill.
-        thresholds: What counts as vanishing and exploding.
-        scale: What the tensors were multiplied by, one element.
+        thresholds: Magnitudes that count as vanishing and exploding.
+        scale: Factor that the tensors were multiplied by, one element.
 
     Returns:
         int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
@@ -75,7 +74,7 @@ def measure(
 def _measure(
     tensors: "Sequence[Tensor]", layout: Layout, thresholds: Thresholds, scale: "Tensor | None" = None
 ) -> "Tensor":
-    # Nothing is asked twice: between two steps, with cold caches, each question costs a microsecond.
+    # Query each tensor property only once: with cold caches each query costs a microsecond between two steps.
     plain = [scale is None and is_plain(tensor) for tensor in tensors]
     there = [tensor if is_ else stored(tensor, scale).resolve_neg() for is_, tensor in zip(plain, tensors, strict=True)]
     if not all(is_ or _readable(real) for is_, real in zip(plain, there, strict=True)):
@@ -97,26 +96,31 @@ _contained = Contained(_measure, "The compiled kernel for CPUs")
 
 
 class _Pass:
-    """Collects addresses, so that each dtype is one call, and what those calls find.
+    """Collector of addresses, so that each dtype needs one compiled call, and of the results of these calls.
 
     Args:
-        rows: How many tensors there are.
-        layout: Decides the edges.
-        thresholds: Decide what counts as vanishing and exploding.
+        rows: Number of tensors.
+        layout: Defines the bucket edges.
+        thresholds: Magnitudes that count as vanishing and exploding.
     """
 
     def __init__(self, rows: int, layout: Layout, thresholds: Thresholds) -> None:
         self._layout = layout
         self._thresholds = thresholds
         self._work: dict[torch.dtype, Work] = {}
+        # Keeps copies alive until flush(): the compiled loop only has their addresses.
         self._copies: list[Tensor] = []
         self._copied = 0
+        # Columns per row: total, abs_total, sum_of_squares, minimum, maximum.
         self._reduced = np.tile(np.array(_EMPTY), (rows, 1))
+        # Columns per row: finite, zeros, vanishing, exploding.
         self._counts = np.zeros((rows, 4), dtype=np.int64)
+        # Packed rows. The scan loop adds bucket counts to them directly: integer sums do not depend on the order of
+        # threads.
         self._packed = np.zeros((rows, layout.width), dtype=np.int64)
 
     def add(self, row: int, tensor: "Tensor") -> None:
-        """Have a tensor read, which must live until :meth:`flush`."""
+        """Queue a tensor, copying it if it has gaps; the tensor must stay alive until :meth:`flush`."""
         if fills_its_memory(tensor):
             self.read(row, tensor, tensor.numel())
             return
@@ -129,7 +133,13 @@ class _Pass:
                 self.flush()
 
     def read(self, row: int, tensor: "Tensor", numbers: int) -> None:
-        """Have a tensor of so many numbers read that fills its memory and must live until :meth:`flush`."""
+        """Queue a tensor without gaps; it must stay alive until :meth:`flush`.
+
+        Args:
+            row: Row of the result.
+            tensor: The tensor.
+            numbers: Number of its elements.
+        """
         if numbers:
             work = self._work.get(tensor.dtype)
             if work is None:
@@ -137,7 +147,7 @@ class _Pass:
             work.add(tensor.data_ptr(), numbers, row)
 
     def add_zeros(self, row: int, number: int) -> None:
-        """Count zeros that are not stored."""
+        """Count the implicit zeros of a sparse tensor."""
         self._counts[row] += np.array([1, 1, self._thresholds.vanishing > 0, 0]) * number
         if self._layout.buckets:
             self._packed[row, Column.UNDERFLOW] += number
@@ -145,7 +155,7 @@ class _Pass:
         self._reduced[row, 4] = max(self._reduced[row, 4], 0.0)
 
     def flush(self) -> None:
-        """Read what was added."""
+        """Measure all queued tensors."""
         for dtype, work in self._work.items():
             self._scan(work, _tables(self._layout, self._thresholds, dtype))
         self._work.clear()
@@ -154,13 +164,15 @@ class _Pass:
 
     def _scan(self, work: Work, tables: "_Tables") -> None:
         arrays = work.arrays()
+        # Results per run, not per tensor: threads never add floats concurrently, and the order of addition is fixed.
         sums, counts = np.zeros((work.runs, 5)), np.zeros((work.runs, 4), dtype=np.int64)
+        # Argument block of the scan loop after tensors, runs and tasks: inputs (limits, table, edges), then outputs.
         told = *tables.arrays, sums, counts, self._packed
         work.run(scanning(tables.size), told, *tables.numbers, self._layout.width, *_COLUMNS)
         gathering()(arrays, (sums, counts), (self._reduced, self._counts))
 
     def pack(self, sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
-        """Return the rows of tensors that have these sizes."""
+        """Return the packed rows; ``sizes`` are the element counts of the tensors."""
         reduced, counts, packed = self._reduced, self._counts, self._packed
         packed[:, Column.COUNT] = sizes
         packed[:, Column.NONFINITE] = sizes - counts[:, _FINITE]
@@ -185,7 +197,7 @@ def _readable(tensor: "Tensor") -> bool:
 
 
 class _Tables(NamedTuple):
-    """What :mod:`nissa.kernels.scan` is told of a dtype and its edges, in the order of its arguments."""
+    """Arguments of :mod:`nissa.kernels.scan` for a dtype and its edges, in order."""
 
     size: int
     arrays: "tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]"
@@ -195,12 +207,12 @@ class _Tables(NamedTuple):
 @lru_cache(maxsize=16)
 def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tables:
     form = FORMATS[dtype]
-    # `|x| < t` is `|x| <= e` where `e` is the float64 just below `t`; below 0 where nothing vanishes.
+    # `|x| < t` equals `|x| <= e` where `e` is the next float64 below `t`. For `t` = 0 it is negative: nothing vanishes.
     below, above = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding]))
     limits = np.array([form.mask, form.infinite, form.mask.bit_length(), below, above], dtype=form.bits)
     edges = form.floor(layout.buckets.boundaries()) if layout.buckets else np.empty(0, dtype=np.int64)
     scale = layout.buckets.scale if layout.buckets else 0
-    # Half precision has so few numbers that each is a cell of its own. Otherwise a cell is a quarter of a bucket.
+    # Half precision has few enough numbers for one cell each. For other dtypes a cell is a quarter of a bucket.
     shift = 0 if form.bits is np.int16 else form.shift(scale)
     added = entries(edges, shift, (form.mask >> shift) + 1) if len(edges) else np.empty(0, dtype=np.int64)
     held = np.dtype(form.bits).str.replace("i", "u")
@@ -209,5 +221,9 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
 
 
 def _with_sign(added: "NDArray[np.uint64]", mask: int) -> "NDArray[np.uint64]":
-    """Return the entries of cells and of those with the sign, which is taken away as all of it wraps around."""
+    """Return the entries for both signs.
+
+    For negative numbers the entry also subtracts the sign bit, through unsigned wrap-around, so that the loop needs no
+    mask.
+    """
     return np.concatenate([added, added - np.uint64(mask + 1)])

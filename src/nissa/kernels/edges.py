@@ -1,7 +1,8 @@
-"""Every count as a difference of two answers to one question: how many elements have ``|x| <= e``?
+"""Edges: the magnitudes that separate all counts, so that one histogram provides every count exactly.
 
-The magnitudes ``e`` for which it is asked are the edges: zero, the bucket boundaries, the thresholds, and the largest
-finite number. Between two edges lies a slot, so putting each element into its slot answers all of them exactly.
+Every count is a difference of two cumulative counts, each the number of elements with ``|x| <= e`` for an edge ``e``.
+The edges are zero, the bucket boundaries, the thresholds, and the largest finite number. A slot is the interval between
+two neighbouring edges.
 """
 
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ _FRACTION_BITS = 52
 
 @dataclass(frozen=True)
 class Edges:
-    """The edges of a layout and its thresholds.
+    """Edges of a layout and its thresholds.
 
     Args:
-        layout: Decides the bucket boundaries.
-        thresholds: Decide what counts as vanishing and exploding.
+        layout: Defines the bucket boundaries.
+        thresholds: Magnitudes that count as vanishing and exploding.
     """
 
     layout: "Layout"
@@ -35,16 +36,16 @@ class Edges:
 
     @cached_property
     def values(self) -> "NDArray[np.float64]":
-        """The edges, shape ``(E,)``, ascending. Slot ``j`` holds what is above edge ``j - 1`` and not above edge ``j``."""
+        """Edges in ascending order, shape ``(E,)``; slot ``j`` is the interval ``(edge[j - 1], edge[j]]``."""
         bounds = self.layout.buckets.boundaries() if self.layout.buckets else np.empty(0)
         edges = np.unique(np.concatenate(([0.0, self._below_vanishing, self._exploding, _LARGEST], bounds)))
         return edges[edges >= 0]
 
     @cached_property
     def intervals(self) -> "NDArray[np.int64]":
-        """Shape ``(2, C)``: the first slot of each count, and the slot after its last.
+        """First slot of each count and the slot after its last one, shape ``(2, C)``.
 
-        Counts stand in the order of the packed row: zeros, vanishing, exploding, underflow, overflow, buckets.
+        Counts are in the order of the packed row: zeros, vanishing, exploding, underflow, overflow, buckets.
         """
         bounds = self.layout.buckets.boundaries() if self.layout.buckets else np.zeros(1)
         overflows_above = bounds[-1] if self.layout.buckets else _LARGEST
@@ -54,22 +55,22 @@ class Edges:
 
     @cached_property
     def shift(self) -> int:
-        """How far to shift the bits of a magnitude to get its cell.
+        """Right shift that converts the bits of a magnitude to its cell.
 
-        The bits of a float64 that is not negative ascend with its value, so that their upper part is a grid of cells.
-        A quarter of the narrowest bucket makes it rare that a cell has more than one edge.
+        The bits of a nonnegative float64 ascend with its value, so that their upper part is a grid of cells. A cell is
+        a quarter of the narrowest bucket, so that few cells contain more than one edge.
         """
         scale = self.layout.buckets.scale if self.layout.buckets else 0
         return _FRACTION_BITS - max(scale, 0) - 2
 
     @cached_property
     def first_slots(self) -> "NDArray[np.int32]":
-        """Per cell, the slot of its smallest magnitude; the cells of infinity and NaN have the slot after the last edge."""
+        """Slot of the smallest magnitude of each cell; infinity and NaN have the slot after the last edge."""
         return np.searchsorted(self.values, self._cells.view(np.float64), side="left").astype(np.int32)
 
     @cached_property
     def most_per_cell(self) -> int:
-        """Edges in the fullest cell: an element is at most this many slots above the first one of its cell."""
+        """Largest number of edges in a cell, which bounds the comparisons after the table lookup."""
         return int(np.bincount(self.values.view(np.int64) >> self.shift).max())
 
     @property
@@ -78,7 +79,8 @@ class Edges:
 
     @property
     def _below_vanishing(self) -> float:
-        # `|x| < t` is `|x| <= e` where `e` is the float64 just below `t`; below 0 where nothing vanishes.
+        # `|x| < t` equals `|x| <= e` where `e` is the next float64 below `t`. For `t` = 0 it is negative: nothing
+        # vanishes.
         return nextafter(self.thresholds.vanishing, -inf)
 
     @property

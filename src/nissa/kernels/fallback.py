@@ -1,4 +1,4 @@
-"""A kernel that gives way to the specification once it fails."""
+"""Fallback from a compiled kernel to the reference kernel after an error."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -19,14 +19,14 @@ _logger = logging.getLogger("nissa")
 
 
 class Contained:
-    """Measures with a kernel until it fails, and with :mod:`nissa.kernels.reference` from then on.
+    """Kernel that switches to :mod:`nissa.kernels.reference` permanently after its first error.
 
-    What fails is mostly a compiler, which runs when something is first measured. Memory that is short at the moment is no
-    reason: the reference needs more.
+    Most errors come from the compiler, which runs at the first measurement. Out-of-memory errors do not cause a switch,
+    because the reference needs even more memory.
 
     Args:
-        kernel: The faster one.
-        called: What it is called in the one line that is logged.
+        kernel: The compiled kernel.
+        called: Its name in the warning.
     """
 
     def __init__(self, kernel: "Kernel", called: str) -> None:
@@ -36,13 +36,13 @@ class Contained:
     def __call__(
         self, tensors: "Sequence[Tensor]", layout: "Layout", thresholds: "Thresholds", scale: "Tensor | None" = None
     ) -> "Tensor":
-        """Return the packed statistics of tensors, as the reference does."""
+        """Return the packed statistics of tensors, like the reference."""
         try:
             return self._kernel(tensors, layout, thresholds, scale)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            measured = reference.measure(tensors, layout, thresholds, scale)  # raises where the tensors are at fault
+            measured = reference.measure(tensors, layout, thresholds, scale)  # raises if the tensors caused the error
             _logger.warning("%s failed; the slower one measures the same.", self._called, exc_info=error)
             self._kernel = reference.measure
             return measured

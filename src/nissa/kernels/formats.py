@@ -1,11 +1,11 @@
-"""How numbers of each dtype are compared and put into buckets as integers, exactly.
+"""Integer representation of each dtype, for exact comparison and bucketing of magnitudes.
 
-The bits of a magnitude are an integer that ascends with it, so that every comparison may be one of integers: the same for
-subnormals, and with infinities and NaN above all the rest.
+The bits of a magnitude, read as an integer, ascend with the magnitude. Integer comparisons therefore replace float
+comparisons. This also holds for subnormals; infinities and NaN are above all finite numbers.
 
-A cell is a range of bits. Where it has at most one edge, one addition tells on which side of the edge an element is: the
-entry of a cell is such that adding it to the bits carries into the upper bits exactly where the element is above the
-edge, which makes them the number of edges below.
+A cell is a range of bits with at most one edge. Each cell has a table entry. Adding the entry to the bits of an element
+carries into the upper bits exactly if the element is above the edge. The upper bits are then the number of edges below
+the element, from one addition.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,13 +18,13 @@ from nissa.kernels.buckets import fractions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A cell is at most this part of a bucket, as a power of two.
+# A cell is at most 2**-2 of a bucket, so that it rarely contains more than one edge.
 _QUARTER_BUCKET = 2
 _DOUBLE_FRACTION = 52
 
 
 class Format(NamedTuple):
-    """How numbers of a dtype are read."""
+    """Bit format of a dtype: integer type of its bits, float type of its values, and fraction bits."""
 
     bits: type[Any]
     values: type[Any]
@@ -33,16 +33,16 @@ class Format(NamedTuple):
 
     @property
     def mask(self) -> int:
-        """All bits of a magnitude."""
+        """Mask of the magnitude, which is all bits except the sign."""
         return int(np.iinfo(self.bits).max)
 
     @property
     def infinite(self) -> int:
-        """The bits of infinity."""
+        """Bits of infinity."""
         return self.mask >> self.fraction << self.fraction
 
     def floor(self, magnitudes: "NDArray[np.float64]") -> "NDArray[np.int64]":
-        """Return the bits of the largest finite number that does not exceed each magnitude; -1 below 0."""
+        """Return the bits of the largest finite number that does not exceed each magnitude; -1 for negative input."""
         held = np.dtype(f"f{np.dtype(self.bits).itemsize}" if not self.brain else "f4")
         capped = np.clip(magnitudes, 0.0, float(np.finfo(held).max))
         near = capped.astype(held)
@@ -51,7 +51,7 @@ class Format(NamedTuple):
         return np.where(magnitudes < 0, -1, bits)
 
     def shift(self, scale: int) -> int:
-        """Return how far to shift bits to get a cell, which is about a quarter of a bucket of this scale."""
+        """Return the right shift from bits to cells; a cell is about a quarter of a bucket of this scale."""
         return max(self.fraction - max(scale, 0) - _QUARTER_BUCKET, 0)
 
 
@@ -64,14 +64,14 @@ FORMATS = {
 
 
 def entries(edges: "NDArray[np.int64]", shift: int, cells: int) -> "NDArray[np.int64] | None":
-    """Return what to add to the bits in each cell, or nothing where a cell has too many edges for that.
+    """Return the table entry of each cell, or None if a cell contains more than one edge.
 
-    An edge at the upper end of a cell counts for those above. Elsewhere, only one fits.
+    An edge at the upper end of a cell belongs to the next cell and does not count.
 
     Args:
-        edges: Bits, ascending.
-        shift: From bits to cells.
-        cells: How many there are.
+        edges: Bits of the edges, ascending.
+        shift: Right shift from bits to cells.
+        cells: Number of cells.
     """
     starts = np.arange(cells, dtype=np.int64) << shift
     ends = starts + ((1 << shift) - 1)
@@ -85,9 +85,9 @@ def entries(edges: "NDArray[np.int64]", shift: int, cells: int) -> "NDArray[np.i
 
 
 def octave(scale: int, form: Format) -> "NDArray[np.int64]":
-    """Return the entries of one octave, whose edges are those of every octave of numbers that are not subnormal.
+    """Return the table entries of one octave; all octaves of normal numbers have the same ones.
 
-    The bits are those of the fraction alone: a power of two has none below it, since it belongs to the octave before.
+    The edges are fraction bits only. A power of two has no edge below it, because it belongs to the previous octave.
     """
     edges = (np.array(fractions(max(scale, 0)), dtype=np.int64) >> (_DOUBLE_FRACTION - form.fraction)) - (
         1 << form.fraction

@@ -1,4 +1,4 @@
-"""The compiled loops, each made once per process when it is first needed, and kept on disk if any folder can be written."""
+"""Compiled loops: compiled once per process at first use, and cached on disk if a folder is writable."""
 
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,10 +20,10 @@ def scanning(size: int) -> Any:
     """Return the loop of :mod:`nissa.kernels.cpu`.
 
     Args:
-        size: Bytes of a number.
+        size: Bytes per element.
 
     Raises:
-        Exception: Whatever numba raises where it cannot compile.
+        Exception: Any error of numba if it cannot compile.
     """
     return _kept(lambda *, cache: scan.scanning(size, cache=cache))
 
@@ -36,7 +36,7 @@ def squaring(size: int) -> Any:
 
 @cache
 def gathering() -> "Callable[..., None]":
-    """Return what adds up the runs of :mod:`nissa.kernels.cpu`."""
+    """Return the loop that adds up the runs of :mod:`nissa.kernels.cpu`."""
     return _kept(_gathering)
 
 
@@ -44,7 +44,7 @@ def _gathering(*, cache: bool) -> "Callable[..., None]":
     gather = scan.gathering(cache=cache)
     floats, counts = np.empty((0, 5)), np.empty((0, 4), dtype=np.int64)
     nothing = np.empty((0, 2), dtype=np.int64), np.empty((0, 3), dtype=np.int64), np.empty(0, dtype=np.int64)
-    gather(nothing, (floats, counts), (floats, counts))  # compiles it
+    gather(nothing, (floats, counts), (floats, counts))  # call it once to compile it for these types
     return gather
 
 

@@ -1,4 +1,4 @@
-"""What of a tensor is measured, and how it lies in memory; the same for every kernel."""
+"""Stored elements of a tensor and their memory layout; shared by all kernels."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ _PLAIN = {torch.Tensor, torch.nn.Parameter}
 
 
 def is_plain(tensor: "Tensor") -> bool:
-    """Tell whether a tensor can be read at its address on the CPU as it is, element after element."""
+    """Whether a tensor is a contiguous CPU tensor that compiled code can read directly at its address."""
     return (
         type(tensor) in _PLAIN
         and tensor.is_cpu
@@ -27,12 +27,12 @@ def is_plain(tensor: "Tensor") -> bool:
 
 
 def stored(tensor: "Tensor", scale: "Tensor | None" = None) -> "Tensor":
-    """Return the real numbers that a tensor stores, as a dense tensor; duplicates of a sparse one are added up first.
+    """Return the real numbers that a tensor stores, as a dense tensor; duplicates of a sparse tensor are summed.
 
     Args:
-        tensor: Real or complex, dense or sparse.
-        scale: What it was multiplied by, one element, on the same device. Fused optimizers divide in float32 where the
-            gradient has half of that precision, and so does this.
+        tensor: A real or complex, dense or sparse tensor.
+        scale: Factor that the tensor was multiplied by, one element, on the same device. Half-precision gradients are
+            divided in float32, like in fused optimizers.
     """
     tensor = tensor.detach()
     if tensor.layout is torch.sparse_coo:
@@ -46,12 +46,12 @@ def stored(tensor: "Tensor", scale: "Tensor | None" = None) -> "Tensor":
 
 
 def size(tensor: "Tensor") -> int:
-    """Return how many real numbers a tensor has, stored or not."""
+    """Return the number of real numbers in a tensor, including implicit zeros."""
     return tensor.numel() * (2 if tensor.is_complex() else 1)
 
 
 def fills_its_memory(tensor: "Tensor") -> bool:
-    """Tell whether the elements are, in some order, all that is there from the first to the last."""
+    """Whether the elements occupy one block of memory without gaps, in any dimension order."""
     if tensor.is_contiguous():
         return True
     outermost_first = sorted(range(tensor.dim()), key=tensor.stride, reverse=True)

@@ -1,6 +1,6 @@
-"""What a kernel reports about a parameter: the packed layout, and its decoded form.
+"""Gradient statistics of parameters: packed layout of the kernels, and decoded form.
 
-A kernel packs one row of int64 per parameter, so that a whole model crosses to the host in one copy:
+A kernel packs one row of int64 per parameter, so that a whole model is copied to the host at once:
 
 ====== ================== ======= ==========================================================================
 column name               type    meaning
@@ -21,9 +21,9 @@ column name               type    meaning
 13...  ``buckets``        int64   elements per bucket of ``|x|``, absent without buckets
 ====== ================== ======= ==========================================================================
 
-A float64 travels as its own bits. With buckets, and for every row,
-``count == nonfinite + zeros + underflow + sum(buckets) + overflow``. Buckets are those of the OTLP exponential histogram
-(https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram).
+A float64 is stored as its bits. With buckets, every row satisfies
+``count == nonfinite + zeros + underflow + sum(buckets) + overflow``. Buckets are those of the OTLP exponential
+histogram (https://opentelemetry.io/docs/specs/otel/metrics/data-model/#exponentialhistogram).
 """
 
 from dataclasses import dataclass, fields
@@ -44,7 +44,7 @@ __all__ = ["BucketRange", "Column", "Layout", "Moments", "Thresholds", "decode",
 
 
 class Column(IntEnum):
-    """Where each number stands in a packed row; ``BUCKETS`` is the first bucket."""
+    """Column index of each number in a packed row; ``BUCKETS`` is the first bucket."""
 
     COUNT = 0
     NONFINITE = 1
@@ -65,7 +65,7 @@ class Column(IntEnum):
 _COUNTS = tuple(column.name.lower() for column in Column if column < Column.TOTAL)
 _FLOATS = tuple(column.name.lower() for column in Column if Column.TOTAL <= column < Column.BUCKETS)
 
-# How two values of a field become one. `fmin` and `fmax` let a number win over NaN, which stands for "none".
+# Merge operation of each field. `fmin` and `fmax` ignore NaN, which means that a row has no finite element.
 _COMBINE: dict[str, np.ufunc] = {
     **dict.fromkeys((*_COUNTS, "total", "abs_total", "sum_of_squares", "buckets"), np.add),
     "minimum": np.fmin,
@@ -76,17 +76,17 @@ _COMBINE: dict[str, np.ufunc] = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which columns a packed row has.
+    """Columns of a packed row.
 
     Args:
-        buckets: The range that buckets cover; ``None`` for moments only.
+        buckets: Range of the buckets; ``None`` omits buckets.
     """
 
     buckets: BucketRange | None = BucketRange()  # noqa: RUF009 - frozen, so sharing it is safe
 
     @property
     def width(self) -> int:
-        """Columns of a packed row."""
+        """Number of columns."""
         return Column.BUCKETS + (self.buckets.size if self.buckets else 0)
 
 
@@ -95,8 +95,8 @@ class Thresholds:
     """Magnitudes beyond which a gradient element counts as vanishing or exploding.
 
     Args:
-        vanishing: Elements below this magnitude vanish.
-        exploding: Elements above this magnitude explode.
+        vanishing: Elements below this magnitude count as vanishing.
+        exploding: Elements above this magnitude count as exploding.
 
     Raises:
         ConfigurationError: A threshold is negative or NaN.
@@ -115,8 +115,8 @@ class Thresholds:
 class Moments:
     """Statistics of P parameters, one row each; every array has shape ``(P,)``, ``buckets`` ``(P, size)``.
 
-    Fields mean what the column of the same name means. Everything derived covers the finite elements only
-    and is NaN where it doesn't exist, never zero.
+    Fields correspond to the columns of the same names. Derived values cover the finite elements only. An undefined
+    value is NaN, never zero.
     """
 
     count: "NDArray[np.int64]"
@@ -152,7 +152,7 @@ class Moments:
     def std(self) -> "NDArray[np.float64]":
         """Unbiased standard deviation; NaN below two elements.
 
-        It is resolved to about ``1e-8`` of the mean, since it comes from sums rather than from a second pass.
+        Its resolution is about ``1e-8`` of the mean, because it is computed from sums and not in a second pass.
         """
         squares = self.sum_of_squares - self.total * self.mean
         variance: NDArray[np.float64] = ratio(np.maximum(squares, 0.0), self.finite - 1)
@@ -165,32 +165,32 @@ class Moments:
 
     @property
     def global_norm(self) -> float:
-        """L2 norm over all rows together; NaN where no row has a finite element."""
+        """L2 norm over all rows; NaN if no row has a finite element."""
         return float(np.sqrt(self.sum_of_squares.sum())) if self.finite.any() else float("nan")
 
     @property
     def zero_fraction(self) -> "NDArray[np.float64]":
-        """Share of the finite elements that is zero."""
+        """Share of zeros among the finite elements."""
         return ratio(self.zeros, self.finite)
 
     @property
     def vanishing_fraction(self) -> "NDArray[np.float64]":
-        """Share of the finite elements that vanishes."""
+        """Share of vanishing elements among the finite elements."""
         return ratio(self.vanishing, self.finite)
 
     @property
     def exploding_fraction(self) -> "NDArray[np.float64]":
-        """Share of the finite elements that explodes."""
+        """Share of exploding elements among the finite elements."""
         return ratio(self.exploding, self.finite)
 
     def quantile(self, q: "float | Sequence[float]") -> "NDArray[np.float64]":
-        """Return the ``q`` quantile of ``|x|`` per row, NaN where there is no finite element or no buckets.
+        """Return the ``q`` quantile of ``|x|`` per row; NaN without finite elements or without buckets.
 
-        Of several, which take less together, the result has shape ``(Q, P)``.
+        For a sequence of Q quantiles the result has shape ``(Q, P)``; one call is faster than Q calls.
 
-        It is the order statistic of the inverted CDF (``numpy.quantile(..., method="inverted_cdf")``), known as well as
-        its bucket: with ``gamma = 2**(2**-scale)`` the relative error is at most ``(gamma - 1) / (gamma + 1)``.
-        Zeros and the largest element are exact. An element in the underflow is reported as the upper bound it has.
+        It is the order statistic of the inverted CDF (``numpy.quantile(..., method="inverted_cdf")``), to the precision
+        of its bucket: with ``gamma = 2**(2**-scale)`` the relative error is at most ``(gamma - 1) / (gamma + 1)``.
+        Zeros and the largest element are exact. Elements in the underflow are reported as its upper bound.
 
         Raises:
             ValueError: ``q`` is not within 0 and 1.
@@ -210,14 +210,14 @@ class Moments:
         return np.where(rank < self.finite, value, self.abs_max)
 
     def fold(self, groups: "NDArray[np.intp]", size: int) -> "Moments":
-        """Merge rows that have the same group.
+        """Merge the rows of each group.
 
         Args:
             groups: Shape ``(P,)``: the group of each row, from 0 to ``size - 1``.
-            size: Rows of the result; a group without rows is empty: counts and sums 0, extremes NaN.
+            size: Number of groups. A group without rows has counts and sums 0 and extremes NaN.
 
         Raises:
-            ValueError: There is not one group per row, or a group is out of range.
+            ValueError: The shape of ``groups`` is wrong, or a group is out of range.
         """
         if np.shape(groups) != (len(self),) or (len(self) and not 0 <= np.min(groups) <= np.max(groups) < size):
             raise ValueError(f"Expected {len(self)} groups from 0 to {size - 1}.")
@@ -229,7 +229,7 @@ class Moments:
         return Moments(**folded, bucket_range=self.bucket_range)
 
     def select(self, rows: "ArrayLike | slice") -> "Moments":
-        """Return the rows that a slice, an array of indices or a boolean mask picks, in its order."""
+        """Return the rows selected by a slice, an index array or a boolean mask, in its order."""
         picked = rows if isinstance(rows, slice) else _index(rows)
         return Moments(
             **{name: values[picked] for name, values in _arrays(self).items()}, bucket_range=self.bucket_range
@@ -237,12 +237,12 @@ class Moments:
 
 
 def merge(a: Moments, b: Moments) -> Moments:
-    """Merge two sets of statistics row by row, as if each row had seen the elements of both.
+    """Merge two sets of statistics row by row: each row then covers the elements of both.
 
     Counts are exact; merging is commutative, and associative up to the rounding of the sums.
 
     Raises:
-        ValueError: They differ in their number of rows or in their buckets.
+        ValueError: The numbers of rows or the bucket ranges differ.
     """
     if len(a) != len(b) or a.bucket_range != b.bucket_range:
         raise ValueError(f"Cannot merge {len(a)} rows of {a.bucket_range} with {len(b)} rows of {b.bucket_range}.")
@@ -252,18 +252,18 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def decode(packed: "NDArray[np.int64]", layout: Layout) -> Moments:
-    """Read packed rows; the result owns its memory, so that the caller may reuse the buffer.
+    """Decode packed rows; the result owns its memory, so that the caller may reuse the buffer.
 
     Args:
         packed: Shape ``(P, layout.width)``.
-        layout: What the rows were packed with.
+        layout: Layout of the packed rows.
 
     Raises:
         ValueError: The rows do not have the layout's width or are not int64.
     """
     if packed.dtype != np.int64 or packed.ndim != 2 or packed.shape[1] != layout.width:  # noqa: PLR2004 - rows, columns
         raise ValueError(f"Expected int64 rows of {layout.width} columns, not {packed.dtype} {packed.shape}.")
-    # One array per column, each contiguous: what reads a column later reads nothing else.
+    # Transpose, so that each column is contiguous: later code reads whole columns.
     columns = packed[:, : Column.BUCKETS].T.copy()
     numbers: dict[str, Any] = {name: columns[Column[name.upper()]] for name in _COUNTS}
     numbers |= {name: columns[Column[name.upper()]].view(np.float64) for name in _FLOATS}
@@ -272,10 +272,10 @@ def decode(packed: "NDArray[np.int64]", layout: Layout) -> Moments:
 
 
 def encode(moments: Moments, layout: Layout) -> "NDArray[np.int64]":
-    """Pack rows again, the inverse of :func:`decode`: shape ``(P, layout.width)``.
+    """Pack rows, the inverse of :func:`decode`; returns shape ``(P, layout.width)``.
 
     Raises:
-        ValueError: The layout has other buckets than the rows.
+        ValueError: The bucket ranges of layout and rows differ.
     """
     if moments.bucket_range != layout.buckets:
         raise ValueError(f"Cannot pack buckets of {moments.bucket_range} as {layout.buckets}.")
@@ -289,19 +289,19 @@ def encode(moments: Moments, layout: Layout) -> "NDArray[np.int64]":
 
 
 def _arrays(moments: Moments) -> "dict[str, NDArray[Any]]":
-    """Return the arrays that are there, by field name."""
+    """Return the arrays that are not None, by field name."""
     named = ((field.name, getattr(moments, field.name)) for field in fields(Moments))
     return {name: value for name, value in named if isinstance(value, np.ndarray)}
 
 
 def _index(rows: "ArrayLike") -> "NDArray[Any]":
-    """Return rows as an index; an empty list picks no row (numpy alone would read it as floats)."""
+    """Return rows as an index array; an empty list selects no row (NumPy would convert it to floats)."""
     index = np.asarray(rows)
     return index if index.size else index.astype(np.intp)
 
 
 def ratio(part: "NDArray[Any]", whole: "NDArray[Any]") -> "NDArray[np.float64]":
-    """Divide, giving NaN where the whole is not positive."""
+    """Return ``part / whole``; NaN where ``whole`` is not positive."""
     ratio = np.full(part.shape, np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio

@@ -1,7 +1,8 @@
-"""The threads that torch computes with, which wait while a kernel runs on the thread that trains.
+"""Parallel execution on torch's OpenMP threads, while a kernel runs on the training thread.
 
-No thread of ours could take their place: for some milliseconds after an operation they wait by spinning, and keep the cores
-that training was given busy until then. So they are asked themselves, through the OpenMP runtime that torch has loaded.
+A separate thread pool would be slower. After an operation, torch's threads wait for some milliseconds by spinning, and
+occupy all cores that training may use. The tasks therefore run on these threads, through the OpenMP runtime that torch
+has loaded.
 """
 
 import ctypes
@@ -21,12 +22,12 @@ _state = {"forked": False}
 
 
 def together(share: Any, data: int, tasks: int) -> None:
-    """Have tasks done by the calling thread and torch's others, and return when all are through.
+    """Run tasks on the calling thread and on torch's OpenMP threads; returns when all are done.
 
     Args:
-        share: What each thread calls, from ``ctypes``. It holds no lock of the interpreter's.
-        data: What it is called with.
-        tasks: How many there are; the calling thread does a single one alone.
+        share: C function that each thread calls, from ``ctypes``. It runs without the GIL.
+        data: Address that is passed to the function.
+        tasks: Number of tasks; a single one runs on the calling thread.
     """
     threads = _threads() if tasks > 1 else 1
     parallel = _parallel() if threads > 1 else None
@@ -37,9 +38,9 @@ def together(share: Any, data: int, tasks: int) -> None:
 
 
 def _threads() -> int:
-    """Return how many may work: as many as torch may use, and as there are cores.
+    """Return the number of threads to use: the smaller of torch's threads and the usable cores.
 
-    The runtime's threads do not come along into a forked child, and to ask for them there would wait for ever.
+    A forked child does not inherit the threads of the runtime, and using them there would deadlock.
     """
     allowed = torch.get_num_threads()
     return allowed if allowed == 1 else 1 if _state["forked"] else max(1, min(allowed, _cores()))
@@ -52,8 +53,8 @@ def _cores() -> int:
 
 @cache
 def _parallel() -> "Callable[[Any, int, int, int], None] | None":
-    """Return what runs a function on several threads in torch's runtime, None where it has none that is known."""
-    # What libtorch_cpu was linked with is found through it, whatever it is called: GNU's, LLVM's and Intel's have this.
+    """Return ``GOMP_parallel`` of torch's OpenMP runtime; None if it is not found."""
+    # Look up the symbol through libtorch_cpu: the library name varies, but the GNU, LLVM and Intel runtimes export it.
     library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
     try:
         parallel: Any = ctypes.CDLL(str(library)).GOMP_parallel

@@ -1,21 +1,22 @@
-"""The specification of every kernel, in plain torch.
+"""Reference kernel in plain torch; it is the specification of every kernel.
 
-For a tensor with elements ``x`` (of a complex tensor: its real and imaginary parts; of a sparse one: with its implicit
-zeros), in float64 throughout:
+The elements ``x`` of a complex tensor are its real and imaginary parts. A sparse tensor includes its implicit zeros.
+All computations are in float64:
 
-- ``total = sum(x)``, ``abs_total = sum(|x|)``, ``sum_of_squares = sum(x * x)``, ``minimum = min(x)``, ``maximum = max(x)`` over finite ``x``;
-- every count is a number of elements whose ``|x|`` lies in an interval, ``lower < |x| <= upper``, found as
+- ``total = sum(x)``, ``abs_total = sum(|x|)``, ``sum_of_squares = sum(x * x)``, ``minimum = min(x)`` and
+  ``maximum = max(x)`` over finite ``x``;
+- every count is the number of elements whose ``|x|`` lies in an interval, ``lower < |x| <= upper``, computed with
   ``torch.bucketize(|x|, edges)`` and a histogram of the result (see :mod:`nissa.kernels.edges`).
 
-Columns are listed in :mod:`nissa.kernels.moments`. How it is computed:
+:mod:`nissa.kernels.moments` lists the columns. Algorithm:
 
-1. Each tensor is cut into blocks of ``_BLOCK`` elements, its last block filled up with NaN, which belongs to no sum
-   and to no interval. Blocks of many small tensors stand in one chunk, so that they share the cost of each operation.
-2. Per chunk: the five reductions of each block, and one histogram whose rows are tensors.
-3. Reductions of blocks become those of tensors; differences of cumulated histograms become counts.
+1. Divide each tensor into blocks of ``_BLOCK`` elements. Pad the last block with NaN, which is excluded from all sums
+   and intervals. A chunk contains the blocks of many small tensors, so that they share the cost of each operation.
+2. Compute the five reductions of each block of a chunk, and one histogram whose rows are tensors.
+3. Reduce blocks to tensors, and compute counts as differences of cumulative histograms.
 
-Temporary memory is a few chunks and five numbers per block. Nothing waits for the device, except that a sparse tensor
-must be coalesced there. Inputs are only read.
+Temporary memory is a few chunks and five numbers per block. The host never waits for the device, except to coalesce a
+sparse tensor. Inputs are not modified.
 """
 
 from functools import lru_cache
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 
     from nissa.kernels.moments import Layout, Thresholds
 
-# How the sum, that of magnitudes, that of squares, the minimum and the maximum of blocks become those of a tensor; over no
-# block that is 0, 0, 0, infinity and -infinity.
+# Reductions from blocks to tensors: total, abs_total, sum_of_squares, minimum, maximum. Without blocks they are
+# 0, 0, 0, infinity and -infinity.
 _REDUCED = ("sum", "sum", "sum", "min", "max")
 _BLOCK = 256
-# On a CPU a chunk and its temporaries stay in the cache, and below torch's threshold for waking other threads, which the
-# training loop needs more. Elsewhere fewer launches matter more.
+# CPU chunks are small enough for the cache, and below torch's threshold for parallelism, because the training loop
+# needs the other threads. On other devices large chunks save kernel launches.
 _CPU_BLOCKS = 2**15 // _BLOCK - 1
 _OTHER_BLOCKS = 2**20 // _BLOCK
 
@@ -52,8 +53,8 @@ def measure(
     Args:
         tensors: Real or complex floating-point tensors on one device, dense or sparse, of any shape, strides and size.
         layout: Which columns to fill.
-        thresholds: What counts as vanishing and exploding.
-        scale: What the tensors were multiplied by, one element on their device; what is measured is divided by it.
+        thresholds: Magnitudes that count as vanishing and exploding.
+        scale: Factor that the tensors were multiplied by, one element on their device; statistics are of ``x / scale``.
 
     Returns:
         int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
@@ -75,21 +76,21 @@ def measure(
 def _prepare(
     tensors: "Sequence[Tensor]", scale: "Tensor | None", most: int
 ) -> tuple[list[int], list[int], "list[list[Tensor]]"]:
-    """Return for each tensor its size, the zeros that are only to be counted, and the pieces to be read."""
+    """Return size, number of implicit zeros that are only counted, and pieces to read, for each tensor."""
     sizes, implicit, pieces = [], [], []
     for tensor in tensors:
         there = stored(tensor, scale)
         sizes.append(size(tensor))
         pieces.append(list(_pieces(there, most)))
         implicit.append(sizes[-1] - there.numel())
-        if implicit[-1]:  # one of them is read, for the sake of minimum and maximum
+        if implicit[-1]:  # read one zero, so that minimum and maximum include it
             pieces[-1].append(there.new_zeros(1))
             implicit[-1] -= 1
     return sizes, implicit, pieces
 
 
 class _Slots(NamedTuple):
-    """The edges of a layout, on a device."""
+    """Edges of a layout as tensors on a device."""
 
     edges: "Tensor"
     intervals: "Tensor"
@@ -99,13 +100,14 @@ class _Slots(NamedTuple):
 
     @property
     def number(self) -> int:
-        """One per edge, and the one of infinities and NaN."""
+        """Number of slots: one per edge, and one for infinities and NaN."""
         return len(self.edges)
 
     def of(self, magnitudes: "Tensor") -> "Tensor":
-        """Return ``torch.bucketize(magnitudes, edges)``, which is how many edges lie below each magnitude.
+        """Return ``torch.bucketize(magnitudes, edges)``: the number of edges below each magnitude.
 
-        A table lookup by exponent and leading fraction bits, and a comparison or two, are some ten times as fast.
+        A table lookup by exponent and leading fraction bits, followed by one or two comparisons, is about ten times
+        faster.
         """
         slot = self.first.index_select(0, magnitudes.view(torch.int64) >> self.shift)
         for _ in range(self.most_per_cell):
@@ -115,9 +117,12 @@ class _Slots(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _slots(layout: "Layout", thresholds: "Thresholds", device: "torch.device", _stream: int = 0) -> _Slots:
-    """Return tables of their own for each stream: they are on their way, and only their stream waits for them."""
+    """Return the tables of a stream.
+
+    Each stream has its own tables, because the asynchronous copy to the device is ordered only within one stream.
+    """
     edges = Edges(layout, thresholds)
-    # Infinity closes the table, so that the slot after the last edge can be looked up like any other.
+    # Append infinity, so that the lookup of the slot after the last edge stays in bounds.
     closed = torch.tensor([*edges.values, torch.inf], dtype=torch.float64, device="cpu")
     intervals = send(torch.from_numpy(edges.intervals), device)
     first = send(torch.from_numpy(edges.first_slots), device)
@@ -125,7 +130,7 @@ def _slots(layout: "Layout", thresholds: "Thresholds", device: "torch.device", _
 
 
 def _scan(pieces: "list[Tensor]", row_of: "Tensor", histogram: "Tensor", slots: _Slots) -> "Tensor":
-    """Count every element in the histogram of its row; return the reductions of each block, shape ``(5, blocks)``."""
+    """Add every element to the histogram of its row; return the reductions of each block, shape ``(5, blocks)``."""
     device = row_of.device
     filling = torch.full((_BLOCK,), torch.nan, dtype=torch.float64, device=device)
     one = torch.ones((), dtype=torch.int64, device=device)
@@ -136,7 +141,7 @@ def _scan(pieces: "list[Tensor]", row_of: "Tensor", histogram: "Tensor", slots: 
         stop = start + len(chunk)
         reduced[:, start:stop] = _reduce(chunk)
         keys = slots.of(chunk.abs().view(-1)).view(chunk.shape) + row_of[start:stop, None] * slots.number
-        # Not `bincount`, which waits for the largest key.
+        # Not `bincount`, which synchronizes to read the largest key.
         histogram.view(-1).scatter_add_(0, keys.view(-1), one.expand(keys.numel()))
         start = stop
     return reduced
@@ -161,7 +166,7 @@ def _over_rows(reduced: "Tensor", blocks_of: "Tensor") -> "Tensor":
 
 
 def _pack(size_of: "Tensor", histogram: "Tensor", reduced: "Tensor", slots: _Slots) -> "Tensor":
-    """Assemble the columns."""
+    """Return the packed rows."""
     none_below = histogram.new_zeros((len(histogram), 1))
     up_to = torch.cat((none_below, histogram[:, :-1].cumsum(1)), dim=1)
     above, to = slots.intervals
@@ -175,7 +180,7 @@ def _pack(size_of: "Tensor", histogram: "Tensor", reduced: "Tensor", slots: _Slo
 
 
 def _pieces(tensor: "Tensor", most: int) -> "Iterator[Tensor]":
-    """Cut a tensor into views of up to ``most`` elements; flattening one never copies more than that."""
+    """Split a tensor into views of up to ``most`` elements, which bounds the memory of flattening a view."""
     if tensor.numel() <= most:
         yield from [tensor] if tensor.numel() else []
     elif tensor.dim() == 1 or tensor.is_contiguous():
@@ -188,7 +193,7 @@ def _pieces(tensor: "Tensor", most: int) -> "Iterator[Tensor]":
 
 
 def _outermost(tensor: "Tensor") -> int:
-    """Return the dimension with the largest stride: order does not matter, and cutting there keeps pieces dense."""
+    """Return the dimension with the largest stride; splitting along it keeps pieces dense in memory."""
     return max(range(tensor.dim()), key=tensor.stride)
 
 
@@ -223,15 +228,15 @@ def _blocks(piece: "Tensor") -> int:
 
 
 def _put(rows: list[list[int]], device: "torch.device") -> "Tensor":
-    """Return host numbers as int64 on a device, without waiting for it."""
+    """Return numbers as an int64 tensor on a device, without waiting for the device."""
     return send(torch.tensor(rows, dtype=torch.int64, device="cpu", pin_memory=device.type == "cuda"), device)
 
 
 def send(tensor: "Tensor", device: "torch.device") -> "Tensor":
-    """Return a tensor of the host on a device, without waiting for it."""
+    """Return a copy of a host tensor on a device, without waiting for the device."""
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def stream_of(device: "torch.device") -> int:
-    """Return the stream that work on a device is queued in at the moment."""
+    """Return the handle of the current CUDA stream of a device; 0 for other devices."""
     return torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0

@@ -1,4 +1,4 @@
-"""Sums of squares of tensors on a CPU and of their change, by compiled loops: the counterpart of `torch._foreach_norm`."""
+"""Compiled sums of squares of CPU tensors and of their change; replaces `torch._foreach_norm` on the CPU."""
 
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Copies", "squares"]
 
-_LINE = 64  # bytes of a line of the cache
+_LINE = 64  # bytes of a cache line
 
 
 class Copies:
-    """Copies of tensors that :func:`nissa.kernels.memory.is_plain` holds for.
+    """Copies of tensors for which :func:`nissa.kernels.memory.is_plain` is true.
 
-    They are in one piece of memory, which numpy asks to have in huge pages where it is large.
+    They share one allocation, so that NumPy requests huge pages for it if it is large. Each copy begins at a cache
+    line.
 
     Args:
-        tensors: Whose copies they are to be; :func:`squares` writes them.
+        tensors: Tensors to allocate copies for; :func:`squares` writes the copies.
     """
 
     def __init__(self, tensors: "Sequence[Tensor]") -> None:
@@ -37,16 +38,16 @@ class Copies:
         self._memory = np.empty(self._starts[-1], dtype=np.uint8)
 
     def addresses(self) -> list[int]:
-        """Return where each is."""
+        """Return the address of each copy."""
         first: int = self._memory.__array_interface__["data"][0]
         return [first + start for start in self._starts[:-1]]
 
     def is_of(self, row: int, tensor: "Tensor") -> bool:
-        """Tell whether a tensor is still of the same shape and dtype."""
+        """Whether a tensor still has the shape and dtype of its copy."""
         return self._kinds[row] == (tensor.dtype, tensor.shape)
 
     def tensor(self, row: int) -> "Tensor":
-        """Return one of them as a tensor in the same memory."""
+        """Return one copy as a tensor that shares its memory."""
         dtype, shape = self._kinds[row]
         start = self._starts[row]
         piece = self._memory[start : start + shape.numel() * dtype.itemsize]
@@ -56,12 +57,12 @@ class Copies:
 def squares(
     tensors: "Sequence[Tensor]", copies: "Sequence[int] | None" = None, *, write: bool = False
 ) -> "NDArray[np.float64]":
-    """Return the sum of squares of each tensor, or of each less its copy.
+    """Return the sum of squares of each tensor, or of its difference from its copy.
 
     Args:
-        tensors: Those that :func:`nissa.kernels.memory.is_plain` holds for.
-        copies: Where the copy of each is; ``None`` for the squares of tensors themselves.
-        write: Write copies on the way, which makes it those of tensors themselves, too.
+        tensors: Tensors for which :func:`nissa.kernels.memory.is_plain` is true.
+        copies: Addresses of the copies; ``None`` for the squares of the tensors themselves.
+        write: Write the copies in the same pass; the result is then the squares of the tensors themselves.
 
     Returns:
         float64 of shape ``(len(tensors),)``; NaN and infinity pass through.

@@ -1,11 +1,11 @@
-"""The kernel for tensors on a CUDA device: one read of each, compiled by Triton, which comes with torch.
+"""Kernel for CUDA tensors: reads each tensor once; compiled by Triton, a dependency of torch.
 
-It agrees with :mod:`nissa.kernels.reference` exactly in counts and extremes, and in sums to rounding: they are float64,
-and added up in the same order every time.
+Counts and extremes are equal to those of :mod:`nissa.kernels.reference`; sums are equal up to rounding. Sums are
+float64 and added in a fixed order.
 
-A step is one launch per dtype, however many tensors there are, and one that adds up and packs. They find tensors by
-tables on the device: the plan says which chunk is of which tensor and depends on sizes alone; the places are addresses,
-sent again when one has changed, from pinned memory that nothing waits for.
+A step needs one launch per dtype for any number of tensors, and one launch that adds up and packs. The launches find
+tensors through two tables on the device. The plan maps chunks to tensors and depends on sizes alone. The places are
+addresses; they are sent again if one has changed, asynchronously from pinned memory.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
     from nissa.kernels.moments import Layout, Thresholds
 
-# A tensor's dtype, how many numbers it stores, and how many zeros it does not store.
+# Dtype, number of stored numbers, and number of implicit zeros of a tensor; the key of the plan cache.
 _Shape: TypeAlias = tuple[torch.dtype, int, int]
 
-_CHUNK = 32768  # numbers that one program reads
-_ALIGNMENT = 16  # bytes that a thread reads at once
+_CHUNK = 32768  # numbers per program
+_ALIGNMENT = 16  # bytes per load of a thread
 _WARPS = 4
-_OPTIONS = {"enable_fp_fusion": True}  # one rounding less in a square that is added; Triton asks for an answer
-_HELD = 64  # bytes of numbers that a thread has in its registers, as they are compared
-_SMALLEST_EXPONENT = -126  # of float32 that is not subnormal
-# Beyond, counters no longer fit the memory that threads of a program share, beside enough other programs.
+_OPTIONS = {"enable_fp_fusion": True}  # fused multiply-add rounds once; set explicitly, because Triton requires a value
+_HELD = 64  # bytes of numbers per thread in registers, in the format of comparison
+_SMALLEST_EXPONENT = -126  # of normal float32
+# Beyond this, the counters of a program need so much shared memory that too few programs run concurrently.
 _SHARED_BUCKETS = 2048
 
 
-# Bits of a number, below 0 for bfloat16.
+# Bits per number; negative for bfloat16, to distinguish it from float16.
 _KINDS = {torch.float64: 64, torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
 
 
 def prepare() -> Contained:
-    """Return :func:`measure`, which gives way to the reference where Triton cannot compile."""
+    """Return :func:`measure` with a fallback to the reference if Triton cannot compile."""
     return Contained(measure, "The compiled kernel for CUDA")
 
 
@@ -57,14 +57,14 @@ def measure(
 ) -> "Tensor":
     """Return the packed statistics of tensors, as :func:`nissa.kernels.reference.measure` does, without waiting.
 
-    Tensors that cannot be read at an address (of another dtype or device, or without memory) are left to the reference,
-    all of them. One whose elements do not fill its memory is copied first.
+    If one tensor has no readable address (other dtype or device, no storage), the reference measures all of them. A
+    tensor with gaps in memory is copied first.
 
     Args:
         tensors: Real or complex floating-point tensors on one device, dense or sparse, of any shape, strides and size.
         layout: Which columns to fill.
-        thresholds: What counts as vanishing and exploding.
-        scale: What the tensors were multiplied by, float32, one element on their device, where it is read.
+        thresholds: Magnitudes that count as vanishing and exploding.
+        scale: Factor that the tensors were multiplied by, float32, one element; read on their device.
 
     Returns:
         int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
@@ -91,28 +91,28 @@ def _readable(tensor: "Tensor", device: torch.device) -> bool:
 
 
 def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Launches go to the current device."""
+    """Return a context in which launches go to this device, because Triton launches on the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 class _Plan:
-    """Which chunk is of which tensor, on the device, for tensors of these shapes.
+    """Assignment of chunks to tensors, as tables on the device.
 
     Args:
-        shapes: Dtype, numbers and zeros that are not stored, of each tensor.
-        device: Where they are.
+        shapes: Dtype, stored numbers and implicit zeros of each tensor.
+        device: Device of the tensors.
 
     Attributes:
-        launches: First chunk and number of chunks of each dtype.
-        row_of: int32 of shape ``(chunks,)``.
-        rows: int64 of shape ``(4, P)``: first chunk, chunks, size, zeros that are not stored.
+        launches: First chunk and number of chunks of each dtype, because each dtype needs its own launch.
+        row_of: Tensor index of each chunk, int32 of shape ``(chunks,)``.
+        rows: int64 of shape ``(4, P)``: first chunk, number of chunks, size, implicit zeros.
     """
 
     def __init__(self, shapes: "tuple[_Shape, ...]", device: torch.device) -> None:
         self._itemsizes = np.array([dtype.itemsize for dtype, _, _ in shapes], dtype=np.int64)
         self._numbers = np.array([numbers for _, numbers, _ in shapes], dtype=np.int64)
         implicit = np.array([zeros for _, _, zeros in shapes], dtype=np.int64)
-        # Wherever the first element is in its 16 bytes, there are chunks enough.
+        # Assume the worst alignment of the first element, because chunks begin at multiples of 16 bytes.
         chunks = -(-(self._numbers + _ALIGNMENT // self._itemsizes - 1) // _CHUNK) * (self._numbers > 0)
         kinds = np.array([_KINDS[dtype] for dtype, _, _ in shapes], dtype=np.int64)
         order = np.argsort(kinds, kind="stable")
@@ -131,7 +131,11 @@ class _Plan:
         self._sent: tuple[list[int], Tensor] | None = None
 
     def places(self, tensors: "Sequence[Tensor]") -> "Tensor":
-        """Return where tensors are, int64 of shape ``(3, P)`` on their device; they must not move before it is read."""
+        """Return the table of addresses, int64 of shape ``(3, P)`` on the device.
+
+        Its rows are: aligned address, numbers from there to the first element, numbers from there to the end. The
+        tensors must not move until the launches have run.
+        """
         addresses = [tensor.data_ptr() for tensor in tensors]
         sent = self._sent
         if sent is None or sent[0] != addresses:
@@ -144,7 +148,10 @@ class _Plan:
 
 @lru_cache(maxsize=32)
 def _plan(shapes: "tuple[_Shape, ...]", device: torch.device, _stream: int) -> _Plan:
-    """Return tables of their own for each stream: they are on their way, and only their stream waits for them."""
+    """Return the plan of a stream.
+
+    Each stream has its own tables, because the asynchronous copy to the device is ordered only within one stream.
+    """
     return _Plan(shapes, device)
 
 
@@ -154,7 +161,7 @@ def _cells(scale: int, form: Format, device: torch.device, _stream: int) -> "Ten
 
 
 class _Step(NamedTuple):
-    """The launches that measure tensors."""
+    """Launches that measure the tensors of one step."""
 
     plan: _Plan
     places: "Tensor"
@@ -166,7 +173,10 @@ class _Step(NamedTuple):
         """Return the packed rows."""
         plan, device, tensors = self.plan, self.places.device, self.places.shape[1]
         buckets = self.layout.buckets.size if self.layout.buckets else 0
+        # One column per chunk: programs write their reductions separately, so that `pack` adds them in a fixed order.
         parts = torch.empty((compiled.PARTS, plan.chunks), dtype=torch.float64, device=device)
+        # One row per tensor: integer sums do not depend on the order, so that programs add atomically. Without buckets
+        # the kernel does not access this argument, and any tensor is valid.
         counts = torch.zeros((tensors, buckets), dtype=torch.int64, device=device) if buckets else plan.rows
         for dtype, (first, number) in plan.launches.items():
             self._scan(dtype, parts, counts, first, number)
@@ -188,6 +198,7 @@ class _Step(NamedTuple):
 
     def _scan(self, dtype: torch.dtype, parts: "Tensor", counts: "Tensor", first: int, number: int) -> None:
         constants, limits = options(dtype, self.layout, self.thresholds, scaled=self.scale is not None)
+        # `scale` is not accessed unless SCALED is set, so that any tensor is valid in its place.
         compiled.scan[(number,)](
             self.plan.row_of,
             self.plan.rows,
@@ -212,7 +223,7 @@ class _Step(NamedTuple):
 
 
 def form_of(dtype: torch.dtype, buckets: BucketRange | None) -> Format:
-    """Return what numbers are compared as: float32, or float64 where buckets reach its subnormals or numbers are float64."""
+    """Return the format of comparison: float64 for float64 and for buckets below normal float32, otherwise float32."""
     wide = dtype is torch.float64 or (buckets is not None and buckets.min_exponent < _SMALLEST_EXPONENT)
     return FORMATS[torch.float64 if wide else torch.float32]
 
@@ -221,10 +232,10 @@ def form_of(dtype: torch.dtype, buckets: BucketRange | None) -> Format:
 def options(
     dtype: torch.dtype, layout: "Layout", thresholds: "Thresholds", *, scaled: bool
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Return the constants that :func:`nissa.kernels.device.scan` is compiled for, and the limits it is called with."""
+    """Return the compile-time constants of :func:`nissa.kernels.device.scan`, and its limits (bits of the edges)."""
     kind, span = _KINDS[dtype], layout.buckets
     form = form_of(dtype, span)
-    # `|x| < t` is `|x| <= e` where `e` is the float64 just below `t`; below 0 where nothing vanishes.
+    # `|x| < t` equals `|x| <= e` where `e` is the next float64 below `t`. For `t` = 0 it is negative: nothing vanishes.
     covered = [2.0**span.min_exponent, 2.0**span.max_exponent] if span else [0.0, 0.0]
     edges = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding, *covered]))
     constants = {

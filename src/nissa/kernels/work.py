@@ -1,4 +1,4 @@
-"""What compiled loops read: tensors at addresses, cut into runs, and runs gathered into tasks."""
+"""Work lists of the compiled loops: tensors at addresses, divided into runs, which are grouped into tasks."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _TASK = 2**21
-"""Bytes of a task, about: a quarter of a millisecond or so, which is much more than waking a thread takes."""
+"""Approximate bytes of a task: about a quarter of a millisecond, which is much longer than waking a thread."""
 
 
 class Work:
-    """Tensors of one dtype.
+    """Work list for tensors of one dtype.
 
     Args:
         itemsize: Bytes of an element.
@@ -30,34 +30,38 @@ class Work:
         self._sizes: list[int] = []
 
     def add(self, address: int, size: int, where: int) -> None:
-        """Have a tensor read, which must live until then.
+        """Add a tensor; it must stay alive until `run` has returned.
 
         Args:
-            address: Of its first element.
-            size: How many elements there are, one behind the other.
-            where: What the loop is told of it besides.
+            address: Address of its first element.
+            size: Number of contiguous elements.
+            where: Second argument of the loop for this tensor: a row of the result, or the address of a copy.
         """
         self._tensors.append((address, where))
         self._sizes.append(size)
 
     def arrays(self) -> "tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]":
-        """Return what :mod:`nissa.kernels.scan` is given."""
+        """Return the arguments of :mod:`nissa.kernels.scan`: tensors, runs and tasks."""
         tensors = np.array(self._tensors, dtype=np.int64).reshape(-1, 2)
         return tensors, *_plan(tuple(self._sizes), self._most)
 
     def run(self, loop: Any, arrays: "Sequence[NDArray[Any]]", *numbers: int) -> None:
-        """Have a loop do all tasks, on as many threads as there are.
+        """Run a compiled loop over all tasks, on several threads.
 
         Args:
-            loop: Compiled.
-            arrays: What it is told of besides tensors, runs and tasks.
-            numbers: What it is told behind those.
+            loop: The compiled loop.
+            arrays: Further array arguments, after tensors, runs and tasks.
+            numbers: Integer arguments, after the arrays.
 
         Raises:
-            RuntimeError: Something is not done.
+            RuntimeError: Not all tasks were done.
         """
+        # Task counter: tasks begun, tasks done. Threads take the next task by an atomic addition, because they run
+        # without the GIL and no Python lock is available to them.
         claims = np.zeros(2, dtype=np.int64)
-        there = claims, *self.arrays(), *arrays  # held until the end: the loop knows nothing but addresses
+        there = claims, *self.arrays(), *arrays  # keep references: the loop only has addresses
+        # Argument block: a C callback has one pointer argument, so that all addresses, sizes and numbers are in one
+        # array.
         told = given(there, *numbers)
         together(loop.ctypes, told.__array_interface__["data"][0], self.tasks)
         if claims[1] < self.tasks:
@@ -65,20 +69,21 @@ class Work:
 
     @property
     def runs(self) -> int:
-        """How many there are."""
+        """Number of runs."""
         return len(_plan(tuple(self._sizes), self._most)[0])
 
     @property
     def tasks(self) -> int:
-        """How many there are."""
+        """Number of tasks."""
         return len(_plan(tuple(self._sizes), self._most)[1]) - 1
 
 
 @lru_cache(maxsize=64)
 def _plan(sizes: tuple[int, ...], most: int) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
-    """Cut tensors into runs, and gather them into tasks, of at most so many elements or one tensor more.
+    """Divide tensors into runs of at most ``most`` elements, and group consecutive runs into tasks.
 
-    Both depend on nothing else, so that what is added up is added in the same order every time.
+    A task is closed once it has ``most`` elements, so that it exceeds that by less than one run. Both depend on sizes
+    alone, so that sums are added in the same order every time.
     """
     runs = [
         (tensor, first, min(most, size - first)) for tensor, size in enumerate(sizes) for first in range(0, size, most)
