@@ -1,1 +1,1 @@
-"""What became of seeds, by the blueprint that they were built from: for people, and for the reward of a policy."""
+"""Statistics of seed outcomes by blueprint, for reports and for the reward of a policy."""

@@ -12,18 +12,18 @@ _HALVINGS: Final = 60
 def beta_cdf(x: float, a: float, b: float) -> float:
     """Return the regularised incomplete beta function ``I_x(a, b)``.
 
-    By the continued fraction of DLMF 8.17.22, evaluated as Lentz proposed.
+    Computed with the continued fraction of DLMF 8.17.22, evaluated by the algorithm of Lentz.
     """
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges quickly on the other side only
+    if x > (a + 1) / (a + b + 2):  # the fraction converges slowly here, so use I_x(a, b) = 1 - I_(1-x)(b, a)
         return 1 - beta_cdf(1 - x, b, a)
     front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a
     return front * _fraction(x, a, b)
 
 
 def beta_quantile(probability: float, a: float, b: float) -> float:
-    """Return the value below which a Beta(a, b) lies with a probability."""
+    """Return the quantile of Beta(a, b) at a probability, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

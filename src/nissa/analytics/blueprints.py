@@ -1,4 +1,4 @@
-"""Blueprint analytics: what became of seeds, by blueprint and by environment."""
+"""Blueprint analytics: outcomes of seeds, by blueprint and by environment."""
 
 import json
 import logging
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa.analytics")
 
 UNKNOWN: Final = "<unknown>"
-"""The blueprint of seeds that name none."""
+"""Blueprint name of seeds without one."""
 
 OWN: Final = "run"
-"""The environment that has no id: the run's own."""
+"""Name of the environment without an id: that of the run itself."""
 
 _VERSION: Final = 1
 
 
 class BlueprintAnalytics:
-    """What became of seeds, by blueprint and by environment; ``run.analytics`` has that of a run.
+    """Outcomes of seeds, by blueprint and by environment; that of a run is ``run.analytics``.
 
-    It is a backend too, for a hub without a run. All methods may be called from any thread. Accuracies are fractions. What
-    nobody measured is None, and ``n/a`` in tables.
+    It is also a backend, for a hub without a run. All methods are thread-safe. Accuracies are fractions. Unmeasured values
+    are None, and ``n/a`` in tables.
 
     Args:
         config: Compute multipliers and priors.
-        seeds: Returns the seeds that live, as the state table of a run knows them; None for a hub without a run, whose
-            events then pass a table of its own.
-        sections: The critical sections of the hub whose events are counted.
+        seeds: Returns the live seeds of a run's state table. None is for a hub without a run: its events are applied to a
+            state table of this object.
+        sections: Critical sections of the hub whose events are counted.
     """
 
     name = "analytics"
@@ -58,6 +58,7 @@ class BlueprintAnalytics:
     ) -> None:
         self.config = config or AnalyticsConfig()
         self._sections = sections or CriticalSections()
+        # Events arrive from the hub's threads, while users read from theirs.
         self._lock = self._sections.lock()
         self._table = SeedTable(lenient=True)
         self._seeds = seeds or self._table.slots.alive
@@ -66,33 +67,34 @@ class BlueprintAnalytics:
         self._boards: dict[str, Scoreboard] = {}
         self._baselines: dict[str, Scoreboard] = {}
         self._hosts: dict[str, int] = {}
+        # Ids of seeds to omit from the live ones after `reset`: their host was replaced before they ended.
         self._of_earlier_hosts: dict[str, frozenset[SpanIds]] = {}
 
-    # What a run calls.
+    # Called by a run.
 
     def count(self, event: "TelemetryEvent") -> None:
-        """Count an event that has passed a state table; those about anything but the ends of lives are left alone."""
+        """Count an event that has passed a state table; ignore it unless it begins or ends a life."""
         life = Life.of(event)
         if life is not None:
             with self._sections, self._lock:
                 life.account(self._stats_of(life.blueprint or UNKNOWN), self._board(_env(life.env_id)))
 
     def log(self, event: "TelemetryEvent") -> None:
-        """Log an event that was counted; not to be called while a lock is held, since logging calls foreign code."""
+        """Log a counted event. Do not call this while holding a lock, since log handlers are foreign code."""
         life = Life.of(event)
         if life is not None:
             text, told = life.told()
             _logger.info(text, extra=told)
 
-    # What a hub calls that has this as a backend.
+    # Backend interface, called by a hub.
 
     def emit(self, event: "TelemetryEvent") -> None:
-        """Take an event; one that has not passed the state table of a run passes one of our own first."""
+        """Count and log an event. An event that has not passed a run's state table is first applied to the table here."""
         known = event.seed is not None or event.refused is not None
         self._take([event] if known else self._applied(event))
 
     def record(self, measurement: object) -> None:
-        """Take a measurement: a validation's accuracy says what blending brought."""
+        """Record the accuracy of a validation, which yields the effect of blending; ignore other measurements."""
         accuracy = getattr(measurement, "accuracy", None)
         if accuracy is not None:
             at = int(getattr(measurement, "time_unix_nano", 0))
@@ -100,14 +102,14 @@ class BlueprintAnalytics:
                 self._table.validated(getattr(measurement, "env_id", None), float(accuracy), at)
 
     def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing takes time
-        """Count the ends that so far only a change of stage has signalled."""
+        """Count the ends that only a change of stage has signalled so far."""
         with self._sections, self._lock:
             events = self._table.release()
         self._take(events)
         return True
 
     def close(self, timeout: float) -> None:
-        """Count what is held back."""
+        """Count the ends that are held back."""
         self.flush(timeout)
 
     def _applied(self, event: "TelemetryEvent") -> "list[TelemetryEvent]":
@@ -119,10 +121,10 @@ class BlueprintAnalytics:
             self.count(event)
             self.log(event)
 
-    # What users call.
+    # Called by users.
 
     def set_host_parameters(self, count: int, env: str | int | None = None) -> None:
-        """Say how many parameters the host network of an environment has; ``run.watch`` does."""
+        """Set the parameter count of an environment's host network; ``run.watch`` calls this."""
         with self._sections, self._lock:
             self._hosts[_env(env)] = int(count)
 
@@ -135,16 +137,16 @@ class BlueprintAnalytics:
         host: "torch.nn.Module",
         host_example: "torch.Tensor",
     ) -> MeasuredCost:
-        """Measure what a blueprint costs that the configuration does not know, and remember it.
+        """Measure and store the compute cost of a blueprint that the configuration does not contain.
 
-        Both networks are copied and run forward once, without gradients; they, and all random numbers, stay as they are.
+        Both networks are copied and run forward once, without gradients. The networks and all random states stay unchanged.
 
         Args:
-            blueprint: Its name.
-            module: A seed of it.
-            example: What the seed is given.
-            host: The network into which it is grafted.
-            host_example: A batch of the host's, of the size that ``example`` stems from.
+            blueprint: Name of the blueprint.
+            module: A seed of the blueprint.
+            example: Input of the seed.
+            host: Network in which the seed is grafted.
+            host_example: Input batch of the host, of the batch size that produces ``example``.
         """
         found = measure(module, example, host, host_example)
         with self._sections, self._lock:
@@ -152,37 +154,37 @@ class BlueprintAnalytics:
         return found
 
     def prior(self, blueprint: str) -> BlueprintPrior:
-        """Return what to expect of the next seed of a blueprint; one that was never tried has the prior alone."""
+        """Return the expected outcome of the next seed of a blueprint; the configured prior if it was never tried."""
         with self._sections, self._lock:
             return prior(blueprint, self._stats.get(blueprint, BlueprintStats()), self._stats.values(), self.config)
 
     def multiplier(self, blueprint: str) -> float | None:
-        """Return a blueprint's compute multiplier; None where it is neither configured nor measured."""
+        """Return the compute multiplier of a blueprint; None if neither configured nor measured."""
         with self._sections, self._lock:
             return self._costs.of(blueprint)
 
     def compute_cost(self, env: str | int | None = None) -> float:
-        """Return what the network of an environment costs, as a multiple of its host: ``1 + sum((multiplier - 1) * count)``.
+        """Return the cost of an environment's network as a multiple of its host: ``1 + sum((multiplier - 1) * count)``.
 
-        Counted are its fossilized seeds; blueprints of unknown cost are left out, and ``snapshot()`` names them.
+        Only fossilized seeds count. Blueprints of unknown cost are excluded, and listed in ``snapshot()``.
         """
         with self._sections, self._lock:
             return self._costs.total(self._board(_env(env)).distribution)
 
     def rent(self, env: str | int | None = None) -> float:
-        """Return what an episode is to pay for compute: ``config.compute_price`` times the compute cost that it added."""
+        """Return the compute penalty of an episode: ``config.compute_price`` times the compute cost added in it."""
         distribution = self.episode(env).distribution
         with self._sections, self._lock:
             return self.config.compute_price * (self._costs.total(distribution) - 1)
 
     def begin_episode(self, env: str | int | None = None) -> None:
-        """Take what an environment has now as the baseline from which `episode` and `rent` count."""
+        """Set the baseline of `episode` and `rent` to the current state of an environment."""
         key = _env(env)
         with self._sections, self._lock:
             self._baselines[key] = Scoreboard.from_state(self._board(key).state_dict())
 
     def episode(self, env: str | int | None = None) -> Scoreboard:
-        """Return what became of an environment's seeds since its episode began; since its beginning where none did."""
+        """Return the outcomes of an environment's seeds in the current episode; without one, since the start."""
         key = _env(env)
         with self._sections, self._lock:
             board = Scoreboard.from_state(self._board(key).state_dict())
@@ -190,9 +192,9 @@ class BlueprintAnalytics:
         return board
 
     def reset(self, env: str | int | None = None) -> None:
-        """Empty an environment's scoreboard, for a new host; what is known of blueprints stays.
+        """Clear an environment's scoreboard, for a new host. The statistics of blueprints stay.
 
-        Seeds that live in the earlier host are not shown as live any more.
+        Live seeds of the earlier host are no longer listed as live.
         """
         key = _env(env)
         earlier = frozenset(record.ids for record in self._seeds() if _env(record.env_id) == key)
@@ -202,7 +204,7 @@ class BlueprintAnalytics:
             self._of_earlier_hosts[key] = earlier
 
     def snapshot(self) -> dict[str, Any]:
-        """Return all of it as plain data that ``json`` takes: ``blueprints`` by name, ``environments`` by id."""
+        """Return all statistics as JSON-serializable data: ``blueprints`` by name, ``environments`` by id."""
         with self._sections, self._lock:
             blueprints = {name: self._told(name, stats) for name, stats in sorted(self._stats.items())}
             names = sorted(self._boards.keys() | self._hosts.keys())
@@ -213,7 +215,7 @@ class BlueprintAnalytics:
         with self._sections, self._lock:
             stats = {name: BlueprintStats.from_state(self._stats[name].state_dict()) for name in sorted(self._stats)}
             costs = {name: self._costs.of(name) for name in stats}
-        return summary(stats, costs)  # by foreign code, which must not run under the lock
+        return summary(stats, costs)  # rich is foreign code, which must not run under the lock
 
     def scoreboard_table(self, env: str | int | None = None) -> "Table":
         """Return a rich table about one environment."""
@@ -222,7 +224,7 @@ class BlueprintAnalytics:
         return scoreboard(_env(env), told)  # see above
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint or another process needs: plain data. Seeds that live are not part of it."""
+        """Return the statistics as plain data, for a checkpoint or another process. Live seeds are not included."""
         with self._sections, self._lock:
             return {
                 "version": _VERSION,
@@ -233,10 +235,10 @@ class BlueprintAnalytics:
             }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Begin from what `state_dict` returned.
+        """Replace the statistics by those of a `state_dict`.
 
         Raises:
-            ConfigurationError: It is something else.
+            ConfigurationError: The state does not come from `state_dict`.
         """
         stats, boards, hosts, multipliers = _parsed(state)
         with self._sections, self._lock:
@@ -245,12 +247,12 @@ class BlueprintAnalytics:
             self._baselines.clear()
 
     def merge(self, state: Mapping[str, Any]) -> None:
-        """Add what another process counted: its `state_dict`. The order in which several are merged does not matter.
+        """Add the `state_dict` of another process. The order of several merges does not matter.
 
-        Environments of the same id are added up. Of costs that both measured, the larger stands.
+        Environments with the same id are summed. If both processes measured a cost, the larger one is kept.
 
         Raises:
-            ConfigurationError: It is something else.
+            ConfigurationError: The state does not come from `state_dict`.
         """
         stats, boards, hosts, multipliers = _parsed(state)
         with self._sections, self._lock:
@@ -262,7 +264,7 @@ class BlueprintAnalytics:
             known = self._costs.measured
             known |= {name: max(value, known.get(name, value)) for name, value in multipliers.items()}
 
-    # The rest is ours.
+    # Internal.
 
     def _stats_of(self, blueprint: str) -> BlueprintStats:
         own = blueprint if blueprint in self._stats or len(self._stats) < MOST_NAMES else OTHER
@@ -272,7 +274,7 @@ class BlueprintAnalytics:
         return self._boards.setdefault(env, Scoreboard())
 
     def _live(self, env: str) -> dict[str, str]:
-        """Return the blueprint of each live seed of an environment, by id."""
+        """Return the blueprint of each live seed of an environment, by seed id."""
         gone = self._of_earlier_hosts.get(env, frozenset())
         here = (record for record in self._seeds() if _env(record.env_id) == env and record.ids not in gone)
         return {record.seed_id: record.blueprint_id or UNKNOWN for record in here}

@@ -1,4 +1,4 @@
-"""What a blueprint costs: from the configuration's table, or measured on a module."""
+"""Compute cost of a blueprint: from the configuration, or measured on a module."""
 
 import copy
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredCost:
-    """What a module costs beside its host.
+    """Compute cost of a module relative to its host.
 
     Args:
-        parameters: How many it has.
+        parameters: Number of parameters of the module.
         flops: Floating point operations of one forward pass, as ``torch.utils.flop_counter`` counts them.
         multiplier: Cost of the host with the module as a multiple of its cost without: ``1 + flops / host_flops``.
     """
@@ -28,7 +28,7 @@ class Costs:
     """Compute multipliers of blueprints.
 
     Args:
-        table: Those that the configuration knows.
+        table: Configured multipliers by blueprint.
     """
 
     def __init__(self, table: Mapping[str, float]) -> None:
@@ -36,23 +36,23 @@ class Costs:
         self.measured: dict[str, float] = {}
 
     def of(self, blueprint: str) -> float | None:
-        """Return a blueprint's multiplier: the configured one, else the measured one, else None."""
+        """Return the multiplier of a blueprint: the configured one, else the measured one, else None."""
         return self._table.get(blueprint, self.measured.get(blueprint))
 
     def total(self, distribution: Mapping[str, int]) -> float:
-        """Return what a network costs with so many seeds of each blueprint: ``1 + sum((multiplier - 1) * count)``."""
+        """Return the cost of a network with counts of seeds by blueprint: ``1 + sum((multiplier - 1) * count)``."""
         known = {name: multiplier for name in distribution if (multiplier := self.of(name)) is not None}
         return 1 + sum((multiplier - 1) * distribution[name] for name, multiplier in known.items())
 
     def unknown(self, distribution: Mapping[str, int]) -> list[str]:
-        """Return the blueprints whose cost nobody knows, and which `total` leaves out."""
+        """Return the blueprints of unknown cost, which `total` excludes."""
         return sorted(name for name, count in distribution.items() if count and self.of(name) is None)
 
 
 def measure(
     module: "torch.nn.Module", example: "torch.Tensor", host: "torch.nn.Module", host_example: "torch.Tensor"
 ) -> MeasuredCost:
-    """Count what a module and its host cost, on copies: weights, buffers, modes and random numbers stay as they are."""
+    """Count the operations of copies of a module and its host; the originals and all random states stay unchanged."""
     parameters = sum(parameter.numel() for parameter in module.parameters())
     flops, host_flops = _flops(module, example), _flops(host, host_example)
     return MeasuredCost(parameters, flops, 1 + flops / host_flops if host_flops else 1.0)

@@ -1,4 +1,4 @@
-"""Lives of seeds as analytics counts them: each life once when it begins and once when it ends."""
+"""Lives of seeds as counted by analytics: once at the beginning and once at the end."""
 
 import math
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 MOST_NAMES: Final = 1_000
-"""Different blueprints, and slots of a blueprint, that are counted apart; the rest is counted as ``other``."""
+"""Maximum number of distinct blueprints, and of slots per blueprint; further ones are counted as ``other``."""
 
 
 class Part(Enum):
-    """What of a life is to be accounted for."""
+    """Event in the life of a seed that is counted."""
 
     BEGAN = "germinated"
     FOSSILIZED = "fossilized"
@@ -34,10 +34,10 @@ _PARTS: Final[dict[str, Part]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Life:
-    """The beginning or the end of a seed's life.
+    """Beginning or end of a seed's life.
 
     Args:
-        stage: Label of the stage that it left, ``unknown`` where the table does not know the seed.
+        stage: Label of the stage that the seed left, ``unknown`` for a seed outside the state table.
     """
 
     part: Part
@@ -54,7 +54,7 @@ class Life:
 
     @classmethod
     def of(cls, event: "TelemetryEvent") -> Self | None:
-        """Return what an event says about the beginning or the end of a life, None where it says nothing."""
+        """Return the beginning or end of a life from an event, None for other events."""
         part = _PARTS.get(event.event_type)
         if part is None or event.seed_id is None or event.refused is not None:
             return None
@@ -62,7 +62,7 @@ class Life:
         return cls(**about) if part is Part.BEGAN else cls(**about, **_end(event))
 
     def account(self, stats: "BlueprintStats", board: "Scoreboard") -> None:
-        """Add it to what is known of its blueprint and environment."""
+        """Add this to the statistics of its blueprint and environment."""
         if self.part is Part.BEGAN:
             stats.germinated += 1
             board.germinated += 1
@@ -100,7 +100,7 @@ class Life:
             _count(stats.culled_by_slot, self.slot)
 
     def told(self) -> tuple[str, dict[str, Any]]:
-        """Return a line for the log, and its fields."""
+        """Return a log message and its fields."""
         text = f"{self.part.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
         if self.part is Part.BEGAN:
             text += "" if self.parameters is None else f", {self.parameters:,} parameters"
@@ -120,7 +120,7 @@ class Life:
 
 
 def _facts(event: "TelemetryEvent") -> dict[str, Any]:
-    """Return what is known of the seed: from its snapshot, else from what the producer said."""
+    """Return fields of the seed from its snapshot, else from the producer's event data."""
     seed = event.seed
     if seed is not None:
         left = seed if event.before is None else event.before

@@ -1,4 +1,4 @@
-"""What to expect of a blueprint, from what became of its seeds."""
+"""Expected outcome of a blueprint, estimated from the outcomes of its seeds."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from nissa.config.analytics import AnalyticsConfig
 
 CREDIBLE: Final = 0.95
-"""Probability that the success rate lies in the interval of a prior."""
+"""Probability that the success rate lies in the credible interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlueprintPrior:
-    """What to expect of the next seed of a blueprint.
+    """Expected outcome of the next seed of a blueprint.
 
     Args:
-        blueprint: Its name.
-        alpha: First parameter of the Beta posterior of success: prior successes and fossilized seeds.
-        beta: Second parameter: prior failures and culled seeds.
-        success: Its mean, the probability that a seed is fossilized.
+        blueprint: Name of the blueprint.
+        alpha: First parameter of the Beta posterior of the success rate: prior successes plus fossilized seeds.
+        beta: Second parameter: prior failures plus culled seeds.
+        success: Mean of the posterior, the probability that a seed is fossilized.
         low: Lower end of the 95 % credible interval.
-        high: Upper end of it.
-        accuracy_delta: Mean improvement of fossilized seeds as a fraction, shrunk towards that of all blueprints; None
-            where no seed of any blueprint was told to have brought one.
-        trials: Seeds whose fate is decided.
+        high: Upper end of the interval.
+        accuracy_delta: Mean improvement of fossilized seeds as a fraction, shrunk towards the mean of all blueprints; None
+            if no seed of any blueprint reported an improvement.
+        trials: Number of fossilized and culled seeds.
     """
 
     blueprint: str
@@ -42,14 +42,14 @@ class BlueprintPrior:
     trials: int
 
     def sample(self, generator: "random.Random") -> float:
-        """Draw a success rate from the posterior, for Thompson sampling; with a generator of yours, not the global one."""
+        """Draw a success rate from the posterior, for Thompson sampling, with the caller's generator."""
         return generator.betavariate(self.alpha, self.beta)
 
 
 def prior(
     blueprint: str, stats: "BlueprintStats", everything: "Iterable[BlueprintStats]", config: "AnalyticsConfig"
 ) -> BlueprintPrior:
-    """Return what to expect of a blueprint."""
+    """Return the expected outcome of a blueprint."""
     a, b = config.prior_successes + stats.fossilized, config.prior_failures + stats.culled
     tail = (1 - CREDIBLE) / 2
     return BlueprintPrior(

@@ -1,4 +1,4 @@
-"""What is kept of a blueprint, and of an environment."""
+"""Statistics per blueprint and per environment."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,19 @@ from nissa.analytics.sums import Mean, Sums
 
 @dataclass(slots=True)
 class BlueprintStats(Sums):
-    """What became of the seeds of one blueprint; accuracies are fractions.
+    """Outcomes of the seeds of one blueprint; accuracies are fractions.
 
     Args:
-        germinated: Seeds that began.
-        fossilized: Seeds that were made permanent.
-        culled: Seeds that were removed.
-        accuracy_delta: Improvement that fossilized seeds were told to have brought.
-        churn: The same of culled ones.
+        germinated: Number of seeds that began.
+        fossilized: Number of seeds made permanent.
+        culled: Number of removed seeds.
+        accuracy_delta: Reported improvement of fossilized seeds.
+        churn: Reported improvement of culled seeds.
         blending_delta: Change of validation accuracy from the beginning of blending to the end of the seed.
-        parameters: Parameters of a seed.
-        fossilized_by_slot: Fossilized seeds by the slot that they were grafted into.
+        parameters: Parameter count of a seed.
+        fossilized_by_slot: Fossilized seeds by slot.
         culled_by_slot: Culled seeds by slot.
-        culled_by_stage: Culled seeds by the stage in which they were.
+        culled_by_stage: Culled seeds by the stage that they left.
     """
 
     germinated: int = 0
@@ -35,20 +35,20 @@ class BlueprintStats(Sums):
 
     @property
     def fossilization_rate(self) -> float | None:
-        """Fossilized seeds as a fraction of those whose fate is decided; None where none is."""
+        """Fossilized seeds as a fraction of fossilized and culled ones; None before the first of them."""
         ended = self.fossilized + self.culled
         return self.fossilized / ended if ended else None
 
 
 @dataclass(slots=True)
 class Scoreboard(Sums):
-    """What became of the seeds of one environment, since it began or since an episode did.
+    """Outcomes of the seeds of one environment, since its start or in an episode.
 
     Args:
-        germinated: Seeds that began.
-        fossilized: Seeds that were made permanent.
-        culled: Seeds that were removed.
-        parameters_added: Parameters of fossilized seeds.
+        germinated: Number of seeds that began.
+        fossilized: Number of seeds made permanent.
+        culled: Number of removed seeds.
+        parameters_added: Parameter count of fossilized seeds.
         fossilize_age: Epochs from germination to fossilization.
         cull_age: Epochs from germination to culling.
         distribution: Fossilized seeds by blueprint.

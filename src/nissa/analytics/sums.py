@@ -1,4 +1,4 @@
-"""Sums that can be added up in any order: what analytics keeps, instead of lists that grow."""
+"""Order-independent, mergeable sums, which bound the memory of analytics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -7,32 +7,32 @@ from typing import Any, Self
 
 @dataclass(slots=True)
 class Mean:
-    """A mean that can be merged.
+    """Mergeable mean.
 
     Args:
-        count: How many values.
-        total: Their sum.
+        count: Number of values.
+        total: Sum of the values.
     """
 
     count: int = 0
     total: float = 0.0
 
     def add(self, value: float) -> None:
-        """Take a value."""
+        """Add a value."""
         self.count += 1
         self.total += value
 
     @property
     def value(self) -> float | None:
-        """The mean; None where there is no value."""
+        """Mean of the values; None without values."""
         return self.total / self.count if self.count else None
 
 
 class Sums:
-    """A dataclass of counts, means and counts by name, which can be added up, saved and subtracted."""
+    """Base class of dataclasses of counts, means and counts by name, which can be added, subtracted and saved."""
 
     def merge(self, other: Self, sign: int = 1) -> None:
-        """Add another's sums, or with -1 take them away."""
+        """Add the sums of another object; subtract them with ``sign=-1``."""
         for name in _names(self):
             mine, theirs = getattr(self, name), getattr(other, name)
             if isinstance(mine, Mean):
@@ -45,17 +45,17 @@ class Sums:
                 setattr(self, name, mine + sign * theirs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the sums as plain data."""
         return {name: _plain(getattr(self, name)) for name in _names(self)}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Self:
-        """Return what `state_dict` saved.
+        """Return the sums saved by `state_dict`.
 
         Raises:
-            KeyError: Something is missing.
-            TypeError: Something has another form.
-            ValueError: Something is no number.
+            KeyError: An entry is missing.
+            TypeError: An entry has the wrong type.
+            ValueError: An entry cannot be converted to a number.
         """
         empty = cls()
         for name in _names(empty):

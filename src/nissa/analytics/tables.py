@@ -1,4 +1,4 @@
-"""Analytics as tables for people; what is absent is ``n/a``."""
+"""Analytics as rich tables; absent values are shown as ``n/a``."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ ABSENT = "n/a"
 
 
 def summary(stats: "Mapping[str, BlueprintStats]", multipliers: "Mapping[str, float | None]") -> "Table":
-    """Return a row for each blueprint; accuracies are in points."""
+    """Return a table with a row per blueprint; accuracies are in percentage points."""
     from rich import box  # noqa: PLC0415 - whoever prints no table does not wait for it
     from rich.table import Table  # noqa: PLC0415 - see above
 
-    # Without lines between columns, so that it fits into 80 characters.
+    # No lines between columns, so that the table fits into 80 characters.
     table = Table(title="Blueprints", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("Blueprint", no_wrap=True)
     for head in ("Seeds", "Kept", "Culled", "Rate", "Accuracy", "Churn", "Blending", "Cost"):
@@ -30,7 +30,7 @@ def summary(stats: "Mapping[str, BlueprintStats]", multipliers: "Mapping[str, fl
 
 
 def scoreboard(env: str, board: "Mapping[str, Any]") -> "Table":
-    """Return what `BlueprintAnalytics.snapshot` says of an environment, a line for each thing."""
+    """Return a table of an environment's part of `BlueprintAnalytics.snapshot`, one row per quantity."""
     from rich.table import Table  # noqa: PLC0415 - see above
 
     table = Table(title=f"Environment {env}", title_justify="left", show_header=False)
@@ -52,7 +52,7 @@ def scoreboard(env: str, board: "Mapping[str, Any]") -> "Table":
 
 
 def points(value: float | None) -> str:
-    """Return an accuracy difference in points."""
+    """Return an accuracy difference in percentage points."""
     return ABSENT if value is None else f"{value * 100:+.2f}"
 
 

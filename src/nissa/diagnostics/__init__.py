@@ -1,1 +1,1 @@
-"""Diagnosis: what the numbers of an epoch say, as flags, a sentence and a snapshot."""
+"""Diagnosis of training at each validation: red flags, a narrative and a snapshot."""

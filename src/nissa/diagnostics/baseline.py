@@ -1,12 +1,12 @@
-"""What is usual: robust statistics over the past of a number, and of a number per layer.
+"""Baselines: robust statistics over a window of past values, of one stream or per layer.
 
-The median, and the median absolute deviation times 1.4826, which is the standard deviation where numbers are normally
-distributed (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", 1993). Whoever keeps a baseline
-decides what is fed to it: what was flagged is not.
+The center is the median. The deviation is the median absolute deviation times 1.4826, which equals the standard deviation
+of normally distributed values (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", 1993). Rules feed only
+values that they did not flag, so that a trouble does not become the baseline.
 
-Numbers that were lost keep their places in the window, and nothing is usual until as many have been seen again as were
-lost, at most a warm-up: meanwhile the network may have come to where other numbers are usual. Where half a window was lost
-at once, the median would still be one of the numbers before, so these are forgotten.
+Lost values keep their places in the window as NaN. After a loss, the baseline is not ready until as many new values have
+arrived as were lost, at most a warm-up, since the network may have changed meanwhile. If half a window or more was lost at
+once, all older values are dropped: the median would otherwise be one of them.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -20,15 +20,15 @@ _NORMAL: Final = 1.4826
 
 
 class Baseline:
-    """The newest numbers of a stream.
+    """Median and deviation of the newest values of a stream.
 
     Args:
-        window: How many are kept.
-        warm_up: How many must have been seen before anything is usual.
+        window: Number of values kept.
+        warm_up: Number of values needed before the baseline is ready.
     """
 
     def __init__(self, window: int, warm_up: int) -> None:
-        self._kept = np.full(window, np.nan)
+        self._kept = np.full(window, np.nan)  # ring buffer; NaN marks empty and lost places
         self._next = 0
         self._number = 0
         self._warm_up = min(warm_up, window)
@@ -36,22 +36,22 @@ class Baseline:
 
     @property
     def ready(self) -> bool:
-        """Whether enough was seen."""
+        """Whether the window has enough values."""
         return self._number >= self._warm_up and self.settled
 
     @property
     def known(self) -> "NDArray[np.float64]":
-        """The numbers that are kept, in no order."""
+        """Values in the window, unordered."""
         window = self._kept[: min(self._next, len(self._kept))]
         return window if self._number == len(window) else window[~np.isnan(window)]
 
     @property
     def settled(self) -> bool:
-        """Whether as many numbers have been seen again as were lost, or a warm-up."""
+        """Whether as many new values have arrived as were lost, or a warm-up."""
         return not self._unsettled
 
     def feed(self, value: float) -> None:
-        """Add a number that is not NaN, in place of the oldest where the window is full."""
+        """Add a value other than NaN; it replaces the oldest in a full window."""
         place = self._next % len(self._kept)
         self._number += bool(np.isnan(self._kept[place]))
         self._kept[place] = value
@@ -59,7 +59,7 @@ class Baseline:
         self._unsettled = max(0, self._unsettled - 1)
 
     def lose(self, missed: int) -> None:
-        """Take the places of numbers that were lost."""
+        """Replace the oldest values by NaN for values that were lost."""
         lost = _places(missed, len(self._kept))
         self._kept[(self._next + np.arange(lost)) % len(self._kept)] = np.nan
         self._next += lost
@@ -73,29 +73,31 @@ class Baseline:
 
 
 class LayerBaseline:
-    """The same for each layer, by name; layers may appear and vanish.
+    """Median of the newest values of each layer, by name; layers may appear and disappear.
 
     Args:
-        window: How many numbers of a layer are kept.
-        warm_up: How many must have been seen of a layer before anything is usual for it.
+        window: Number of values kept per layer.
+        warm_up: Number of values of a layer needed before its baseline is ready.
     """
 
     def __init__(self, window: int, warm_up: int) -> None:
         self._window = window
         self._warm_up = min(warm_up, window)
         self._names: tuple[str, ...] = ()
+        # One ring buffer per layer; NaN marks empty and lost places. Arrays keep the cost per sample low with many layers.
         self._kept = np.empty((0, window))
         self._next = np.empty(0, dtype=np.int64)
+        # Lost places require counting the values per layer, which is skipped otherwise.
         self._holes = False
         self._unsettled = 0
 
     @property
     def settled(self) -> bool:
-        """Whether as many samples have been seen again as were lost, or a warm-up."""
+        """Whether as many new samples have arrived as were lost, or a warm-up."""
         return not self._unsettled
 
     def median(self, names: tuple[str, ...]) -> "NDArray[np.float64]":
-        """Return what is usual for each layer, NaN where too little was seen of it."""
+        """Return the median of each layer, NaN for layers with too few values."""
         self._follow(names)
         median = np.full(len(names), np.nan)
         if not self.settled:
@@ -103,17 +105,17 @@ class LayerBaseline:
         number = self._numbers()
         ready = number >= self._warm_up
         if ready.any():
-            # What is not there is NaN, which is put at the end; numpy's own `nanmedian` takes ten times as long.
+            # `partition` puts NaN, the missing values, at the end; numpy's own `nanmedian` takes ten times as long.
             number = number[ready]
             low, high = (number - 1) // 2, number // 2
-            # Most layers have as many: a set is much quicker here than numpy's union1d.
+            # Most layers have the same number of values, so a set is much faster here than numpy's union1d.
             parted = np.partition(self._kept[ready], [*{*low.tolist(), *high.tolist()}], axis=1)
             rows = np.arange(len(parted))
             median[ready] = (parted[rows, low] + parted[rows, high]) / 2
         return median
 
     def feed(self, names: tuple[str, ...], values: "NDArray[np.float64]", usable: "NDArray[np.bool_]") -> None:
-        """Add a number for each layer that is usable and finite."""
+        """Add the value of each layer where it is usable and finite."""
         self._follow(names)
         rows = np.flatnonzero(usable & np.isfinite(values))
         places = self._next[rows] % self._window
@@ -122,7 +124,7 @@ class LayerBaseline:
         self._unsettled = max(0, self._unsettled - 1)
 
     def lose(self, missed: int) -> None:
-        """Take the places of samples that were lost, in each layer."""
+        """Replace the oldest values of each layer by NaN for samples that were lost."""
         lost = _places(missed, self._window)
         places = (self._next[:, np.newaxis] + np.arange(lost)) % self._window
         np.put_along_axis(self._kept, places, np.nan, axis=1)
@@ -131,7 +133,7 @@ class LayerBaseline:
         self._unsettled = min(self._warm_up, self._unsettled + missed)
 
     def _numbers(self) -> "NDArray[np.int64]":
-        """Return how many numbers of each layer are kept."""
+        """Return the number of values in the window of each layer."""
         places = np.minimum(self._next, self._window)
         if not self._holes:
             return places
@@ -151,18 +153,18 @@ class LayerBaseline:
 
 
 def _places(missed: int, window: int) -> int:
-    """Return how many places of a window are taken by numbers that were lost: all where they are half of it."""
+    """Return the number of window places taken by lost values; all of them if half a window or more was lost."""
     return window if 2 * missed >= window else missed
 
 
 def rows_before(before: tuple[str, ...], now: tuple[str, ...]) -> "NDArray[np.intp]":
-    """Return for each name where it was before, -1 where it is new."""
+    """Return the former row of each name, -1 for new names."""
     known = {name: row for row, name in enumerate(before)}
     return np.array([known.get(name, -1) for name in now], dtype=np.intp)
 
 
 def _median(values: "NDArray[np.float64]") -> float:
-    # Several times quicker than numpy's own on a window of this size, which matters once per step.
+    # Called once per step, and several times faster than numpy's own on a window of this size.
     ordered = np.sort(values)
     middle = len(ordered) // 2
     return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)

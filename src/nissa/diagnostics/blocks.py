@@ -1,8 +1,8 @@
 """Blocks of steps and of gradient samples as arrays: the input of the rules.
 
-A block holds consecutive measurements of one watch, in order. A sequence of measurements may be split into blocks
-anywhere; no rule's verdict depends on where. `missed` states per entry how many measurements were lost before it, so that
-a rule never takes neighbours in a block for neighbours in time, nor the first entry that it gets for the beginning.
+A block holds consecutive measurements of one watch, in order. The judgements of rules do not depend on where a sequence is
+split into blocks. `missed` is the number of measurements lost before each entry. With it, rules can distinguish neighbours
+in a block from neighbours in time, and the first entry received from the first one of training.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,14 +26,14 @@ _STATISTICS: Final = tuple(each.name for each in fields(Moments) if each.name no
 
 @dataclass(frozen=True, slots=True)
 class OptionalArray:
-    """Numbers of which some are absent.
+    """Values of which some are absent.
 
     Example:
         The losses 0.5, NaN and "not logged" are ``values == [0.5, nan, nan]`` and ``present == [True, True, False]``.
 
     Args:
-        values: NaN where absent, and where NaN was measured.
-        present: Whether there is a value.
+        values: Measured values; NaN where absent, and where NaN was measured.
+        present: True where a value was measured.
     """
 
     values: "NDArray[np.float64]"
@@ -41,19 +41,19 @@ class OptionalArray:
 
     @staticmethod
     def of(values: Iterable[float | None]) -> "OptionalArray":
-        """Return the array of some values, with None for those that are absent."""
+        """Return the array of values; None stands for an absent one."""
         known = list(values)
         present = np.array([each is not None for each in known], dtype=bool)
         return OptionalArray(np.array(known, dtype=np.float64), present)  # numpy reads None as NaN
 
     @property
     def finite(self) -> "NDArray[np.bool_]":
-        """Whether there is a value that is neither NaN nor infinite."""
+        """Mask of values that are present and finite."""
         return np.isfinite(self.values)
 
     @property
     def nonfinite(self) -> "NDArray[np.bool_]":
-        """Whether there is a value, and it is NaN or infinite."""
+        """Mask of values that are present, and NaN or infinite."""
         return self.present & ~np.isfinite(self.values)
 
 
@@ -61,13 +61,13 @@ class OptionalArray:
 class StepBlock:
     """Consecutive steps of one watch: S entries, each array of shape ``(S,)``.
 
-    Fields mean what those of `StepMeasured` mean.
+    The other fields are documented at `StepMeasured`.
 
     Args:
-        steps: Their numbers.
-        times: When they ended, nanoseconds since the Unix epoch.
-        missed: Steps that were lost between the entry before and this one; of the first entry that a rule ever gets, those
-            between the beginning of the watch and it.
+        steps: Step numbers.
+        times: End times of the steps, nanoseconds since the Unix epoch.
+        missed: Number of steps lost between the previous entry and this one. For the first entry that a rule receives, it
+            counts from the beginning of the watch.
     """
 
     env_id: str | None
@@ -87,10 +87,10 @@ class StepBlock:
 
     @staticmethod
     def of(steps: "Sequence[StepMeasured]") -> "StepBlock":
-        """Return the block of one or more steps of one watch, in their order.
+        """Return the block of one or more consecutive steps of one watch.
 
         Raises:
-            ValueError: There is no step, or they are not of one watch.
+            ValueError: The sequence is empty, or its steps belong to several watches.
         """
         first = _only(steps, _step_key)
         return StepBlock(
@@ -108,7 +108,7 @@ class StepBlock:
         )
 
     def finite_losses(self) -> "Iterator[tuple[int, float | None]]":
-        """Return for each step how many were lost before it, and its loss; None where that is absent or not finite."""
+        """Iterate over the number of steps lost before each step, and its loss; None if absent or not finite."""
         entries = zip(self.missed.tolist(), self.losses.values.tolist(), self.losses.finite.tolist(), strict=True)
         return ((missed, loss if finite else None) for missed, loss, finite in entries)
 
@@ -118,21 +118,22 @@ class SampleBlock:
     """Gradients of consecutive sampled steps of one watch: S samples of the same P layers.
 
     Args:
-        names: Of the P layers: a parameter each, or a block of parameters.
+        names: Names of the P layers; a layer is a parameter or a block of parameters.
         steps: Numbers of the sampled steps, shape ``(S,)``.
-        times: When these ended, nanoseconds since the Unix epoch, shape ``(S,)``.
-        missed: Samples that were lost between the one before and this one, shape ``(S,)``; of the first sample that a rule
-            ever gets, those between the beginning of the watch and it.
-        moments: Statistics of shape ``(S, P)``, without buckets. What is derived element by element, such as ``norm``, has
-            that shape too; ``global_norm`` is the one below.
-        global_norm: Of a sample, absent where no layer had a gradient, shape ``(S,)``.
-        score: Health of a sample, absent where no layer had a gradient, shape ``(S,)``.
-        layers: Layers with a gradient, shape ``(S,)``.
-        nonfinite: Layers with an element that is NaN or infinite, shape ``(S, P)``.
-        vanishing: Layers that vanish in the sense of `GradientHealth`, shape ``(S, P)``; likewise ``exploding``.
-        idle: By sample, the parameters that require a gradient and had none.
-        weight_norms: Shape ``(S, P)``, None where not measured.
-        update_ratios: Shape ``(S, P)``, NaN where the norm of the weights is 0, None where not measured.
+        times: End times of the sampled steps, nanoseconds since the Unix epoch, shape ``(S,)``.
+        missed: Number of samples lost between the previous sample and this one, shape ``(S,)``. For the first sample that
+            a rule receives, it counts from the beginning of the watch.
+        moments: Statistics of shape ``(S, P)``, without buckets. Statistics derived from them element by element, such as
+            ``norm``, have the same shape. Use the field ``global_norm`` below instead of theirs.
+        global_norm: Global gradient norm per sample, absent if no layer had a gradient, shape ``(S,)``.
+        score: Health score per sample, absent if no layer had a gradient, shape ``(S,)``.
+        layers: Number of layers with a gradient, shape ``(S,)``.
+        nonfinite: Mask of layers with an element that is NaN or infinite, shape ``(S, P)``.
+        vanishing: Mask of layers that vanish as defined by `GradientHealth`, shape ``(S, P)``; likewise ``exploding``.
+        idle: Per sample, the parameters that require a gradient and had none.
+        weight_norms: L2 norms of the weights, shape ``(S, P)``, None if not measured.
+        update_ratios: Norm of the step's change over that of the weights, shape ``(S, P)``; NaN for weights of norm 0,
+            None if not measured.
     """
 
     env_id: str | None
@@ -157,10 +158,10 @@ class SampleBlock:
 
     @staticmethod
     def of(samples: "Sequence[GradientsMeasured]") -> "SampleBlock":
-        """Return the block of one or more samples of the same layers of one watch, in their order.
+        """Return the block of one or more consecutive samples of the same layers of one watch.
 
         Raises:
-            ValueError: There is no sample, or they differ in their watch, their layers, or in what was measured.
+            ValueError: The sequence is empty, or its samples differ in watch, layers or measured quantities.
         """
         first = _only(samples, _sample_key)
         health = [each.health for each in samples]
@@ -185,12 +186,12 @@ class SampleBlock:
 
     @cached_property
     def norm(self) -> "NDArray[np.float64]":
-        """L2 norm, shape ``(S, P)``; NaN where there is no finite element."""
+        """L2 norm of the finite elements, shape ``(S, P)``; NaN without any."""
         return self.moments.norm
 
     @cached_property
     def mean(self) -> "NDArray[np.float64]":
-        """Mean of the finite elements, shape ``(S, P)``; NaN where there are none."""
+        """Mean of the finite elements, shape ``(S, P)``; NaN without any."""
         return self.moments.mean
 
     @cached_property
@@ -200,41 +201,41 @@ class SampleBlock:
 
     @cached_property
     def zero_fraction(self) -> "NDArray[np.float64]":
-        """Share of the finite elements that is exactly zero, shape ``(S, P)``; NaN where there are none."""
+        """Share of exact zeros among the finite elements, shape ``(S, P)``; NaN without any."""
         return self.moments.zero_fraction
 
     @cached_property
     def biases(self) -> "NDArray[np.bool_]":
-        """Which layers are biases, by their names, shape ``(P,)``."""
+        """Mask of layers that are biases, judged by their names, shape ``(P,)``."""
         return np.array([name.rpartition(".")[2] == "bias" for name in self.names], dtype=bool)
 
     @cached_property
     def broken(self) -> "NDArray[np.bool_]":
-        """Samples in which an element is NaN or infinite, shape ``(S,)``."""
+        """Mask of samples with an element that is NaN or infinite, shape ``(S,)``."""
         found: NDArray[np.bool_] = np.asarray(self.nonfinite.any(axis=1))
         return found
 
     def trusted_norms(self) -> "Iterator[tuple[int, float | None]]":
-        """Return for each sample how many were lost before it, and its global norm; None where that is not the whole.
+        """Iterate over the number of samples lost before each sample, and its global norm, None if unreliable.
 
-        It is not where no layer had a gradient, and where elements were not finite, which no norm covers.
+        A norm is unreliable if no layer had a gradient, or if elements were NaN or infinite, since norms exclude these.
         """
         trusted = self.global_norm.present & ~self.broken
         entries = zip(self.missed.tolist(), self.global_norm.values.tolist(), trusted.tolist(), strict=True)
         return ((missed, norm if known else None) for missed, norm, known in entries)
 
     def named(self, chosen: "NDArray[np.bool_] | NDArray[np.intp]") -> tuple[str, ...]:
-        """Return the names of some layers: of a mask in the order of `names`, of indices in theirs."""
+        """Return the names of chosen layers: for a mask in the order of `names`, for indices in the order of these."""
         return tuple(self.names[row] for row in (np.flatnonzero(chosen) if chosen.dtype == bool else chosen))
 
 
 def step_blocks(steps: "Iterable[StepMeasured]") -> "Iterator[StepBlock]":
-    """Split a sequence into blocks: a new one wherever the watch changes."""
+    """Split a sequence into blocks; a new block begins where the watch changes."""
     return (StepBlock.of(list(part)) for _, part in groupby(steps, _step_key))
 
 
 def sample_blocks(samples: "Iterable[GradientsMeasured]") -> "Iterator[SampleBlock]":
-    """Split a sequence into blocks: a new one wherever the watch, its layers, or the kind of what was measured changes."""
+    """Split a sequence into blocks; a new block begins where the watch, its layers or the measured quantities change."""
     return (SampleBlock.of(list(part)) for _, part in groupby(samples, _sample_key))
 
 
@@ -248,7 +249,7 @@ def _sample_key(sample: "GradientsMeasured") -> tuple[Any, ...]:
 
 
 def _only(entries: Sequence[_Entry], key: Callable[[_Entry], tuple[Any, ...]]) -> _Entry:
-    """Return the first entry, after a check that all have its key."""
+    """Return the first entry, after a check that all entries have the same key."""
     if not entries:
         raise ValueError("A block has at least one entry.")
     first = key(entries[0])
@@ -262,7 +263,7 @@ def _integers(values: Iterable[int]) -> "NDArray[np.int64]":
 
 
 def _stacked(moments: Sequence[Moments]) -> Moments:
-    if len(moments) == 1:  # the sample that comes alone, as most do while training is slow, is not copied
+    if len(moments) == 1:  # avoid a copy of a single sample, the usual case while training is slow
         columns: dict[str, Any] = {name: getattr(moments[0], name)[np.newaxis] for name in _STATISTICS}
     else:
         columns = {name: np.stack([getattr(each, name) for each in moments]) for name in _STATISTICS}
@@ -275,7 +276,7 @@ def _stack(arrays: "Sequence[NDArray[Any] | None]") -> "NDArray[Any] | None":
 
 
 def _rows(names: tuple[str, ...], chosen: Sequence[tuple[str, ...]]) -> "NDArray[np.bool_]":
-    """Return a mask of shape ``(S, P)`` from the names that are chosen in each sample."""
+    """Return a mask of shape ``(S, P)`` from the chosen names of each sample."""
     mask = np.zeros((len(chosen), len(names)), dtype=bool)
     if any(chosen):
         position = {name: row for row, name in enumerate(names)}

@@ -1,6 +1,6 @@
-"""What a policy or a language model is told when it is to decide, as data with a published schema.
+"""Decision brief: numbers and findings for a policy or a language model, as data with a published schema.
 
-The schema is ``docs/reference/decision-brief.schema.json``; all of it is plain JSON: NaN and infinity are text.
+The schema is ``docs/reference/decision-brief.schema.json``. A brief is plain JSON, so NaN and infinity are text.
 """
 
 import math
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.snapshot import EpochSnapshot
 
 NO_VALIDATION = "No validation yet"
-"""The narrative of a brief that rests on none."""
+"""Narrative of a brief before the first validation."""
 
 
 def _text_where_not_finite(value: object) -> object:
@@ -25,7 +25,7 @@ def _text_where_not_finite(value: object) -> object:
 
 
 Number = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], BeforeValidator(_text_where_not_finite)]
-"""A number that JSON can hold, or what it is not."""
+"""A finite number, or the text of a value that JSON numbers exclude."""
 
 
 class _Part(BaseModel):
@@ -33,7 +33,7 @@ class _Part(BaseModel):
 
 
 class KeyMetrics(_Part):
-    """The numbers of the newest validation; null where nobody measured one."""
+    """Values of the newest validation; null if not measured."""
 
     train_loss: Number | None = None
     """Mean of the losses logged in the epoch."""
@@ -82,7 +82,7 @@ class KeyMetrics(_Part):
 
 
 class HealthBrief(_Part):
-    """How healthy the newest gradients were."""
+    """Health of the newest gradients."""
 
     score: Number | None = None
     """0 (broken) to 1 (healthy); null where no layer had a gradient."""
@@ -104,7 +104,7 @@ class HealthBrief(_Part):
 
 
 class FindingBrief(_Part):
-    """What one rule says."""
+    """Finding of one rule."""
 
     name: str
     """Of the red flag."""
@@ -132,7 +132,7 @@ class FindingBrief(_Part):
 
 
 class DecisionBrief(_Part):
-    """The state of training in a form to decide by."""
+    """State of training as input of a decision."""
 
     schema_version: Literal[1] = 1
     """Another one means other fields, or other meanings."""
@@ -185,7 +185,7 @@ def decision_brief(
     *,
     validations: int,
 ) -> DecisionBrief:
-    """Return a brief; without a snapshot, one that says so."""
+    """Return the brief of a snapshot; without one, its narrative is `NO_VALIDATION`."""
     told: dict[str, Any] = {
         "action": str(getattr(action, "name", action)),
         "reason": reason,

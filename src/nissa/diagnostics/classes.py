@@ -1,4 +1,4 @@
-"""What a snapshot keeps about single classes."""
+"""Per-class fields of a snapshot."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def of_classes(seen: "Observations", config: "PerClassConfig", classes: "CardinalityLimiter") -> dict[str, Any]:
-    """Return the fields of the snapshot that are about classes, as far as the configuration wants them.
+    """Return the per-class fields of a snapshot that the configuration enables.
 
     Args:
-        seen: What was observed.
-        config: What is wanted.
-        classes: Decides which classes are kept.
+        seen: Observations at the validation.
+        config: Settings of the per-class fields.
+        classes: Limiter of the number of classes.
     """
     if not config.enabled:
         return {}
@@ -28,7 +28,7 @@ def of_classes(seen: "Observations", config: "PerClassConfig", classes: "Cardina
     }
     if config.track_loss:
         found["per_class_loss"] = _named(seen.per_class_loss, classes)
-    # A part of it would misrepresent the rest: an example that was taken for a class left out is nowhere.
+    # Do not truncate the matrix: examples predicted as a dropped class would disappear from their row.
     if config.track_confusion and seen.confusion is not None and len(seen.confusion) <= config.max_classes:
         found["confusion"] = tuple(tuple(int(count) for count in row) for row in seen.confusion)
         found["class_names"] = tuple(str(name) for name in seen.class_names)
@@ -41,7 +41,7 @@ def _named(given: Mapping[object, float | None] | None, classes: "CardinalityLim
 
 
 def _variance(values: list[float]) -> float | None:
-    """Return the population variance; the standard library's raises where it exceeds what a float holds."""
+    """Return the population variance. That of the standard library raises on a result above the range of a float."""
     if not values:
         return None
     mean = sum(values) / len(values)

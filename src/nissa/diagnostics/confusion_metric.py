@@ -1,7 +1,7 @@
-"""Counts of a validation where its numbers are: a metric of torchmetrics that never waits for a device.
+"""Confusion counts and losses of a validation on the device: a torchmetrics metric without synchronization.
 
-The library's own confusion matrix takes what it leaves out by a mask, and counts by ``torch.bincount``: both wait for a
-GPU in every batch. Here what is left out is counted in places of its own, so that nothing depends on how much it is.
+The confusion matrix of torchmetrics drops excluded elements with a mask and counts with ``torch.bincount``. Both
+synchronize with the GPU in every batch. Here excluded elements are counted in extra cells, so that all shapes are static.
 """
 
 import torch
@@ -9,20 +9,20 @@ from torch import Tensor
 from torchmetrics import Metric
 
 IGNORED, OUT_OF_RANGE = -2, -1
-"""Where in the counts those stand that are left out."""
+"""Indices of the excluded elements in the counts, from the end."""
 
 TOTAL, WEIGHT, PER_CLASS = 0, 1, 2
-"""What stands in the losses: their sum, over how many, then sums of each class, then how many of each."""
+"""Indices in the losses: sum, number of elements, then the sums per class followed by the numbers per class."""
 
 
 class ConfusionMetric(Metric):
-    """Sums over all batches.
+    """Counts and loss sums over all batches.
 
     Args:
-        classes: How many there are.
-        joint: Count pairs of true and predicted class: ``classes ** 2`` counts. Else count each class's examples that
-            were missed and hit: ``2 * classes``.
-        device: Where the sums are.
+        classes: Number of classes.
+        joint: Count pairs of true and predicted class, ``classes ** 2`` counts. Otherwise count wrong and correct
+            predictions per true class, ``2 * classes`` counts.
+        device: Device of the sums.
     """
 
     is_differentiable = False
@@ -34,15 +34,16 @@ class ConfusionMetric(Metric):
     def __init__(self, classes: int, *, joint: bool, device: torch.device) -> None:
         super().__init__(sync_on_compute=False)
         self.classes, self.joint = classes, joint
-        # There is no float64 on Apple's devices.
+        # MPS does not support float64.
         real = torch.float32 if device.type == "mps" else torch.float64
         cells = classes * (classes if joint else 2)
+        # The two extra cells count ignored and out-of-range elements.
         self.add_state("counts", torch.zeros(cells + 2, dtype=torch.int64, device=device), dist_reduce_fx="sum")
         self.add_state("losses", torch.zeros(2 + 2 * classes, dtype=real, device=device), dist_reduce_fx="sum")
         self.to(device)
 
     def update(self, predicted: Tensor, targets: Tensor, loss: Tensor | float | None, ignored: int | None) -> None:
-        """Count a batch: classes of any shape, and the mean loss or one of the same shape."""
+        """Add a batch: classes of any shape, and either the mean loss or losses of the same shape."""
         left_out = torch.zeros_like(targets, dtype=torch.bool) if ignored is None else targets == ignored
         valid = (targets >= 0) & (targets < self.classes) & (predicted >= 0) & (predicted < self.classes) & ~left_out
         if targets.is_floating_point():
@@ -63,7 +64,7 @@ class ConfusionMetric(Metric):
         number = weights.sum()
         self.losses[WEIGHT].add_(number)
         if not isinstance(loss, Tensor) or loss.ndim == 0:
-            # A mean over nothing is NaN, and counts for nothing.
+            # The mean loss of a batch without valid elements is NaN, so exclude it from the sum.
             self.losses[TOTAL].add_(torch.where(number > 0, number * loss, 0))
             return
         each = torch.where(valid, loss.flatten().to(self.losses.dtype), 0)
@@ -73,10 +74,10 @@ class ConfusionMetric(Metric):
         sums[1].scatter_add_(0, targets, weights)
 
     def compute(self) -> Tensor:
-        """Return what `packed` does; the library asks for it by this name."""
+        """Return the result of `packed`; torchmetrics requires this method."""
         return self.packed()
 
     def packed(self) -> Tensor:
-        """Return counts and losses in one tensor: int64, with the bits of the losses."""
+        """Return counts and losses in one int64 tensor, so that a single copy suffices; losses keep their bit pattern."""
         bits = torch.int64 if self.losses.dtype == torch.float64 else torch.int32
         return torch.cat((self.counts, self.losses.view(bits).to(torch.int64)))

@@ -1,4 +1,4 @@
-"""A bounded vector of what is known, for a policy: `signals_to_features`, and the seed's own."""
+"""Bounded feature vectors for a policy: of an environment (`signals_to_features`) and of a seed."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -20,11 +20,11 @@ _STAGES: Final = 10
 
 
 class Signals(Protocol):
-    """What features are made of; a `DiagnosticTracker` is that."""
+    """Input of `signals_to_features`, implemented by `DiagnosticTracker`."""
 
     @property
     def config(self) -> "TelemetryConfig":
-        """What the vector is to hold."""
+        """Configuration of the vector."""
         ...
 
     @property
@@ -34,9 +34,9 @@ class Signals(Protocol):
 
 
 def signals_to_features(tracker: Signals) -> tuple[float, ...]:
-    """Return what a tracker knows as ``config.feature_count`` numbers, each within the range of its specification.
+    """Return the feature vector of a tracker: ``config.feature_count`` numbers, each in its specified range.
 
-    ``config.feature_specs`` has name, range and meaning of each. Before the first validation, everything is missing.
+    ``config.feature_specs`` has the name, range and meaning of each. Before the first validation all are missing.
     """
     history = list(tracker.history)
     values: Values = {}
@@ -53,12 +53,12 @@ def seed_features(
     health: "GradientHealth | None" = None,
     ratio: float | None = None,
 ) -> tuple[float, ...]:
-    """Return one seed's own vector, which ``SEED_FEATURES`` describes.
+    """Return the feature vector of one seed, as specified by ``SEED_FEATURES``.
 
     Args:
-        seed: Its state.
-        health: Of its newest gradients.
-        ratio: Root mean square of its gradients over that of its host's.
+        seed: State of the seed.
+        health: Health of its newest gradients.
+        ratio: Root mean square of the seed's gradients over that of its host's.
     """
     values: Values = {
         "seed_gradient_norm": health.global_norm if health else None,
@@ -78,7 +78,7 @@ def seed_features(
 
 
 def _vector(specs: Iterable[FeatureSpec], values: Values) -> tuple[float, ...]:
-    """Return the numbers in order; an entry that says whether others are known follows from those."""
+    """Return the vector in the order of the specifications. Entries that flag others as known are derived from these."""
     specs = tuple(specs)
     families: dict[str, list[bool]] = {}
     for spec in specs:
@@ -116,7 +116,7 @@ def _progress(snapshot: "EpochSnapshot") -> Values:
 
 
 def _changes(history: "Sequence[EpochSnapshot]") -> Values:
-    """Return how far the newest loss and accuracy are from earlier ones."""
+    """Return the differences of the newest loss and accuracy from earlier ones."""
     found: Values = {}
     for what, name in (("loss", "validation_loss"), ("accuracy", "validation_accuracy")):
         newest, *earlier = [getattr(snapshot, name) for snapshot in reversed(history)]
@@ -173,7 +173,7 @@ def _classes(snapshot: "EpochSnapshot") -> Values:
 
 
 def _confusion(table: tuple[tuple[int, ...], ...] | None) -> float | None:
-    """Return the largest share of a class's examples that was taken for one other class."""
+    """Return the largest share of a class's examples that was predicted as one other class."""
     shares = [
         count / sum(row)
         for true, row in enumerate(table or ())

@@ -1,4 +1,4 @@
-"""What a rule says when a trouble begins, and when it is over."""
+"""Finding: the report of a rule when a trouble begins or ends."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from nissa.events import Severity
 
 
 class Certainty(StrEnum):
-    """How sure a rule is."""
+    """Confidence of a rule in a finding."""
 
     CERTAIN = "certain"
     LIKELY = "likely"
@@ -16,20 +16,20 @@ class Certainty(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One rule's word on one environment.
+    """Report of one rule on one environment.
 
     Args:
-        name: Of the red flag, for example ``"vanishing_gradients"``.
-        raised: Whether the trouble begins; else it is over.
-        up: Whether the flag is up after this change; another model may still hold it.
-        seen: What was seen, in a few words: ``"Gradients of 3 layers fell to 1e-4 of their usual norm"``.
-        certainty: How sure the rule is.
-        advice: What to try.
-        layers: Whom it concerns, worst first; empty where it is no matter of layers.
-        value: The number that was judged, None where there is no single one.
-        limit: What it was judged by.
-        model_name: The watch it is about, None where there is only one or none.
-        time_unix_nano: When the newest thing that was judged happened.
+        name: Name of the red flag, for example ``"vanishing_gradients"``.
+        raised: True when the trouble begins, False when it ends.
+        up: State of the flag after this change; the same rule on another model may still hold it up.
+        seen: Short observation: ``"Gradients of 3 layers fell to 1e-4 of their usual norm"``.
+        certainty: Confidence of the rule.
+        advice: Suggested remedy.
+        layers: Affected layers, worst first; empty for findings that are not about layers.
+        value: Judged value, None for findings without a single value.
+        limit: Limit of the value.
+        model_name: Name of the watch, None for a single watch and for the environment as a whole.
+        time_unix_nano: Time of the newest judged measurement.
     """
 
     name: str
@@ -49,5 +49,5 @@ class Finding:
 
     @property
     def sentence(self) -> str:
-        """What was seen, how sure that is, and what to try."""
+        """Observation, certainty and advice in one text."""
         return f"{self.seen} ({self.certainty}). {self.advice}"

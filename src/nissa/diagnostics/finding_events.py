@@ -1,4 +1,4 @@
-"""Findings as events."""
+"""Conversion of findings to events."""
 
 from typing import Any, Final
 
@@ -11,11 +11,11 @@ _ANOMALIES: Final = {rule.name: rule.anomaly for rule in RULES if rule.anomaly i
 
 
 def events_of(finding: Finding, *, env_id: str | None) -> list[TelemetryEvent]:
-    """Return what is told of a flag that was raised or cleared, and of gradients the event of the seed document too.
+    """Return the event of a raised or cleared flag; for a raised flag about gradients a GRADIENT_ANOMALY too.
 
     Args:
-        finding: What a rule says.
-        env_id: The environment.
+        finding: Finding of a rule.
+        env_id: Id of the environment.
     """
     data: dict[str, Any] = {
         "flag": finding.name,

@@ -1,4 +1,4 @@
-"""The newest gradients layer by layer, as plain numbers that a snapshot can keep."""
+"""Newest gradient statistics per layer, as plain numbers for a snapshot."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerGradients:
-    """What one layer's gradient looked like. All but ``nonfinite`` covers its finite elements; None where there are none.
+    """Gradient statistics of one layer. All but ``nonfinite`` cover its finite elements, and are None without any.
 
     Args:
-        name: Of the parameter, or of the block that parameters were folded into.
-        model_name: Of the watch it belongs to, None where there is only one.
+        name: Name of the parameter, or of the block that parameters were folded into.
+        model_name: Name of the watch, None with a single watch.
         norm: L2 norm.
-        std: Unbiased; None below two elements.
+        std: Unbiased standard deviation; None below two elements.
         zero_fraction: Share of exact zeros.
         vanishing_fraction: Share below the vanishing threshold.
         exploding_fraction: Share above the exploding threshold.
-        nonfinite: Elements that are NaN or infinite.
-        percentiles: Of the absolute values, by percentile; those that the configuration names.
-        weight_norm: L2 norm of the weights before the step, None where not measured; NaN is a finding.
-        update_ratio: L2 norm of the step's change over ``weight_norm``, None where not measured.
+        nonfinite: Number of elements that are NaN or infinite.
+        percentiles: Percentiles of the absolute values, those of the configuration.
+        weight_norm: L2 norm of the weights before the step, None if not measured; NaN if weights are NaN.
+        update_ratio: L2 norm of the step's change over ``weight_norm``, None if not measured.
     """
 
     name: str
@@ -44,7 +44,7 @@ class LayerGradients:
 
     @property
     def label(self) -> str:
-        """The name, with that of the model before it where there are several."""
+        """Layer name, prefixed with the model name if the run watches several."""
         return self.name if self.model_name is None else f"{self.model_name}:{self.name}"
 
 
@@ -52,11 +52,11 @@ _STATISTICS = ("norm", "mean", "std", "abs_max", "zero_fraction", "vanishing_fra
 
 
 def layers_of(samples: "Iterable[GradientsMeasured]", quantiles: Mapping[float, float]) -> tuple[LayerGradients, ...]:
-    """Return the layers of some samples in their order.
+    """Return the layers of samples, in the order of these.
 
     Args:
-        samples: The newest of each watch.
-        quantiles: By percentile, the quantile that is read for it.
+        samples: Newest sample of each watch.
+        quantiles: Quantile to compute for each percentile.
     """
     return tuple(layer for sample in samples for layer in _layers(sample, quantiles))
 
@@ -73,6 +73,7 @@ def medians(layers: Iterable[LayerGradients]) -> dict[float, float]:
 
 def _layers(sample: "GradientsMeasured", quantiles: Mapping[float, float]) -> Iterator[LayerGradients]:
     moments = sample.moments
+    # Convert whole columns: a `tolist` per statistic is much faster than reading single array elements.
     columns = {name: getattr(moments, name).tolist() for name in _STATISTICS}
     read = dict(zip(quantiles, moments.quantile([*quantiles.values()]).tolist(), strict=True))
     weights = None if sample.weight_norms is None else sample.weight_norms.tolist()
@@ -91,5 +92,5 @@ def _layers(sample: "GradientsMeasured", quantiles: Mapping[float, float]) -> It
 
 
 def _known(value: float) -> float | None:
-    """Return None for the NaN that stands for "there is none": these numbers cover finite elements only."""
+    """Return None for NaN, which here means absent, since these statistics cover finite elements only."""
     return None if math.isnan(value) else value

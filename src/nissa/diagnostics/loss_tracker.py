@@ -1,7 +1,7 @@
-"""How a training loss goes: where it began, where it is without its noise, and how much it jumps.
+"""Running statistics of a training loss: initial level, smoothed level and step-to-step change.
 
-Losses that were lost keep their places in every window. A statistic needs two thirds of the places of its window, and
-nothing that came later is taken for the beginning.
+Missing losses (steps whose measurement was lost) keep their places in every window. A statistic needs two thirds of the
+places of its window. Later losses never replace a missing initial level.
 """
 
 import math
@@ -12,19 +12,20 @@ _NEWEST = 15
 
 
 class Beginning:
-    """Level of the first losses, as their median.
+    """Initial level of a loss: the median of its first values.
 
-    A lost loss counts as higher than all others, so that the level is never below the true one: rules flag what is large
-    beside it. Where half of them or more were lost, the level stays unknown.
+    A missing loss counts as infinite, so that the level is never below the true one. Rules flag losses that are large
+    relative to the level, so a level that is too high causes no false alarm. If half of the first losses or more are
+    missing, the level stays unknown.
 
     Args:
-        length: How many losses are taken as the beginning.
+        length: Number of first losses.
 
     Attributes:
-        start: The very first loss, which no step has changed yet; None before it was seen, and where it was lost.
-        level: Median of the beginning; None before it is over, and where it is unknown.
-        unknown: Whether so many were lost that there will never be a level.
-        over: Whether as many losses as that were seen or lost.
+        start: First loss, before any step; None until it arrives, and if it is missing.
+        level: Median of the first losses; None until all have arrived, and if unknown.
+        unknown: Whether too many losses are missing for a level.
+        over: Whether all first losses have arrived or are missing.
     """
 
     def __init__(self, length: int) -> None:
@@ -37,11 +38,11 @@ class Beginning:
 
     @property
     def unknown(self) -> bool:
-        """Whether there will never be a level."""
+        """Whether too many losses are missing for a level."""
         return 2 * self._lost >= self._length
 
     def lose(self, missed: int) -> None:
-        """Take the places of losses that were lost."""
+        """Fill the places of missing losses."""
         if not self.over:
             lost = min(missed, self._length - len(self._losses))
             self._lost += lost
@@ -62,22 +63,22 @@ class Beginning:
 
 
 class LossTracker:
-    """Follows a loss. What is smooth is a median, since one batch that is far off must not move it.
+    """Running statistics of a loss. They are medians, so that a single outlier batch does not move them.
 
     Args:
-        begins: How many losses are taken as its beginning.
+        begins: Number of first losses that define the initial level.
 
     Attributes:
-        beginning: The first of them.
-        seen: How many finite losses there were, those that were lost included.
-        smooth: Median of the newest losses, NaN where too many of them were lost.
-        best: The lowest such median, infinite before the beginning is over.
-        jump: Median of the newest changes from step to step, without their sign; NaN where too many of them were lost.
+        beginning: Initial level.
+        seen: Number of finite losses, missing ones included.
+        smooth: Median of the newest losses, NaN if too many are missing.
+        best: Lowest ``smooth`` so far, infinite until the initial level is complete.
+        jump: Median of the newest absolute changes from step to step, NaN if too many are missing.
     """
 
     def __init__(self, begins: int) -> None:
         self.beginning = Beginning(begins)
-        # None stands for a loss that was lost, and for a change where the loss before was.
+        # Bounded windows of the medians. None stands for a missing loss, and for a change from a missing loss.
         self._window = max(_NEWEST, begins)
         self._newest: deque[float | None] = deque(maxlen=self._window)
         self._jumps: deque[float | None] = deque(maxlen=_NEWEST)
@@ -86,7 +87,7 @@ class LossTracker:
         self.best = math.inf
 
     def lose(self, missed: int) -> None:
-        """Take the places of losses that were lost."""
+        """Fill the places of missing losses."""
         self.beginning.lose(missed)
         self.seen += missed
         places = [None] * min(missed, self._window)

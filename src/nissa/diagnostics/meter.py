@@ -22,24 +22,25 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 MAX_JOINT = 1024
-"""Up to so many classes there is a confusion matrix; it grows with their square."""
+"""Maximum number of classes with a confusion matrix, whose size grows with their square."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a validation found. What was not measured is None or empty, never 0.
+    """Result of a validation. Unmeasured values are None or empty, never 0.
 
     Args:
-        loss: Mean over all counted elements of the batches that came with a loss.
+        loss: Mean over all counted elements of the batches with a loss.
         accuracy: Correct elements over all counted ones, as a fraction.
-        per_class_accuracy: By class name, as a fraction; a class without examples is absent.
-        per_class_loss: Mean loss by class name, where losses of single elements were given; as above.
-        per_class_support: Elements by class name, 0 for a class without any.
+        per_class_accuracy: Accuracy by class name, as a fraction; a class without examples is absent.
+        per_class_loss: Mean loss by class name, if losses of single elements were passed; a class without examples is
+            absent.
+        per_class_support: Number of elements by class name, 0 for a class without any.
         confusion: Number of elements by true class (rows) and predicted class; None above 1,024 classes.
-        class_names: In the order of the classes.
-        examples: Elements that were counted.
-        ignored: Elements that were left out because their target was ``ignore_index``.
-        out_of_range: Elements that were left out because target or prediction is no class.
+        class_names: Names in the order of the classes.
+        examples: Number of counted elements.
+        ignored: Number of elements excluded because their target is ``ignore_index``.
+        out_of_range: Number of elements excluded because their target or prediction is not a valid class.
     """
 
     loss: float | None = None
@@ -55,17 +56,17 @@ class Measured:
 
 
 class ValidationMeter:
-    """Adds up a validation where its tensors are; ``update()`` never waits for a device.
+    """Validation metrics, accumulated on the device; ``update()`` never synchronizes with it.
 
-    Needs torchmetrics: ``pip install "nissa[metrics]"``.
+    Requires torchmetrics: ``pip install "nissa[metrics]"``.
 
     Args:
-        classes: How many there are, at least two, or their names.
-        device: Where to add up; left out, where the first logits are.
-        ignore_index: Target of elements that are not counted, such as -100.
+        classes: Number of classes, at least two, or their names.
+        device: Device of the sums, by default that of the first logits.
+        ignore_index: Target of elements to exclude, such as -100.
 
     Raises:
-        ConfigurationError: torchmetrics is missing, or the classes cannot be used.
+        ConfigurationError: torchmetrics is missing, or the classes are invalid.
     """
 
     def __init__(
@@ -85,13 +86,13 @@ class ValidationMeter:
         """Add a batch.
 
         Args:
-            logits: Scores ``(N, C)`` or ``(N, C, ...)``; or, in the shape of the targets, classes as integers, or
-                floating-point logits of the second of two classes, which is predicted above 0.
+            logits: Scores ``(N, C)`` or ``(N, C, ...)``. Alternatively, in the shape of the targets: predicted classes as
+                integers, or with two classes the floating-point logits of the second one, predicted above 0.
             targets: Classes ``(N)`` or ``(N, ...)``.
-            loss: Mean of the batch over the elements that count, or one loss for each, in the shape of the targets.
+            loss: Mean over the counted elements of the batch, or a loss per element in the shape of the targets.
 
         Raises:
-            ConfigurationError: Shapes, dtypes or devices do not fit together.
+            ConfigurationError: Shapes, dtypes or devices do not match.
         """
         logits, targets = logits.detach(), targets.detach()
         metric = self._ready(logits.device)
@@ -106,12 +107,12 @@ class ValidationMeter:
         metric.update(predicted, targets, loss, self._ignored)
 
     def result(self, wait: float | None = None, *, sync: bool = False, group: "ProcessGroup | None" = None) -> Measured:
-        """Return what was found so far, after one copy from the device.
+        """Return the result over all batches so far, after one copy from the device.
 
         Args:
-            wait: For how many seconds to wait for the device at most; None waits as long as it takes.
-            sync: Add up over all ranks first, in one ``all_reduce``; all of them must call this.
-            group: The ranks that do; left out, all.
+            wait: Maximum time to wait for the device, in seconds; None waits without a limit.
+            sync: Sum over all ranks first, in one ``all_reduce``. All ranks of the group must call this.
+            group: Process group of ``sync``, by default all ranks.
 
         Raises:
             TimeoutError: The device did not finish in time.
@@ -124,7 +125,7 @@ class ValidationMeter:
         return self._measured(*found, joint=metric.joint)
 
     def reset(self) -> None:
-        """Forget all batches."""
+        """Reset all sums."""
         if self._metric is not None:
             with torch.inference_mode(mode=False):
                 self._metric.reset()
@@ -132,7 +133,7 @@ class ValidationMeter:
     def _ready(self, device: torch.device) -> "ConfusionMetric":
         if self._metric is None:
             number = len(self.class_names)
-            # What is made in inference mode could not be added to outside it.
+            # Create the sums outside inference mode, since inference tensors cannot be updated in place outside it.
             with torch.inference_mode(mode=False):
                 self._metric = self._make(number, joint=number <= MAX_JOINT, device=_indexed(self._device or device))
         return self._metric
@@ -202,12 +203,12 @@ def _library() -> "type[ConfusionMetric]":
 
 
 def _indexed(device: torch.device) -> torch.device:
-    """Return a device with its number: ``cuda`` is the current one, and not equal to ``cuda:0``."""
+    """Return a device with its index: ``cuda`` means the current device, but is not equal to ``cuda:0``."""
     return torch.empty(0, device=device).device
 
 
 def _own_device(group: "ProcessGroup | None") -> torch.device:
-    """Return where this rank, which had no batch, takes part in a sum."""
+    """Return the device with which a rank without batches joins the ``all_reduce``."""
     return torch.device("cuda" if "nccl" in torch.distributed.get_backend(group) else "cpu")
 
 
@@ -229,10 +230,10 @@ def _fitting(loss: "Tensor", targets: "Tensor") -> "Tensor":
 def _parts(
     metric: "ConfusionMetric", wait: float | None, group: "ProcessGroup | None", *, together: bool
 ) -> "tuple[NDArray[Any], NDArray[Any]]":
-    """Return counts and losses, each on the host."""
+    """Return counts and losses on the host."""
     number = len(metric.counts)
     if together:
-        # As float64 the counts are exact below 2**53, so that one collective does.
+        # Counts are exact in float64 below 2**53, so that one collective suffices for counts and losses.
         packed = torch.cat((metric.counts.to(torch.float64), metric.losses))
         torch.distributed.all_reduce(packed, group=group)
         found: NDArray[Any] = to_host(packed, wait)

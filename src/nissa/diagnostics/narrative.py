@@ -1,7 +1,7 @@
-"""One line that a person or a language model can read, in the form of the seed document, worst first.
+"""Narrative of a validation: one line for a person or a language model, worst trouble first.
 
-Each sentence is one of a table, so that a machine can rely on its wording; `` | `` stands between two and within none.
-Losses have three decimals; accuracies are percent here and only here.
+Each sentence comes from a table, so that programs can rely on its wording. Sentences are separated by `` | ``, which never
+occurs within one. Losses have three decimals. Accuracies are in percent, unlike anywhere else.
 """
 
 import math
@@ -28,12 +28,12 @@ _SERIOUS: Final = frozenset({Severity.ERROR, Severity.CRITICAL})
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One that a narrative may hold.
+    """Sentence of a narrative.
 
     Args:
-        template: Its wording.
-        flag: The red flag with which it is said, None where it goes with none.
-        when: When it is said.
+        template: Format string of the text.
+        flag: Red flag that the sentence belongs to, if any.
+        when: Condition for the sentence, for the documentation.
     """
 
     template: str
@@ -85,17 +85,17 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "normal": Sentence("Training normally", None, "there is nothing else to say"),
     "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
 }
-"""In the order in which they stand in a narrative."""
+"""Sentences in the order of a narrative."""
 
 
 def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequence[Finding] = ()) -> str:
     """Return the snapshot's narrative, at most 280 characters.
 
     Args:
-        snapshot: With its flags. Loss, classes and overfitting are told by its numbers too: a narrative describes, while
-            a flag is raised only by what a rule is sure of.
-        config: The thresholds of these.
-        findings: What rules raised and did not clear, worst first.
+        snapshot: Snapshot with its flags. Sentences about loss, classes and overfitting depend on its numbers too: a
+            narrative describes, while a rule raises a flag only on firm evidence.
+        config: Thresholds of these sentences.
+        findings: Findings that are raised and not cleared, worst first.
     """
     told = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
     return _joined(told or [_say("normal")])
@@ -108,7 +108,7 @@ class _Narrator:
         self._findings = findings
 
     def sentences(self) -> Iterator[str]:
-        """Yield all there is to say."""
+        """Yield all sentences that apply, in order."""
         told = [*self._broken()]
         others = [each for each in self._findings if each.name not in _FLAGS]
         yield from told
@@ -128,14 +128,14 @@ class _Narrator:
 
     def _broken(self) -> Iterator[str]:
         losses = (self._snapshot.train_loss, self._snapshot.validation_loss)
-        # A number that is none is no matter of judgement: it is told whatever a rule that waits for more has said.
+        # Report a NaN or infinite loss at once, even if the rule still waits for confirmation.
         if self._up("nonfinite_loss") or any(x is not None and not math.isfinite(x) for x in losses):
             yield _say("nonfinite_loss")
         if (layers := self._layers("nonfinite")) or self._up("nonfinite_gradients"):
             yield _say("nonfinite_gradients", layers=in_layers(layers))
         for kind in ("exploding", "vanishing"):
             flag, layers = f"{kind}_gradients", self._layers(kind)
-            # Sizes mean little by themselves: where a rule knows what is usual for each layer, it decides.
+            # Absolute sizes mean little: if a rule has judged the layers against a baseline, its flag decides.
             if self._up(flag) if flag in self._snapshot.judged_flags else layers:
                 yield _say(flag, layers=in_layers(layers))
 

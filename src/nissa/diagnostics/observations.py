@@ -1,4 +1,4 @@
-"""What is known when ``validate()`` is called."""
+"""Observations collected when ``validate()`` is called."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
-    """What a `DiagnosticTracker` makes a snapshot of; None or empty where nobody measured it.
+    """Input from which a `DiagnosticTracker` makes a snapshot. Unmeasured fields are None or empty.
 
-    Fields mean what those of `EpochSnapshot` of the same name mean.
+    The other fields are documented at `EpochSnapshot`.
 
     Args:
-        confusion: Rows are true classes, in the order of ``class_names``.
-        seeds: Those of the environment that live, or ended since the validation before, as they are now.
+        confusion: Confusion matrix; rows are true classes, in the order of ``class_names``.
+        seeds: Current state of the environment's seeds that live, or ended since the previous validation.
         seed_ratios: Gradient ratios of growing seeds, by slot.
-        incomplete: Names of those fields that were given or measured, and are absent or cover a part only since their numbers
-            were not all on the host in time. Such a field is not known to have been absent.
+        incomplete: Names of the fields that are absent or partial because their values were not all copied to the host in
+            time. Unlike other absent fields, these were measured.
     """
 
     epoch: int | None

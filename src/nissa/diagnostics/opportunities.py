@@ -1,4 +1,4 @@
-"""What a snapshot invites to do: the opportunities of the seed document, by its names and thresholds."""
+"""Opportunities of a snapshot: states that invite an action of the policy."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ EARLY_ACCURACY: Final = 0.5
 
 
 def opportunities(snapshot: EpochSnapshot, history: Sequence[EpochSnapshot]) -> tuple[str, ...]:
-    """Return the findings that invite action; ``history`` ends before the snapshot."""
+    """Return the names of the opportunities; ``history`` ends before the snapshot."""
     losses = [each.validation_loss for each in (*history, snapshot)][-STABLE_EPOCHS:]
     known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
     health = snapshot.gradient_health.score if snapshot.gradient_health else None

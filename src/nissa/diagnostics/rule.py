@@ -1,6 +1,6 @@
-"""Interface of a rule: it judges blocks of steps or of gradient samples, or validations, one judgement per entry.
+"""Interface of a rule, which returns one judgement per step, gradient sample or validation.
 
-Whether that becomes a finding is not its business: `Latch` waits for confirmation, for recovery and for a cooldown.
+`Latch` turns judgements into findings: it waits for confirmation, for recovery and for a cooldown.
 """
 
 from abc import ABC
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Symptom:
-    """What looks bad; the fields are those of `Finding`."""
+    """Bad judgement; its fields are documented at `Finding`."""
 
     seen: str
     certainty: Certainty = Certainty.LIKELY
@@ -30,40 +30,40 @@ class Symptom:
 
 
 class Verdict(Enum):
-    """What a rule says otherwise."""
+    """Judgement without a symptom."""
 
     FINE = "fine"
-    """It was judged, and looks good."""
+    """Judged, and good."""
 
     UNCLEAR = "unclear"
-    """It was judged, and looks neither good nor bad enough to change anything: between the two limits of a hysteresis."""
+    """Judged, and between the two limits of a hysteresis, so that the flag keeps its state."""
 
 
 FINE: Final = Verdict.FINE
 UNCLEAR: Final = Verdict.UNCLEAR
 
 Judgement = Symptom | Verdict | None
-"""None where a rule lacks what it needs: then there is no flag, neither raised nor not."""
+"""Result of a rule for one entry. None if its inputs are missing; a flag that was never judged is not exported."""
 
 
 class Rule(ABC):
-    """One rule about one watch of one environment, or about an environment as a whole.
+    """Rule about one watch of one environment, or about an environment as a whole.
 
-    A rule implements one or more of `steps`, `samples` and `epoch`; the others are never called. Its judgements follow
-    three laws:
+    A rule implements one or more of `steps`, `samples` and `epoch`; the others are never called. Requirements on its
+    judgements:
 
-    - They do not depend on how a sequence is split into blocks: what a rule remembers, it carries from block to block.
-    - Entries with ``missed > 0`` have lost neighbours before them. What compares an entry with the one before, or counts
-      entries in a row, starts again there.
-    - Where ``missed > 0`` in the first entry of all, the beginning is unknown. What compares with the beginning is then not
-      judged: None.
+    - They do not depend on how a sequence is split into blocks. State is carried from block to block.
+    - Entries with ``missed > 0`` have lost neighbours before them. Comparisons with the previous entry, and counts of
+      consecutive entries, start again there.
+    - If ``missed > 0`` in the very first entry, the beginning is unknown. A rule that compares with the beginning then
+      returns None.
 
     Attributes:
-        name: Of the flag.
-        advice: What to try.
-        severity: How much an operator should care.
-        anomaly: What a GRADIENT_ANOMALY calls it, None where it is not about gradients.
-        immediate: Whether one bad observation is enough.
+        name: Name of the flag.
+        advice: Suggested remedy.
+        severity: Severity of the finding.
+        anomaly: Name in GRADIENT_ANOMALY events, None for a rule that is not about gradients.
+        immediate: Whether one bad judgement raises the flag without confirmation.
     """
 
     name: ClassVar[str]
@@ -90,12 +90,12 @@ class Rule(ABC):
 
 
 class Latch:
-    """Whether a flag is up: raised and lowered only when that is confirmed, and not again at once.
+    """State of a flag, which changes only after confirmation, so that single judgements do not make it flap.
 
     Args:
-        confirmations: Bad judgements in a row that raise it.
-        recoveries: Good ones in a row that lower it.
-        cooldown: Judgements after it was lowered in which it is not raised.
+        confirmations: Consecutive bad judgements that raise the flag.
+        recoveries: Consecutive good judgements that lower it.
+        cooldown: Number of judgements after lowering in which it is not raised again.
     """
 
     __slots__ = ("_bad", "_confirmations", "_cooldown", "_good", "_recoveries", "_resting", "judged", "raised")
@@ -109,11 +109,11 @@ class Latch:
         self.judged = False
 
     def interrupt(self) -> None:
-        """Start counting again: judgements before and after an entry that was lost are not in a row."""
+        """Restart the counts, since judgements before and after a lost entry are not consecutive."""
         self._bad = self._good = 0
 
     def changes(self, judgement: Judgement) -> bool:
-        """Take a judgement; whether the flag goes up or down with it."""
+        """Apply a judgement; return whether it raises or lowers the flag."""
         if judgement is None:
             return False
         self.judged = True

@@ -1,7 +1,7 @@
-"""All rules of one environment, and what they found.
+"""All rules of one environment, and their findings.
 
-Steps and samples are judged on the worker's thread, validations on that of training. The rules of a watch are touched by the
-worker alone, so they judge without a lock; flags and findings, which both threads read and change, have one.
+Steps and samples are judged on the worker thread, validations on the training thread. Only the worker uses the rules of a
+watch, so these judge without a lock. Flags and findings are read and changed by both threads, so a lock protects them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _ORDER: Final = {rule.name: position for position, rule in enumerate(RULES)}
 
 @dataclass(slots=True)
 class _Watched:
-    """A rule that looks at one kind of thing, with its flag."""
+    """Rule for one kind of measurement, with its flag."""
 
     rule: Rule
     latch: Latch
@@ -34,43 +34,44 @@ class _Watched:
 
 
 class RuleBook:
-    """The rules of one environment.
+    """Rules of one environment.
 
     Args:
-        config: Their thresholds.
-        sections: Critical sections that its lock belongs to; its own where there are none.
+        config: Thresholds of the rules.
+        sections: Critical sections that the lock belongs to, by default new ones.
     """
 
     def __init__(self, config: "DiagnosticsConfig", sections: CriticalSections | None = None) -> None:
         self._config = config
         self._sections = sections or CriticalSections()
+        # Protects flags and findings: the worker thread and the training thread change them.
         self._lock = self._sections.lock("rules")
         self._models: dict[str | None, dict[str, list[_Watched]]] = {}
         self._whole = self._watch()["epoch"]
 
     def steps(self, block: "StepBlock") -> list[Finding]:
-        """Judge the steps of a block in order; return what changed. Called by one thread only."""
+        """Judge the steps of a block in order; return the findings that changed. Not thread-safe: call from one thread."""
         watched = self._of(block.model_name)["steps"]
         with np.errstate(all="ignore"):
             judged = [each.rule.steps(block) for each in watched]
         return self._changes(watched, judged, block)
 
     def samples(self, block: "SampleBlock") -> list[Finding]:
-        """Judge the samples of a block in order; return what changed. Called by the thread that calls `steps`."""
+        """Judge the samples of a block in order; return the findings that changed. Call from the thread of `steps`."""
         watched = self._of(block.model_name)["samples"]
         with np.errstate(all="ignore"):
             judged = [each.rule.samples(block) for each in watched]
         return self._changes(watched, judged, block)
 
     def epoch(self, snapshot: "EpochSnapshot") -> list[Finding]:
-        """Judge a validation; return what changed."""
+        """Judge a validation; return the findings that changed."""
         where = {"epoch": snapshot.epoch, "time_unix_nano": snapshot.time_unix_nano or 0}
         with self._sections, self._lock:
             return [found for each in self._whole if (found := self._validated(each, snapshot, where))]
 
     @property
     def flags(self) -> dict[str, bool]:
-        """Each flag that could be judged so far with whether it is up, worst first."""
+        """State of each flag that was judged so far, worst first; True is up."""
         with self._sections, self._lock:
             judged = [(each.rule.name, each.latch.raised) for each in self._all() if each.latch.judged]
         raised = {name for name, up in judged if up}
@@ -78,19 +79,19 @@ class RuleBook:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong now, worst first."""
+        """Findings whose flag is up, worst first."""
         with self._sections, self._lock:
             raised = [each.finding for each in self._all() if each.latch.raised and each.finding is not None]
         return tuple(sorted(raised, key=lambda finding: _ORDER[finding.name]))
 
     def forget(self, model_name: str | None) -> None:
-        """Forget a watch that has ended. Called by the thread that calls `steps`."""
+        """Remove the rules of a watch that has ended. Call from the thread of `steps`."""
         with self._sections, self._lock:
             self._models.pop(model_name, None)
 
     def _validated(self, watched: _Watched, snapshot: "EpochSnapshot", where: Mapping[str, object]) -> Finding | None:
         judgement = watched.rule.epoch(snapshot)
-        if judgement is None and snapshot.incomplete:  # it may have been judged, had all been there
+        if judgement is None and snapshot.incomplete:  # with complete numbers, it might have been judged
             watched.latch.interrupt()
         changed = watched.latch.changes(judgement)
         if not (changed or isinstance(judgement, Symptom)):
@@ -99,14 +100,14 @@ class RuleBook:
         return self._as_changed(found) if changed and found else None
 
     def _as_changed(self, finding: Finding) -> Finding:
-        """Return a finding with the state of its flag: several watches and kinds of thing may hold it up."""
+        """Return a finding with the state of its flag, which several watches and kinds of measurement may hold up."""
         raised = any(each.latch.raised for each in self._all() if each.rule.name == finding.name)
         return replace(finding, up=raised)
 
     def _changes(
         self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock"
     ) -> list[Finding]:
-        """Pass judgements to their flags; return what changed by entry, and of one entry in the order of the rules."""
+        """Apply judgements to their flags; return changed findings ordered by entry, then by rule."""
         missed, changes = block.missed.tolist(), list[tuple[int, Finding]]()
         with self._sections, self._lock:
             for each, judgements in zip(watched, judged, strict=True):
@@ -114,7 +115,7 @@ class RuleBook:
                     if lost:
                         each.latch.interrupt()
                     changed = each.latch.changes(judgement)
-                    # Nearly all judgements neither change a flag nor describe one that is up.
+                    # Skip the rest for the common judgement, which neither changes a flag nor describes one that is up.
                     if changed or isinstance(judgement, Symptom):
                         found = _describe(each, judgement, _where(block, row))
                         changes += [(row, self._as_changed(found))] if changed and found else []
@@ -127,7 +128,7 @@ class RuleBook:
             return self._models[model_name]
 
     def _watch(self) -> dict[str, list[_Watched]]:
-        """Return a fresh instance of each rule, with a flag per kind of thing that it looks at."""
+        """Return a new instance of each rule, with a flag per kind of measurement that it judges."""
         watched: dict[str, list[_Watched]] = {kind: [] for kind in _KINDS}
         for make in RULES:
             rule = make(self._config)
@@ -138,7 +139,7 @@ class RuleBook:
 
     def _latch(self, kind: str, rule: Rule) -> Latch:
         rules = self._config.rules
-        if kind == "epoch":  # of which there are few
+        if kind == "epoch":  # validations are few, so do not wait for many of them
             return Latch(confirmations=1 if rule.immediate else rules.validations, recoveries=1, cooldown=0)
         confirmations = 1 if rule.immediate else rules.confirmations
         return Latch(confirmations=confirmations, recoveries=rules.recoveries, cooldown=rules.cooldown)
@@ -157,7 +158,7 @@ def _where(block: "StepBlock | SampleBlock", row: int) -> dict[str, object]:
 
 
 def _describe(watched: _Watched, judgement: Judgement, where: Mapping[str, object]) -> Finding | None:
-    """Return what a flag says with its newest judgement: what is wrong while it is up, else that it is over."""
+    """Return the finding of a flag after its newest judgement: the trouble while it is up, else its end."""
     if not watched.latch.raised:
         return _over(watched.rule, where)
     if isinstance(judgement, Symptom):

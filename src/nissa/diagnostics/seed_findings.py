@@ -1,7 +1,7 @@
-"""What happened to seeds from one validation to the next, most important first.
+"""Seed findings: changes of seeds between two validations, most important first.
 
-A seed that changed its stage or its alpha is told of once, at the next validation. What it brought is the change of
-validation accuracy since it began to blend: before, the host does not see it.
+A change of stage or alpha is reported once, at the next validation. The effect of a seed is the change of validation
+accuracy since it began to blend, because before that the seed does not contribute to the host's output.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ SENTENCES: Final[dict[Stage, str]] = {
     Stage.TRAINING: "{seed} in training",
     Stage.GERMINATED: "{seed} germinated",
 }
-"""By stage, most important first; stages without one are not told of."""
+"""Sentences by stage, most important first; other stages are not reported."""
 
 POINTS: Final = ", {points} points"
-"""Follows where the seed's change of validation accuracy is known."""
+"""Suffix if the seed's change of validation accuracy is known."""
 RATIO: Final = ", gradient ratio {ratio}"
-"""Follows where the gradients of a growing seed were measured beside those of its host."""
+"""Suffix if the gradients of a growing seed and of its host were measured."""
 
 MOST_NAME: Final = 32
 _ORDER: Final = {stage: place for place, stage in enumerate(SENTENCES)}
@@ -33,16 +33,16 @@ _ORDER: Final = {stage: place for place, stage in enumerate(SENTENCES)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedFinding:
-    """What happened to one seed since the validation before.
+    """Change of one seed since the previous validation.
 
     Args:
-        stage: Where it is now, lower case.
-        previous: The stage before, where that is what changed.
-        alpha: How far it is blended in, 0 to 1.
-        accuracy_delta: What it brought, as a fraction: what the end of its life was told with, else the change of
+        stage: Current stage, lower case.
+        previous: Previous stage, None if the stage did not change.
+        alpha: Weight of the seed's output, 0 to 1.
+        accuracy_delta: Effect of the seed as a fraction: the improvement reported with its end, else the change of
             validation accuracy since it began to blend.
-        gradient_ratio: Root mean square of its gradients over that of its host's, while it grows.
-        sentence: All of it in a few words.
+        gradient_ratio: Root mean square of the seed's gradients over that of its host's, while it grows.
+        sentence: Short text with all of it.
     """
 
     seed_id: str
@@ -57,17 +57,17 @@ class SeedFinding:
 
 
 class SeedReporter:
-    """Reports what happened to the seeds of one environment since the validation before."""
+    """Reporter of changes of one environment's seeds between validations."""
 
     def __init__(self) -> None:
         self._reported: dict[int, tuple[Stage, float | None]] = {}
 
     def findings(self, seeds: Sequence[SeedSnapshot], ratios: Mapping[str, float]) -> tuple[SeedFinding, ...]:
-        """Return what happened since the call before.
+        """Return the changes since the previous call.
 
         Args:
-            seeds: Those that live, and those that ended since the call before.
-            ratios: Their gradient ratios by slot.
+            seeds: Live seeds, and seeds that ended since the previous call.
+            ratios: Gradient ratios by slot.
         """
         found = [self._finding(seed, ratios) for seed in seeds if self._moved(seed) and seed.stage in SENTENCES]
         self._reported = {seed.ids.span_id: (seed.stage, seed.alpha) for seed in seeds}
@@ -111,11 +111,11 @@ _LARGE: Final = 1e6
 
 
 def figure(value: float, form: str = ".3f") -> str:
-    """Return a number with the decimals of a form; one that would be long, in powers of ten."""
+    """Return a number in a format; large ones in powers of ten: ``2345678.9`` becomes ``2.35e+06``."""
     return format(value, form if abs(value) < _LARGE else ".3g")
 
 
 def short(text: str, most: int) -> str:
-    """Return text on one line, without what separates sentences, and no longer than it may be."""
+    """Return text on one line, without the sentence separator, cut to a maximum length."""
     line = " ".join(text.replace("|", "/").split())
     return line if len(line) <= most else f"{line[: most - 3]}..."

@@ -1,4 +1,4 @@
-"""What one validation found, as a frozen value that is safe to print, keep and send."""
+"""Snapshot of one validation, as a frozen value that is safe to print, keep and send."""
 
 import math
 from collections.abc import Mapping
@@ -18,38 +18,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochSnapshot:
-    """The state of training after an epoch. What was not measured is None or empty, never 0; NaN was measured.
+    """State of training at a validation. Unmeasured values are None or empty, never 0; NaN is a measured value.
 
     Args:
-        epoch: Epoch number, None where ``validate()`` was called outside an epoch.
-        time_unix_nano: When ``validate()`` was called, nanoseconds since the Unix epoch.
-        step: Newest step of the environment whose numbers are on the host.
-        learning_rate: Of that step, of the first parameter group.
+        epoch: Epoch number, None if ``validate()`` was called outside an epoch.
+        time_unix_nano: Time of the call of ``validate()``, nanoseconds since the Unix epoch.
+        step: Newest step of the environment whose values are on the host.
+        learning_rate: Learning rate of the first parameter group in that step.
         train_loss: Mean of the losses logged in the epoch.
-        loss_noise: Standard deviation of those losses (over their number); None below two of them.
-        validation_accuracy: As a fraction, like all accuracies.
+        loss_noise: Standard deviation of those losses (population); None below two of them.
+        validation_accuracy: Validation accuracy as a fraction, like all accuracies.
         train_validation_gap: Validation loss minus training loss.
-        loss_delta: Change of the validation loss since the validation before; likewise ``accuracy_delta``.
-        gradient_health: Of the newest gradients that were on the host.
-        gradient_stats: Those gradients layer by layer.
-        gradient_percentiles: Percentile of the absolute gradient values, as the median over layers.
-        weight_norms: L2 norm of each layer's weights, where they are measured.
-        per_class_accuracy: By class name, where the profile has ``per_class``; likewise loss and support, the number of
-            examples.
+        loss_delta: Change of the validation loss since the previous validation; likewise ``accuracy_delta``.
+        gradient_health: Health of the newest gradients whose statistics are on the host.
+        gradient_stats: Statistics of those gradients per layer.
+        gradient_percentiles: Percentiles of the absolute gradient values, as the median over layers.
+        weight_norms: L2 norm of each layer's weights, if measured.
+        per_class_accuracy: Accuracy by class name, if the profile has ``per_class``; likewise loss and support, the number
+            of examples.
         confusion: Number of examples by true class (rows) and predicted class, both in the order of ``class_names``.
-        class_variance: Population variance of the per-class accuracies (fractions) that are finite.
-        sharpness: By method, where it was measured with this validation.
-        sharpness_error: Standard errors of those that have one.
+        class_variance: Population variance of the finite per-class accuracies (fractions).
+        sharpness: Sharpness by method, if measured with this validation.
+        sharpness_error: Standard errors of the sharpness, by method.
         stability_margin: Learning rate over the critical one; above 1 the next step raises the loss of its batch.
-        plateau_length: Epochs up to this one in which the validation loss did not move.
+        plateau_length: Number of epochs up to this one in which the validation loss did not move.
         best_accuracy: Highest validation accuracy so far, this epoch included.
-        seeds: What happened to seeds since the validation before, most important first.
-        narrative: All of it in one line of at most 280 characters.
-        red_flags: Findings that deserve attention, worst first.
-        judged_flags: The flags that had what they need, raised or not.
-        opportunities: Findings that invite action.
-        incomplete: Fields whose numbers were not all on the host in time, ``("train_loss",)`` for example: they are absent,
-            or cover a part of what was measured.
+        seeds: Changes of seeds since the previous validation, most important first.
+        narrative: Summary in one line of at most 280 characters.
+        red_flags: Names of the raised flags, worst first.
+        judged_flags: Names of the flags that were judged so far, raised or not.
+        opportunities: Names of states that invite an action.
+        incomplete: Fields that are absent or partial because their values were not all copied to the host in time, for
+            example ``("train_loss",)``.
     """
 
     epoch: int | None
@@ -90,20 +90,20 @@ class EpochSnapshot:
 
     @property
     def known_class_accuracies(self) -> dict[str, float]:
-        """The per-class accuracies that are numbers: a class without examples has none."""
+        """Finite per-class accuracies; a class without examples has none."""
         return {name: value for name, value in self.per_class_accuracy.items() if math.isfinite(value)}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the snapshot as data that strict JSON can hold: absent entries left out, NaN and infinity as text."""
+        """Return the snapshot as data for strict JSON: without absent entries, and with NaN and infinity as text."""
         plain: dict[str, Any] = _plain(self)
         return plain
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> "EpochSnapshot":
-        """Return the snapshot that ``to_dict`` wrote, perhaps after a detour through JSON; unknown entries are ignored.
+        """Return the snapshot from the result of ``to_dict``, directly or from JSON; ignore unknown entries.
 
         Raises:
-            ConfigurationError: The data is not what ``to_dict`` returns.
+            ConfigurationError: The data does not come from ``to_dict``.
         """
         try:
             return _adapter().validate_python({"epoch": None, **data})

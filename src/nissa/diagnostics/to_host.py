@@ -1,4 +1,4 @@
-"""Where diagnosis waits for a device: because its caller asked for numbers, and never within a step."""
+"""Blocking copy from a device to the host, for calls outside training steps whose result is needed at once."""
 
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ _POLL_SECONDS = 0.0002
 
 
 def to_host(tensor: torch.Tensor, wait: float | None = None) -> "NDArray[np.generic]":
-    """Return a tensor's numbers after one copy, for at most ``wait`` seconds; None waits as long as it takes.
+    """Return the values of a tensor after one copy. Wait for at most ``wait`` seconds; None waits without a limit.
 
     Raises:
         TimeoutError: The device had not finished by then.

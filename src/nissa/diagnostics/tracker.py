@@ -1,4 +1,4 @@
-"""Keeps the history of one environment and turns each validation into a snapshot."""
+"""History of one environment, which turns each validation into a snapshot."""
 
 import math
 from collections import deque
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """A snapshot, every flag that could be judged with its state, and what began or ended with this validation."""
+    """Snapshot of a validation, state of all judged flags, trends that began, and findings that changed."""
 
     snapshot: EpochSnapshot
     flags: dict[str, bool]
@@ -38,15 +38,15 @@ class Diagnosis:
 
 
 class DiagnosticTracker:
-    """The history of one environment, and the rules that judge it.
+    """History of one environment, and the rules that judge it.
 
     Args:
-        sections: Critical sections that the lock of its rules belongs to; their own where there are none.
+        sections: Critical sections that the lock of the rules belongs to, by default new ones.
 
     Attributes:
-        config: What is kept and how it is judged.
-        history: The newest snapshots, oldest first, at most ``history_length`` of the configuration.
-        rules: What raises and clears red flags.
+        config: Settings of the history and the rules.
+        history: Newest snapshots, oldest first, at most ``history_length`` of the configuration.
+        rules: Rules that raise and clear red flags.
     """
 
     def __init__(self, config: "TelemetryConfig", sections: "CriticalSections | None" = None) -> None:
@@ -63,7 +63,7 @@ class DiagnosticTracker:
         self._seen = 0
 
     def diagnose(self, seen: Observations) -> Diagnosis:
-        """Take what was observed and add its snapshot to the history."""
+        """Make a snapshot of the observations, judge it, and add it to the history."""
         snapshot = self._with_history(self._measured(seen))
         changes = self.rules.epoch(snapshot)
         flags = self.rules.flags
@@ -79,30 +79,30 @@ class DiagnosticTracker:
         return Diagnosis(snapshot, flags, self._trend.begins(snapshot), changes)
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
-        """Return what a policy or a language model should know that is about to act, or that explains what it did.
+        """Return the decision brief for a policy or a language model that is about to act, or explains an action.
 
-        Before the first validation, the brief says so.
+        Before the first validation, the narrative of the brief is "No validation yet".
 
         Args:
-            action: What is to be done, or was; of a member of an enumeration, its name.
-            reason: Why, in the policy's words.
+            action: Planned or past action; for a member of an enumeration, its name is used.
+            reason: Reason of the policy.
         """
         newest = self.history[-1] if self.history else None
         return decision_brief(action, reason, newest, self.rules.findings, validations=self._seen)
 
     def features(self) -> tuple[float, ...]:
-        """Return `nissa.signals_to_features` of this tracker."""
+        """Return the result of `nissa.signals_to_features` for this tracker."""
         return signals_to_features(self)
 
     def seed_features(
         self, seed: "SeedSnapshot", *, health: "GradientHealth | None" = None, ratio: float | None = None
     ) -> tuple[float, ...]:
-        """Return the vector of one seed.
+        """Return the feature vector of one seed.
 
         Args:
-            seed: Its state.
-            health: Of its newest gradients.
-            ratio: Root mean square of its gradients over that of its host's.
+            seed: State of the seed.
+            health: Health of its newest gradients.
+            ratio: Root mean square of the seed's gradients over that of its host's.
         """
         return seed_features(seed, health=health, ratio=ratio)
 
@@ -133,7 +133,7 @@ class DiagnosticTracker:
 
     def _with_history(self, snapshot: EpochSnapshot) -> EpochSnapshot:
         previous = self.history[-1] if self.history else EpochSnapshot(epoch=None)
-        if "validation_loss" in snapshot.incomplete:  # it may have moved
+        if "validation_loss" in snapshot.incomplete:  # the lost loss may have ended the plateau
             self._plateau_reference, self._plateau_length = None, 0
         else:
             self._follow_plateau(snapshot.validation_loss)

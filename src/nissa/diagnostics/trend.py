@@ -1,7 +1,7 @@
-"""Whether validation accuracy is going somewhere: the events that a policy acts on.
+"""Trends of validation accuracy and loss, as events for a policy: plateau, improvement and degradation.
 
-The rule is that of the original: means of a rolling window are compared with the window before. Each finding is
-reported when it begins, not again while it lasts.
+The mean accuracy of a rolling window is compared with that of the previous window. Each trend is reported when it begins,
+and not again while it lasts.
 """
 
 import math
@@ -15,17 +15,19 @@ from nissa.events import EventType
 
 
 class Trend:
-    """Remembers which finding held last, so that each is told once."""
+    """Detector of trends, which remembers the current ones to report each once."""
 
     def __init__(self, config: DiagnosticsConfig) -> None:
         self._config = config
         self._holding: set[EventType] = set()
-        # Of its own, since the history that a user configures may be shorter than two windows.
+        # Separate from the history, whose configured length may be less than two windows.
         self._accuracies: deque[float] = deque(maxlen=2 * config.rolling_window)
 
     def begins(self, snapshot: EpochSnapshot) -> list[tuple[EventType, dict[str, float]]]:
-        """Return the findings that hold with the newest snapshot and did not before."""
-        if "validation_accuracy" in snapshot.incomplete:  # windows on both sides of it are not next to each other
+        """Return the trends that begin with the newest snapshot."""
+        if (
+            "validation_accuracy" in snapshot.incomplete
+        ):  # the windows before and after a lost accuracy are not adjacent
             self._accuracies.clear()
         accuracy = snapshot.validation_accuracy
         if accuracy is not None and math.isfinite(accuracy):

@@ -1,4 +1,4 @@
-"""Words that several sentences share."""
+"""Phrases shared by several sentences."""
 
 from collections.abc import Sized
 

@@ -1,1 +1,1 @@
-"""Seeds: the stage table, the state of each seed, and the handle that users hold."""
+"""Seeds: the stage table, the state of each seed, and the handle returned to users."""

@@ -1,20 +1,20 @@
-"""Validation accuracies of one environment, as far as its seeds are compared with them."""
+"""Validation accuracies of one environment: the baseline and the change of accuracy of its seeds."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Final
 
 _KEPT: Final = 2
-"""An event may arrive after a validation that came later, so the one before is kept too."""
+"""Number of accuracies kept. An event may arrive after a validation with a later time, which needs the one before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """The accuracy that a seed started from.
+    """Validation accuracy before a seed began to blend.
 
     Args:
-        accuracy: Of the newest validation before it began to blend, None where there was none.
-        number: Number of that validation; later ones are compared with it.
+        accuracy: Accuracy of the newest validation before blending, None without such a validation.
+        number: Number of that validation; only validations with a higher number are compared with it.
     """
 
     accuracy: float | None = None
@@ -35,22 +35,22 @@ class Accuracies:
     _measured: list[tuple[int, float, int]] = field(default_factory=list)
 
     def add(self, accuracy: float | None, at: int) -> None:
-        """Add a validation; an accuracy that is not finite was not measured."""
+        """Add a validation. An accuracy that is NaN or infinite counts as not measured."""
         known = accuracy if accuracy is not None and math.isfinite(accuracy) else None
         self.newest, self.number = known, self.number + 1
         if known is not None:
-            # A new list instead of an append: another thread may read the old one.
+            # Replace the list instead of appending: another thread may iterate over the old one.
             self._measured = [*self._measured[1 - _KEPT :], (at, known, self.number)]
 
     def baseline(self, at: int) -> Baseline:
-        """Return what a seed starts from that begins to blend at a time."""
+        """Return the baseline of a seed that begins to blend at a time, nanoseconds since the Unix epoch."""
         for time, accuracy, number in reversed(self._measured):
             if time <= at:
                 return Baseline(accuracy, number)
         return Baseline()
 
     def delta(self, start: Baseline) -> float | None:
-        """Return the change of accuracy since a baseline, None until a validation after it has measured one."""
+        """Return the change of accuracy since a baseline, None until a later validation has measured one."""
         if start.accuracy is None or self.newest is None or self.number <= start.number:
             return None
         return self.newest - start.accuracy

@@ -1,4 +1,4 @@
-"""The state of a seed as plain data, for a checkpoint."""
+"""Seed state as plain data, for a checkpoint."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,11 +11,11 @@ from nissa.seeds.slots import SeedRecord, new_span_id
 STATE_VERSION: Final = 1
 
 _OF_THE_ENVIRONMENT: Final = frozenset({"accuracy", "accuracy_before", "accuracy_delta"})
-"""Entries that follow from the validations of the process that goes on, or that older states lack."""
+"""Fields excluded from the copy: derived from the validations of the resuming process, or missing in older states."""
 
 
 def state_dict(record: SeedRecord) -> dict[str, Any]:
-    """Return a seed's state for a checkpoint; `restore` takes it back in another process."""
+    """Return a seed's state for a checkpoint; `restore` turns it into a record in another process."""
     snapshot = record.snapshot()
     names = [name for name in type(snapshot).__dataclass_fields__ if name not in _OF_THE_ENVIRONMENT]
     state: dict[str, Any] = {name: getattr(snapshot, name) for name in names}
@@ -28,10 +28,10 @@ def state_dict(record: SeedRecord) -> dict[str, Any]:
 
 
 def restore(state: object) -> SeedRecord:
-    """Return the record that `state_dict` saved, as the next attempt of the same life in the same trace.
+    """Return the record saved by `state_dict`, as the next attempt of the same life in the same trace.
 
     Raises:
-        ConfigurationError: The state is not one of ours, or is incomplete.
+        ConfigurationError: The state has another version or another type, or is incomplete.
     """
     if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
         raise ConfigurationError(

@@ -1,8 +1,8 @@
-"""The state table: events in, the same events out with the seed's state before and after them, or refused.
+"""State table of seeds: adds the seed's state before and after to each event, or marks the event as refused.
 
-Calls on a `Seed` and events of foreign producers take the same way through here, so that there is one truth about a
-seed. Whatever signals the end of a life (a change of stage, the event of the end, or both in either order), backends see
-exactly one event of it, with the details of both.
+Calls on a `Seed` and events of foreign producers pass through the same table, so a seed has a single state. The end of
+a life may be signalled by a change of stage, by the end event, or by both in either order. Backends receive exactly one
+event for it, with the details of both signals.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,22 +19,23 @@ from nissa.seeds.stages import ALIVE, ENDED, FINAL, STAGE_OF, path, refusal
 
 
 class SeedTable:
-    """Applies events to the seeds that a run knows.
+    """State table of the seeds of a run.
 
     Args:
-        most_seeds: How many are remembered; see `Slots`.
-        lenient: Whether a living seed may enter any stage; the transitions that the design does not allow are then
-            counted instead of refused.
+        most_seeds: Maximum number of seed records; see `Slots`.
+        lenient: Whether a living seed may enter any stage. Transitions outside the stage table are then counted instead
+            of refused.
 
     Attributes:
-        slots: The seeds.
-        refusals: How many events were refused.
+        slots: The seed records.
+        refusals: Number of refused events.
     """
 
     def __init__(self, most_seeds: int = MOST_SEEDS, *, lenient: bool = False) -> None:
         self._lenient = lenient
         self.slots = Slots(most_seeds)
         self.refusals = 0
+        # Queue of ends whose end event may follow with a reason and an improvement.
         self._pending = PendingEnds(min(most_seeds, MOST_PENDING))
         self._accuracies: dict[str | None, Accuracies] = {}
         self._handlers: dict[str, Callable[[TelemetryEvent], Iterator[TelemetryEvent]]] = {
@@ -49,12 +50,12 @@ class SeedTable:
         }
 
     def apply(self, event: TelemetryEvent) -> list[TelemetryEvent]:
-        """Return the events that backends are to see for this one, ends that were held back until now first."""
+        """Return the events to emit for an event; ends that were held back until now come first."""
         if event.refused is not None:
             self.refusals += 1
             return [event]
         over = self._pending.over(event)
-        earlier = [end.event() for end in over]  # before the handler changes the seeds that they are about
+        earlier = [end.event() for end in over]  # before the handler changes their seeds
         handler = self._handlers.get(event.event_type)
         events = [event] if handler is None else list(handler(event))
         self._drop(over)
@@ -62,14 +63,15 @@ class SeedTable:
 
     @property
     def pending(self) -> int:
-        """How many ends are held back."""
+        """Number of ends that are held back."""
         return len(self._pending)
 
     def release(self, at: int | None = None) -> list[TelemetryEvent]:
         """Return the ends that were held back until now.
 
         Args:
-            at: Only those that have waited long enough at this time, nanoseconds since the Unix epoch; None for all.
+            at: Time in nanoseconds since the Unix epoch: returns only ends whose waiting time is over by then. None
+                returns all.
         """
         due = self._pending.due(at)
         events = [end.event() for end in due]
@@ -77,7 +79,7 @@ class SeedTable:
         return events
 
     def validated(self, env_id: str | None, accuracy: float | None, at: int) -> list[SeedSnapshot]:
-        """Take note of a validation; return the environment's seeds that live, or ended since the one before.
+        """Record a validation; return the environment's seeds that live, or ended since the previous validation.
 
         Args:
             env_id: The environment.
@@ -119,14 +121,14 @@ class SeedTable:
             yield from self._move(event, record, target)
 
     def _adopted(self, event: TelemetryEvent, target: Stage) -> Iterator[TelemetryEvent]:
-        """Begin the life of a seed that germinated before telemetry was attached."""
+        """Start the life of a seed that germinated before telemetry was attached."""
         assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
         if target in FINAL and self.slots.has_departed((event.env_id, event.seed_id)):
             return  # the end of the life was sent before the change of stage
         origin = event.data.get("from")
         before = target if origin is None else Stage.parse(origin)
         if before in ENDED:
-            yield event  # only a slot that cools down
+            yield event  # a slot in its cooldown, without a seed
             return
         record = self._new_record(event, before)
         if origin is None and target is Stage.BLENDING:
@@ -147,7 +149,7 @@ class SeedTable:
             yield from self._move(event, record, target)
 
     def _move(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Iterator[TelemetryEvent]:
-        """Enter the stages up to a target; a final one is held back, since the event of the end may follow."""
+        """Enter the stages up to a target. A final stage is held back, since the end event may follow."""
         steps = self._path(record.stage, target)
         if not steps:
             yield self._refuse(event, record, refusal(record.stage, target))
@@ -175,7 +177,7 @@ class SeedTable:
             yield from self._end(event, record, target)
 
     def _ended_unknown(self, event: TelemetryEvent) -> TelemetryEvent:
-        """Pass the end of a seed on that nobody knows, once."""
+        """Pass on the end of an unknown seed the first time; refuse repetitions."""
         assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
         key = (event.env_id, event.seed_id)
         if self.slots.has_departed(key):
@@ -184,7 +186,7 @@ class SeedTable:
         return event
 
     def _end(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Iterator[TelemetryEvent]:
-        """End a life whose change of stage nobody sent."""
+        """End a life for which no change of stage was sent."""
         steps = self._path(record.stage, target)
         if not steps:
             yield self._refuse(event, record, refusal(record.stage, target))
@@ -278,19 +280,19 @@ class SeedTable:
 
 
 def _changed(event: TelemetryEvent, before: SeedSnapshot, after: SeedSnapshot, *, last: bool) -> TelemetryEvent:
-    """Return the change of stage between two snapshots; one on the way to the last has an identity of its own."""
+    """Return the change of stage between two snapshots; an intermediate one has its own event id."""
     data = {**event.data, "from": before.stage.label, "to": after.stage.label}
     event_id = event.event_id if last else f"{event.event_id}-{after.stage.label}"
     return replace(event, data=data, event_id=event_id, before=before, seed=after)
 
 
 def _remember(record: SeedRecord, data: dict[str, Any]) -> None:
-    """Keep what an event says about the seed; what it does not mention stays."""
+    """Copy the seed fields that an event contains to the record; the other fields keep their values."""
     for name in ("alpha", "improvement"):
         value = data.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             setattr(record, name, float(value))
-    # A source that counts epochs itself knows better than we do when telemetry was attached late.
+    # Telemetry may have been attached late, so the producer's own count may be the larger, correct one.
     record.epochs_total = max(record.epochs_total, _count(data.get("epochs_total")) or 0)
     if record.parameters is None:
         record.parameters = _count(data.get("parameters"))

@@ -1,7 +1,7 @@
-"""Ends of lives that only a change of stage has signalled so far.
+"""Seed ends that so far only a change of stage has signalled.
 
-Producers of the original's kind send SEED_STAGE_CHANGED to the final stage first and the end with its reason and
-improvement right after. The change alone is therefore held back until the end arrives or cannot arrive any more.
+Some producers send SEED_STAGE_CHANGED to the final stage first, and the end event with its reason and improvement right
+after. The change alone is therefore held back until the end event arrives or can no longer arrive.
 """
 
 from dataclasses import dataclass, replace
@@ -12,28 +12,28 @@ from nissa.seeds.slots import SeedKey, SeedRecord
 from nissa.seeds.stages import END_OF, STAGE_OF
 
 PATIENCE: Final = 1_000_000_000
-"""Nanoseconds that an end is held back at most, by the time of the next event of any kind."""
+"""Maximum time for which an end is held back, in nanoseconds, checked at the next event of any kind."""
 
 MOST_PENDING: Final = 1_000
-"""Ends that are held back at most, where no fewer seeds are remembered; beyond it the oldest is released."""
+"""Maximum number of held-back ends, or of seed records where that is less; beyond it the oldest is released."""
 
 _BOUNDARIES: Final = frozenset({EventType.EPOCH_STARTED, EventType.EPOCH_COMPLETED})
 _LIVES: Final = frozenset(
     {EventType.SEED_GERMINATED, EventType.SEED_STAGE_CHANGED, EventType.CHECKPOINT_LOADED, *END_OF.values()}
 )
-"""Types of event that begin, change or end the life of a seed."""
+"""Event types that begin, change or end the life of a seed."""
 
 _OF_SEEDS: Final = _LIVES | {EventType.SEED_GATE_EVALUATED, EventType.ISOLATION_VIOLATION}
-"""Types of event that carry the state of a seed, which must not show its end before the end is reported."""
+"""Event types with the state of a seed, which must not contain the end before the end is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingEnd:
-    """An end that is held back.
+    """A held-back end.
 
     Args:
-        record: The seed, which has entered its final stage already.
-        before: The seed before it did.
+        record: Record of the seed, already in its final stage.
+        before: Snapshot of the seed before its final stage.
         change: The change of stage that signalled the end.
     """
 
@@ -42,10 +42,10 @@ class PendingEnd:
     change: TelemetryEvent
 
     def event(self, told: TelemetryEvent | None = None) -> TelemetryEvent:
-        """Return the one event of this end, with the time of the change and the details of both signals.
+        """Return the event of this end, with the time of the change and the details of both signals.
 
         Args:
-            told: The end as the producer sent it, None where it sent none.
+            told: End event of the producer, None without one.
         """
         change = self.change
         data = {key: value for key, value in change.data.items() if key not in {"from", "to"}}
@@ -64,7 +64,7 @@ class PendingEnd:
         )
 
     def is_over(self, event: TelemetryEvent) -> bool:
-        """Whether no end is to be expected any more once an event has arrived."""
+        """Whether an event rules out that the end event still arrives."""
         kind, record = event.event_type, self.record
         if self.is_completed_by(event):
             return False
@@ -78,12 +78,12 @@ class PendingEnd:
         return kind in _BOUNDARIES or (kind in _LIVES and reused)
 
     def is_completed_by(self, event: TelemetryEvent) -> bool:
-        """Whether an event is the end that was expected."""
+        """Whether an event is the expected end event."""
         same = (event.env_id, event.seed_id) == self.record.key
         return same and STAGE_OF.get(event.event_type) is self.record.stage
 
     def is_due(self, at: int) -> bool:
-        """Whether the end has been held back for long enough at a time."""
+        """Whether the waiting time of the end is over at a time."""
         return at - self.change.time_unix_nano >= PATIENCE
 
     def _repeated(self, event: TelemetryEvent) -> bool:
@@ -91,10 +91,10 @@ class PendingEnd:
 
 
 class PendingEnds:
-    """The ends that are held back, oldest first.
+    """Queue of held-back ends, oldest first. It is bounded, since a producer may never send the end events.
 
     Args:
-        most: How many; beyond it the oldest is released with the next event.
+        most: Maximum number; beyond it the oldest is released with the next event.
     """
 
     def __init__(self, most: int = MOST_PENDING) -> None:
@@ -102,7 +102,7 @@ class PendingEnds:
         self._pending: dict[SeedKey, PendingEnd] = {}
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of held-back ends."""
         return len(self._pending)
 
     def hold(self, end: PendingEnd) -> None:
@@ -110,7 +110,7 @@ class PendingEnds:
         self._pending[end.record.key] = end
 
     def over(self, event: TelemetryEvent) -> list[PendingEnd]:
-        """Return the ends that are to be reported ahead of an event."""
+        """Return the ends to report before an event."""
         if not self._pending:
             return []
         surplus = len(self._pending) + 1 - self._most
@@ -121,10 +121,10 @@ class PendingEnds:
         ]
 
     def due(self, at: int | None) -> list[PendingEnd]:
-        """Return the ends that have been held back for long enough at a time; all where it is None."""
+        """Return the ends whose waiting time is over at a time; None returns all."""
         return [end for end in self._pending.values() if at is None or end.is_due(at)]
 
     def pop(self, record: SeedRecord) -> PendingEnd | None:
-        """Stop holding back the end of a life; return it, or None where it was not held back."""
+        """Remove and return the held-back end of a record; None without one."""
         end = self._pending.get(record.key)
         return self._pending.pop(record.key) if end is not None and end.record is record else None

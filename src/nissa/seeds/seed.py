@@ -1,4 +1,4 @@
-"""The handle that users hold for one seed; every call becomes an event, and events drive the state table."""
+"""User handle of one seed. Every call becomes an event, and events drive the state table."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +11,10 @@ from nissa.seeds.slots import SeedKey, SeedRecord, Slots
 
 
 class Seed:
-    """One seed's life, as far as this process knows it.
+    """Handle of one seed's life in this process, returned by ``run.germinate`` and ``run.resume_seed``.
 
-    Obtained from ``run.germinate`` or ``run.resume_seed``. All methods return at once; where a call asks for a stage
-    change that the table does not allow, it is refused, logged and counted, and raises `TransitionError` only under
-    ``strict=True``.
+    No method blocks. A stage change outside the stage table is refused, logged and counted; it raises
+    `TransitionError` only under ``strict=True``.
     """
 
     def __init__(
@@ -44,47 +43,47 @@ class Seed:
 
     @property
     def blueprint(self) -> str | None:
-        """What the seed was built from."""
+        """Blueprint of the seed."""
         return self._life.blueprint_id
 
     @property
     def slot(self) -> str | None:
-        """Where in the host it is grafted."""
+        """Slot of the host where the seed is grafted."""
         return self._life.slot_id
 
     @property
     def parameters(self) -> int | None:
-        """How many parameters it has, None where nobody said."""
+        """Number of parameters, None where unknown."""
         return self._life.parameters
 
     @property
     def stage(self) -> Stage:
-        """Where it is in its life."""
+        """Current stage."""
         return self._life.stage
 
     @property
     def alpha(self) -> float | None:
-        """How far it is blended in, 0 to 1."""
+        """Weight of the seed's output, 0 to 1."""
         return self._life.alpha
 
     @property
     def improvement(self) -> float | None:
-        """Change of validation accuracy as a fraction, None where nobody measured it."""
+        """Change of validation accuracy as a fraction, None where not measured."""
         return self._life.improvement
 
     @property
     def ids(self) -> SpanIds:
-        """Identity of the seed's trace and of its root span in this process."""
+        """Ids of the seed's trace and of its root span in this process."""
         return self._life.ids
 
     @property
     def trace_id(self) -> str:
-        """The seed's trace as trace viewers show it, 32 hex digits."""
+        """Trace id as 32 hex digits, as trace viewers show it."""
         return self._life.ids.trace_hex
 
     @property
     def history(self) -> tuple[tuple[str, int], ...]:
-        """The stages entered so far, each with its time in nanoseconds since the epoch."""
+        """Stages entered so far, each with its time in nanoseconds since the Unix epoch."""
         return tuple(self._life.history)
 
     def advance(self, stage: Stage | str, *, alpha: float | None = None) -> None:
@@ -92,11 +91,11 @@ class Seed:
 
         Args:
             stage: A `Stage` or its name.
-            alpha: How far the seed is blended in now, 0 to 1.
+            alpha: Current weight of the seed's output, 0 to 1.
 
         Raises:
-            UnknownNameError: No stage is called that.
-            TransitionError: The table does not allow it, and the run is strict.
+            UnknownNameError: No stage has this name.
+            TransitionError: The stage table forbids the change, and the run is strict.
         """
         target = Stage.parse(stage)
         if target is Stage.FOSSILIZED:
@@ -107,7 +106,7 @@ class Seed:
             self._emit(EventType.SEED_STAGE_CHANGED, {"from": self.stage.label, "to": target.label, "alpha": alpha})
 
     def gate(self, result: GateResult) -> None:
-        """Record what a gate decided about the seed."""
+        """Record the result of a gate."""
         data = {
             "gate": result.gate,
             "passed": result.passed,
@@ -118,22 +117,22 @@ class Seed:
         self._emit(EventType.SEED_GATE_EVALUATED, data, message=result.message)
 
     def set_alpha(self, alpha: float) -> None:
-        """Note how far the seed is blended in, 0 to 1; it shows at the next event and epoch."""
+        """Set the weight of the seed's output, 0 to 1; exported with the next event and epoch."""
         if self._slots.get(self._key) is self._life:
             self._life.alpha = float(alpha)
 
     def isolation_violation(self, message: str = "") -> None:
-        """Record that training the seed touched the host, or the other way round."""
+        """Record that training the seed changed the host, or that training the host changed the seed."""
         self._emit(EventType.ISOLATION_VIOLATION, {}, message=message, severity=Severity.WARNING)
 
     def fossilize(self, *, improvement: float | None = None) -> None:
         """Make the seed a permanent part of the host.
 
         Args:
-            improvement: Change of validation accuracy that it brought, as a fraction (0.025 is 2.5 points).
+            improvement: Change of validation accuracy due to the seed, as a fraction (0.025 is 2.5 points).
 
         Raises:
-            TransitionError: The table does not allow it, and the run is strict.
+            TransitionError: The stage table forbids the change, and the run is strict.
         """
         self._emit(EventType.SEED_FOSSILIZED, {"improvement": improvement, "parameters": self.parameters})
 
@@ -141,16 +140,16 @@ class Seed:
         """Remove the seed.
 
         Args:
-            reason: Why, in words that can be searched for: few different ones, without numbers.
-            improvement: Change of validation accuracy that it brought, as a fraction.
+            reason: Reason as a searchable label: few distinct values, without numbers.
+            improvement: Change of validation accuracy due to the seed, as a fraction.
 
         Raises:
-            TransitionError: The table does not allow it, and the run is strict.
+            TransitionError: The stage table forbids the change, and the run is strict.
         """
         self._emit(EventType.SEED_CULLED, {"reason": reason, "improvement": improvement})
 
     def features(self) -> tuple[float, ...]:
-        """Return the seed's own bounded numbers for a policy; ``nissa.config.SEED_FEATURES`` says what they are."""
+        """Return the seed's bounded feature vector for a policy, as specified by ``nissa.config.SEED_FEATURES``."""
         return self._features(self._life)
 
     def state_dict(self) -> dict[str, Any]:

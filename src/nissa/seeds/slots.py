@@ -1,4 +1,4 @@
-"""The record of each seed, keyed so that environments and successive seeds of a slot never mix."""
+"""Seed records, keyed by environment and seed id, so that environments and successive seeds of a slot never mix."""
 
 import secrets
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ MOST_HISTORY = 100
 
 
 def new_trace_id() -> int:
-    """Return a random 16-byte trace id; the operating system's generator leaves Python's ``random`` alone."""
+    """Return a random 16-byte trace id, from the operating system to leave the state of Python's ``random`` unchanged."""
     return secrets.randbits(128) or 1
 
 
@@ -32,12 +32,12 @@ def new_span_id() -> int:
 
 @dataclass(slots=True, kw_only=True)
 class SeedRecord:
-    """The state of one seed's life; only the table changes it.
+    """State of one seed's life; modified only by the state table.
 
     Args:
         accuracies: Validation accuracies of the seed's environment.
-        start: What they are compared with, None before the seed blends.
-        module: The seed itself, which the record does not keep alive.
+        start: Baseline of the accuracies, None before the seed blends.
+        module: Weak reference to the seed's module, so that the record does not keep it alive.
     """
 
     seed_id: str
@@ -63,16 +63,16 @@ class SeedRecord:
     module: "weakref.ref[torch.nn.Module] | None" = None
 
     def __post_init__(self) -> None:
-        """Begin the history, and be one's own first root unless resumed."""
+        """Start the history. The root span is the first root unless the seed was resumed."""
         self.first_root = self.first_root or self.ids.span_id
         if not self.history:
             self.history.append((self.stage.label, self.stage_since))
         if self.start is None and self.stage in BLENDED:
-            self.start = Baseline()  # it began to blend before this process knew it
+            self.start = Baseline()  # it began to blend before this process recorded it
 
     @property
     def key(self) -> SeedKey:
-        """Where the table keeps the record."""
+        """Key of the record in the state table."""
         return (self.env_id, self.seed_id)
 
     @property
@@ -99,18 +99,18 @@ class SeedRecord:
             self.begin_blending()
 
     def begin_blending(self) -> None:
-        """Compare validation accuracies with the one before the present stage from now on, unless that began earlier."""
+        """Set the baseline to the validation before the current stage, unless a baseline is set."""
         if self.start is None:
             self.start = self.accuracies.baseline(self.stage_since)
 
     def join(self, accuracies: Accuracies) -> None:
-        """Compare with the validations of an environment; only those from now on say what blending brought."""
+        """Use the validations of an environment. Only later ones are compared with the baseline of a resumed seed."""
         self.accuracies = accuracies
         if self.start is not None:
             self.start = Baseline(self.start.accuracy, accuracies.number)
 
     def snapshot(self) -> SeedSnapshot:
-        """Return the record as a frozen value."""
+        """Return a frozen copy of the record."""
         names = SeedSnapshot.__dataclass_fields__
         return SeedSnapshot(**{name: getattr(self, name) for name in names})
 
@@ -119,30 +119,30 @@ MOST_SEEDS: Final = 10_000
 
 
 class Slots:
-    """The seeds known, in the order in which they germinated.
+    """Bounded map of seed records, in the order of germination.
 
     Args:
-        most: How many are kept; beyond it those whose fate was decided first are forgotten, the living never.
+        most: Maximum number of records. Beyond it the records that ended first are deleted; live ones never are.
     """
 
     def __init__(self, most: int = MOST_SEEDS) -> None:
         self._most = most
         self._records: dict[SeedKey, SeedRecord] = {}
-        self._alive: dict[SeedKey, SeedRecord] = {}
-        self._ended: dict[SeedKey, None] = {}  # in the order in which their fate was decided
-        self._departed: dict[SeedKey, None] = {}
-        self._unreported: dict[SeedKey, SeedRecord] = {}  # the living, and those that ended since the last validation
+        self._alive: dict[SeedKey, SeedRecord] = {}  # so that an epoch does not iterate over ended records
+        self._ended: dict[SeedKey, None] = {}  # in the order of their ends, to delete the oldest first
+        self._departed: dict[SeedKey, None] = {}  # keys of deleted records, to refuse a repeated end
+        self._unreported: dict[SeedKey, SeedRecord] = {}  # live ones, and those that ended since the last validation
 
     def __iter__(self) -> Iterator[SeedRecord]:
         """Iterate over the records."""
         return iter(list(self._records.values()))
 
     def get(self, key: SeedKey) -> SeedRecord | None:
-        """Return a seed's present life, or None."""
+        """Return the record of a seed's current life, or None."""
         return self._records.get(key)
 
     def put(self, record: SeedRecord) -> None:
-        """Keep a life, in place of an earlier one of the same seed."""
+        """Add a record, replacing that of an earlier life of the same seed."""
         for known in (self._records, self._alive, self._ended, self._departed, self._unreported):
             known.pop(record.key, None)
         self._records[record.key] = self._unreported[record.key] = record
@@ -154,7 +154,7 @@ class Slots:
             self.depart(oldest)
 
     def moved(self, record: SeedRecord) -> None:
-        """Take note that a record has changed its stage."""
+        """Update the indexes after a record has changed its stage."""
         if record.stage in ALIVE:
             self._alive[record.key] = record
         else:
@@ -162,13 +162,13 @@ class Slots:
             self._ended.setdefault(record.key)
 
     def depart(self, key: SeedKey) -> None:
-        """Remember the end of a life of which no record is kept, so that it is not reported again."""
+        """Store the key of an ended life without a record, so that its end is not reported again."""
         self._departed[key] = None
         if len(self._departed) > self._most:
             del self._departed[next(iter(self._departed))]
 
     def has_departed(self, key: SeedKey) -> bool:
-        """Whether a seed's life has ended and no record of it is kept."""
+        """Whether a seed's life has ended and its record is deleted."""
         return key in self._departed
 
     def of(self, env_id: str | None) -> list[SeedRecord]:
@@ -176,21 +176,21 @@ class Slots:
         return [record for record in self if record.env_id == env_id]
 
     def alive(self) -> list[SeedRecord]:
-        """Return the seeds whose fate is open."""
+        """Return the records of live seeds."""
         return list(self._alive.values())
 
     def unreported(self) -> list[SeedRecord]:
-        """Return the seeds that live, or whose end no validation has reported."""
+        """Return the records of live seeds, and of seeds whose end no validation has reported yet."""
         return list(self._unreported.values())
 
     def report(self, ended: Iterable[SeedRecord]) -> None:
-        """Take note that a validation has reported the end of some lives."""
+        """Mark the ends of records as reported by a validation."""
         for record in ended:
             if self._unreported.get(record.key) is record:
                 self._unreported.pop(record.key, None)
 
     def growing(self, env_id: str | None) -> list[tuple[str, frozenset[int]]]:
-        """Return slot and ids of the parameters of each living seed of an environment that has a slot and a module."""
+        """Return slot and parameter ids of each live seed of an environment that has a slot and a module."""
         found = []
         for record in self.alive():
             module = None if record.module is None else record.module()

@@ -1,4 +1,4 @@
-"""Which stage may follow which: one table, from which legality, messages and the drawing in the docs are derived."""
+"""Stage table: the allowed transitions, from which checks, messages and the diagram in the docs are derived."""
 
 from typing import Final
 
@@ -19,28 +19,28 @@ TRANSITIONS: Final[dict[Stage, tuple[Stage, ...]]] = {
 }
 
 ALIVE: Final = frozenset({Stage.GERMINATED, Stage.TRAINING, Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY})
-"""Stages of a seed whose fate is open; a life left in one of them was interrupted."""
+"""Stages of a live seed; a life that stops in one of them was interrupted."""
 
 ENDED: Final = frozenset({Stage.FOSSILIZED, Stage.CULLED, Stage.EMBARGOED, Stage.RESETTING})
-"""Stages of a seed whose fate was decided."""
+"""Stages of a seed that was fossilized or culled."""
 
 END_OF: Final[dict[Stage, str]] = {Stage.FOSSILIZED: EventType.SEED_FOSSILIZED, Stage.CULLED: EventType.SEED_CULLED}
-"""The type of event that ends a life, by its final stage."""
+"""Event type that ends a life, by final stage."""
 
 STAGE_OF: Final[dict[str, Stage]] = {event_type: stage for stage, event_type in END_OF.items()}
-"""The final stage, by the type of event."""
+"""Final stage, by event type."""
 
 FINAL: Final = frozenset(END_OF)
 """Stages that end a life."""
 
 GROWING: Final = frozenset({Stage.TRAINING, Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY})
-"""Stages in which the gradients of a seed say how it grows beside its host."""
+"""Stages in which the gradients of a seed are compared with those of its host."""
 
 BLENDED: Final = frozenset({Stage.BLENDING, Stage.SHADOWING, Stage.PROBATIONARY, Stage.FOSSILIZED})
 """Stages in which a seed contributes to the output of its host."""
 
 MOMENTARY: Final = frozenset({Stage.CULLED, Stage.DORMANT})
-"""Stages that are shown as a moment: no part of a life lasts in them."""
+"""Stages exported as an instant: a life has no duration in them."""
 
 _IMPLIED: Final = {
     (Stage.BLENDING, Stage.FOSSILIZED): (Stage.PROBATIONARY,),
@@ -49,9 +49,9 @@ _IMPLIED: Final = {
 
 
 def path(current: Stage, target: Stage) -> tuple[Stage, ...]:
-    """Return the stages to enter, in order, to get from one stage to another; empty where that is not allowed.
+    """Return the stages to enter, in order, to get from one stage to another; empty if not allowed.
 
-    Making a blended seed permanent implies the probation that was cut short, so that traces always show one.
+    Fossilizing a blended seed implies the skipped probation, so that every trace has one.
     """
     between = _IMPLIED.get((current, target), ())
     steps = (*between, target)
@@ -60,7 +60,7 @@ def path(current: Stage, target: Stage) -> tuple[Stage, ...]:
 
 
 def refusal(current: Stage, target: Stage) -> str:
-    """Say why a transition is not allowed, and which are."""
+    """Return the message for a forbidden transition, with the allowed ones."""
     legal = ", ".join(stage.name for stage in TRANSITIONS[current]) or "none, it is terminal"
     return f"{current.name} -> {target.name} is not allowed; from {current.name} the legal stages are: {legal}."
 

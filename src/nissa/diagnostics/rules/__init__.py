@@ -1,4 +1,4 @@
-"""The rules, worst first; each in a file that bears the name of its flag."""
+"""Rules, worst first; each module has the name of its flag."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -40,4 +40,4 @@ RULES: "Final[tuple[type[Rule], ...]]" = (
     SustainedPlateau,
     SharpMinimum,
 )
-"""Worst first."""
+"""All rules, worst first."""

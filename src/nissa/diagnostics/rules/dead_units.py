@@ -1,7 +1,7 @@
-"""Units that no example activates any more: their gradients are exactly zero.
+"""Units that no example activates any more, so that their gradients are exactly zero.
 
-Zeros alone prove nothing, since embeddings and inputs that are always zero have them too. A layer is compared with its own
-past; only the bias of a layer, where no input can be the reason, is judged by what it is.
+Zeros alone are not sufficient, since embeddings and constant zero inputs cause them too. A layer is therefore compared with
+its own past. Only biases, whose gradients do not depend on inputs, are judged by their absolute share of zeros.
 Source: Lu et al., "Dying ReLU and Initialization" (2019); Sokar et al., "The Dormant Neuron Phenomenon" (2023).
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class DeadUnits(Rule):
-    """Layers where nearly all of the gradient is exactly zero, and was not, or is that of a bias."""
+    """Nearly all of a layer's gradient is exactly zero, and was not before, or belongs to a bias."""
 
     name = "dead_units"
     anomaly = "dead"
@@ -38,7 +38,7 @@ class DeadUnits(Rule):
         if missed:
             self._usual.lose(missed)
         zeros = block.zero_fraction[row]
-        if not len(zeros) or block.broken[row]:  # what is not finite is neither zero nor alive
+        if not len(zeros) or block.broken[row]:  # NaN and infinite elements are neither zero nor evidence of live units
             return None
         otherwise = FINE if self._usual.settled else None
         usual = self._usual.median(block.names)

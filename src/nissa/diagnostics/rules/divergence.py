@@ -1,7 +1,7 @@
-"""A training loss that loses what training had gained, or rises above where it began.
+"""A training loss that rises by a large part of the progress so far, or above its initial level.
 
-Source: the loss that Megatron-LM calls spiky (a multiple of what it was at first) and the rewinding of PaLM (Chowdhery et al.,
-2022); here the loss is smoothed, so that one batch is no divergence, and measured by what was gained.
+Source: the spiky loss of Megatron-LM (a multiple of the initial loss) and the rewinding of PaLM (Chowdhery et al., 2022).
+Here the loss is smoothed, so that a single batch does not count as divergence, and compared with the progress so far.
 """
 
 import math
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Divergence(Rule):
-    """A smoothed loss well above its best."""
+    """The smoothed loss is well above its best value."""
 
     name = "divergence"
     severity = Severity.ERROR

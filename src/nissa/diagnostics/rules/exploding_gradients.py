@@ -1,7 +1,7 @@
 """Gradients that grow and stay large.
 
-Of the seed document: elements above a threshold. Beside it the global norm is compared with its own median, since what is
-large differs between networks, and with an absolute limit for networks that explode from the first step.
+Elements are compared with a threshold. The global norm is compared with its own median, since normal sizes differ between
+networks, and with an absolute limit for networks that explode from the first step.
 Source: Pascanu et al., "On the difficulty of training recurrent neural networks" (2013).
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ExplodingGradients(Rule):
-    """Elements above the threshold, a global norm above its limit, or one far above its own median."""
+    """Elements are above the threshold, or the global norm is above its limit or far above its median."""
 
     name = "exploding_gradients"
     anomaly = "exploding"
@@ -53,5 +53,5 @@ class ExplodingGradients(Rule):
         if not self._usual.ready:
             return self.rules.exploding_norm
         rise = self.rules.exploding_rise * max(self._usual.usual()[0], math.ulp(0.0))
-        # A norm that was tiny, as where training has converged, may well rise again to what it was at first.
+        # A tiny norm, as after convergence, may rise again to its initial size without exploding.
         return min(self.rules.exploding_norm, max(rise, self.rules.exploding_rise))

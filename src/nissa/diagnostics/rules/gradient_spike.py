@@ -1,6 +1,7 @@
-"""A global gradient norm far above its recent past, for a sample or a few.
+"""A global gradient norm far above its recent past, for one sample or a few.
 
-Robust deviations of the logarithm of the norm, which is nearer to normal than the norm, and more than its past has seen.
+The logarithm of the norm, which is closer to a normal distribution than the norm, is compared with its median plus several
+robust deviations, and with the maximum of the window.
 Source: Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training" (2504.02507); OLMo-core.
 """
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class GradientSpike(Rule):
-    """A global norm far above the window's."""
+    """The global norm is far above those of the window."""
 
     name = "gradient_spike"
     anomaly = "spike"
@@ -48,7 +49,7 @@ class GradientSpike(Rule):
             return otherwise
         usual = math.exp(self._usual.usual()[0])
         self._flagged += 1
-        if self._flagged > 2 * self.rules.recoveries:  # what lasts is no spike, and becomes what is usual
+        if self._flagged > 2 * self.rules.recoveries:  # a lasting change is not a spike: start a new baseline
             self._usual = Baseline(self.rules.window, self.rules.warm_up)
         return Symptom(seen=f"Gradient spike ({usual:.3g} -> {norm:.3g})", value=norm, limit=math.exp(limit))
 

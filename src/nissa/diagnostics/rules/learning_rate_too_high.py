@@ -1,7 +1,7 @@
-"""Steps so large that the first of them throw the loss far above where it began, or that it jumps about and does not fall.
+"""Steps so large that the first ones raise the loss far above its start, or that it oscillates without falling.
 
-Source: what a rate beyond the stable one does to a quadratic (LeCun et al., "Efficient BackProp", 1998); the margin of stability
-itself is judged where sharpness is measured.
+Source: gradient descent on a quadratic above the stable learning rate (LeCun et al., "Efficient BackProp", 1998). The
+stability margin itself is judged by the rule ``sharp_minimum``.
 """
 
 import math
@@ -21,7 +21,7 @@ _HITS = 2
 
 
 class LearningRateTooHigh(Rule):
-    """A loss that the first steps multiply, or one that changes much from step to step without progress."""
+    """The first steps multiply the loss, or it changes much from step to step without progress."""
 
     name = "learning_rate_too_high"
     advice = "Lower the learning rate by a factor of 3 to 10, or warm it up."
@@ -60,13 +60,13 @@ class LearningRateTooHigh(Rule):
 
     def _early(self, loss: float) -> Judgement:
         first = self._course.beginning.start
-        if first is None:  # a later loss is no beginning
+        if first is None:  # the first loss was lost, and a later one cannot replace it
             return None
         start = max(abs(first), math.ulp(0.0))
         limit = self.rules.first_steps_rise * start
         self._hits += loss > limit
         self._worst = max(self._worst, loss)
-        # One batch may be odd. Afterwards the loss need not stay there, but does not soon come below where it began.
+        # Require several hits, since one batch may be an outlier. The loss may fall again, but stays above its start for long.
         if self._hits >= _HITS and loss >= start:
             seen = f"The first steps raised the loss ({start:.3f} -> {self._worst:.3f})"
             return Symptom(seen=seen, certainty=Certainty.CERTAIN, value=self._worst, limit=limit)

@@ -1,7 +1,7 @@
-"""A loss that falls steadily, and hardly: gradients point the same way, and steps along them are tiny.
+"""A loss that falls steadily but very slowly, because gradients agree in direction and the steps are tiny.
 
-Judged by validations, which have no noise of batches: each is better than the one before, and all together are worth little,
-while the training loss is where it began. Convergence looks alike only where all of it happened within the first epoch.
+Validations are judged, since they have no batch noise. Each is better than the previous one, but the total improvement is
+small, and the training loss is near its initial value. Convergence looks the same only if it happened in the first epoch.
 """
 
 import math
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from nissa.diagnostics.snapshot import EpochSnapshot
 
 _FALLS = 5
-"""Validations in a row, of which one order in 120 falls throughout by chance."""
+"""Consecutive validations that must improve; random order would do so in 1 of 120 cases."""
 
 
 class LearningRateTooLow(Rule):
-    """Little progress, and all of it downhill."""
+    """Every validation improves, but the progress is small."""
 
     name = "learning_rate_too_low"
     advice = "Raise the learning rate by a factor of 3 to 10."
-    immediate = True  # it takes several validations anyway
+    immediate = True  # the rule itself requires several validations
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
@@ -37,7 +37,7 @@ class LearningRateTooLow(Rule):
         """Judge a validation."""
         loss, train = snapshot.validation_loss, snapshot.train_loss
         if not {"validation_loss", "train_loss"}.isdisjoint(snapshot.incomplete):
-            self._unknown |= self._first is None  # what comes later is not the beginning
+            self._unknown |= self._first is None  # a later loss cannot replace a lost first one
             self._before, self._falls = None, 0
             return None
         if loss is None or train is None or self._unknown or not (math.isfinite(loss) and math.isfinite(train)):

@@ -1,8 +1,8 @@
-"""A training loss far above its recent past, for a step or a few.
+"""A training loss far above its recent past, for one step or a few.
 
-Robust deviations above the median of a window, as in OLMo-core (mean plus six standard deviations over 128 steps). Where
-training has converged a hard batch is many deviations away and no trouble, so the rise must also be a good part of the
-first losses.
+The limit is the median of a window plus several robust deviations, similar to OLMo-core (mean plus six standard deviations
+over 128 steps). After convergence a hard batch may be many deviations away without being a problem, so the rise must also
+be a substantial part of the initial loss.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LossSpike(Rule):
-    """A loss far above the window's."""
+    """The loss is far above those of the window."""
 
     name = "loss_spike"
     advice = "Look at the batch of that step; go back some 100 steps and skip its data if the loss does not recover."
@@ -54,6 +54,6 @@ class LossSpike(Rule):
             self._usual.feed(loss)
             return FINE
         self._flagged += 1
-        if self._flagged > 2 * self.rules.recoveries:  # what lasts is no spike, and becomes what is usual
+        if self._flagged > 2 * self.rules.recoveries:  # a lasting change is not a spike: start a new baseline
             self._usual = Baseline(self.rules.window, self.rules.warm_up)
         return Symptom(seen=f"Loss spike ({median:.3f} -> {loss:.3f})", value=loss, limit=limit)

@@ -1,6 +1,6 @@
-"""Gradients with elements that are NaN or infinite: the optimizer writes them into the weights.
+"""Gradients with NaN or infinite elements, which the optimizer writes into the weights.
 
-Source: the assertion that trainers make on each step, for example torchtitan's.
+Source: the check that trainers make in each step, for example torchtitan.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class NonfiniteGradients(Rule):
-    """Any element that is not finite."""
+    """An element is NaN or infinite."""
 
     name = "nonfinite_gradients"
     severity = Severity.ERROR

@@ -1,6 +1,6 @@
-"""A loss that is NaN or infinite: there is nothing to learn from it.
+"""A loss that is NaN or infinite, so that its gradients are useless.
 
-Source: the assertion that trainers make on each step, for example torchtitan's.
+Source: the check that trainers make in each step, for example torchtitan.
 """
 
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NonfiniteLoss(Rule):
-    """Any loss that is not finite."""
+    """The training or validation loss is NaN or infinite."""
 
     name = "nonfinite_loss"
     severity = Severity.ERROR

@@ -1,4 +1,4 @@
-"""A validation loss well above the training loss, of the seed document."""
+"""A validation loss well above the training loss."""
 
 import math
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ _RELATIVE = 0.25
 
 
 class Overfitting(Rule):
-    """A gap between the losses above its limit."""
+    """The gap between the losses is above its limit."""
 
     name = "overfitting"
     advice = "Stop earlier, regularise more, augment the data, or use a smaller network."
@@ -27,12 +27,12 @@ class Overfitting(Rule):
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
         gap, limit, train = snapshot.train_validation_gap, self.config.overfitting_gap, snapshot.train_loss
-        # A first loss that was lost needs no care: a later one is lower, which is harder to be below.
+        # If the first loss was lost, a later one is used instead: it is lower, which makes the rule stricter.
         if gap is None or train is None or "train_loss" in snapshot.incomplete or not math.isfinite(gap):
             return None
         self._first = train if self._first is None else self._first
         self._best = min(self._best, train)
-        # A training that fails has gaps too: only where it learns the training data is it too good at them.
+        # A failing training has gaps too, so require that the training loss is low: near its best and below its first.
         if gap > max(limit, _RELATIVE * abs(train)) and train <= _NEAR * self._best and train < self._first:
             return Symptom(seen=f"Possible overfitting (train-val gap: {gap:.2f})", value=gap, limit=limit)
         return FINE if gap < 0.8 * limit else UNCLEAR

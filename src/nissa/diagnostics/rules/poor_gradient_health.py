@@ -1,4 +1,4 @@
-"""The health of gradients as one number, of the seed document: `GradientHealth` has its formula."""
+"""Gradient health as a single score; the formula is documented at `GradientHealth`."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PoorGradientHealth(Rule):
-    """A health below its limit."""
+    """The health score is below its limit."""
 
     name = "poor_gradient_health"
     advice = "Look at the layers that vanish, explode or are not finite."

@@ -1,7 +1,7 @@
-"""Classes that are recognised much worse than others, of the seed document, and beyond what chance explains.
+"""Classes that are recognised much worse than others, beyond statistical noise.
 
-An accuracy of few examples varies by itself: its standard error is that of a share, sqrt(p (1 - p) / n), with one success
-and one failure added (Agresti and Coull, 1998) so that a class without a hit has one too.
+The accuracy over few examples is noisy. Its standard error is that of a proportion, sqrt(p (1 - p) / n), with one success
+and one failure added (Agresti and Coull, 1998), so that it is above 0 for a class without a hit.
 """
 
 import math
@@ -21,14 +21,15 @@ _IMPROVING = 0.05
 
 
 class SevereClassImbalance(Rule):
-    """A spread between the best and the worst class above its limit."""
+    """The spread between the best and the worst class is above its limit."""
 
     name = "severe_class_imbalance"
-    immediate = True  # it waits until accuracies have settled
+    immediate = True  # the rule itself waits until accuracies have settled
     advice = "Weight the loss by class, sample the worst class more often, or look at its labels."
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
+        # Mean accuracies of the newest validations, to detect when they are stable.
         self._means: deque[float] = deque(maxlen=3)
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
@@ -53,7 +54,7 @@ class SevereClassImbalance(Rule):
 
     @property
     def _settled(self) -> bool:
-        """Whether accuracies have come to where they stay: while a network learns, some classes come before others."""
+        """Whether accuracies are stable; early in training some classes are learned before others."""
         full = len(self._means) == self._means.maxlen
         return full and max(self._means) - min(self._means) <= self.rules.settled
 

@@ -1,6 +1,6 @@
-"""A loss that rises quickly around the weights, of the seed document; or a step along the update that is too long for it.
+"""A loss that rises steeply around the weights, or a learning rate above the critical one.
 
-It says how far steps may go, not that the network generalises badly (Andriushchenko et al., 2302.07011).
+Sharpness limits the step size. It does not imply that the network generalises badly (Andriushchenko et al., 2302.07011).
 """
 
 import math
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SharpMinimum(Rule):
-    """An average-case sharpness above its limit, or a learning rate above the critical one (Cohen et al., 2021)."""
+    """The average-case sharpness is above its limit, or the learning rate is above the critical one (Cohen et al., 2021)."""
 
     name = "sharp_minimum"
     advice = "Lower the learning rate before stability is lost; a sharp minimum need not generalise badly."

@@ -1,9 +1,9 @@
-"""A layer that ceased to learn while the others go on.
+"""A layer that stopped learning while the others continue.
 
-Its share of the global gradient norm is compared with what was usual for it: when training converges all norms fall, but
-shares stay. Where norms of weights are measured, a weight that no step moves though it has a gradient has stalled too.
-Source: the comparison of a layer with its own past is pulsegrad's; the second, Micikevicius et al., "Mixed Precision
-Training" (2018), on updates that half precision rounds away.
+The layer's share of the global gradient norm is compared with its own median: all norms fall when training converges, but
+shares stay. If weight norms are measured, a weight with a gradient whose norm does not change has stalled too.
+Source: pulsegrad for the comparison of a layer with its own past; Micikevicius et al., "Mixed Precision Training" (2018),
+for updates that half precision rounds away.
 """
 
 from typing import TYPE_CHECKING
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
 
-_EXPECTED = 3  # layers, below which a share says little
+_EXPECTED = 3  # minimum number of layers; with fewer, a share means little
 _BURST = 10.0
 _ROUNDING = 1e-5
-"""A share below it may be rounding alone, as that of a bias before a normalisation."""
+"""Shares below this may be rounding errors, as for a bias before a normalisation."""
 
 
 class StalledLayer(Rule):
-    """Layers whose share of the gradient collapsed, or whose weights stand still."""
+    """A layer's share of the gradient collapsed, or its weights do not change."""
 
     name = "stalled_layer"
     anomaly = "stalled"
@@ -56,7 +56,7 @@ class StalledLayer(Rule):
             return Symptom(seen=f"No more gradients in {in_layers(idle)}", layers=idle, value=0.0)
         if (
             self._whole.ready and whole > _BURST * self._whole.usual()[0]
-        ):  # another layer explodes, beside which all is small
+        ):  # another layer explodes, so all other shares are small
             return UNCLEAR
         return self._shares(block, row, whole)
 
@@ -85,19 +85,20 @@ class StalledLayer(Rule):
 
 
 class _Layers:
-    """How long each layer has had gradients, has waited for one, and has stood still.
+    """Counts per layer: samples with a gradient, samples without one, and samples without a change of its weights.
 
-    Layers that are neither in the newest sample nor idle in it are forgotten: a network that grows and shrinks has had many.
+    Layers that are neither in the newest sample nor idle in it are removed, to bound memory in a network that grows and
+    shrinks.
 
     Args:
-        warm_up: How long that must be.
+        warm_up: Number of samples from which a count is significant.
     """
 
     def __init__(self, warm_up: int) -> None:
         self._warm_up = warm_up
         self._names: tuple[str, ...] = ()
         self._idle: tuple[str, ...] = ()
-        # One row per layer, first those with a gradient, then those that wait for one.
+        # One entry per layer: first the layers with a gradient, then the idle ones.
         self._alive, self._waited, self._still = np.zeros((3, 0), dtype=np.int64)
         self._weights = np.empty(0)
 
@@ -105,11 +106,11 @@ class _Layers:
         return len(self._weights)
 
     def follow(self, names: tuple[str, ...], idle: tuple[str, ...]) -> None:
-        """Count a sample.
+        """Update the counts with a sample.
 
         Args:
-            names: The layers that had a gradient.
-            idle: The parameters that waited for one.
+            names: Layers with a gradient.
+            idle: Parameters that require a gradient and had none.
         """
         if names != self._names or idle != self._idle:
             self._arrange(names, idle)
@@ -118,7 +119,7 @@ class _Layers:
         self._waited[len(names) :] += 1
 
     def idle(self) -> tuple[str, ...]:
-        """Return the parameters that wait for a gradient, had one for long, and have had none for as long."""
+        """Return the parameters that had gradients for a warm-up, and then none for another one."""
         if not self._idle:
             return ()
         rows = slice(len(self._names), None)
@@ -126,10 +127,10 @@ class _Layers:
         return tuple(self._idle[row] for row in np.flatnonzero(long))
 
     def standing(self, norms: "NDArray[np.float64]", weights: "NDArray[np.float64]") -> "NDArray[np.bool_]":
-        """Return which weights have had a gradient and the same norm for a whole warm-up.
+        """Return a mask of the weights with a gradient and an unchanged norm for a whole warm-up.
 
         Args:
-            norms: Of the gradients of this sample.
+            norms: Norms of the gradients of this sample.
             weights: Norms of the weights.
         """
         before, still = self._weights[: len(weights)], self._still[: len(weights)]
@@ -139,7 +140,7 @@ class _Layers:
         return still >= self._warm_up
 
     def interrupt(self) -> None:
-        """Count anew what must be in a row: a sample was lost."""
+        """Restart the counts of consecutive samples after a sample was lost."""
         self._waited[:] = self._still[:] = 0
         self._weights[:] = np.nan
 

@@ -1,4 +1,4 @@
-"""A validation loss that does not move, of the seed document; but not where training is simply done."""
+"""A validation loss that does not move, although training has not converged."""
 
 import math
 from typing import TYPE_CHECKING
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class SustainedPlateau(Rule):
-    """A plateau of several epochs, well above where training has converged."""
+    """The validation loss is on a plateau of several epochs, well above a converged loss."""
 
     name = "sustained_plateau"
     advice = "Change the learning rate, let the network grow, or look at the data."
-    immediate = True  # the plateau itself has a length
+    immediate = True  # the plateau itself has a minimum length
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
@@ -26,7 +26,7 @@ class SustainedPlateau(Rule):
         """Judge a validation."""
         loss = snapshot.validation_loss
         if "validation_loss" in snapshot.incomplete:
-            self._unknown |= self._first is None  # what comes later is not the beginning
+            self._unknown |= self._first is None  # a later loss cannot replace a lost first one
             return None
         if loss is None or self._unknown or not math.isfinite(loss):
             return None
@@ -35,7 +35,7 @@ class SustainedPlateau(Rule):
             return FINE
         if loss < self.rules.converged_share * self._first:
             return FINE
-        # The distance that counts as no movement is absolute, and may be a good part of a small loss.
+        # The plateau threshold is absolute, and may be a large part of a small loss that still falls.
         if snapshot.loss_delta is not None and snapshot.loss_delta < -self.rules.still * abs(loss):
             return UNCLEAR
         return Symptom(

@@ -1,8 +1,8 @@
-"""Gradients that shrink on their way to the first layers, so that those do not learn.
+"""Gradients that shrink on their way to the first layers, so that these do not learn.
 
-A network that is badly initialised has no better past to be compared with, so layers are compared with each other: the root
-mean square of a layer's gradient with the largest one. Elements that are exactly zero are another matter (dead units), and so
-are biases: before a normalisation their gradients are zero but for rounding.
+The root mean square of a layer's gradient is compared with that of the layer with the largest one. The past of the same
+layer is not a reference, since a badly initialised network never had larger gradients. Exact zeros are excluded, because
+they indicate dead units. Biases are excluded, because before a normalisation their gradients are zero except for rounding.
 Source: Hochreiter (1991); Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
 networks" (2010).
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class VanishingGradients(Rule):
-    """Layers whose gradients are many orders smaller than those of others, or nearly nothing everywhere."""
+    """Gradients of some layers are many orders of magnitude smaller than those of others."""
 
     name = "vanishing_gradients"
     anomaly = "vanishing"

@@ -1,6 +1,6 @@
-"""How curved the loss is where the weights are, from evaluations of the loss of one fixed batch.
+"""Sharpness: curvature of the loss at the current weights, from evaluations of the loss of one fixed batch.
 
-What each method says, and what it does not, is in ``docs/explanation/sharpness.md``.
+``docs/explanation/sharpness.md`` explains the methods and their limits.
 """
 
 from nissa.diagnostics.sharpness.average import average_case as average_case

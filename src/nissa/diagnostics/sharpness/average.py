@@ -1,9 +1,9 @@
-"""The original's measure: how much the loss changes when all weights are perturbed at random.
+"""Average-case sharpness: the change of the loss when all weights are perturbed at random.
 
 The perturbation of a tensor ``w`` is ``d = scale * ||w|| * g / ||g||`` with ``g`` from ``N(0, 1)``, and the measure is
 the mean of ``|L(w + d) - L(w)| / scale``. Where the gradient vanishes, its expectation is to second order
 ``scale / 2 * sum(||w||**2 * trace(H) / n)`` over the tensors, where ``H`` is the Hessian of the loss in the ``n``
-elements of a tensor: an average over all directions, which says little about the sharpest one.
+elements of a tensor. As an average over all directions, it hardly depends on the sharpest one.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ METHOD = "average_case"
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """Where to look: trainable weights, what they were, and how far to go in each."""
+    """Perturbation of a model: its trainable weights, their original values, and directions with a length per tensor."""
 
     model: "nn.Module"
     weights: "list[Tensor]"
@@ -43,7 +43,7 @@ class Perturbation:
     def of(
         cls, model: "nn.Module", guard: ModelStateGuard, scale: float, directions: Directions, samples: int
     ) -> "Perturbation":
-        """Return what may be perturbed in a model."""
+        """Return the perturbation of the trainable, non-empty weights of a model."""
         pairs = zip(guard.parameters, guard.weights, guard.kept, strict=True)
         found = [(weight, kept) for parameter, weight, kept in pairs if parameter.requires_grad and kept.numel()]
         weights, kept = [each for each, _ in found], [each for _, each in found]
@@ -52,10 +52,10 @@ class Perturbation:
         return cls(model, weights, kept, lengths, directions.of(kept, samples))
 
     def perturb(self, index: int) -> None:
-        """Move the weights in one direction from where they were."""
+        """Set the weights to their original values plus one direction."""
         moves = zip(self.weights, self.kept, self.directions[index], self.lengths, strict=True)
         for weight, before, direction, length in moves:
-            # One pass that allocates nothing; on a CPU faster than what torch has for lists of tensors.
+            # One pass without allocation; on a CPU this is faster than torch's functions for lists of tensors.
             torch.add(before, direction, alpha=length, out=weight)
 
 
@@ -69,19 +69,19 @@ def average_case(
     directions: Directions | None = None,
     vectorised: bool = False,
 ) -> Sharpness:
-    """Measure how much the loss changes in random directions; the model is left as it was.
+    """Measure the change of the loss in random directions; the model is restored afterwards.
 
     Args:
-        model: Its trainable parameters are perturbed, in evaluation mode.
+        model: Model whose trainable parameters are perturbed, in evaluation mode.
         closure: Returns the loss of a fixed batch.
-        samples: Directions.
+        samples: Number of directions.
         scale: Length of the perturbation of a tensor over its norm.
-        budget: Seconds in which to end; None is no bound.
-        directions: Kept from one measurement to the next; left out, drawn for this one.
-        vectorised: Evaluate all directions in one call of the closure by ``torch.func.vmap``, where that is possible.
+        budget: Time limit in seconds, None for none.
+        directions: Directions to reuse across measurements, by default new ones.
+        vectorised: Evaluate all directions in one call of the closure with ``torch.func.vmap``, if possible.
 
     Raises:
-        ConfigurationError: The closure returns no number, or the model is sharded.
+        ConfigurationError: The closure does not return a single number, or the model is sharded.
     """
     require_support(model)
     with ModelStateGuard(model, []) as guard:
@@ -93,7 +93,7 @@ def average_case(
 def measure(
     evaluator: Evaluator, perturbation: Perturbation, samples: int, scale: float, *, vectorised: bool = False
 ) -> Sharpness:
-    """Measure between the begin and the end of sparing a model."""
+    """Measure within an active `ModelStateGuard`."""
     first, started = evaluator.evaluations, evaluator.seconds
     losses = evaluate_together(evaluator, perturbation) if vectorised and evaluator.affords(samples) else None
     if losses is None:
@@ -124,7 +124,7 @@ def _one_by_one(evaluator: Evaluator, perturbation: Perturbation, samples: int) 
 
 
 def _numbers(norms: "list[Tensor]") -> list[float]:
-    """Return numbers that may be on several devices, each device read once."""
+    """Copy scalars from several devices to the host, with one copy per device."""
     found: dict[int, float] = {}
     for device in dict.fromkeys(norm.device for norm in norms):
         here = [index for index, norm in enumerate(norms) if norm.device == device]

@@ -1,4 +1,4 @@
-"""Which way of evaluating random directions is faster here, found by trying both."""
+"""Choice between sequential and vectorised evaluation of random directions, by timing both."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from nissa.diagnostics.sharpness.measured import Sharpness
 
 _TRIALS: Final = (False, True, True)
-"""Whether each of the first measurements is vectorised; the first that is has to warm up."""
+"""Vectorisation of the first measurements; the first vectorised one is a warm-up."""
 
 
 class Choosing:
-    """Tries one direction after the other, then all together, and stays with what was faster.
+    """Selector of sequential or vectorised evaluation, which times both in the first measurements.
 
-    Neither wins everywhere: together is faster where a call costs more than what it computes, and slower where batched
-    weights keep a convolution from its best algorithm.
+    Vectorised evaluation is faster if the overhead of a call exceeds its computation. It is slower if batched weights
+    prevent a convolution from using its best algorithm.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Choosing:
         return self._seconds.get(True, float("inf")) < self._seconds.get(False, float("inf"))
 
     def took(self, found: "Sharpness", *, vectorised: bool) -> None:
-        """Remember how long it took; what was cut short says nothing."""
+        """Record the duration of a measurement, unless the budget cut it short."""
         self._number += 1
         if found.complete:
             self._seconds[vectorised] = found.seconds

@@ -2,7 +2,7 @@
 
 From Kalra et al., "A Scalable Measure of Loss Landscape Curvature for Analyzing the Training Dynamics of LLMs", arXiv
 2601.16979. For a quadratic loss with gradient ``g`` and Hessian ``H``, and an update ``-eta * u``, it is
-``u'Hu / (g'u)``; for plain gradient descent the curvature along the gradient, at most the largest eigenvalue.
+``u'Hu / (g'u)``. For plain gradient descent this is the curvature along the gradient, at most the largest eigenvalue.
 """
 
 from math import inf, isfinite
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 METHOD = "critical"
 TOLERANCE: Final = 1 / 16
-"""Width of the interval at which the search ends, over its upper end; the authors' code has the same."""
+"""Width over upper end of the interval at which the search stops, as in the code of the authors."""
 
 REACH: Final = 2.0**20
-"""The search gives up where the critical learning rate is so many times the actual one, or so small a part of it."""
+"""Largest ratio of the critical and the actual learning rate, either way, at which the search stops."""
 
 OUT_OF_BUDGET: Final = "the budget did not suffice to find it"
-_FORWARD_AND_BACKWARD: Final = 4  # evaluations take about as long as a gradient and a step
+_FORWARD_AND_BACKWARD: Final = 4  # evaluations: the approximate cost of a gradient and a step
 
 
 def critical(
@@ -41,21 +41,21 @@ def critical(
     start: float = 1.0,
     budget: float | None = None,
 ) -> Sharpness:
-    """Measure the curvature along the optimizer's next update; model and optimizer are left as they were.
+    """Measure the curvature along the optimizer's next update; model and optimizer are restored afterwards.
 
-    The update is that of a copy of the optimizer, with its state, after a gradient of this loss: one forward and one
-    backward pass, and memory for another copy of the weights and the optimizer's state. No hook sees the step.
+    A copy of the optimizer, with its state, makes the update from the gradient of this loss. This needs one forward and one
+    backward pass, and memory for another copy of the weights and of the optimizer's state. The step calls no hooks.
 
     Args:
-        model: In evaluation mode meanwhile.
-        optimizer: With its state as it is; one whose ``step()`` needs a closure has no value.
-        closure: Returns the loss of a fixed batch, from which a gradient can be had.
-        tolerance: Relative width of the interval in which the critical learning rate is found.
-        start: Multiple of the learning rate that is tried first.
-        budget: Seconds in which to end; None is no bound.
+        model: Model, in evaluation mode during the measurement.
+        optimizer: Optimizer with its current state. The result has no value if its ``step()`` needs a closure.
+        closure: Returns the differentiable loss of a fixed batch.
+        tolerance: Relative width of the final interval of the critical learning rate.
+        start: Multiple of the learning rate to try first.
+        budget: Time limit in seconds, None for none.
 
     Raises:
-        ConfigurationError: The closure returns no number, or the model is sharded.
+        ConfigurationError: The closure does not return a single number, or the model is sharded.
     """
     require_support(model, optimizer)
     trained = [each for group in optimizer.param_groups for each in group["params"]]
@@ -73,7 +73,7 @@ def measure(
     tolerance: float = TOLERANCE,
     start: float = 1.0,
 ) -> Sharpness:
-    """Measure between the begin and the end of sparing a model."""
+    """Measure within an active `ModelStateGuard`."""
     first, started = evaluator.evaluations, evaluator.seconds
     try:
         update = _update(model, optimizer, evaluator, guard)
@@ -101,7 +101,7 @@ def _update(model: "nn.Module", optimizer: "Optimizer", evaluator: Evaluator, gu
 
 
 def _found(lower: float, upper: float, learning_rate: float, *, complete: bool) -> dict[str, object]:
-    """Return what follows from the interval of the critical multiple of the learning rate."""
+    """Return the result fields for an interval of the critical multiple of the learning rate."""
     if upper == 0:
         return {"value": inf, "stability_margin": inf, "bounds": (inf, inf)}
     margin = 2 / (lower + upper)
@@ -115,13 +115,13 @@ def _found(lower: float, upper: float, learning_rate: float, *, complete: bool) 
 
 
 class Search:
-    """Looks for the smallest multiple of an update that raises the loss.
+    """Search for the smallest multiple of an update that raises the loss.
 
     Args:
-        evaluator: Evaluates the loss.
-        update: To move along.
-        tolerance: Relative width of the interval at which to end.
-        start: The multiple that is tried first.
+        evaluator: Evaluator of the loss.
+        update: Update whose multiples are tried.
+        tolerance: Relative width of the interval at which the search stops.
+        start: Multiple to try first.
     """
 
     def __init__(self, evaluator: Evaluator, update: "Update", tolerance: float, start: float) -> None:
@@ -132,10 +132,10 @@ class Search:
         self._start = start
 
     def run(self) -> tuple[float, float]:
-        """Return the interval in which it lies; (0, 0) where to first order every step raises the loss.
+        """Return the interval of the critical multiple; (0, 0) if every step raises the loss to first order.
 
         Raises:
-            NoUpdateError: It is not within reach or budget.
+            NoUpdateError: The multiple is outside the search range, or the budget is exhausted.
         """
         if all(not change.any() for change in self._update.change):
             raise NoUpdateError("the next step does not move the weights")
@@ -151,7 +151,7 @@ class Search:
         return lower, upper
 
     def _bracket(self) -> tuple[float, float]:
-        """Return a multiple that does not raise the loss and its double, which does."""
+        """Return a multiple that does not raise the loss, and its double, which does."""
         factor = self._start
         if self._raises(factor):
             while self._raises(factor / 2):
@@ -167,5 +167,5 @@ class Search:
         if not self._evaluator.affords():
             raise NoUpdateError(OUT_OF_BUDGET)
         self._update.move(factor)
-        # What is not a number has left the region in which the loss falls.
+        # Negated, so that a NaN loss counts as raised.
         return not self._evaluator.loss() <= self._evaluator.base

@@ -1,4 +1,4 @@
-"""Random directions of unit length in every tensor, drawn by generators of our own."""
+"""Random directions of unit length per tensor, from separate generators that leave the global random state unchanged."""
 
 from math import prod
 from typing import TYPE_CHECKING, Final
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_KEPT_BYTES: Final = 2**26
-"""Directions of at most so many bytes are drawn once and kept: drawing them is often most of the work."""
+"""Maximum size of directions to cache. Drawing them often takes most of the time of a measurement."""
 
 _EPSILON = torch.finfo(torch.float32).tiny
 
@@ -19,12 +19,12 @@ _EPSILON = torch.finfo(torch.float32).tiny
 class Directions:
     """Directions for the tensors of a network: ``g / ||g||`` of each tensor with ``g`` from ``N(0, 1)``, float32.
 
-    Kept from one measurement to the next, they also make measurements differ by what the network did, and not by where
-    they looked. When the network grows, they are drawn anew.
+    Reused directions also make measurements comparable, because only changes of the network affect them. When the shapes of
+    the network change, the directions are drawn again.
 
     Args:
-        seed: Of the generators.
-        max_kept_bytes: See `MAX_KEPT_BYTES`; above it, every direction is drawn when it is asked for.
+        seed: Seed of the generators.
+        max_kept_bytes: Maximum size of cached directions; larger ones are drawn on each access.
     """
 
     def __init__(self, seed: int = 0, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
@@ -35,7 +35,7 @@ class Directions:
         self._drawn_for: object = None
 
     def of(self, tensors: "Sequence[Tensor]", samples: int) -> "DirectionsOf":
-        """Return ``samples`` directions for these tensors."""
+        """Return ``samples`` directions for tensors."""
         key = [(each.shape, each.device) for each in tensors]
         if key != self._drawn_for:
             self._kept, self._drawn_for = [], key
@@ -45,7 +45,7 @@ class Directions:
         return DirectionsOf(self, tensors, self._kept[:samples] if keeps else None)
 
     def draw(self, tensors: "Sequence[Tensor]") -> "list[Tensor]":
-        """Return one direction."""
+        """Return one new direction."""
         flat = {device: self._flat(device, tensors) for device in dict.fromkeys(each.device for each in tensors)}
         noise = [next(flat[each.device]).view(each.shape) for each in tensors]
         lengths = torch._foreach_norm(noise)  # noqa: SLF001 - what torch's own optimizers are made of
@@ -63,7 +63,7 @@ class Directions:
 
 
 class DirectionsOf:
-    """Directions for certain tensors, by number."""
+    """Sequence of directions for given tensors, cached or drawn on access."""
 
     def __init__(self, directions: Directions, tensors: "Sequence[Tensor]", kept: "list[list[Tensor]] | None") -> None:
         self._directions = directions
@@ -75,10 +75,10 @@ class DirectionsOf:
 
 
 def bytes_of(tensors: "Sequence[Tensor]") -> int:
-    """Return how many bytes one direction takes."""
+    """Return the size of one direction in bytes."""
     return 4 * sum(prod(each.shape) for each in tensors)
 
 
 def wide(tensor: "Tensor") -> "Tensor":
-    """Return numbers of half precision as float32: a fraction of a step would be lost in them."""
+    """Return half-precision tensors as float32, since half precision would round away a fraction of a step."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,4 +1,4 @@
-"""Evaluations of one loss, all with the same random numbers, counted and within a budget."""
+"""Loss evaluations with identical random numbers, counted and within a time budget."""
 
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 class Evaluator:
-    """Evaluates a loss.
+    """Evaluator of a loss.
 
     Args:
-        closure: Returns it; called where no gradients are recorded.
-        guard: What keeps the random states that every evaluation begins with.
-        budget: Seconds from when the sparing began; None is no bound.
+        closure: Returns the loss; called under ``torch.no_grad()``.
+        guard: Guard with the random states at which every evaluation begins.
+        budget: Time limit in seconds since the guard was created, None for none.
     """
 
     def __init__(self, closure: "Closure", guard: "ModelStateGuard", budget: float | None = None) -> None:
@@ -35,19 +35,20 @@ class Evaluator:
         self._budget = budget
         self._longest = 0.0
         self.base = self.loss()
+        # Restoring random states takes time, so do it only if the closure uses random numbers.
         self._draws = self._random_states.changed()
 
     @property
     def seconds(self) -> float:
-        """How long all has taken so far."""
+        """Seconds since the guard was created."""
         return perf_counter() - self._begun
 
     def affords(self, number: int = 1) -> bool:
-        """Whether so many further evaluations probably end within the budget."""
+        """Whether a number of further evaluations will probably end within the budget."""
         return self._budget is None or self.seconds + number * self._longest <= self._budget
 
     def loss(self) -> float:
-        """Return the loss with the weights as they are."""
+        """Return the loss with the current weights."""
         self.begin()
         started = perf_counter()
         with torch.no_grad():
@@ -56,25 +57,25 @@ class Evaluator:
         return found
 
     def begin(self) -> None:
-        """Give what comes the random numbers that the first evaluation had, and no stale weights."""
+        """Restore the random states of the first evaluation, and clear the autocast cache, which may hold old weights."""
         if self._draws:
             self._random_states.restore()
         if torch.is_autocast_cache_enabled():
             torch.clear_autocast_cache()
 
     def took(self, seconds: float, evaluations: int = 1) -> None:
-        """Count evaluations."""
+        """Count evaluations and record their duration."""
         self.evaluations += evaluations
-        # The first may have had to warm up: what counts is the longest of the others, where there are any.
+        # The first evaluation may include a warm-up, so use the longest of the later ones once available.
         each = seconds / evaluations
         self._longest = each if self.evaluations <= 1 + evaluations else max(self._longest, each)
 
 
 def number(loss: "torch.Tensor | float") -> float:
-    """Return a loss as a number, waiting for it.
+    """Return a loss as a number; wait for the device.
 
     Raises:
-        ConfigurationError: It is not one number.
+        ConfigurationError: The loss is not a single number.
     """
     if not isinstance(loss, torch.Tensor):
         try:

@@ -1,24 +1,24 @@
-"""What was measured, as frozen values."""
+"""Results of sharpness measurements, as frozen values."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharpness:
-    """What one method found.
+    """Result of one method.
 
     Args:
         method: ``"critical"`` or ``"average_case"``.
-        value: None where it could not be found; infinite where every step along the update raises the loss.
-        standard_error: Of ``value``, over the random directions; None below two of them, and for ``critical``, whose
-            uncertainty is ``bounds``.
+        value: Sharpness, None if not found; infinite if every step along the update raises the loss.
+        standard_error: Standard error of ``value`` over the random directions; None below two of them, and for
+            ``critical``, whose uncertainty is ``bounds``.
         stability_margin: ``critical`` only: the learning rate over the critical one. Above 1 the next step raises the
             loss of the batch.
-        bounds: ``critical`` only: lowest and highest value that the evaluations leave possible.
-        evaluations: How often the loss was evaluated.
-        seconds: How long it all took.
-        complete: Whether the budget sufficed for all that was asked for.
-        reason: Why there is no value.
+        bounds: ``critical`` only: lowest and highest value compatible with the evaluations.
+        evaluations: Number of loss evaluations.
+        seconds: Total duration in seconds.
+        complete: Whether the budget sufficed for the whole measurement.
+        reason: Reason for a missing value.
     """
 
     method: str
@@ -34,12 +34,12 @@ class Sharpness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharpnessMeasured:
-    """What one probe found, by method.
+    """Results of one probe, by method.
 
     Args:
-        methods: All that were tried.
-        evaluations: How often the loss was evaluated.
-        seconds: How long it all took.
+        methods: Results of all methods that were tried.
+        evaluations: Number of loss evaluations.
+        seconds: Total duration in seconds.
     """
 
     methods: tuple[Sharpness, ...]
@@ -48,15 +48,15 @@ class SharpnessMeasured:
 
     @property
     def values(self) -> dict[str, float]:
-        """By method; what could not be found is absent."""
+        """Sharpness by method, without missing values."""
         return {each.method: each.value for each in self.methods if each.value is not None}
 
     @property
     def errors(self) -> dict[str, float]:
-        """Standard errors by method, where there are any."""
+        """Standard errors by method, without missing values."""
         return {each.method: each.standard_error for each in self.methods if each.standard_error is not None}
 
     @property
     def stability_margin(self) -> float | None:
-        """The learning rate over the critical one, None where that was not found."""
+        """Learning rate over the critical one, None if not found."""
         return next((each.stability_margin for each in self.methods if each.stability_margin is not None), None)

@@ -1,4 +1,4 @@
-"""Leaves a model as it was found, whatever happens meanwhile."""
+"""Context manager that restores the state of a model, also after an exception."""
 
 import sys
 from contextlib import ExitStack
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class ModelStateGuard:
-    """Within it, a model is in evaluation mode, has no gradients, and runs uncompiled and on this rank alone.
+    """Context in which a model is in evaluation mode, has no gradients, and runs uncompiled on this rank alone.
 
-    Afterwards weights, buffers, gradients, modes, ``requires_grad`` and random states are what they were: all are
-    restored by copy or by reference, never by taking back what was added.
+    On exit, weights, buffers, gradients, modes, ``requires_grad`` and random states are restored exactly: from copies or by
+    reference, never by subtracting a perturbation.
 
     Args:
-        model: Whose loss is evaluated.
-        others: Parameters that may move besides the model's.
+        model: Model whose loss is evaluated.
+        others: Parameters that may change in addition to those of the model.
     """
 
     def __init__(self, model: "nn.Module", others: "list[Tensor]") -> None:
@@ -30,11 +30,11 @@ class ModelStateGuard:
         self.modules = list(model.modules())
         self.begun = perf_counter()
         self._exits = ExitStack()
-        # A plain dictionary, unlike a set, leaves the order to the model.
+        # A dictionary keeps the order of the model's devices; a set would not.
         self.random_states = RandomStates(dict.fromkeys(each.device for each in self.parameters))
 
     def __enter__(self) -> Self:
-        # Writing through `data` leaves alone the versions by which autograd knows that a weight was changed.
+        # Writing through `data` does not change the version counters with which autograd detects modified weights.
         self.weights = [each.data for each in self.parameters]
         self.kept = [each.clone() for each in self.weights]
         self._gradients = [(each, each.grad, each.requires_grad) for each in self.parameters]
@@ -55,18 +55,18 @@ class ModelStateGuard:
 
     def _prepare(self) -> None:
         for module in self._training:
-            module.training = False  # train() may be overridden, and do more than that
+            module.training = False  # eval() calls train(), which may be overridden with side effects
         for parameter in self.parameters:
             parameter.grad = None
-        # A graph that is still to be gone back through may need the very buffers, unwritten.
+        # Replace buffers by copies: a pending backward pass may need the original ones unmodified.
         stand_ins = {id(buffer): buffer.clone() for _, _, buffer in self._buffers}
         for module, name, buffer in self._buffers:
             module._buffers[name] = stand_ins[id(buffer)]  # noqa: SLF001 - see above
         for wrapper in self._forwards:
-            # Its forward pass talks to other ranks, which may need another number of evaluations.
+            # DDP's forward pass communicates with other ranks, whose number of evaluations may differ.
             wrapper.__dict__["forward"] = wrapper.module.forward
         if "torch._dynamo.eval_frame" in sys.modules:
-            # What is compiled for the user's weights must not be compiled again for ours.
+            # Run eagerly, so that the measurement does not trigger recompilations of the user's model.
             self._exits.enter_context(torch.compiler.set_stance("force_eager"))
 
     def __exit__(self, *error: object) -> None:
@@ -77,7 +77,7 @@ class ModelStateGuard:
 
     def _restore(self) -> None:
         self.put_back()
-        torch.clear_autocast_cache()  # it may hold weights that have moved
+        torch.clear_autocast_cache()  # it may hold casts of perturbed weights
         for wrapper in self._forwards:
             wrapper.__dict__.pop("forward", None)
         for parameter, gradient, required in self._gradients:
@@ -90,5 +90,5 @@ class ModelStateGuard:
         self.random_states.restore()
 
     def put_back(self) -> None:
-        """Give all parameters the values that they had."""
+        """Restore the values of all parameters."""
         torch._foreach_copy_(self.weights, self.kept)

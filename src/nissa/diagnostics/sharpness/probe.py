@@ -1,4 +1,4 @@
-"""Measures sharpness now and then, within a budget."""
+"""Periodic measurement of sharpness, within a time budget."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -22,11 +22,11 @@ _logger = logging.getLogger("nissa")
 
 
 class SharpnessProbe:
-    """Measures the sharpness of a model in every n-th epoch.
+    """Probe that measures the sharpness of a model in every n-th epoch.
 
     Args:
-        config: What, how often, and for how long.
-        seed: Of the random directions, which come from generators of our own.
+        config: Methods, interval and time budget.
+        seed: Seed of the random directions, which do not use the global random state.
     """
 
     def __init__(self, config: "SharpnessConfig", seed: int = 0) -> None:
@@ -38,7 +38,7 @@ class SharpnessProbe:
         self._said: set[str] = set()
 
     def due(self, epoch: int | None) -> bool:
-        """Whether to measure in this epoch; without a number, every n-th call counts."""
+        """Whether to measure in this epoch; without an epoch number, in every n-th call."""
         if not self._config.enabled:
             return False
         if epoch is None:
@@ -48,16 +48,16 @@ class SharpnessProbe:
     def measure(
         self, model: "nn.Module", optimizer: "Optimizer | None", closure: "Closure"
     ) -> SharpnessMeasured | None:
-        """Measure, and leave model and optimizer as they were; None where the model cannot be measured.
+        """Measure the sharpness and restore model and optimizer; return None for an unsupported model.
 
         Args:
-            model: In evaluation mode meanwhile.
-            optimizer: Along whose next update ``critical`` looks; without one there is none.
-            closure: Returns the loss of a fixed batch, from which a gradient can be had.
+            model: Model, in evaluation mode during the measurement.
+            optimizer: Optimizer whose next update ``critical`` measures; without one this method is skipped.
+            closure: Returns the differentiable loss of a fixed batch.
 
         Raises:
-            ConfigurationError: The closure returns no number.
-            Exception: Whatever the closure raises, after all was restored.
+            ConfigurationError: The closure does not return a single number.
+            Exception: Any exception of the closure, after the state was restored.
         """
         if reason := unsupported(model, optimizer):
             self._say("model", f"Sharpness is not measured for this model: {reason}.")
@@ -85,7 +85,7 @@ class SharpnessProbe:
         assert optimizer is not None  # noqa: S101 - seen to above
         found = critical_sharpness.measure(evaluator, guard, model, optimizer, start=self._start)
         if found.stability_margin is not None and 0 < found.stability_margin < critical_sharpness.REACH:
-            # The next search begins where this one ended, which saves most of its evaluations.
+            # Start the next search at this result, which saves most of its evaluations.
             self._start = 1 / found.stability_margin
         return found
 
@@ -98,7 +98,7 @@ class SharpnessProbe:
         return found
 
     def _say(self, about: str, what: str) -> None:
-        """Warn of the first trouble of its kind; what comes later is in the results."""
+        """Log the first problem of each kind; later ones are in the results."""
         if about not in self._said:
             self._said.add(about)
             _logger.warning("%s", what)

@@ -1,4 +1,4 @@
-"""The random states that a loss may draw from."""
+"""Global random states that a loss may use."""
 
 import random
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class RandomStates:
-    """Torch's, numpy's and Python's global states, as they were when this was made.
+    """Global random states of torch, numpy and Python at the time of creation.
 
     Args:
-        devices: Those whose generators count besides the CPU's.
+        devices: Devices whose generators are included in addition to the CPU's.
     """
 
     def __init__(self, devices: "Iterable[torch.device]") -> None:
@@ -29,7 +29,7 @@ class RandomStates:
         return [torch.get_rng_state(), *on_devices], np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's
 
     def changed(self) -> bool:
-        """Whether somebody has drawn since."""
+        """Whether any of the states has changed since creation."""
         (torchs, numpys, pythons), (now, numpys_now, pythons_now) = self._states, self._read()
         return (
             any(not one.equal(other) for one, other in zip(torchs, now, strict=True))
@@ -39,7 +39,7 @@ class RandomStates:
         )
 
     def restore(self) -> None:
-        """Put them back."""
+        """Restore the states."""
         (on_host, *on_devices), numpys, pythons = self._states
         torch.set_rng_state(on_host)
         for device, state in zip(self._devices, on_devices, strict=True):

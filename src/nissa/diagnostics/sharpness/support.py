@@ -1,4 +1,4 @@
-"""Which models cannot be measured, and why."""
+"""Check for models whose sharpness cannot be measured."""
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def unsupported(model: nn.Module, optimizer: "torch.optim.Optimizer | None" = None) -> str | None:
-    """Return why a model cannot be measured, None where it can."""
+    """Return the reason why a model cannot be measured, None for a supported model."""
     parameters = [*model.parameters()]
     for group in optimizer.param_groups if optimizer is not None else ():
         parameters += group["params"]
@@ -26,15 +26,15 @@ def unsupported(model: nn.Module, optimizer: "torch.optim.Optimizer | None" = No
 
 
 def require_support(model: nn.Module, optimizer: "torch.optim.Optimizer | None" = None) -> None:
-    """Refuse a model that cannot be measured.
+    """Raise for a model that cannot be measured.
 
     Raises:
-        ConfigurationError: Says why.
+        ConfigurationError: The model is not supported; the message has the reason.
     """
     if reason := unsupported(model, optimizer):
         raise ConfigurationError(f"The sharpness of this model cannot be measured: {reason}.")
 
 
 def _shards(module: nn.Module) -> bool:
-    """Whether it is FSDP's first form, whose parameters look like plain ones; nothing is imported for it."""
+    """Whether a module is wrapped by FSDP1, whose parameters look like plain ones; checked by name to avoid an import."""
     return type(module).__name__ == "FullyShardedDataParallel" or hasattr(module, "_fsdp_wrapped_module")

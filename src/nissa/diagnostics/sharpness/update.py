@@ -1,4 +1,4 @@
-"""What the next step of an optimizer would do to the weights, found by a step of a copy."""
+"""Next update of an optimizer, computed by a step of a copy."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class NoUpdateError(Exception):
-    """There is no update to move along; says why."""
+    """No update is available; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A change of weights.
+    """Change of the weights by one optimizer step.
 
     Args:
-        weights: What moves, and shares memory with the parameters.
-        before: What they were, in the precision in which they move.
-        change: What one step adds to them.
-        slope: Inner product of gradient and change: to first order, what one step adds to the loss.
-        learning_rate: Of the first group that has one above 0.
+        weights: Weights to move, which share memory with the parameters.
+        before: Original weights, half precision widened to float32.
+        change: Change of the weights by one step.
+        slope: Inner product of gradient and change: the change of the loss by one step, to first order.
+        learning_rate: Learning rate of the first group with one above 0.
     """
 
     weights: "list[Tensor]"
@@ -41,16 +41,16 @@ class Update:
     learning_rate: float
 
     def move(self, factor: float) -> None:
-        """Move the weights as a step with ``factor`` times the learning rate would."""
+        """Set the weights to the result of a step with ``factor`` times the learning rate."""
         moved = torch._foreach_add(self.before, self.change, alpha=factor)  # noqa: SLF001 - see directions.py
         torch._foreach_copy_(self.weights, moved)
 
 
 def next_update(model: "nn.Module", optimizer: "Optimizer", evaluator: "Evaluator", guard: "ModelStateGuard") -> Update:
-    """Return what the optimizer's next step would do after a gradient of this loss.
+    """Return the optimizer's next update for the gradient of this loss.
 
     Raises:
-        NoUpdateError: There is none, or the optimizer cannot be copied.
+        NoUpdateError: The update cannot be computed, for example because the optimizer cannot be copied.
     """
     learning_rate = _learning_rate(optimizer)
     gradients = _gradients(model, evaluator)
@@ -80,9 +80,9 @@ def _learning_rate(optimizer: "Optimizer") -> float:
 
 
 def _gradients(model: "nn.Module", evaluator: "Evaluator") -> "dict[int, Tensor]":
-    """Return gradients by the identity of their parameter, without a hook on any of them being called."""
+    """Return gradients by parameter id; the forward pass uses copies of the parameters, so that no parameter hook runs."""
     evaluator.begin()
-    # What was made in inference mode could not be differentiated.
+    # Leave inference mode, since inference tensors cannot be differentiated.
     with torch.inference_mode(mode=False), torch.enable_grad():
         trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
         leaves = [each.detach().clone().requires_grad_() for _, each in trained]
@@ -91,21 +91,21 @@ def _gradients(model: "nn.Module", evaluator: "Evaluator") -> "dict[int, Tensor]
         if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
             raise NoUpdateError("the closure returns a loss that knows no gradient: leave out no_grad() and item()")
         found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    optional: tuple[Tensor | None, ...] = found  # what torch does not say of unused ones
+    optional: tuple[Tensor | None, ...] = found  # None for unused leaves, which torch's annotations omit
     pairs = zip(trained, optional, strict=True)
     return {id(each): gradient for (_, each), gradient in pairs if gradient is not None}
 
 
 def _copy(optimizer: "Optimizer") -> "Optimizer":
     try:
-        # A copy knows neither hooks nor schedulers: an optimizer's pickled form leaves them out.
+        # The copy has no hooks or schedulers, since the pickled form of an optimizer excludes them.
         return deepcopy(optimizer)
     except Exception as error:
         raise NoUpdateError(f"the optimizer cannot be copied: {error}") from error
 
 
 def _step(optimizer: "Optimizer") -> None:
-    """Step without the wrapper that calls the hooks of all optimizers."""
+    """Call ``step()`` without the profiling wrapper, which would run global optimizer hooks."""
     step: Any = type(optimizer).step
     if getattr(step, "hooked", False):
         step = step.__wrapped__

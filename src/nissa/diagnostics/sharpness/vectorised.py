@@ -1,4 +1,4 @@
-"""All directions in one call of the closure, where that is possible."""
+"""Evaluation of all directions in one call of the closure with ``vmap``, if possible."""
 
 import warnings
 from time import perf_counter
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from nissa.diagnostics.sharpness.evaluating import Closure, Evaluator
 
 MAX_STACKED_BYTES: Final = 2**26
-"""Weights in all directions take at most so much memory, and activations many times that."""
+"""Maximum size of the stacked weights of all directions. The activations take many times as much memory."""
 
 
 class Calling(nn.Module):
-    """A module whose forward pass is a closure, so that the weights it uses can be given to it.
+    """Module whose forward pass is a closure, so that ``functional_call`` can replace the weights that it uses.
 
     Args:
-        model: Whose weights the closure uses.
-        closure: Called without arguments.
+        model: Model whose weights the closure uses.
+        closure: Returns the loss; called without arguments.
     """
 
     def __init__(self, model: nn.Module, closure: "Closure") -> None:
         super().__init__()
         self.model = model
-        # Not as an attribute: a closure that is a module would have its weights swapped twice, and not come back.
+        # In a tuple: a closure that is a module would be registered, and its weights swapped twice and not restored.
         self._closures = (closure,)
 
     def forward(self) -> "Tensor":
@@ -39,7 +39,7 @@ class Calling(nn.Module):
 
 
 def evaluate_together(evaluator: "Evaluator", perturbation: "Perturbation") -> "list[float] | None":
-    """Return the loss in all directions, or None where that is not possible in one call."""
+    """Return the loss in each direction, or None if one call cannot evaluate them."""
     kept = perturbation.directions.kept
     if not kept or not vectorisable(perturbation.model):
         return None
@@ -50,7 +50,7 @@ def evaluate_together(evaluator: "Evaluator", perturbation: "Perturbation") -> "
             losses: list[float] = _together(evaluator, perturbation, kept).flatten().tolist()
     except Exception:  # noqa: BLE001 - whatever vmap cannot do, one call for each direction can; an error comes again there
         return None
-    # Weights that the closure does not take from the model, as in a captured graph, do not change its loss.
+    # If all losses equal the unperturbed one, the closure does not read the replaced weights, as in a captured graph.
     if len(losses) != len(kept) or set(losses) == {evaluator.base}:
         return None
     evaluator.took(perf_counter() - started, len(kept))
@@ -67,14 +67,14 @@ def _together(evaluator: "Evaluator", perturbation: "Perturbation", kept: "list[
     }
     module = Calling(perturbation.model, evaluator.closure)
     with warnings.catch_warnings():
-        # That an operation has no batching rule costs time, which whoever chooses this way measures.
+        # An operation without a batching rule is only slower, and `Choosing` measures the time.
         warnings.filterwarnings("ignore", message="There is a performance drop")
         losses: Tensor = vmap(lambda weights: functional_call(module, weights, ()), randomness="same")(moved)
     return losses
 
 
 def vectorisable(model: nn.Module) -> bool:
-    """Whether nobody else sees the batched tensors that go through a model."""
+    """Whether a model has no hooks, which would receive batched tensors."""
     seen = any(
         getattr(_hooks, name)
         for name in ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
