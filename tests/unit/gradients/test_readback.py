@@ -295,10 +295,12 @@ def test_a_worker_delivers_items_while_a_device_hangs() -> None:
 def test_a_sample_that_was_dropped_while_it_was_on_its_way_is_passed_over(read: Make) -> None:
     found: list[int] = []
     reader = read(lambda note, _: found.append(note), capacity=2)
-    stuck = transfer(0.0)
-    stuck._events.append(Busy())
-    for note in range(4):
-        reader.submit(stuck if note == 0 else transfer(0.0), note)
+    stuck = [transfer(0.0) for _ in range(4)]
+    for note, each in enumerate(stuck):
+        each._events.append(Busy())
+        reader.submit(each, note)
+    for each in stuck:
+        each._events.clear()
     assert until(lambda: reader.flush(0.1), "the rows")
     assert found == [2, 3]
     assert reader.dropped == 2
