@@ -45,7 +45,12 @@ def test_it_leaves_at_once_by_os_exit() -> None:
     assert preloaded.run(["-c", "import os; os._exit(3)"]).returncode == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+# In the full tier only: SIGINT did not end the process within a minute in two of three runs of all tests beside other
+# processes, and in none of 25 tries beside three busy loops. The cause is not known.
+_SIGINT = pytest.param(signal.SIGINT, marks=pytest.mark.full)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, _SIGINT])
 def test_a_signal_ends_it(number: signal.Signals) -> None:
     with preloaded.start(["-c", "import time; print('ready', flush=True); time.sleep(600)"]) as process:
         assert process.stdout is not None
