@@ -141,6 +141,13 @@ class NissaHub:
                 raise ConfigurationError(f"There is a backend {chosen!r} already; pass another one as name=.")
             worker = BackendWorker(chosen, backend, error_boundary=self.error_boundary, source=source, **self._sizes)
             self._workers = replace(workers, present={**workers.present, chosen: worker})
+        try:
+            worker.start()  # after the lock has been released: starting a thread waits until it runs
+        except RuntimeError:  # no further thread can be started
+            with self.sections, self.order:
+                present = {name: each for name, each in self._workers.present.items() if each is not worker}
+                self._workers = replace(self._workers, present=present)
+            raise
         return chosen
 
     def remove_backend(self, name: str, timeout: float = 5.0) -> bool:

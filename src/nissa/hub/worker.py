@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nissa.events import TelemetryEvent
@@ -55,7 +56,7 @@ class _Close:
 
 
 class BackendWorker:
-    """Delivers items to one backend on its own thread.
+    """Delivers items to one backend on its own thread, from `start` on.
 
     Args:
         name: Name of the backend in counts and messages.
@@ -94,7 +95,17 @@ class BackendWorker:
             source.attach(self.wake)
         thread_name = f"nissa-{name}" if source is None else "nissa-worker"
         self._thread = threading.Thread(target=self._run, name=thread_name, daemon=True)
+        # Set after the thread has been started: until then another thread may close the hub and wait for this worker.
+        self._started = threading.Event()
+
+    def start(self) -> None:
+        """Start the worker's thread.
+
+        Raises:
+            RuntimeError: The process cannot start another thread.
+        """
         self._thread.start()
+        self._started.set()
 
     @property
     def queue_size(self) -> int:
@@ -136,7 +147,10 @@ class BackendWorker:
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the worker's thread. Return whether it has ended."""
-        self._thread.join(timeout)
+        deadline = monotonic() + timeout
+        if not self._started.wait(timeout):
+            return False
+        self._thread.join(max(0.0, deadline - monotonic()))
         return not self._thread.is_alive()
 
     def _run(self) -> None:

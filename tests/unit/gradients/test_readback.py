@@ -62,6 +62,7 @@ def read() -> Iterator[Make]:
         workers.append(
             BackendWorker("rows", Nothing(), capacity=1, reserve=1, error_boundary=error_boundary, source=made)
         )
+        workers[-1].start()
         return made
 
     yield make
@@ -282,6 +283,7 @@ def test_a_worker_delivers_items_while_a_device_hangs() -> None:
     error_boundary = ErrorBoundary()
     reader: Readback[int] = Readback(lambda _: None, capacity=8, error_boundary=error_boundary)
     worker = BackendWorker("run", Receiver(), capacity=9, reserve=9, error_boundary=error_boundary, source=reader)
+    worker.start()
     stuck = transfer(0.0)
     stuck._events.append(Busy())
     reader.submit(stuck, 0)

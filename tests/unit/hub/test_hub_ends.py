@@ -248,3 +248,38 @@ def test_the_callback_for_a_producer_says_what_its_events_leave_unsaid(hub: Niss
         ("3", {"val_accuracy": 0.5}),
     ]
     assert hub.rejections == {"no_event_type": 1}
+
+
+def test_a_hub_closed_while_a_backend_is_being_added_waits_for_it_and_delivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, late = NissaHub(), MemoryBackend()
+    about_to_start, go = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def held_up(thread: threading.Thread) -> None:
+        if thread.name == "nissa-late":
+            about_to_start.set()
+            assert go.wait(30)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", held_up)
+    adding = threading.Thread(target=hub.add_backend, args=(late, "late"))
+    adding.start()
+    assert about_to_start.wait(30)
+    hub.emit(TelemetryEvent("MY_EVENT"))  # no lock is held while the thread starts
+    assert not hub.close(timeout=0.05)
+    go.set()
+    assert hub.close(timeout=30)
+    adding.join(30)
+    assert [event.event_type for event in late.events] == ["MY_EVENT"]
+
+
+def test_a_backend_whose_thread_cannot_start_is_not_added(hub: NissaHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            hub.add_backend(MemoryBackend(), "refused")
+    assert "refused" not in hub.backends
+    assert hub.add_backend(MemoryBackend(), "refused") == "refused"
