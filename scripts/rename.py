@@ -5,6 +5,8 @@
 
 The mapping has these tables, all optional::
 
+    kept = ["nissa.area.id"]                  # strings that leave the process and are never rewritten; before the tables
+
     [modules]                                 # moved with git mv; a test or a script is a module too
     "nissa.area.old" = "nissa.area.new"
     "tests.unit.area.test_old" = "tests.unit.area.test_new"
@@ -52,7 +54,7 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
 from fnmatch import fnmatch
@@ -89,6 +91,7 @@ class Plan:
     everywhere: dict[str, str] = field(default_factory=dict)
     strings: Mapping[str, str] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    kept: Sequence[str] = ()
 
     @staticmethod
     def read(path: Path) -> "Plan":
@@ -152,6 +155,10 @@ class Plan:
 
     def text(self, text: str, module: str = "") -> str:
         """Return prose, a dotted name or a path with the old names replaced; in a module its own names in backticks too."""
+        if self.kept:
+            parts = re.split("(" + "|".join(rf"(?<![\w.]){re.escape(each)}(?!\w)" for each in self.kept) + ")", text)
+            plan = replace(self, kept=())
+            return "".join(part if part in self.kept else plan.text(part, module) for part in parts)
         for name, new in (self.names | self.locals | self.everywhere).items():
             if module and (name.startswith(f"{module}:") or ":" not in name):
                 old = name.partition(":")[2].rpartition(".")[2] or name
@@ -254,7 +261,9 @@ def apply(plan: Plan, root: Path = ROOT) -> list[str]:
     for path in _git("ls-files", root=root).splitlines():
         if path.endswith(TEXTS) and path not in texts:
             text = (root / path).read_text(encoding="utf-8")
-            plain = Plan(modules=plan.modules, packages=plan.packages) if path.startswith(RECORDS) else plan
+            plain = (
+                Plan(modules=plan.modules, packages=plan.packages, kept=plan.kept) if path.startswith(RECORDS) else plan
+            )
             new = plain.text(text)
             changed += _write(root, path, text, _layers(new, plan) if path == "pyproject.toml" else new)
     for old, new in (plan.files() | _data(plan, root)).items():
@@ -310,6 +319,11 @@ def left(plan: Plan, root: Path = ROOT) -> list[str]:
     return found.stdout.splitlines() if words else []
 
 
+def _only_describes(path: str, tree: ast.Module) -> bool:
+    """Whether a file is the ``__init__.py`` of a new package and has nothing but a docstring."""
+    return path.endswith("/__init__.py") and ast.get_docstring(tree) is not None and len(tree.body) == 1
+
+
 def prove(before: Mapping[str, str], after: Mapping[str, str], plan: Plan) -> list[str]:
     """Return what differs besides names, as text for people; nothing where the mapping explains all of it."""
     plan = plan.expanded(before)
@@ -318,7 +332,8 @@ def prove(before: Mapping[str, str], after: Mapping[str, str], plan: Plan) -> li
         check(plan, old)
     except RenameError as error:
         return [str(error)]
-    found = [f"{path}: is new" for path in sorted(set(new) - {files.get(path, path) for path in old})]
+    created = set(new) - {files.get(path, path) for path in old}
+    found = [f"{path}: is new" for path in sorted(created) if not _only_describes(path, new[path][0])]
     meanings: dict[str, set[str]] = {}
     for path, (tree, identifiers) in sorted(old.items()):
         if (there := files.get(path, path)) not in new:

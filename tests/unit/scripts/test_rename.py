@@ -186,3 +186,14 @@ def test_a_package_moves_with_its_modules_and_data(root: Path) -> None:
         root / "docs/more.md"
     ).read_text() == "`src/nissa/field/data.yaml`, `src/nissa/field/new.py`, `nissa.field.Thing`\n"
     assert prove(before, sources(root), plan) == []
+
+
+def test_strings_that_leave_the_process_are_kept(root: Path) -> None:
+    (root / "src/nissa/user.py").write_text('ATTRIBUTE = "nissa.area.id"  # in nissa.area, as in nissa.area.id\n')
+    apply(Plan(packages={"nissa.area": "nissa.field"}, kept=["nissa.area.id"]), root)
+    changed = (root / "src/nissa/user.py").read_text()
+    assert changed == 'ATTRIBUTE = "nissa.area.id"  # in nissa.field, as in nissa.area.id\n'
+    before = sources(root)
+    assert prove(before | {"src/nissa/new/__init__.py": '"""New."""\n'}, before, Plan()) != []
+    assert prove(before, before | {"src/nissa/new/__init__.py": '"""New."""\n'}, Plan()) == []
+    assert prove(before, before | {"src/nissa/new/__init__.py": '"""New."""\nX = 1\n'}, Plan()) != []
