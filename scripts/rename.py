@@ -153,6 +153,19 @@ class Plan:
         globs = self.members.get(name)
         return globs is None or any(fnmatch(path, each) for each in globs)
 
+    def _moved(self, text: str) -> str:
+        """Return text with dotted names and paths of modules replaced, in one pass: a new name can begin with an old one."""
+        instead: dict[str, str] = {}
+        for old, new in self.modules.items():
+            before, after = (each.removeprefix("src/").removesuffix(".py") for each in (path_of(old), path_of(new)))
+            short, shorter = before.removeprefix("nissa/"), after.removeprefix("nissa/")
+            instead |= {old: new, f"{before}.py": f"{after}.py"}
+            instead |= {f"{short}.py": f"{shorter}.py"} if "/" in short else {}
+            instead |= {before: after} if old in self.packages else {}
+        # The longest first: a package's name begins those of its modules.
+        names = "|".join(re.escape(each) for each in sorted(instead, key=len, reverse=True))
+        return re.sub(rf"(?<![\w.])(?:{names})(?!\w)", lambda found: instead[found[0]], text) if names else text
+
     def text(self, text: str, module: str = "") -> str:
         """Return prose, a dotted name or a path with the old names replaced; in a module its own names in backticks too."""
         if self.kept:
@@ -164,15 +177,7 @@ class Plan:
                 old = name.partition(":")[2].rpartition(".")[2] or name
                 text = re.sub(rf"`{old}(?=[`.])", f"`{new}", text)
                 text = re.sub(rf"^(\s+){old}: (?=[A-Z`]\S* \w)", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
-        # The longest first: a package's name begins those of its modules.
-        for old, new in sorted(self.modules.items(), key=lambda each: -len(each[0])):
-            text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
-            before, after = (each.removeprefix("src/").removesuffix(".py") for each in (path_of(old), path_of(new)))
-            short, shorter = before.removeprefix("nissa/"), after.removeprefix("nissa/")
-            text = re.sub(rf"(?<!\w){re.escape(before)}(?=\.py\b)", after, text)
-            text = re.sub(rf"(?<![\w/]){re.escape(short)}(?=\.py\b)", shorter, text) if "/" in short else text
-            if old in self.packages:
-                text = re.sub(rf"(?<!\w){re.escape(before)}(?![\w.])", after, text)
+        text = self._moved(text)
         # Members first: their class is found under its old name.
         for name, new in sorted(self.names.items(), key=lambda each: "." not in each[0].partition(":")[2]):
             module, _, old = name.partition(":")
@@ -410,7 +415,7 @@ def _normalised(tree: ast.Module, plan: Plan) -> str:
 def _dotted(text: str, plan: Plan) -> str:
     """Return a literal with the dotted names and paths of modules replaced: those are what the mapping lists."""
     return (
-        Plan(modules=plan.modules, packages=plan.packages).text(text)
+        Plan(modules=plan.modules, packages=plan.packages, kept=plan.kept).text(text)
         if any(old.rpartition(".")[2] in text for old in plan.modules)
         else text
     )
