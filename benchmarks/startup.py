@@ -104,7 +104,7 @@ def imports(runs: int) -> dict[str, list[float]]:
     statements = {
         "import torch": "import torch",
         "import nissa": "import nissa",
-        "import nissa and all that a run loads, after torch": "import torch; t = time.perf_counter(); import nissa.run",
+        "import nissa and all that a run loads, after torch": "import torch; t = time.perf_counter(); import nissa.run.run",
     }
     for code in statements.values():
         seconds(code)

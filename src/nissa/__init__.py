@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from nissa.diagnostics.meter import ValidationMeter
     from nissa.diagnostics.snapshot import EpochSnapshot
     from nissa.diagnostics.tracker import DiagnosticTracker
-    from nissa.environment import Environment
     from nissa.gradients.collector import GradientStatistics, PendingGradients, collect_gradients
     from nissa.hub.backend import Backend
-    from nissa.run import Run
+    from nissa.run.environment import Environment
+    from nissa.run.run import Run
     from nissa.seeds.seed import Seed
 
 __all__ = [
@@ -81,13 +81,13 @@ _LAZY = {
     "ConsoleBackend": "nissa.backends.console",
     "DecisionBrief": "nissa.diagnostics.brief",
     "DiagnosticTracker": "nissa.diagnostics.tracker",
-    "Environment": "nissa.environment",
+    "Environment": "nissa.run.environment",
     "EpochSnapshot": "nissa.diagnostics.snapshot",
     "FileBackend": "nissa.backends.file",
     "GradientStatistics": "nissa.gradients.collector",
     "MemoryBackend": "nissa.backends.memory",
     "PendingGradients": "nissa.gradients.collector",
-    "Run": "nissa.run",
+    "Run": "nissa.run.run",
     "Seed": "nissa.seeds.seed",
     "TelemetryConfig": "nissa.config",
     "ValidationMeter": "nissa.diagnostics.meter",
@@ -141,7 +141,7 @@ def start(
         ConfigurationError: A setting, file or argument cannot be used; the message says what to do.
         RunActiveError: A run is active already.
     """
-    run = import_module("nissa.run")
+    run = import_module("nissa.run.run")
     started: Run = run.start(
         profile,
         hub=get_hub(),

@@ -16,8 +16,6 @@ import typer
 import nissa
 from nissa import EpochSnapshot, EventType, GateResult, Severity, Stage, TelemetryConfig, TelemetryEvent
 from nissa.analytics.blueprints import BlueprintAnalytics
-from nissa.backends.otel.backend import SCOPE
-from nissa.backends.otel.files import SIGNALS
 from nissa.cli import app
 from nissa.config import PROFILES, RESERVED_VARIABLES, SEED_FEATURES, describe, feature_names
 from nissa.diagnostics.brief import DecisionBrief
@@ -25,6 +23,8 @@ from nissa.diagnostics.rules import RULES
 from nissa.doctor import variables
 from nissa.events import SeedSnapshot
 from nissa.hub import measurements
+from nissa.otel.backend import SCOPE
+from nissa.otel.export.files import SIGNALS
 from nissa.semconv import attributes, metrics, pipeline, spans
 from scripts.generate import ROOT
 from scripts.reference_cli import commands, options

@@ -13,7 +13,7 @@ _SOURCES = ROOT / "src"
 _LONGEST_FUNCTION = 60
 _MEDIAN_FUNCTION = 10
 _MOST_IMPORTS = 20
-_COMPOSES_A_RUN = {"nissa.session": 24}
+_COMPOSES_A_RUN = {"nissa.run.runtime": 24}
 """Modules that may import more, and how many: the one that builds the components of a run."""
 
 _FOR_TYPES_ONLY = {

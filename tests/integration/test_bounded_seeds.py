@@ -9,7 +9,7 @@ import pytest
 
 import nissa
 from nissa import TelemetryEvent
-from nissa.backends.otel.gauges import GaugeLog
+from nissa.otel.metrics.gauges import GaugeLog
 
 SEEDS, MOST = 3_000, 100
 _PLAIN = (str, bytes, int, float, type(None), type, types.FunctionType, types.ModuleType)

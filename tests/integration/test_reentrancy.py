@@ -16,7 +16,7 @@ import torch
 import nissa
 from nissa import NissaHub, TelemetryEvent
 from nissa.hub.critical import CriticalSections
-from nissa.run import Run
+from nissa.run.run import Run
 from tests.support import until
 
 pytestmark = pytest.mark.timeout(120)

@@ -10,7 +10,7 @@ import torch
 
 import nissa
 from nissa import EventType, GateResult, MemoryBackend, Stage, TelemetryEvent
-from nissa.run import start
+from nissa.run.run import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
 from tests.support import attributes, points, records, spans

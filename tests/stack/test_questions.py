@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nissa.backends.otel.labels import check_name
+from nissa.otel.metrics.labels import check_name
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nissa.backends.lines import LineFile
+from nissa.backends.append_file import LineFile
 from nissa.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from nissa.charts.distribution import band_chart as band_chart
 from nissa.charts.grid import Grid as Grid
 from nissa.charts.grid import gather as gather
 from nissa.charts.heatmap import heatmap as heatmap
-from nissa.charts.lines import lines as lines
+from nissa.charts.line_chart import lines as lines
 from nissa.charts.series import Series as Series
 from nissa.charts.series import thin as thin
 from nissa.charts.swimlane import Bar as Bar

@@ -8,7 +8,7 @@ import typer
 from nissa.cli.output import ExitCode, Json, print_json
 
 if TYPE_CHECKING:
-    from nissa.backends.otel.replay import Replayed
+    from nissa.otel.replay import Replayed
 
 EXAMPLES: Final = (
     ("nissa replay nissa-runs/RUN --endpoint http://localhost:4317", "send a run's files to a collector"),
@@ -47,7 +47,7 @@ def replay(
 
     Exit code 1 means that something else was not sent; it says what, and why.
     """
-    from nissa.backends.otel.replay import replay as send  # noqa: PLC0415 - help stays quick without it
+    from nissa.otel.replay import replay as send  # noqa: PLC0415 - help stays quick without it
 
     done = send(directory, endpoint=endpoint, protocol=protocol, patience=patience, dry_run=dry_run)
     if json:
@@ -65,7 +65,7 @@ def _plain(done: "Replayed") -> dict[str, Any]:
 
 
 def _told(done: "Replayed") -> list[str]:
-    from nissa.backends.otel.reach import tally  # noqa: PLC0415 - help stays quick without it
+    from nissa.otel.export.reach import tally  # noqa: PLC0415 - help stays quick without it
 
     signals = done.signals.values()
     counts = tally({each.what: each.found if done.dry_run else each.sent for each in signals})

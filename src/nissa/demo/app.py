@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nissa.demo.data import Digits
-    from nissa.run import Run
+    from nissa.run.run import Run
 
 ENVIRONMENTS = 2
 """Number of hosts to train, each with its own initial weights and batches."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nissa.demo.recipe import Recipe
-    from nissa.environment import Environment
+    from nissa.run.environment import Environment
 
 
 @dataclass(frozen=True)

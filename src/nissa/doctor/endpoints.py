@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from nissa.backends.otel.ways import GRPC, HTTP
 from nissa.doctor.finding import Finding, Level
 from nissa.doctor.reaching import PATIENCE, Tried
 from nissa.doctor.wire import Kind
+from nissa.otel.export.ways import GRPC, HTTP
 
 CHECK: Final = "endpoint"
 _USUAL: Final = {4317: GRPC, 4318: HTTP}

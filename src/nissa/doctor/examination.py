@@ -13,9 +13,6 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from nissa.backends.otel.probing import build_exporter, exporters_of
-from nissa.backends.otel.providers import SIGNALS, Providers
-from nissa.backends.otel.ways import PROTOCOLS, asked_for, ways
 from nissa.doctor import clock, collector
 from nissa.doctor.asking import Answer, ask
 from nissa.doctor.endpoints import judge
@@ -26,6 +23,9 @@ from nissa.doctor.secrets import Secrets
 from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
 from nissa.doctor.surroundings import check_devices, check_files
 from nissa.doctor.versions import check_versions
+from nissa.otel.export.probing import build_exporter, exporters_of
+from nissa.otel.export.ways import PROTOCOLS, asked_for, ways
+from nissa.otel.setup import SIGNALS, Providers
 
 T = TypeVar("T")
 

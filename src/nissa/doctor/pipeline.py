@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from nissa.backends.otel.probing import join
-from nissa.backends.otel.providers import Providers, obtain
 from nissa.distributed.rank import Rank
 from nissa.doctor.finding import Finding, Level
 from nissa.errors import NissaError
+from nissa.otel.export.probing import join
+from nissa.otel.setup import Providers, obtain
 
 if TYPE_CHECKING:
-    from nissa.backends.otel.probing import Joined
+    from nissa.otel.export.probing import Joined
 
 CHECK: Final = "metrics"
 _END_SECONDS: Final = 1.0

@@ -8,9 +8,9 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from nissa.backends.otel.probing import Attempt, attempt
-from nissa.backends.otel.ways import GRPC
 from nissa.doctor.wire import Identity, Seen, look
+from nissa.otel.export.probing import Attempt, attempt
+from nissa.otel.export.ways import GRPC
 
 PATIENCE: Final = 2.0
 """Timeout of a test export, seconds."""

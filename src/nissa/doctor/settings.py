@@ -6,12 +6,12 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Final
 
-from nissa.backends.otel.providers import SIGNALS, check_exporters, configured
-from nissa.backends.otel.ways import HTTP, PROTOCOLS, Way, is_header, ways
 from nissa.config import TelemetryConfig, load
 from nissa.doctor.finding import Finding, Level, united
 from nissa.doctor.variables import opentelemetry_names
 from nissa.errors import NissaError
+from nissa.otel.export.ways import HTTP, PROTOCOLS, Way, is_header, ways
+from nissa.otel.setup import SIGNALS, check_exporters, configured
 
 CHECK: Final = "settings"
 _SECONDS: Final = 600.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from nissa.charts import Series, lines
-from nissa.charts.lines import MOST_POINTS
+from nissa.charts.line_chart import MOST_POINTS
 from nissa.recordings import Stream
 from nissa.report.facts import Facts
 from nissa.report.panels import Panel, Section, Variant, series_table

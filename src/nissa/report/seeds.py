@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from nissa.backends.otel.labels import check_name
 from nissa.charts import Bar, Lane, Mark, swimlane
 from nissa.charts.text import ABSENT, number
 from nissa.events import Stage
+from nissa.otel.metrics.labels import check_name
 from nissa.report.facts import Facts, clock_time, duration
 from nissa.report.lives import CULLED, FOSSILIZED, Gate, Life, StageSpan
 from nissa.report.panels import Panel, Row, Section, Table, Variant, count, percentage, points

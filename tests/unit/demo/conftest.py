@@ -11,7 +11,7 @@ import nissa
 from nissa.demo.data import Digits, Split, load
 from nissa.demo.policy import Policy
 from nissa.demo.recipe import Recipe
-from nissa.run import Run
+from nissa.run.run import Run
 
 HASTY = Policy(
     window=1,

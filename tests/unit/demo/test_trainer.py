@@ -12,7 +12,7 @@ from nissa.demo.policy import Policy
 from nissa.demo.report import report_environment
 from nissa.demo.trainer import Trainer, evaluate
 from nissa.events import Stage
-from nissa.run import Run
+from nissa.run.run import Run
 from tests.unit.demo.conftest import HASTY, HASTY_RECIPE
 
 NEVER = replace(HASTY, warmup_epochs=1000)

@@ -9,10 +9,10 @@ import torch
 import nissa
 from nissa import MemoryBackend
 from nissa.config import TelemetryConfig
-from nissa.environment import Environment
 from nissa.hub.measurements import GradientsMeasured, StepMeasured
 from nissa.kernels.moments import Moments
-from nissa.session import Session
+from nissa.run.environment import Environment
+from nissa.run.runtime import Session
 from nissa.testing import FakeClock
 from tests.toys import small_network
 

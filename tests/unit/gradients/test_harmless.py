@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam
 from nissa.config.files import PROFILES
 
 if TYPE_CHECKING:
-    from nissa.environment import Environment
+    from nissa.run.environment import Environment
     from tests.unit.gradients.conftest import Lab
 
 STEPS = 30

@@ -12,9 +12,9 @@ from opentelemetry.sdk.metrics._internal.exponential_histogram.buckets import Bu
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.exponent_mapping import ExponentMapping
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import LogarithmMapping
 
-from nissa.backends.otel.points import downscale
 from nissa.kernels.moments import BucketRange, Layout, Thresholds, decode
 from nissa.kernels.reference import measure
+from nissa.otel.metrics.points import downscale
 
 SCALES = range(-4, 9)
 LOW, HIGH = -32, 32

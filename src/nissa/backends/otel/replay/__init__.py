@@ -1,4 +1,0 @@
-"""Sends the OTLP JSON files of a run to a collector: what `nissa replay` does."""
-
-from nissa.backends.otel.replay.replaying import Replayed as Replayed
-from nissa.backends.otel.replay.replaying import replay as replay

@@ -1,0 +1,1 @@
+"""Delivery of telemetry to exporters and files."""

@@ -1,0 +1,1 @@
+"""Metric streams: recording, storage, and conversion to OTLP points."""

@@ -1,0 +1,162 @@
+"""Construction of OpenTelemetry data points from the streams of the metric store."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Final, overload
+
+import numpy as np
+from opentelemetry.sdk.metrics import Exemplar
+from opentelemetry.sdk.metrics.export import (
+    Buckets,
+    ExponentialHistogramDataPoint,
+    HistogramDataPoint,
+    NumberDataPoint,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from nissa.otel.metrics.gauges import Point, Points, Row
+    from nissa.otel.metrics.store import HistogramStream, MagnitudeStream, Sample
+    from nissa.semconv.metrics import MetricSpec
+
+EXPLICIT_STEP: Final = 2
+"""Octaves per bucket when an exponential histogram is converted to an explicit one (Prometheus exporter)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Values of one histogram point: totals of a stream, or their increase since a reader's last collection.
+
+    Args:
+        start: Start time of the point, nanoseconds since the Unix epoch.
+        counts: Elements per bucket.
+        zeros: Number of exact zeros.
+        total: Sum of the values.
+        whole: True for totals, False for an increase (delta temporality).
+    """
+
+    start: int
+    counts: "NDArray[np.int64]"
+    zeros: int
+    total: float
+    whole: bool
+
+
+class GaugePoints(Sequence[NumberDataPoint]):
+    """Lazy sequence of the data points of rows; each point is created on access.
+
+    The encoder consumes points one by one. Keeping all points of an export alive would trigger full garbage
+    collections, and the training thread would wait for these.
+    """
+
+    def __init__(self, rows: "Sequence[Row | Point | Points]") -> None:
+        self.rows = rows
+        self._size = sum(row.size() for row in rows)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[NumberDataPoint]:
+        for row in self.rows:
+            for attributes, time, value in row.points():
+                yield NumberDataPoint(attributes, None, time, value)  # type: ignore[arg-type]  # gauges have no start
+
+    @overload
+    def __getitem__(self, index: int) -> NumberDataPoint: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[NumberDataPoint]: ...
+
+    def __getitem__(self, index: int | slice) -> NumberDataPoint | list[NumberDataPoint]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        place = range(self._size)[index]
+        return next(islice(self, place, None))
+
+
+def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, now: int) -> HistogramDataPoint:
+    """Return the data point of a histogram with explicit buckets."""
+    return HistogramDataPoint(
+        attributes=stream.attributes,
+        start_time_unix_nano=part.start,
+        time_unix_nano=now,
+        count=int(part.counts.sum()),
+        sum=part.total,
+        bucket_counts=part.counts.tolist(),
+        explicit_bounds=list(spec.bounds),
+        # Minimum and maximum are tracked over the whole run only, so those of a delta interval are unknown.
+        min=stream.minimum if part.whole else None,  # type: ignore[arg-type]  # the wire format has it optional
+        max=stream.maximum if part.whole else None,  # type: ignore[arg-type]
+        exemplars=_exemplars(stream.sample, part),
+    )
+
+
+def explicit_point(stream: "MagnitudeStream", part: Part, now: int) -> HistogramDataPoint:
+    """Return the data point of a magnitude stream in coarse explicit buckets; zeros are counted in the lowest one."""
+    per_bucket = EXPLICIT_STEP << stream.range.scale
+    inner = np.add.reduceat(part.counts[1:-1], np.arange(0, stream.range.size, per_bucket))
+    low, high = stream.range.min_exponent, stream.range.max_exponent
+    counts = [part.zeros + int(part.counts[0]), *inner.tolist(), int(part.counts[-1])]
+    return HistogramDataPoint(
+        attributes=stream.attributes,
+        start_time_unix_nano=part.start,
+        time_unix_nano=now,
+        count=sum(counts),
+        sum=part.total,
+        bucket_counts=counts,
+        explicit_bounds=[2.0 ** min(low + EXPLICIT_STEP * step, high) for step in range(len(inner) + 1)],
+        min=None,  # type: ignore[arg-type]  # not kept; the wire format has it optional
+        max=stream.maximum if part.whole else None,  # type: ignore[arg-type]
+        exemplars=_exemplars(stream.sample, part),
+    )
+
+
+def exponential_point(
+    stream: "MagnitudeStream", part: Part, now: int, most_buckets: int
+) -> ExponentialHistogramDataPoint:
+    """Return the data point of a magnitude stream in at most ``most_buckets`` exponential buckets."""
+    scale, buckets = downscale(part.counts, stream.range.offset - 1, stream.range.scale, most_buckets)
+    return ExponentialHistogramDataPoint(
+        attributes=stream.attributes,
+        start_time_unix_nano=part.start,
+        time_unix_nano=now,
+        count=part.zeros + int(part.counts.sum()),
+        sum=part.total,
+        scale=scale,
+        zero_count=part.zeros,
+        positive=buckets,
+        negative=Buckets(0, []),
+        flags=0,
+        min=None,  # type: ignore[arg-type]  # the smallest magnitude is not kept; the wire format has it optional
+        max=stream.maximum if part.whole else None,  # type: ignore[arg-type]
+        exemplars=_exemplars(stream.sample, part),
+    )
+
+
+def downscale(counts: "NDArray[np.int64]", offset: int, scale: int, most: int) -> tuple[int, Buckets]:
+    """Return the finest scale with at most ``most`` (2 or more) occupied buckets, and the buckets at that scale.
+
+    Each step to a coarser scale merges two neighbouring buckets: bucket ``i`` becomes part of bucket ``i >> 1``.
+    Source: OTLP data model, "Exponential Scale".
+    """
+    occupied = np.flatnonzero(counts)
+    if not len(occupied):
+        return scale, Buckets(0, [])
+    indexes = occupied + offset
+    shift = 0
+    while (int(indexes[-1]) >> shift) - (int(indexes[0]) >> shift) + 1 > most:
+        shift += 1
+    first = int(indexes[0]) >> shift
+    coarse = (indexes >> shift) - first
+    sums = np.zeros(int(coarse[-1]) + 1, dtype=np.int64)
+    np.add.at(sums, coarse, counts[occupied])
+    return scale - shift, Buckets(first, sums.tolist())
+
+
+def _exemplars(sample: "Sample | None", part: Part) -> list[Exemplar]:
+    # A delta point carries only exemplars of its own interval; a cumulative point carries the latest one.
+    if sample is None or sample.time_unix_nano < part.start:
+        return []
+    return [Exemplar({}, sample.value, sample.time_unix_nano, sample.ids.span_id, sample.ids.trace_id)]

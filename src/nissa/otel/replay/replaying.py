@@ -1,0 +1,179 @@
+"""A whole replay: each file in its order, counted, and what could not be sent said by number and reason."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from nissa.errors import ConfigurationError, UnknownNameError
+from nissa.otel.export.files import SIGNALS
+from nissa.otel.export.portions import MOST_BYTES
+from nissa.otel.export.ways import asked_for, protocol
+from nissa.otel.replay.lines import Line, Skipped, files_of, lines_of
+from nissa.otel.replay.requests import WHAT, Request, count, joined, portions
+from nissa.otel.replay.wire import Sender, Verdict, spoken
+from nissa.otel.setup import ENDPOINTS
+
+_MOST_LINES: Final = 512
+"""Lines of spans or log records, which hold one each, that go as one request."""
+_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+PATIENCE: Final = 60.0
+"""Seconds for which a request is tried again by default."""
+
+
+@dataclass(slots=True)
+class Signal:
+    """What became of one signal.
+
+    Args:
+        what: What its items are.
+        files: How many files it has.
+        found: Items in them.
+        sent: Items that the collector took.
+        requests: How often it was asked, attempts in vain included.
+        endpoint: Where they went; None where nothing was sent.
+        protocol: The same.
+        reasons: Why items were not sent, each once.
+    """
+
+    what: str
+    files: int
+    found: int = 0
+    sent: int = 0
+    requests: int = 0
+    endpoint: str | None = None
+    protocol: str | None = None
+    reasons: list[str] = field(default_factory=list)
+
+    def failed(self, reason: str) -> None:
+        """Note why items were not sent."""
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a replay.
+
+    Args:
+        directory: The folder.
+        dry_run: Whether it was only counted.
+        signals: By name; what has no files is there with zeros.
+        skipped: Lines that could not be sent.
+    """
+
+    directory: str
+    dry_run: bool
+    signals: dict[str, Signal]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all arrived, or would be sent: but for a last line that nobody can finish."""
+        sent = self.dry_run or all(each.found == each.sent for each in self.signals.values())
+        return sent and all(each.cut for each in self.skipped)
+
+
+def replay(
+    folder: Path,
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    patience: float = PATIENCE,
+    dry_run: bool = False,
+) -> Replayed:
+    """Send what the OTLP JSON files of a folder hold, with the times and ids that it has.
+
+    Args:
+        folder: Of a run; the file that a collector wrote is as good.
+        endpoint: OTLP endpoint for all signals; the one that ``OTEL_EXPORTER_OTLP_*`` name if None.
+        protocol: ``grpc`` or ``http/protobuf``; what ``OTEL_*`` say, else found out by asking, if None.
+        patience: Seconds for which a request is tried again where the collector is away or busy.
+        dry_run: Count, and send nothing.
+
+    Raises:
+        ConfigurationError: The folder has no such files, or nothing says where to send them.
+    """
+    files = files_of(folder)
+    skipped: list[Skipped] = []
+    found = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
+    with asked_for(endpoint, protocol):
+        if not dry_run:
+            _settle(endpoint)
+        for signal, told in found.items():
+            lines = (line for path in files[signal] for line in lines_of(path, signal, skipped))
+            if dry_run:
+                told.found = sum(count(signal, line.request) for line in lines)
+            elif files[signal]:
+                _replay(signal, lines, told, patience)
+    return Replayed(str(folder), dry_run, found, tuple(skipped))
+
+
+def _settle(endpoint: str | None) -> None:
+    """See that something says where to send, and where only an endpoint was given, find out what it speaks."""
+    if not any(map(os.environ.get, ENDPOINTS)):
+        raise ConfigurationError(
+            "Nothing says where to send it: give --endpoint, such as http://localhost:4317, or set "
+            "OTEL_EXPORTER_OTLP_ENDPOINT."
+        )
+    if endpoint is not None and not os.environ.get(_PROTOCOL):
+        os.environ[_PROTOCOL] = spoken()
+
+
+def _replay(signal: str, lines: Iterable[Line], told: Signal, patience: float) -> None:
+    sender = _sender(signal, patience)
+    told.endpoint, told.protocol = sender.endpoint, sender.protocol
+    try:
+        hopeless = False
+        for request, raw in _requests(signal, lines):
+            items = count(signal, request)
+            told.found += items
+            if hopeless:  # counted all the same, to say how many are missing
+                continue
+            answer = sender.send(request, raw)
+            taken = answer.verdict is Verdict.TAKEN
+            told.sent += items - answer.rejected if taken else 0
+            if not taken or answer.rejected:
+                told.failed(answer.reason or "the collector does not say why")
+            hopeless = answer.verdict is Verdict.HOPELESS
+    finally:
+        told.requests = sender.requests
+        sender.close()
+
+
+def _sender(signal: str, patience: float) -> Sender:
+    spoken = protocol("otlp", signal.upper(), os.environ) or ""
+    try:
+        return Sender(signal, spoken, patience)
+    except KeyError:
+        raise UnknownNameError("protocol", spoken, ("grpc", "http/protobuf")) from None
+    except Exception as error:
+        raise ConfigurationError(f"OTEL_* describe no exporter for {signal}: {error}") from error
+
+
+def _requests(signal: str, lines: Iterable[Line]) -> Iterator[tuple[Request, bytes | None]]:
+    """Yield what is sent at once: many small lines together, and a large one in portions.
+
+    Metrics are not put together: what Prometheus refuses, it refuses by the request.
+    """
+    held: list[Line] = []
+    size = 0
+    for line in lines:
+        if held and (signal == "metrics" or len(held) >= _MOST_LINES or size + len(line.raw) > MOST_BYTES):
+            yield from _sent(signal, held)
+            held, size = [], 0
+        held.append(line)
+        size += len(line.raw)
+    if held:
+        yield from _sent(signal, held)
+
+
+def _sent(signal: str, held: list[Line]) -> Iterator[tuple[Request, bytes | None]]:
+    first, *others = held
+    if others:
+        yield joined(signal, [line.request for line in held]), None
+    elif len(first.raw) <= MOST_BYTES:
+        yield first.request, first.raw
+    else:
+        yield from ((portion, None) for portion in portions(signal, first.request, MOST_BYTES))

@@ -1,0 +1,118 @@
+"""OTLP JSON requests: counted, joined, split into what a collector takes, and turned into protobuf for gRPC."""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import Any, Final
+
+from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # it has no types of its own
+
+from nissa.otel.export.keeping import POINTS, RECORDS, SPANS
+
+Request = dict[str, Any]
+"""An export request as JSON."""
+
+WHAT: Final = {"traces": SPANS, "metrics": POINTS, "logs": RECORDS}
+"""What the items of a signal are called."""
+_LEVELS: Final = {
+    "traces": ("resourceSpans", "scopeSpans", "spans"),
+    "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
+    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+}
+_KINDS: Final = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
+_POINTS: Final = "dataPoints"
+_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
+_MESSAGES: Final = {"traces": "Trace", "metrics": "Metrics", "logs": "Logs"}
+
+
+def is_request(signal: str, value: Any) -> bool:
+    """Return whether a value is an export request of a signal, as far as it is looked into."""
+    levels = _LEVELS[signal]
+    nodes = [value]
+    for name in levels:
+        if not all(isinstance(node, dict) and isinstance(node.get(name, []), list) for node in nodes):
+            return False
+        nodes = [each for node in nodes for each in node.get(name, [])]
+    return levels[0] in value and all(isinstance(node, dict) for node in nodes)
+
+
+def count(signal: str, request: Request) -> int:
+    """Return the number of spans, metric points or log records of a request."""
+    nodes: list[Any] = [request]
+    for name in _LEVELS[signal]:
+        nodes = [each for node in nodes for each in node.get(name, [])]
+    if signal != "metrics":
+        return len(nodes)
+    return sum(len(metric[kind].get(_POINTS, [])) for metric in nodes for kind in _KINDS if kind in metric)
+
+
+def joined(signal: str, requests: Iterable[Request]) -> Request:
+    """Return several requests as one, in their order."""
+    name = _LEVELS[signal][0]
+    return {name: [each for request in requests for each in request[name]]}
+
+
+def body(request: Request) -> bytes:
+    """Return a request as JSON."""
+    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def portions(signal: str, request: Request, most: int) -> Iterator[Request]:
+    """Yield a request in parts of at most so many bytes of JSON, in order; an item that is larger goes alone."""
+    halves = _halves(request, _LEVELS[signal]) if len(body(request)) > most else []
+    if not halves:
+        yield request
+        return
+    for half in halves:
+        yield from portions(signal, half, most)
+
+
+def _halves(node: dict[str, Any], levels: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return a node with the first and with the second half of the items below it; nothing where there is only one."""
+    if not levels:
+        return _halves_of_points(node)
+    name, *rest = levels
+    items = node.get(name, [])
+    if len(items) > 1:
+        middle = len(items) // 2
+        return [{**node, name: items[:middle]}, {**node, name: items[middle:]}]
+    return [{**node, name: [half]} for item in items for half in _halves(item, tuple(rest))]
+
+
+def _halves_of_points(item: dict[str, Any]) -> list[dict[str, Any]]:
+    kind = next((kind for kind in _KINDS if kind in item), None)
+    if kind is None:  # a span or a log record
+        return []
+    return [{**item, kind: half} for half in _halves(item[kind], (_POINTS,))]
+
+
+def message(signal: str, request: Request) -> Any:
+    """Return a request as a protobuf message.
+
+    Raises:
+        ValueError: It is none.
+    """
+    module = import_module(f"opentelemetry.proto.collector.{_package(signal)}.v1.{_package(signal)}_service_pb2")
+    empty = getattr(module, f"Export{_MESSAGES[signal]}ServiceRequest")()
+    return ParseDict(_with_binary_ids(request), empty, ignore_unknown_fields=True)
+
+
+def _package(signal: str) -> str:
+    return "trace" if signal == "traces" else signal
+
+
+def _with_binary_ids(node: Any) -> Any:
+    """Return JSON whose ids are base64, as protobuf has them, instead of OTLP's hexadecimal."""
+    if isinstance(node, list):
+        return [_with_binary_ids(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        name: _binary(value) if name in _IDS and isinstance(value, str) else _with_binary_ids(value)
+        for name, value in node.items()
+    }
+
+
+def _binary(value: str) -> str:
+    return base64.b64encode(bytes.fromhex(value)).decode()

@@ -1,0 +1,1 @@
+"""Spans of seeds and epochs."""

@@ -1,0 +1,100 @@
+"""Span creation with preset trace and span ids and with start times in the past."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, set_span_in_context
+
+from nissa.events import SpanIds
+from nissa.otel.random_isolation import PRIVATE
+from nissa.semconv import attributes as attr
+from nissa.semconv import spans as names
+
+
+class PresetIds(IdGenerator):
+    """Id generator that returns preset ids for the next span and random ids otherwise.
+
+    Only the backend's worker thread uses it, so it needs no lock.
+    """
+
+    def __init__(self) -> None:
+        self.next: SpanIds | None = None
+
+    def generate_trace_id(self) -> int:
+        """Return the preset trace id, else a random one."""
+        return self.next.trace_id if self.next else PRIVATE.getrandbits(128) or 1
+
+    def generate_span_id(self) -> int:
+        """Return the preset span id and clear the preset, else a random id."""
+        chosen, self.next = self.next, None
+        return chosen.span_id if chosen else PRIVATE.getrandbits(64) or 1
+
+    def is_trace_id_random(self) -> bool:
+        """Return True: preset ids are random too."""
+        return True
+
+
+class SpanFactory:
+    """Starts the spans of a run.
+
+    Args:
+        tracer: Tracer of the run. If it is the SDK's, its id generator is replaced.
+        announce: Export a zero-length ``.started`` span at the start of long spans.
+    """
+
+    def __init__(self, tracer: Tracer, *, announce: bool) -> None:
+        self._tracer = tracer
+        self._announce = announce
+        self._ids = PresetIds()
+        if hasattr(tracer, "id_generator"):
+            tracer.id_generator = self._ids
+
+    def start(
+        self,
+        name: str,
+        at: int,
+        attributes: Mapping[str, Any],
+        *,
+        ids: SpanIds | None = None,
+        parent: SpanContext | None = None,
+        links: Sequence[SpanContext] = (),
+    ) -> Span:
+        """Start a span at a time in nanoseconds since the Unix epoch; without a parent it is a root span."""
+        self._ids.next = ids
+        try:
+            return self._tracer.start_span(
+                name,
+                context=within(parent),
+                attributes=present(attributes),
+                links=[Link(context) for context in links],
+                start_time=at,
+            )
+        finally:
+            self._ids.next = None
+
+    def announce(self, span: Span, name: str, at: int, attributes: Mapping[str, Any]) -> None:
+        """Export a zero-length ``.started`` child of a long span, because the span itself is exported at its end."""
+        if not self._announce or not span.is_recording():
+            return
+        twin = self.start(
+            name + names.STARTED_SUFFIX, at, {**attributes, attr.SPAN_PENDING: True}, parent=span.get_span_context()
+        )
+        twin.end(at)
+
+
+def within(parent: SpanContext | None) -> Context:
+    """Return a context with ``parent`` as current span, an empty context for None."""
+    return Context() if parent is None else set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def remote(ids: SpanIds, *, sampled: bool = True) -> SpanContext:
+    """Return the context of a span of which only the ids are known."""
+    flags = TraceFlags(TraceFlags.RANDOM_TRACE_ID | (TraceFlags.SAMPLED if sampled else 0))
+    return SpanContext(ids.trace_id, ids.span_id, is_remote=True, trace_flags=flags)
+
+
+def present(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes without those that are None."""
+    return {key: value for key, value in attributes.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Life of a run: start, environments, validation and shutdown."""

@@ -1,0 +1,249 @@
+"""One training environment: a model in training, its epochs, and its seeds."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from nissa.diagnostics.brief import DecisionBrief, decision_brief
+from nissa.diagnostics.snapshot import EpochSnapshot
+from nissa.distributed.dtensors import whole
+from nissa.events import EventType, SpanIds
+from nissa.run.seed_methods import EnvironmentSeeds
+from nissa.run.validation import Validation, ValidationInputs
+from nissa.seeds.slots import new_span_id, new_trace_id
+
+if TYPE_CHECKING:
+    import torch
+
+    from nissa.diagnostics.meter import Measured, ValidationMeter
+    from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.gradients.watch import Watch
+    from nissa.run.runtime import Session
+
+
+class Environment(EnvironmentSeeds):
+    """Telemetry interface for one training loop, returned by ``run.environment``; a `Run` is one itself.
+
+    Attributes:
+        env_id: The environment's id as text, None for the run's own.
+    """
+
+    def __init__(self, session: "Session", env_id: str | None) -> None:
+        super().__init__(session, env_id)
+        self._clock = session.clock(env_id)
+        self._validation = Validation(session, env_id)
+        self._validated: EpochSnapshot | None = None
+
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch":
+        """Watch every ``optimizer.step()`` until ``close()`` of the returned handle, which removes all hooks.
+
+        The network may grow and shrink meanwhile. New parameters and parameter groups are included from the next
+        sampled step on; the streams of removed parameters end. If an environment watches several optimizers, the steps
+        of the first one count as the environment's steps.
+
+        Args:
+            model: Model that owns the parameters; its parameter names are exported.
+            optimizer: Optimizer that uses the gradients.
+            name: Name that distinguishes several watches of an environment.
+            scaler: Gradient scaler that calls the optimizer. If it is passed, the steps that it skips are counted.
+                Gradients are measured without the loss scale in either case.
+            hooks: Register hooks on the optimizer. If False, the optimizer is left unchanged, and each step must be
+                marked with ``with handle.step():``. Use this for a ``step()`` that is compiled as a whole or replayed
+                from a CUDA graph.
+
+        Raises:
+            WatchError: The model and the optimizer cannot be watched together, or the optimizer is watched already.
+        """
+        return self._session.watch(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
+
+    @contextmanager
+    def epoch(self, number: int) -> Iterator[None]:
+        """Mark an epoch; everything in the block belongs to it. An exception passes through unchanged."""
+        ids = SpanIds(new_trace_id(), new_span_id())
+        self._begin_epoch(number, ids)
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._end_epoch(number, error)
+
+    @contextmanager
+    def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
+        """Mark the saving of a checkpoint, exported as a ``checkpoint`` span of the epoch."""
+        started = self._session.now()
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _named(error)}
+            self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
+
+    def log_loss(self, loss: "torch.Tensor | float", *, model: str | None = None) -> None:
+        """Log the training loss of the next step. A device tensor is accepted and not waited for.
+
+        Args:
+            loss: Scalar loss.
+            model: Name of the watch that the value belongs to; by default the first watch of the environment.
+        """
+        with self._session.stopwatch.own:
+            self._clock.log_loss(loss, model)
+
+    def clip_grad_norm_(
+        self,
+        parameters: "torch.Tensor | Iterable[torch.Tensor]",
+        max_norm: float,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = False,
+        foreach: bool | None = None,
+        *,
+        model: str | None = None,
+    ) -> "torch.Tensor":
+        """Clip gradients like ``torch.nn.utils.clip_grad_norm_``, and log their norm before clipping and the factor.
+
+        Both are exported with the next step, as ``nissa.clip.norm`` and ``nissa.clip.factor``. Logging them does not
+        wait for a device.
+
+        Args:
+            parameters: As in torch.
+            max_norm: As in torch.
+            norm_type: As in torch.
+            error_if_nonfinite: As in torch.
+            foreach: As in torch.
+            model: Name of the watch that the value belongs to; by default the first watch of the environment.
+
+        Returns:
+            The norm before clipping, as torch returns it.
+        """
+        from torch.nn.utils import clip_grad_norm_  # noqa: PLC0415 - `import nissa` must not import torch
+
+        norm = clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+        with self._session.stopwatch.own, self._session.error_boundary.guard("clip_grad_norm_"):
+            self._clock.log_clipping(whole(norm), float(max_norm), model)
+        return norm
+
+    def validate(
+        self,
+        *,
+        loss: "torch.Tensor | float | None" = None,
+        accuracy: "torch.Tensor | float | None" = None,
+        per_class_accuracy: Mapping[Any, float] | None = None,
+        per_class_loss: Mapping[Any, float] | None = None,
+        train_accuracy: "torch.Tensor | float | None" = None,
+        meter: "ValidationMeter | Measured | None" = None,
+        closure: "Callable[[], torch.Tensor] | None" = None,
+    ) -> EpochSnapshot:
+        """Log the results of a validation, and return a diagnosis of the training.
+
+        Args:
+            loss: Validation loss.
+            accuracy: Validation accuracy as a fraction.
+            per_class_accuracy: Accuracy per class name, as fractions; used where the profile has ``per_class``.
+            per_class_loss: Loss per class name; used where the profile has ``per_class.track_loss``.
+            train_accuracy: Training accuracy as a fraction.
+            meter: Meter that accumulated the validation, or its ``result()``. Other arguments take precedence over its
+                values. The call waits for the meter's single copy from the device, and does not reset the meter.
+            closure: Function that returns the loss of a fixed batch. It is used to measure the sharpness of the first
+                watched model, in the epochs selected by ``sharpness.every_n_epochs``. It is called several times.
+                Weights, buffers, random states and modes are restored afterwards.
+
+        Returns:
+            The snapshot. A fault in the meter or the closure is logged once; the affected fields are then None.
+        """
+        inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
+        snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
+        with self._session.stopwatch.own, self._session.error_boundary.guard("validate"):
+            snapshot = self._validated = self._validation(self._epoch, inputs)
+        return snapshot
+
+    def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
+        """Return the numbers and findings for a policy or language model that makes or explains a decision.
+
+        Before the first validation, ``validations`` of the brief is 0.
+
+        Args:
+            action: Planned or completed action. A member of an enumeration is represented by its name.
+            reason: Reason for the action, in the policy's words.
+        """
+        with self._session.error_boundary.guard("brief"):
+            return self.tracker.brief(action=action, reason=reason)
+        return decision_brief(action, reason, None, validations=0)
+
+    def features(self) -> tuple[float, ...]:
+        """Return the current state as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
+        with self._session.error_boundary.guard("features"):
+            return self.tracker.features()
+        return tuple(spec.missing for spec in self._session.config.feature_specs)
+
+    @property
+    def tracker(self) -> "DiagnosticTracker":
+        """Snapshots of the environment, and the rules that are applied to them."""
+        return self._session.tracker(self.env_id)
+
+    @property
+    def history(self) -> tuple[EpochSnapshot, ...]:
+        """Newest snapshots, oldest first; at most ``history_length`` of the configuration."""
+        return tuple(self.tracker.history)
+
+    def _begin_epoch(self, number_: int, ids: SpanIds) -> None:
+        self._epoch, self._validated = number_, None
+        self._clock.begin_epoch(ids)
+        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
+
+    def _end_epoch(self, number_: int, error: BaseException | None) -> None:
+        with self._session.stopwatch.own, self._session.error_boundary.guard("epoch"):
+            at = self._session.now()
+            seen, losses = self._validated, None
+            # Without a validation nothing has waited for the readback yet, and the mean loss would lack the last steps.
+            if seen is None and error is None:
+                with self._session.stopwatch.own.pause:
+                    self._session.readback.wait(self.env_id, self._session.config.limits.validation_wait_seconds)
+                losses = self._validation.losses()
+            data = {
+                "train_loss": losses.mean if losses else None,
+                "seeds": dict(Counter(seed.stage.label for seed in self._session.table.slots.of(self.env_id))),
+                "error": _named(error),
+                **(_told(seen) if seen else {}),
+                **self._epoch_identity(),
+            }
+            self._epoch = number_
+            self._send(EventType.EPOCH_COMPLETED, data=data, time_unix_nano=at)
+        self._clock.end_epoch()
+        self._epoch = None
+
+    def _epoch_identity(self) -> dict[str, Any]:
+        ids = self._clock.epoch_ids
+        return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
+
+
+def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
+    health = snapshot.gradient_health
+    return {
+        "train_loss": snapshot.train_loss,
+        "validation_loss": snapshot.validation_loss,
+        "train_accuracy": snapshot.train_accuracy,
+        "validation_accuracy": snapshot.validation_accuracy,
+        "gradient_health": health.score if health else None,
+        "gradient_norm": health.global_norm if health else None,
+        "narrative": snapshot.narrative,
+        "red_flags": list(snapshot.red_flags) or None,
+    }
+
+
+def _named(error: BaseException | None) -> str | None:
+    return None if error is None else type(error).__name__

@@ -1,0 +1,250 @@
+"""Telemetry of one training run, from `nissa.start` to its end."""
+
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from time import monotonic, strftime, time_ns
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import ref
+
+from nissa.backends.console import ConsoleBackend
+from nissa.config import TelemetryConfig, load
+from nissa.distributed.rank import Rank
+from nissa.errors import NissaError, RunActiveError
+from nissa.events import EventType
+from nissa.hub.hub import NissaHub
+from nissa.otel.backend import OpenTelemetryBackend
+from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
+from nissa.otel.metrics.hub_metrics import HubMetrics
+from nissa.otel.setup import Providers, obtain
+from nissa.run.environment import Environment
+from nissa.run.runtime import Session
+from nissa.run.seed_methods import open_states
+from nissa.run.shutdown import ShutdownHook
+from nissa.version import VERSION
+
+if TYPE_CHECKING:
+    from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.hub.backend import Backend
+
+
+_logger = logging.getLogger("nissa")
+
+
+def start(
+    profile: str | None = None,
+    *,
+    hub: NissaHub,
+    service_name: str | None = None,
+    config: "TelemetryConfig | str | os.PathLike[str] | None" = None,
+    run_id: str | None = None,
+    backends: "Iterable[Backend]" = (),
+    clock: Callable[[], int] = time_ns,
+    **overrides: Any,
+) -> "Run":
+    """Start a run; see `nissa.start`."""
+    if hub.has_listener:
+        raise RunActiveError(
+            "A run is active on this hub; close() it, or leave its with block, before starting another."
+        )
+    settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
+    identity = run_id or _run_id(os.environ)
+    rank = Rank.from_environment(os.environ)
+    providers = obtain(
+        service_name=service_name,
+        run_id=identity,
+        profile=settings.profile_name,
+        rank=rank,
+        folder=Path(settings.files.directory) / identity,
+        export_interval_seconds=settings.files.export_interval_seconds,
+        exit_seconds=settings.limits.exit_timeout_seconds,
+    )
+    return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+
+
+class Run(Environment):
+    """A training run and its telemetry, returned by `nissa.start`; best used in a ``with`` statement.
+
+    The run is its own first environment. A run with one model needs only ``run.watch``, ``run.epoch``,
+    ``run.log_loss``, ``run.validate`` and ``run.germinate``.
+
+    Attributes:
+        run_id: Identity of the run, on its resource and spans.
+        config: Settings of the run.
+        directory: Directory of the run's files, None if telemetry is exported elsewhere.
+        destination: Destination of the telemetry, as text for people.
+    """
+
+    def __init__(
+        self,
+        config: TelemetryConfig,
+        hub: NissaHub,
+        providers: Providers,
+        *,
+        run_id: str,
+        rank: Rank,
+        backends: "Iterable[Backend]",
+        clock: Callable[[], int],
+    ) -> None:
+        self.run_id = run_id
+        self.config = config
+        self.directory = providers.folder
+        self.destination = providers.origin
+        self._hub = hub
+        self._closed = False
+        self._pid = os.getpid()
+        self._environments: dict[str, Environment] = {}
+        super().__init__(Session(config, hub, now=clock, on_hub_closed=self.close), None)
+        hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
+        self._otel = OpenTelemetryBackend(
+            providers, config, run_id=run_id, start=clock(), error_boundary=hub.error_boundary, version=VERSION
+        )
+        self._health = HubMetrics(
+            self._otel.store,
+            hub,
+            dropped=lambda: self._session.readback.dropped,
+            now=clock,
+            limits=config.limits,
+        )
+        self._otel.store.refreshers.append(self._health.refresh)
+        blueprints = BlueprintMetrics(
+            self._otel.store,
+            lambda: self.analytics.snapshot()["blueprints"],
+            now=clock,
+            most=config.limits.max_blueprints,
+        )
+        self._otel.store.refreshers.append(blueprints.refresh)
+        if self._otel.refused is not None and providers.meter is not None:
+            _logger.warning("Metrics of this run are not exported: %s.", self._otel.refused)
+        self._added: list[str] = []
+        self._add(backends, providers)
+        hub.listen(self._session)
+        self._shutdown_hook = ShutdownHook(self._end, hub.sections)
+        _abandon_in_children(self)
+        data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
+        self._send(EventType.TRAINING_STARTED, data=data)
+
+    def __enter__(self) -> Self:
+        """Return the run."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the run. An exception passes through; its type is recorded on the spans that it interrupts."""
+        self._end(None if error is None else type(error).__name__)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended."""
+        return self._closed
+
+    @property
+    def hub(self) -> NissaHub:
+        """Hub that all events of the run pass through."""
+        return self._hub
+
+    def environment(self, env_id: int | str) -> Environment:
+        """Return the environment with an id, created at its first use. Parallel environments share only the run."""
+        key = str(env_id)
+        if key not in self._environments:
+            self._environments[key] = Environment(self._session, key)
+        return self._environments[key]
+
+    @property
+    def environments(self) -> Mapping[str, Environment]:
+        """Environments created so far, by id."""
+        return dict(self._environments)
+
+    @property
+    def analytics(self) -> "BlueprintAnalytics":
+        """Outcomes of the seeds of all environments, by blueprint. Events are counted before ``emit`` returns."""
+        return self._session.analytics
+
+    def seed_states(self) -> list[dict[str, Any]]:
+        """Return the state of every unfinished seed of all environments, for a checkpoint."""
+        return open_states(self._session)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
+        deadline = monotonic() + timeout
+        read = self._session.readback.flush(timeout)
+        return self._hub.flush(max(0.0, deadline - monotonic())) and read
+
+    def close(self) -> None:
+        """End the run: export everything, and remove all hooks and backends. Takes at most the exit timeout."""
+        self._end(None)
+
+    def _end(self, reason: str | None) -> None:
+        # A forked child inherits the run, but not its threads. Only the process that started the run may end it.
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        self._shutdown_hook.begin()
+        limit = self.config.limits.exit_timeout_seconds
+        deadline = monotonic() + limit
+        at = self._session.now()
+        with self._hub.error_boundary.guard("end of the run"):
+            self._session.stop_watching()
+            self._session.readback.close(limit / 2)
+            self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
+            self._session.closed = True
+            *others, last = self._added
+            for name in others:
+                self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
+            # Remove the OpenTelemetry backend last, so that it still exports faults of the other backends. A hanging
+            # backend delays this, but does not prevent it.
+            self._hub.flush(limit / 4, besides=last)
+            self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
+            self._hub.flush(max(0.0, deadline - monotonic()))
+        self._hub.listen(None)
+        self._shutdown_hook.release()
+
+    def _backends(self, given: "Iterable[Backend]") -> "Iterable[Backend]":
+        if self.config.console.enabled:
+            yield ConsoleBackend(color=self.config.console.color)
+        yield from given
+        yield self._otel
+
+    def _add(self, given: "Iterable[Backend]", providers: Providers) -> None:
+        """Add all of the run's backends. On an error, remove those that were already added."""
+        try:
+            for backend in self._backends(given):
+                source = self._session if backend is self._otel else None
+                self._added.append(self._hub.add_backend(backend, source=source))
+        except NissaError:
+            for name in self._added:
+                self._hub.remove_backend(name)
+            self._session.readback.close(1.0)
+            providers.close(1.0)
+            raise
+
+    def _abandon(self) -> None:
+        """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
+        self._closed = True
+        self._session.closed = True
+        self._hub.closed = True
+        self._hub.sections.renew_in_child()
+        self._session.stop_watching()
+
+
+def _abandon_in_children(run: Run) -> None:
+    # Keep only a weak reference: a fork hook cannot be unregistered and would keep the run alive.
+    known = ref(run)
+
+    def in_child() -> None:
+        run = known()
+        if run is not None and not run.closed:
+            run._abandon()  # noqa: SLF001 - our own class
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
+
+
+def _run_id(environ: Mapping[str, str]) -> str:
+    elastic = environ.get("TORCHELASTIC_RUN_ID")
+    named = environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
+    return named or f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
