@@ -141,7 +141,7 @@ def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
 
             exporter = Exporter(lambda: run.flush(60.0))
             # Numbers of steps that are not sampled are left for up to two seconds, in which other blocks would pay for them.
-            reader = run._session.readback  # noqa: SLF001 - a flush of the run exports, too
+            reader = run._runtime.readback  # noqa: SLF001 - a flush of the run exports, too
             yield Watching(attached, exporter, lambda: spent(thread_times(), exporter), lambda: reader.flush(5.0))
             exporter.close()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.watch import Watch
-    from nissa.run.runtime import Session
+    from nissa.run.runtime import Runtime
 
 
 class Environment(EnvironmentSeeds):
@@ -30,10 +30,10 @@ class Environment(EnvironmentSeeds):
         env_id: The environment's id as text, None for the run's own.
     """
 
-    def __init__(self, session: "Session", env_id: str | None) -> None:
-        super().__init__(session, env_id)
-        self._clock = session.clock(env_id)
-        self._validation = Validation(session, env_id)
+    def __init__(self, runtime: "Runtime", env_id: str | None) -> None:
+        super().__init__(runtime, env_id)
+        self._clock = runtime.clock(env_id)
+        self._validation = Validation(runtime, env_id)
         self._validated: EpochSnapshot | None = None
 
     def watch(

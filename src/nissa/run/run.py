@@ -21,7 +21,7 @@ from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
 from nissa.otel.metrics.hub_metrics import HubMetrics
 from nissa.otel.setup import Providers, obtain
 from nissa.run.environment import Environment
-from nissa.run.runtime import Session
+from nissa.run.runtime import Runtime
 from nissa.run.seed_methods import open_states
 from nissa.run.shutdown import ShutdownHook
 from nissa.version import VERSION
@@ -97,7 +97,7 @@ class Run(Environment):
         self._closed = False
         self._pid = os.getpid()
         self._environments: dict[str, Environment] = {}
-        super().__init__(Session(config, hub, now=clock, on_hub_closed=self.close), None)
+        super().__init__(Runtime(config, hub, now=clock, on_hub_closed=self.close), None)
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
         self._otel = OpenTelemetryBackend(
             providers, config, run_id=run_id, start=clock(), error_boundary=hub.error_boundary, version=VERSION

@@ -47,7 +47,7 @@ _RELEASE_SECONDS: Final = 0.25
 """Pause between two checks for delayed end events of seeds that are due."""
 
 
-class Session:
+class Runtime:
     """Shared components of a run; the listener of its hub.
 
     Args:

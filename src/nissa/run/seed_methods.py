@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from nissa.events import TelemetryEvent
-    from nissa.run.runtime import Session
+    from nissa.run.runtime import Runtime
 
 
 class EnvironmentSeeds:
@@ -25,9 +25,9 @@ class EnvironmentSeeds:
         env_id: The environment's id as text, None for the run's own.
     """
 
-    def __init__(self, session: "Session", env_id: str | None) -> None:
+    def __init__(self, runtime: "Runtime", env_id: str | None) -> None:
         self.env_id = env_id
-        self._session = session
+        self._runtime = runtime
         self._epoch: int | None = None
 
     def germinate(
@@ -84,46 +84,46 @@ class EnvironmentSeeds:
     @property
     def seeds(self) -> list[Seed]:
         """Seeds of the environment, in the order in which they germinated."""
-        return [self._seed(record.seed_id) for record in self._session.table.slots.of(self.env_id)]
+        return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
 
     def _grow(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
         """Attach the module to the record of a seed whose life has just begun."""
         if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
             return
-        record = self._session.table.slots.get((self.env_id, events[-1].seed_id))
+        record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
         if record is not None:
             record.module = weakref.ref(module)
 
     def _seed(self, seed_id: str) -> Seed:
-        session = self._session
+        runtime = self._runtime
         # If telemetry failed, the table has no record. Training still needs a handle with working methods.
-        record = session.table.slots.get((self.env_id, seed_id)) or SeedRecord(
+        record = runtime.table.slots.get((self.env_id, seed_id)) or SeedRecord(
             seed_id=seed_id,
             env_id=self.env_id,
             slot_id=None,
             blueprint_id=None,
             parameters=None,
-            germinated_at=session.now(),
-            stage_since=session.now(),
+            germinated_at=runtime.now(),
+            stage_since=runtime.now(),
         )
-        return Seed(record, session.table.slots, session.deliver, clock=session.now, features=self._features_of)
+        return Seed(record, runtime.table.slots, runtime.deliver, clock=runtime.now, features=self._features_of)
 
     def _features_of(self, record: SeedRecord) -> tuple[float, ...]:
         """Return the feature vector of a seed; on a fault, the vector of a seed without measurements."""
-        session, seed = self._session, record.snapshot()
-        with session.error_boundary.guard("seed features"):
-            latest = session.step_processor.latest(self.env_id)
+        runtime, seed = self._runtime, record.snapshot()
+        with runtime.error_boundary.guard("seed features"):
+            latest = runtime.step_processor.latest(self.env_id)
             ratio = None if seed.slot_id is None else latest.ratios().get(seed.slot_id)
-            return session.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
+            return runtime.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
         return seed_features(seed)
 
     def _send(self, event_type: EventType, **fields: Any) -> "list[TelemetryEvent]":
-        return self._session.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
+        return self._runtime.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
 
 
-def open_states(session: "Session") -> list[dict[str, Any]]:
+def open_states(runtime: "Runtime") -> list[dict[str, Any]]:
     """Return the states of all unfinished seeds, for a checkpoint."""
-    return [state_dict(record) for record in session.table.slots.alive()]
+    return [state_dict(record) for record in runtime.table.slots.alive()]
 
 
 def _count(module: object) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.snapshot import EpochSnapshot
     from nissa.diagnostics.tracker import Diagnosis
     from nissa.gradients.step_processor import Losses
-    from nissa.run.runtime import Session
+    from nissa.run.runtime import Runtime
 
 _logger = logging.getLogger("nissa")
 
@@ -44,46 +44,46 @@ class ValidationInputs:
 class Validation:
     """Validations of one environment."""
 
-    def __init__(self, session: "Session", env_id: str | None) -> None:
-        self._session = session
+    def __init__(self, runtime: "Runtime", env_id: str | None) -> None:
+        self._runtime = runtime
         self._env_id = env_id
-        self._clock = session.clock(env_id)
-        self._probe = SharpnessProbe(session.config.sharpness)
+        self._clock = runtime.clock(env_id)
+        self._probe = SharpnessProbe(runtime.config.sharpness)
         self._unwatched = False
 
     def __call__(self, epoch: int | None, inputs: ValidationInputs) -> "EpochSnapshot":
         """Diagnose one validation, emit the results, and return the snapshot."""
-        at = self._session.now()
+        at = self._runtime.now()
         # These calls wait for the device by design, so the time does not count as overhead.
-        with self._session.stopwatch.own.pause:
+        with self._runtime.stopwatch.own.pause:
             # Read the meter first: once its copy has arrived, the device has computed the values read below as well.
             metered = self._metered(inputs.meter)
-            arrived = self._session.readback.wait(self._env_id, self._session.config.limits.validation_wait_seconds)
+            arrived = self._runtime.readback.wait(self._env_id, self._runtime.config.limits.validation_wait_seconds)
             found = self._from_inputs(inputs, metered)
         sharpness = self._sharpness(epoch, inputs.closure)
         seen = Observations(
             epoch=epoch,
             env_id=self._env_id,
             time_unix_nano=at,
-            seeds=self._session.validated(self._env_id, found["validation_accuracy"], at),
+            seeds=self._runtime.validated(self._env_id, found["validation_accuracy"], at),
             incomplete=(*self._unread(inputs, found), *self._partial(arrived=arrived)),
             **self._measured(),
             **found,
             **({} if sharpness is None else _curvature(sharpness)),
         )
-        diagnosis = self._session.tracker(self._env_id).diagnose(seen)
+        diagnosis = self._runtime.tracker(self._env_id).diagnose(seen)
         self._emit(diagnosis, at)
         return diagnosis.snapshot
 
     def losses(self) -> "Losses | None":
         """Return the training losses of the current epoch that have arrived on the host."""
         ids = self._clock.epoch_ids
-        return self._session.step_processor.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
+        return self._runtime.step_processor.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
 
     def _measured(self) -> dict[str, Any]:
         """Return the observations that come from watched steps."""
-        session, losses = self._session, self.losses()
-        latest, gradients = session.step_processor.latest(self._env_id), session.config.gradients
+        runtime, losses = self._runtime, self.losses()
+        latest, gradients = runtime.step_processor.latest(self._env_id), runtime.config.gradients
         quantiles = dict(zip(gradients.percentiles, gradients.quantiles, strict=True))
         layers = layers_of(list(latest.by_model.values()), quantiles)
         return {
@@ -99,7 +99,7 @@ class Validation:
 
     def _from_inputs(self, inputs: ValidationInputs, metered: Measured | None) -> dict[str, Any]:
         """Return the values passed by the caller, completed with those of the meter."""
-        wait = self._session.config.limits.validation_wait_seconds
+        wait = self._runtime.config.limits.validation_wait_seconds
         given: dict[str, Any] = {
             "train_accuracy": number(inputs.train_accuracy, wait),
             "validation_loss": number(inputs.loss, wait),
@@ -139,20 +139,20 @@ class Validation:
         try:
             return meter.result()
         except Exception as error:  # noqa: BLE001 - a mistake in measuring costs the measurement, never the training
-            self._session.error_boundary.fault("validation meter", error)
+            self._runtime.error_boundary.fault("validation meter", error)
             return None
 
     def _sharpness(self, epoch: int | None, closure: "Callable[[], torch.Tensor] | None") -> "SharpnessMeasured | None":
         if closure is None or not self._probe.due(epoch):
             return None
-        watched = self._session.watched(self._env_id)
+        watched = self._runtime.watched(self._env_id)
         if watched is None:
             self._warn_unwatched()
             return None
         try:
             return self._probe.measure(*watched, closure)
         except Exception as error:  # noqa: BLE001 - as above; the probe has restored everything
-            self._session.error_boundary.fault("sharpness", error)
+            self._runtime.error_boundary.fault("sharpness", error)
             return None
 
     def _warn_unwatched(self) -> None:
@@ -161,7 +161,7 @@ class Validation:
             _logger.warning("Sharpness is not measured: call watch(model, optimizer) before validate(closure=...).")
 
     def _emit(self, diagnosis: "Diagnosis", at: int) -> None:
-        snapshot, session = diagnosis.snapshot, self._session
+        snapshot, runtime = diagnosis.snapshot, self._runtime
         measured = ValidationMeasured(
             env_id=self._env_id,
             epoch=snapshot.epoch,
@@ -178,12 +178,12 @@ class Validation:
             stability_margin=snapshot.stability_margin,
             epoch_ids=self._clock.epoch_ids,
         )
-        session.hub.record(measured)
-        session.emit_findings(diagnosis.changes, self._env_id)
+        runtime.hub.record(measured)
+        runtime.emit_findings(diagnosis.changes, self._env_id)
         for kind, data in diagnosis.trends:
             severity = Severity.WARNING if kind is EventType.PERFORMANCE_DEGRADATION else Severity.INFO
             about: dict[str, Any] = {"env_id": self._env_id, "epoch": snapshot.epoch, "time_unix_nano": at}
-            session.send(kind, data=data, severity=severity, **about)
+            runtime.send(kind, data=data, severity=severity, **about)
 
 
 def _of_meter(found: Measured) -> dict[str, Any]:

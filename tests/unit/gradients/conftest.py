@@ -12,7 +12,7 @@ from nissa.config import TelemetryConfig
 from nissa.hub.measurements import GradientsMeasured, StepMeasured
 from nissa.kernels.moments import Moments
 from nissa.run.environment import Environment
-from nissa.run.runtime import Session
+from nissa.run.runtime import Runtime
 from nissa.testing import FakeClock
 from tests.toys import small_network
 
@@ -30,17 +30,17 @@ class Lab:
         self.memory = MemoryBackend()
         self.clock = FakeClock()
         self.config = TelemetryConfig.from_profile(profile, overrides)
-        self.session = Session(self.config, self.hub, now=self.clock, on_hub_closed=lambda: None)
-        self.env = Environment(self.session, None)
-        self.hub.add_backend(Exporter(), f"exporter-{id(self)}", source=self.session)
+        self.runtime = Runtime(self.config, self.hub, now=self.clock, on_hub_closed=lambda: None)
+        self.env = Environment(self.runtime, None)
+        self.hub.add_backend(Exporter(), f"exporter-{id(self)}", source=self.runtime)
         self.hub.add_backend(self.memory)
-        self.hub.listen(self.session)
+        self.hub.listen(self.runtime)
 
     def environment(self, env_id: str) -> Environment:
-        return Environment(self.session, env_id)
+        return Environment(self.runtime, env_id)
 
     def flush(self) -> None:
-        assert self.session.readback.flush(10)
+        assert self.runtime.readback.flush(10)
         assert self.hub.flush(10)
 
     @property
@@ -54,8 +54,8 @@ class Lab:
         return [each for each in self.memory.measurements if isinstance(each, StepMeasured)]
 
     def close(self) -> None:
-        self.session.stop_watching()
-        assert self.session.readback.close(10)
+        self.runtime.stop_watching()
+        assert self.runtime.readback.close(10)
 
     @staticmethod
     def row(sample: GradientsMeasured, name: str) -> Moments:

@@ -232,7 +232,7 @@ def test_overhead_is_the_environment_s_and_told_by_its_first_optimizer(make_lab:
 
 
 def test_hooks_losses_and_events_are_counted(lab: "Lab") -> None:
-    timer = lab.session.stopwatch.own
+    timer = lab.runtime.stopwatch.own
     network, optimizer = model()
     lab.env.watch(network, optimizer)
     seen = []
@@ -255,7 +255,7 @@ def test_waits_of_a_validation_are_not_counted(lab: "Lab", monkeypatch: pytest.M
         time.sleep(0.2)
         return True
 
-    monkeypatch.setattr(lab.session.readback, "flush", wait)
+    monkeypatch.setattr(lab.runtime.readback, "flush", wait)
     lab.env.validate(loss=1.0)
     monkeypatch.undo()
-    assert 0 < lab.session.stopwatch.own.spent < 0.2 * SECOND
+    assert 0 < lab.runtime.stopwatch.own.spent < 0.2 * SECOND

@@ -49,7 +49,7 @@ def test_close_leaves_no_hook_and_the_optimizer_can_be_watched_again(lab: "Lab")
 def test_the_end_of_the_session_leaves_no_hook(lab: "Lab") -> None:
     network, optimizer = model()
     lab.env.watch(network, optimizer)
-    lab.session.stop_watching()
+    lab.runtime.stop_watching()
     assert hooks(optimizer) == 0
 
 
@@ -198,7 +198,7 @@ def test_a_clock_that_fails_costs_the_step_its_record_and_nothing_else(
     network, optimizer = model()
     watch = lab.env.watch(network, optimizer)
     with monkeypatch.context() as patched:
-        patched.setattr(lab.session.clock(None), "now", fail)
+        patched.setattr(lab.runtime.clock(None), "now", fail)
         step(network, optimizer)
     step(network, optimizer)
     assert watch.steps == 2
@@ -257,13 +257,13 @@ def test_nothing_of_a_step_is_freed_once_the_reader_has_been_told(lab: "Lab", mo
     kept = weakref.ref(inputs.loss)
     del inputs
     alive: list[bool] = []
-    submit = lab.session.readback.submit
+    submit = lab.runtime.readback.submit
 
     def told(*given: Any, **also: Any) -> None:
         alive.append(kept() is not None)
         submit(*given, **also)
 
-    monkeypatch.setattr(lab.session.readback, "submit", told)
+    monkeypatch.setattr(lab.runtime.readback, "submit", told)
     optimizer.step()
     assert alive == [False]
     assert len(lab.steps) == 1
