@@ -11,6 +11,7 @@ from benchmarks.goals import PROFILES
 from nissa.config import TelemetryConfig, describe
 from nissa.config.profile_costs import COLUMNS, ProfileCost
 from nissa.doctor.variables import LAUNCHERS, OPENTELEMETRY, OTHERS, OURS, Variable
+from scripts.variable_tests import TESTS, UNUSED
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 
@@ -20,21 +21,33 @@ def environment(table: Table) -> str:
     settings = [[f"`{each.variable}`", f"`{each.path}`"] for each in describe(TelemetryConfig)]
     return (
         "# Environment variables\n\n"
-        "An empty variable counts as not set. `{A,B}` stands for several variables. `nissa doctor` shows those of "
-        "OpenTelemetry that are set, and what they come to.\n\n"
+        "An empty variable counts as not set. `{A,B}` stands for several variables. `nissa doctor` lists the "
+        "OpenTelemetry variables that are set, and the exporters that follow from them.\n\n"
         f"## Nissa\n\n{_rows(OURS, table)}\n"
-        "Any other name that begins with `NISSA_` and is none of the settings below is an error.\n\n"
-        f"## Settings\n\nWhat each does, and may be, is in [the reference of settings](configuration.md).\n\n"
-        f"{table(['variable', 'setting'], settings)}\n"
+        "Any other name that begins with `NISSA_` and is not one of the settings below is an error.\n\n"
+        "## Settings\n\nThe meaning and the allowed values of each setting are in "
+        f"[the reference of settings](configuration.md).\n\n{table(['variable', 'setting'], settings)}\n"
         f"## Launchers\n\nSet by torchrun, Slurm and MPI.\n\n{_rows(LAUNCHERS, table)}\n"
         f"## Other libraries\n\n{_rows(OTHERS, table)}\n"
-        "## OpenTelemetry\n\nWhat each does in a run, and the test that shows it, is in "
-        f"[the guide about exporters](../how-to/exporters.md).\n\n{_rows(OPENTELEMETRY, table)}"
+        f"{_opentelemetry(table)}"
     )
 
 
 def _rows(variables: Sequence[Variable], table: Table) -> str:
     return table(["variable", "meaning"], [[f"`{each.name}`", each.meaning] for each in variables])
+
+
+def _opentelemetry(table: Table) -> str:
+    rows = [
+        [f"`{each.name}`", each.meaning, " ".join(f"`{test}`" for test in TESTS[each.name])] for each in OPENTELEMETRY
+    ]
+    return (
+        "## OpenTelemetry\n\n[Send telemetry to a collector, to Prometheus or to files](../how-to/exporters.md) shows "
+        "the usual combinations. The last column names the tests that show the effect.\n\n"
+        f"{table(['variable', 'effect in a run', 'tested by'], rows)}\n"
+        "## OpenTelemetry, without effect\n\nA run does not use these variables.\n\n"
+        f"{table(['variable', 'reason'], [[f'`{each.name}`', each.meaning] for each in UNUSED])}"
+    )
 
 
 def overhead(results: Path) -> str | None:

@@ -17,7 +17,6 @@ from nissa.doctor import variables
 from scripts.generate import ROOT
 from scripts.reference_api import public_members
 from scripts.reference_cli import commands, options
-from tests.architecture.test_variables import ROWS, defined, expanded
 
 COMMANDS: dict[str, Any] = {name.removeprefix("nissa "): each for name, each in commands(typer.main.get_command(app))}
 SOURCE = Path(nissa.__file__).parent
@@ -81,12 +80,6 @@ def test_every_command_and_option_that_is_typed_somewhere_exists() -> None:
         known = {option for each in options(COMMANDS[words[1]]) for option in each.opts} | {"--help"}
         given = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert given <= known, f"{page.name}: {' '.join(words)}"
-
-
-def test_the_guide_and_the_reference_name_the_same_variables_of_opentelemetry() -> None:
-    guide = {variable for name, _, _ in ROWS for variable in expanded(name)}
-    assert variables.opentelemetry_names() == guide
-    assert variables.opentelemetry_names() <= defined()
 
 
 @pytest.mark.parametrize("table", sorted(TABLES))

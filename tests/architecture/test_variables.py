@@ -1,18 +1,18 @@
-"""The guide about exporters leaves no variable out, and the tests that it names exist."""
+"""The reference of environment variables is complete for OpenTelemetry, and the tests that it names exist."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
-from itertools import product
 from pathlib import Path
 
 from opentelemetry import environment_variables as of_the_api
 from opentelemetry.sdk import environment_variables as of_the_sdk
 
+from nissa.doctor.variables import OPENTELEMETRY, Variable, opentelemetry_names
 from scripts.generate import ROOT
+from scripts.variable_tests import TESTS, UNUSED
 from tests.cases import for_each
 
-PAGE = (ROOT / "docs" / "how-to" / "exporters.md").read_text()
-ROWS = re.findall(r"^\| `(OTEL_[^`]+)` \|(.*)\|(.*)\|$", PAGE, re.MULTILINE)
 _NAME = re.compile(r"""["'](OTEL_[A-Z0-9_]+)["']""")
 
 
@@ -21,10 +21,9 @@ def _tests() -> dict[Path, str]:
     return {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
 
 
-def expanded(name: str) -> list[str]:
-    """Return the variables that a name with alternatives in braces stands for."""
-    parts = [part.split(",") for part in re.split(r"[{}]", name)]
-    return ["".join(choice) for choice in product(*parts)]
+def expanded(variables: Iterable[Variable]) -> list[str]:
+    """Return the variables that names with alternatives in braces stand for."""
+    return [name for each in variables for name in each.names()]
 
 
 def defined() -> set[str]:
@@ -35,21 +34,28 @@ def defined() -> set[str]:
 
 
 def test_every_variable_has_one_row_or_a_reason_to_have_none() -> None:
-    listed = [variable for name, _, _ in ROWS for variable in expanded(name)]
+    listed, spared = expanded(OPENTELEMETRY), set(expanded(UNUSED))
     assert len(listed) == len(set(listed))
-    (excused,) = re.findall(r"^Not about this: .*?\n\n?\Z", PAGE, re.MULTILINE | re.DOTALL)
-    spared = set(re.findall(r"`(OTEL_[A-Z_]+)`", excused))
+    assert all(each.meaning.strip() for each in (*OPENTELEMETRY, *UNUSED))
     assert len(defined()) > 80
     assert set(listed) | spared == defined()
     assert not set(listed) & spared
 
 
-@for_each("row", ROWS, ids=lambda row: row[0])
-def test_the_tests_of_a_row_exist(row: tuple[str, str, str]) -> None:
-    name, says, shown = row
-    tests = re.findall(r"`(test_\w+)`", shown)
-    assert says.strip()
-    assert tests
-    for test in tests:
+def test_the_variables_with_tests_are_those_of_the_reference() -> None:
+    assert list(TESTS) == [each.name for each in OPENTELEMETRY]
+
+
+def test_every_variable_in_the_guide_is_in_the_reference() -> None:
+    guide = (ROOT / "docs" / "how-to" / "exporters.md").read_text()
+    named = set(re.findall(r"\bOTEL_[A-Z_]+[A-Z]\b(?![{*])", guide))
+    assert len(named) > 10
+    assert named <= opentelemetry_names()
+
+
+@for_each("name", TESTS)
+def test_the_tests_of_a_row_exist(name: str) -> None:
+    assert TESTS[name]
+    for test in TESTS[name]:
         (path,) = (path for path, text in _tests().items() if f"def {test}(" in text)
         assert "variables" in path.parts or "otel" in path.parts, f"{name}: {path}"

@@ -59,63 +59,179 @@ OTHERS: Final = (
 """Variables of other libraries that affect Nissa."""
 
 OPENTELEMETRY: Final = (
-    Variable("OTEL_SDK_DISABLED", "`true`: no telemetry at all."),
-    Variable("OTEL_CONFIG_FILE", "File that declares everything; no other variable of the SDK is read then."),
-    Variable(f"OTEL_{_SIGNALS}_EXPORTER", "Exporters of a signal, separated by commas; `none` for none."),
-    Variable("OTEL_EXPORTER_OTLP_ENDPOINT", "Where the collector is; turns on OTLP for signals that name no exporter."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_ENDPOINT", "The same for one signal; over HTTP with the path."),
-    Variable("OTEL_EXPORTER_OTLP_PROTOCOL", "`grpc` (the default) or `http/protobuf`."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_PROTOCOL", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_HEADERS", "`name=value` pairs, URL-encoded; never printed."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_HEADERS", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_COMPRESSION", "`gzip`; over HTTP also `deflate` or `none`."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_COMPRESSION", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_TIMEOUT", "Seconds that an export may take with its retries, default 10."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_TIMEOUT", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_CERTIFICATE", "File of the authorities that may sign the collector's certificate."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_CERTIFICATE", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_CLIENT_KEY", "File of our key, where the collector asks who we are."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_CLIENT_KEY", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "File of our certificate."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_CLIENT_CERTIFICATE", "The same for one signal."),
-    Variable("OTEL_EXPORTER_OTLP_INSECURE", "gRPC: whether an endpoint without a scheme is not encrypted."),
-    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_INSECURE", "The same for one signal."),
     Variable(
-        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "`cumulative` (the default), `delta` or `lowmemory`."
+        "OTEL_SDK_DISABLED", "`true`: no telemetry and no files, whatever else is set; hooks and the console line stay."
     ),
-    Variable("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "The application's histograms; not ours."),
-    Variable("OTEL_METRICS_EXEMPLAR_FILTER", "`always_off`: no exemplars."),
-    Variable("OTEL_METRIC_EXPORT_INTERVAL", "Milliseconds between two exports of metrics, default 60000; files 15000."),
-    Variable("OTEL_METRIC_EXPORT_TIMEOUT", "Not heeded by the OTLP exporters."),
-    Variable("OTEL_EXPORTER_PROMETHEUS_HOST", "Where the exporter `prometheus` listens."),
-    Variable("OTEL_EXPORTER_PROMETHEUS_PORT", "Its port, default 9464; one for each process."),
-    Variable("OTEL_SERVICE_NAME", "`service.name`, where `nissa.start` is given none."),
-    Variable("OTEL_RESOURCE_ATTRIBUTES", "Added to the resource."),
-    Variable("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "Detectors that add to the resource."),
-    Variable("OTEL_TRACES_SAMPLER", "Which traces are kept."),
-    Variable("OTEL_TRACES_SAMPLER_ARG", "Its argument, such as the ratio."),
-    Variable("OTEL_{BSP,BLRP}_SCHEDULE_DELAY", "Milliseconds between two exports of spans; of log records."),
-    Variable("OTEL_{BSP,BLRP}_MAX_QUEUE_SIZE", "How many may wait; 16384 here unless set."),
-    Variable("OTEL_{BSP,BLRP}_MAX_EXPORT_BATCH_SIZE", "How many one message has at most."),
-    Variable("OTEL_{BSP,BLRP}_EXPORT_TIMEOUT", "Not heeded by the SDK."),
-    Variable("OTEL_ATTRIBUTE_COUNT_LIMIT", "Attributes of a span or log record at most."),
-    Variable("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "Characters of a text at most, the narrative among them."),
-    Variable("OTEL_{SPAN,LOGRECORD}_ATTRIBUTE_COUNT_LIMIT", "The first of these for one signal."),
-    Variable("OTEL_{SPAN,LOGRECORD}_ATTRIBUTE_VALUE_LENGTH_LIMIT", "The second of these for one signal."),
-    Variable("OTEL_SPAN_{EVENT,LINK}_COUNT_LIMIT", "Events and links of a span at most."),
-    Variable("OTEL_{EVENT,LINK}_ATTRIBUTE_COUNT_LIMIT", "Attributes of a span's event or link at most."),
-    Variable("OTEL_PYTHON_{TRACER,METER,LOGGER}_PROVIDER", "Entry point of a provider, where no exporter is named."),
-    Variable("OTEL_PYTHON_ID_GENERATOR", "Ids of the application's spans; not of ours."),
-    Variable("OTEL_PYTHON_{TRACER,METER,LOGGER}_CONFIGURATOR", "May silence the tracer or logger `nissa`."),
-    Variable("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "`true`: the SDK's metrics about itself."),
-    Variable("OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED", "`true`: Python's log records are sent too."),
     Variable(
-        "OTEL_PYTHON_EXPORTER_OTLP_{GRPC,HTTP}_CREDENTIAL_PROVIDER", "Entry point of credentials; of an HTTP session."
+        "OTEL_CONFIG_FILE",
+        "YAML file that declares all providers and exporters; the SDK then reads no other `OTEL_*` variable. Needs the "
+        "package `opentelemetry-configuration`.",
     ),
-    Variable(f"OTEL_PYTHON_EXPORTER_OTLP_{{GRPC,HTTP}}_{_SIGNALS}_CREDENTIAL_PROVIDER", "The same for one signal."),
-    Variable("OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES", "Codes after which gRPC tries again."),
+    Variable(
+        f"OTEL_{_SIGNALS}_EXPORTER",
+        "Exporter names, separated by commas: `otlp`, `otlp_proto_grpc`, `otlp_proto_http`, `console`, `otlp_json_file` "
+        "(to standard output), `none`; metrics also `prometheus`. A name that is not installed is an error at start.",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Address of the collector. Turns on OTLP for the signals that name no exporter. Over gRPC, an address without "
+        "a scheme uses TLS.",
+    ),
+    Variable(
+        f"OTEL_EXPORTER_OTLP_{_SIGNALS}_ENDPOINT",
+        "The same for one signal; overrides the general address and, like it, turns on all signals. Over HTTP it must "
+        "include the path.",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        "`grpc` (the default) or `http/protobuf`; `http/json` is an error at start. Set alone, it turns on nothing.",
+    ),
+    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_PROTOCOL", "The same for one signal; overrides the general one."),
+    Variable("OTEL_EXPORTER_OTLP_HEADERS", "`name=value` pairs, URL-encoded. Their values are never printed."),
+    Variable(
+        f"OTEL_EXPORTER_OTLP_{_SIGNALS}_HEADERS",
+        "The same for one signal. They replace the general headers; they are not added to them.",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_COMPRESSION",
+        "gRPC: `gzip` or unset; `none` and `deflate` are errors at start. HTTP: `gzip`, `deflate`, `none`.",
+    ),
+    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_COMPRESSION", "The same for one signal; overrides the general one."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_TIMEOUT",
+        "Time limit of an export with its retries, default 10. **Seconds** in Python, although the specification says "
+        "milliseconds: `10000` is nearly three hours. `limits.exit_timeout_seconds` still bounds the end of a run.",
+    ),
+    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_TIMEOUT", "The same for one signal; overrides the general one."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        "File of the certificate authorities that may sign the collector's certificate.",
+    ),
+    Variable(
+        f"OTEL_EXPORTER_OTLP_{_SIGNALS}_CERTIFICATE",
+        "The same for one signal; overrides the general one. Over gRPC the key and the certificate of that signal are "
+        "then read too, and the general ones are not.",
+    ),
+    Variable("OTEL_EXPORTER_OTLP_CLIENT_KEY", "File of the client's private key (mutual TLS)."),
+    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_CLIENT_KEY", "The same for one signal; used with its `CERTIFICATE`."),
+    Variable("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "File of the client's certificate (mutual TLS)."),
+    Variable(
+        f"OTEL_EXPORTER_OTLP_{_SIGNALS}_CLIENT_CERTIFICATE", "The same for one signal; used with its `CERTIFICATE`."
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_INSECURE",
+        "gRPC only. `true`: an endpoint without a scheme is not encrypted. The scheme `https` overrides it.",
+    ),
+    Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_INSECURE", "The same for one signal; overrides the general one."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE",
+        "`cumulative` (the default), `delta` or `lowmemory`; the last two are the same for Nissa's metrics. "
+        "`nissa.seed.count` is always cumulative. With `delta`, a failed export loses its interval; cumulative values "
+        "are complete again at the next export.",
+    ),
+    Variable(
+        "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",
+        "Applies to the application's histograms. Nissa's histograms have fixed kinds, listed in the reference of "
+        "metrics, because their buckets are filled where they are measured.",
+    ),
+    Variable(
+        "OTEL_METRICS_EXEMPLAR_FILTER",
+        "`always_off`: no exemplars. `always_on` and `trace_based` are the same for Nissa's metrics: an exemplar links "
+        "to the trace of the epoch it was measured in, and is absent where a sampler has dropped that epoch.",
+    ),
+    Variable(
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        "Milliseconds between two exports of metrics, default 60000; for files 15000, or "
+        "`files.export_interval_seconds`. Gauges keep a point for each step in between.",
+    ),
+    Variable("OTEL_METRIC_EXPORT_TIMEOUT", "No effect: passed to the exporter, but the OTLP exporters ignore it."),
+    Variable(
+        "OTEL_EXPORTER_PROMETHEUS_HOST", "Address on which the exporter `prometheus` listens, default `localhost`."
+    ),
+    Variable(
+        "OTEL_EXPORTER_PROMETHEUS_PORT",
+        "Its port, default 9464; each process needs its own. A port that is in use is an error at start.",
+    ),
+    Variable("OTEL_SERVICE_NAME", "`service.name`, default `nissa`. `nissa.start(service_name=)` overrides it."),
+    Variable(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "Added to the resource, also in files. Attributes that the run sets (`nissa.run.id`, `dl.rank`) override it.",
+    ),
+    Variable(
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",
+        "Detectors that add to the resource, such as `process,host`. `service.instance.id` is then added only if "
+        "`service_instance` is in the list.",
+    ),
+    Variable(
+        "OTEL_TRACES_SAMPLER",
+        "Any sampler, also an entry point. Dropped seeds are counted in `nissa.seed.unsampled`; metrics and log records "
+        "are sent all the same.",
+    ),
+    Variable("OTEL_TRACES_SAMPLER_ARG", "Argument of the sampler, such as the ratio."),
+    Variable(
+        "OTEL_BSP_SCHEDULE_DELAY", "Milliseconds between two exports of spans, default 5000. Files are written at once."
+    ),
+    Variable("OTEL_BSP_MAX_QUEUE_SIZE", "Capacity of the span queue, default 16,384 here instead of the SDK's 2,048."),
+    Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Most spans in one message, default 512."),
+    Variable("OTEL_BSP_EXPORT_TIMEOUT", "No effect: the SDK reads it and ignores it."),
+    Variable("OTEL_BLRP_SCHEDULE_DELAY", "Milliseconds between two exports of log records."),
+    Variable("OTEL_BLRP_MAX_QUEUE_SIZE", "Capacity of the queue of log records; the default is that of spans."),
+    Variable("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "Most log records in one message; the default is that of spans."),
+    Variable("OTEL_BLRP_EXPORT_TIMEOUT", "No effect, as for spans."),
+    Variable(
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+        "Most attributes of a span or log record, Nissa's included; further ones are dropped. Metrics are not limited.",
+    ),
+    Variable("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "Longest text of an attribute; also truncates the narrative."),
+    Variable("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "The count limit for spans; overrides the general one."),
+    Variable("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "The length limit for spans; overrides the general one."),
+    Variable("OTEL_SPAN_EVENT_COUNT_LIMIT", "Most events of a span, default 128; the oldest are dropped."),
+    Variable("OTEL_SPAN_LINK_COUNT_LIMIT", "Most links of a span, default 128."),
+    Variable("OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "Most attributes of a span's event."),
+    Variable("OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "Most attributes of a span's link."),
+    Variable("OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "The count limit for log records; overrides the general one."),
+    Variable(
+        "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "The length limit for log records; overrides the general one."
+    ),
+    Variable(
+        "OTEL_PYTHON_{TRACER,METER,LOGGER}_PROVIDER",
+        "Entry point that makes the provider. Named exporters override it. `sdk_meter_provider` and its like have no "
+        "exporter, so that nothing would be sent.",
+    ),
+    Variable(
+        "OTEL_PYTHON_ID_GENERATOR",
+        "Applies to the application's spans. Nissa decides the ids of its own spans when an event happens.",
+    ),
+    Variable("OTEL_PYTHON_TRACER_CONFIGURATOR", "May disable the tracer `nissa`."),
+    Variable(
+        "OTEL_PYTHON_METER_CONFIGURATOR",
+        "No effect on Nissa's metrics, because no meter creates them. `OTEL_METRICS_EXPORTER=none` turns them off.",
+    ),
+    Variable("OTEL_PYTHON_LOGGER_CONFIGURATOR", "May disable the logger `nissa`."),
+    Variable(
+        "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED",
+        "`true`: the SDK's own metrics, `otel.sdk.*`, are exported with the run's.",
+    ),
+    Variable(
+        "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED",
+        "`true`: Python's log records are exported too. The SDK has deprecated it.",
+    ),
+    Variable("OTEL_PYTHON_EXPORTER_OTLP_GRPC_CREDENTIAL_PROVIDER", "Entry point that returns channel credentials."),
+    Variable(
+        f"OTEL_PYTHON_EXPORTER_OTLP_GRPC_{_SIGNALS}_CREDENTIAL_PROVIDER",
+        "The same for one signal; used only where the `CERTIFICATE` of that signal is set too.",
+    ),
+    Variable("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "Entry point that returns a `requests.Session`."),
+    Variable(
+        f"OTEL_PYTHON_EXPORTER_OTLP_HTTP_{_SIGNALS}_CREDENTIAL_PROVIDER",
+        "The same for one signal; the general one overrides it.",
+    ),
+    Variable(
+        "OTEL_PYTHON_EXPORTER_OTLP_GRPC_RETRYABLE_ERROR_CODES",
+        "Status codes after which gRPC retries. An unknown code is an error at start.",
+    ),
 )
-"""OpenTelemetry's variables; ``docs/how-to/exporters.md`` lists the effect and the test of each."""
+"""OpenTelemetry's variables; ``scripts/variable_tests.py`` names the tests of each."""
 
 
 def opentelemetry_names() -> set[str]:
