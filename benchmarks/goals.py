@@ -122,7 +122,7 @@ def of_others(rows: Sequence[Row], within: Sequence[Row] = ()) -> Iterator[Judge
             counts = f"{_counts(ours)}; theirs {_counts(other)}"
             there = own.get((model, SAMPLED))
             told = None if there is None else times(_sample(other), _own_sample(there, ours))
-            factor, what = times(_sample(other), _sample(ours)), f"a sampled step, against {way}"
+            factor, what = times(_sample(other), _sample(ours)), f"sampled step: time of {way} / time of Nissa"
             yield Judged(what, model, factor, least=CHEAPER[way], within=told, counts=counts)
 
 
@@ -143,11 +143,11 @@ def of_kernels(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
             yield Judged(_bandwidth(row["statistics"]), size, share_, least=BANDWIDTH[row["statistics"]], percent=True)
         elif row["statistics"] == "buckets":
             threads = "one thread" if row["threads"] == "1" else f"{row['threads']} threads"
-            yield Judged(f"statistics and buckets, by a copy, {threads}", size, ratio, most=COPIES)
+            yield Judged(f"kernel with buckets: time / time of a copy, {threads}", size, ratio, most=COPIES)
 
 
 def _bandwidth(statistics: str) -> str:
-    return f"bandwidth of statistics {'with' if statistics == 'buckets' else 'without'} buckets, by that of a copy"
+    return f"kernel {'with' if statistics == 'buckets' else 'without'} buckets: bandwidth / bandwidth of a copy"
 
 
 def on_a_gpu() -> Iterator[tuple[str, str]]:
@@ -164,7 +164,7 @@ def of_live(within: Sequence[Row], rows: Sequence[Row]) -> Iterator[Judged]:
     for ours in within:
         row = by_time.get(_key(ours))
         if ours["way"] in PROFILES["cpu"] and row is not None:
-            what = f"`nissa.overhead.ratio` of `{ours['way']}`, by the benchmark's"
+            what = f"`nissa.overhead.ratio` in `{ours['way']}` / longer step"
             measured = times(estimate(ours, "told"), share(estimate(row, "ratio")))
             told = estimate(ours, "factor")
             yield Judged(what, ours["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=told)

@@ -104,7 +104,7 @@ def imports(runs: int) -> dict[str, list[float]]:
     statements = {
         "import torch": "import torch",
         "import nissa": "import nissa",
-        "import nissa and all that a run loads, after torch": "import torch; t = time.perf_counter(); import nissa.run.run",
+        "import nissa.run, after torch": "import torch; t = time.perf_counter(); import nissa.run.run",
     }
     for code in statements.values():
         seconds(code)
@@ -197,19 +197,22 @@ def lines(runs: int) -> Iterator[dict[str, Any]]:
         yield line(what, values, "ms")
     names = {
         "start": (
-            "nissa.start() to a run that is ready",
-            "the first of a process, with what it imports; torch is there",
+            "nissa.start()",
+            "first run of a process, imports included; torch is loaded",
         ),
         "watch": ("run.watch() of 150 tensors", ""),
-        "first": ("first sampled step", "with loading the compiled kernel"),
-        "exit": ("end of a run, to files", "after 51 steps, with the last export"),
+        "first": ("first sampled step", "loads the compiled kernel"),
+        "exit": ("end of a run, to files", "after 51 steps; includes the last export"),
     }
     for name, values in starts(runs).items():
         yield line(names[name][0], values, "ms", names[name][1])
     dead = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp", "OTEL_LOGS_EXPORTER": "otlp"}
     dead["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
     yield line(
-        "end of a run, collector gone", starts(runs, **dead)["exit"], "ms", "limits.exit_timeout_seconds bounds it"
+        "end of a run, collector unreachable",
+        starts(runs, **dead)["exit"],
+        "ms",
+        "bounded by limits.exit_timeout_seconds",
     )
     about = f"{streams_per_tensor()} streams per tensor, after 20 samples"
     yield line("resident memory per 1,000 streams", memory(runs), "MiB", about, ".2f")
@@ -223,7 +226,7 @@ def lines(runs: int) -> Iterator[dict[str, Any]]:
             f"an export of 1 sample, 150 tensors, {what}",
             [size(1) / 1024],
             "KiB",
-            "diagnostic, the run's other metrics too",
+            "profile diagnostic; includes the run's other metrics",
         )
         yield line(f"each further sample, {what}", [per_sample(size) / 1024], "KiB")
 

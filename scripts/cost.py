@@ -29,15 +29,21 @@ Row = dict[str, str]
 
 _REGION: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _NOT_YET: Final = "Not measured yet: `make bench` has not been run.\n"
-_NO_GPU: Final = "Not measured yet: there was no GPU to run `make bench-gpu` on.\n"
+_NO_GPU: Final = "Not measured yet: no GPU was available for `make bench-gpu`.\n"
 _GOALS: Final = (
-    "goal",
+    "quantity",
     "model",
-    "measured, with 95 % interval",
-    "is to be",
+    "measured (95 % interval)",
+    "goal",
     "verdict",
-    "where time cannot tell: our own code alone, and counts",
+    "if not shown: verdict by time in Nissa's code, and counts",
 )
+_READS: Final = {
+    "minimal": "never",
+    "standard": "in every 10th step",
+    "diagnostic": "in every step",
+    "research": "in every step, and copies the weights",
+}
 PLOTS: Final = {"cost-per-sample.svg": ("steps.csv",), "cost-growth.svg": ("growth.csv",)}
 """The plots, and the results that each is drawn from."""
 
@@ -69,21 +75,35 @@ def stale_plots(images: Path, results: Path = RESULTS) -> list[Path]:
     ]
 
 
+def _summary(table: Table, results: Path) -> str:
+    """Return the answer to the page's question: a sentence about `standard`, and the overhead of each profile."""
+    own = {(row["way"], row["model"]): estimate(row, "own").value for row in read(results / "within.csv")}
+    models = list(dict.fromkeys(model for _, model in own))
+    if not all((way, model) in own for way in _READS for model in models) or not models:
+        return _NOT_YET
+    most = max(own["standard", model] for model in models)
+    lines = [[f"`{way}`", reads, *(percent(own[way, model]) for model in models)] for way, reads in _READS.items()]
+    return (
+        f"**`standard` adds about {most * 100:.1f} % to a training step.** By profile and model:\n\n"
+        f"{table(['profile', 'reads gradients', *models], lines)}"
+    )
+
+
 def _where(_table: Table, results: Path) -> str:
     rows = read(results / "steps.csv")
     if not rows:
         return _NOT_YET
     first = rows[0]
     bare = ", ".join(f"{row['model']} {float(row['bare_ms']):.0f} ms" for row in rows if row["way"] == "bare")
-    return f"{_measured(first)} A bare step takes {bare}.\n"
+    return f"{_measured(first)} A step without Nissa takes {bare}.\n"
 
 
 def _measured(row: Row) -> str:
     load = row.get("load")
     quiet = (
-        f"the load of the machine over the five minutes before was {load}, with what the benchmark itself did then"
+        f"the load average of the five minutes before was {load}, including the benchmark"
         if load
-        else "others used the machine meanwhile"
+        else "other processes used the machine at the same time"
     )
     return f"Measured on `{row['machine']}` with torch `{row['torch']}`, at commit `{row['commit']}` on {row['date']}; {quiet}."
 
@@ -97,14 +117,14 @@ def _goals(table: Table, results: Path) -> str:
 
 
 def _gpu(table: Table, results: Path) -> str:
-    """Return the same of a GPU, or what its goals are where there was none."""
+    """Return the goals and results on a GPU, or the goals alone before the first measurement."""
     there = results / "cuda"
     steps, within = read(there / "steps.csv"), read(there / "within.csv")
     kernels = of_kernels(read(results / "kernels.csv"), "cuda")
     judged = [*of_profiles(steps, within, "cuda"), *of_others(steps, within), *kernels]
     if not judged:
         lines = [[what, wanted, "**not measured**"] for what, wanted in on_a_gpu()]
-        return f"{_NO_GPU}\n{table(['goal', 'is to be', 'verdict'], lines)}"
+        return f"{_NO_GPU}\n{table(['quantity', 'goal', 'verdict'], lines)}"
     told = _measured(steps[0]) if steps else ""
     return f"{table(_GOALS, [_judged(each) for each in judged])}\n{told}\n"
 
@@ -138,7 +158,7 @@ def _verdict(goal: Judged) -> str:
         return f"met, {number(1 / goal.factor)} times better" if goal.factor > 0 else "met"
     if goal.verdict is Verdict.MISSED:
         return f"missed by a factor of {number(goal.factor)}"
-    return f"not shown: the interval ends {number(goal.factor)} times beyond"
+    return f"not shown: the interval ends a factor of {number(goal.factor)} beyond the goal"
 
 
 def _steps(table: Table, results: Path) -> str:
@@ -146,9 +166,9 @@ def _steps(table: Table, results: Path) -> str:
     if not rows:
         return _NOT_YET
     head = [
-        "way",
+        "method",
         "longer step",
-        "in our own code",
+        "in Nissa's code",
         "added per sampled step, ms",
         "host reads",
         "operations",
@@ -161,7 +181,7 @@ def _steps(table: Table, results: Path) -> str:
     for model in dict.fromkeys(row["model"] for row in rows):
         lines = [_step(row, own.get((model, row["way"]))) for row in rows if row["model"] == model]
         told += f"### {model}\n\n{table(head, lines)}\n"
-    return f"{told}![What a sampled step adds, by way of watching](../images/cost-per-sample.svg)\n"
+    return f"{told}![Time that a sampled step adds, by method](../images/cost-per-sample.svg)\n"
 
 
 def _step(row: Row, own: Row | None) -> list[str]:
@@ -210,9 +230,9 @@ def _law(rows: Sequence[Row]) -> str:
         return ""
     size, count = _fit(large, "bytes"), _fit(by_count, "tensors")
     return (
-        f"In bytes, from 10 M elements on, on the training thread: {number(size.slope * 2**30)} ms per GiB of gradients, R² "
-        f"{size.explained:.4f}, exponent {size.exponent:.3f} (1 is linear). In tensors, at 10 M elements: "
-        f"{number(count.slope * 1000)} µs each, R² {count.explained:.4f}.\n"
+        f"Fitted on the training thread: {number(size.slope * 2**30)} ms per GiB of gradients from 10 M elements on "
+        f"(R² {size.explained:.4f}, exponent {size.exponent:.3f}, where 1 is linear), and {number(count.slope * 1000)} µs "
+        f"per tensor at 10 M elements (R² {count.explained:.4f}).\n"
     )
 
 
@@ -224,7 +244,7 @@ def _live(table: Table, results: Path) -> str:
     rows = [row for row in read(results / "within.csv") if row["way"] in PROFILES["cpu"]]
     if not rows:
         return _NOT_YET
-    head = ["profile", "model", "the run tells", "a clock around our code", "factor"]
+    head = ["profile", "model", "reported by the run", "timed by the benchmark", "ratio"]
     lines = [
         [
             f"`{row['way']}`",
@@ -247,7 +267,7 @@ def _startup(table: Table, results: Path) -> str:
         value = Estimate(float(row["value"]), float(row["low"]), float(row["high"]))
         text = spread(value, number) if int(row["repetitions"]) > 1 else number(value.value)
         lines.append([row["what"], f"{text} {row['unit']}", row["about"]])
-    return f"{table(['what', 'measured', 'about'], lines)}\n{_measured(rows[0])}\n"
+    return f"{table(['quantity', 'measured', 'conditions'], lines)}\n{_measured(rows[0])}\n"
 
 
 def spread(value: Estimate, shown: Callable[[float], str]) -> str:
@@ -274,6 +294,7 @@ def number(value: float) -> str:
 
 
 REGIONS: Final[dict[str, Callable[[Table, Path], str]]] = {
+    "summary": _summary,
     "where": _where,
     "goals": _goals,
     "steps": _steps,
@@ -282,4 +303,4 @@ REGIONS: Final[dict[str, Callable[[Table, Path], str]]] = {
     "startup": _startup,
     "gpu": _gpu,
 }
-"""What stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``."""
+"""Writers of the text between ``<!-- generated: NAME -->`` and ``<!-- end -->``."""

@@ -35,3 +35,18 @@ def test_nothing_committed_speaks_of_a_machine() -> None:
     for path in ROOT.rglob("*.md"):
         if ".venv" not in path.parts and "nissa-runs" not in path.parts:
             assert not pattern.search(path.read_text()), Path(path).relative_to(ROOT)
+
+
+def test_the_index_has_every_decision_with_its_title() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(folder.glob("0*.md"))
+    titles = {page.name: page.read_text().partition("\n")[0].removeprefix("# ") for page in pages}
+    lines = [f"- [{name[:4]}]({name}): {title}" for name, title in titles.items()]
+    index = (folder / "README.md").read_text().splitlines()
+    assert [line for line in index if line.startswith("- [")] == lines
+
+
+def test_links_between_pages_lead_to_files() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        for link in re.findall(r"(?<!\")\]\((?!http|#)([^)#\s]+)", page.read_text()):
+            assert (page.parent / link).exists(), (page.relative_to(ROOT), link)

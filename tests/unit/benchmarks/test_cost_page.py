@@ -70,6 +70,19 @@ def test_what_was_measured_stands_in_the_tables(tmp_path: Path) -> None:
     assert any(each.startswith("`minimal`|") and "**missed by a factor of 25.0**" in each for each in goals)
 
 
+def test_the_summary_begins_with_the_answer(tmp_path: Path) -> None:
+    shares = {"minimal": 0.001, "standard": 0.0046, "diagnostic": 0.04, "research": 0.08}
+    put(tmp_path / "within.csv", [within(way, share) for way, share in shares.items()])
+    first, *_, last = REGIONS["summary"](table, tmp_path).splitlines()
+    assert first.startswith("**`standard` adds about 0.5 % to a training step.**")
+    assert last == "`research`|in every step, and copies the weights|8.00 %"
+
+
+def test_a_profile_without_a_result_leaves_the_summary_unwritten(tmp_path: Path) -> None:
+    put(tmp_path / "within.csv", [within("standard", 0.003)])
+    assert "Not measured yet" in REGIONS["summary"](table, tmp_path)
+
+
 def test_what_time_leaves_open_is_told_from_within_and_by_counts(tmp_path: Path) -> None:
     wide = step("standard", 0.004) | {"ratio_low": -0.1, "ratio_high": 0.1}
     put(tmp_path / "steps.csv", [step("minimal", 0.001), wide])
