@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from nissa.kernels import reference
-from nissa.kernels.fallback import Contained
+from nissa.kernels.compiled import gather_loop, statistics_loop
+from nissa.kernels.fallback import FallbackKernel
 from nissa.kernels.formats import FORMATS, entries
-from nissa.kernels.loops import gathering, scanning
 from nissa.kernels.memory import fills_its_memory, is_plain, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
-from nissa.kernels.work import Work
+from nissa.kernels.tasks import TaskList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +47,8 @@ def prepare() -> "Kernel":
     Raises:
         Exception: Any error of numba if it cannot compile.
     """
-    scanning(torch.float32.itemsize)
-    gathering()
+    statistics_loop(torch.float32.itemsize)
+    gather_loop()
     return measure
 
 
@@ -92,7 +92,7 @@ def _measure(
     return torch.from_numpy(pass_.pack(np.array(sizes, dtype=np.int64)))
 
 
-_contained = Contained(_measure, "The compiled kernel for CPUs")
+_contained = FallbackKernel(_measure, "The compiled kernel for CPUs")
 
 
 class _Pass:
@@ -107,7 +107,7 @@ class _Pass:
     def __init__(self, rows: int, layout: Layout, thresholds: Thresholds) -> None:
         self._layout = layout
         self._thresholds = thresholds
-        self._work: dict[torch.dtype, Work] = {}
+        self._work: dict[torch.dtype, TaskList] = {}
         # Keeps copies alive until flush(): the compiled loop only has their addresses.
         self._copies: list[Tensor] = []
         self._copied = 0
@@ -143,7 +143,7 @@ class _Pass:
         if numbers:
             work = self._work.get(tensor.dtype)
             if work is None:
-                work = self._work[tensor.dtype] = Work(tensor.dtype.itemsize)
+                work = self._work[tensor.dtype] = TaskList(tensor.dtype.itemsize)
             work.add(tensor.data_ptr(), numbers, row)
 
     def add_zeros(self, row: int, number: int) -> None:
@@ -162,14 +162,14 @@ class _Pass:
         self._copies.clear()
         self._copied = 0
 
-    def _scan(self, work: Work, tables: "_Tables") -> None:
+    def _scan(self, work: TaskList, tables: "_Tables") -> None:
         arrays = work.arrays()
         # Results per run, not per tensor: threads never add floats concurrently, and the order of addition is fixed.
         sums, counts = np.zeros((work.runs, 5)), np.zeros((work.runs, 4), dtype=np.int64)
         # Argument block of the scan loop after tensors, runs and tasks: inputs (limits, table, edges), then outputs.
-        told = *tables.arrays, sums, counts, self._packed
-        work.run(scanning(tables.size), told, *tables.numbers, self._layout.width, *_COLUMNS)
-        gathering()(arrays, (sums, counts), (self._reduced, self._counts))
+        args = *tables.arrays, sums, counts, self._packed
+        work.run(statistics_loop(tables.size), args, *tables.numbers, self._layout.width, *_COLUMNS)
+        gather_loop()(arrays, (sums, counts), (self._reduced, self._counts))
 
     def pack(self, sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """Return the packed rows; ``sizes`` are the element counts of the tensors."""

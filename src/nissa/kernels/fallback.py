@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 
-class Contained:
+class FallbackKernel:
     """Kernel that switches to :mod:`nissa.kernels.reference` permanently after its first error.
 
     Most errors come from the compiler, which runs at the first measurement. Out-of-memory errors do not cause a switch,

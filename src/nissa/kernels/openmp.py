@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _state = {"forked": False}
 
 
-def together(share: Any, data: int, tasks: int) -> None:
+def parallel_for(share: Any, data: int, tasks: int) -> None:
     """Run tasks on the calling thread and on torch's OpenMP threads; returns when all are done.
 
     Args:

@@ -42,7 +42,7 @@ _TYPES = {8: (np.int64, np.float64), 4: (np.int32, np.float32), 2: (np.int16, np
 _SIGNATURE = "void(voidptr)"
 
 
-def scanning(size: int, *, cache: bool) -> Any:
+def statistics_loop(size: int, *, cache: bool) -> Any:
     """Return the compiled loop that fills rows of statistics, a C function.
 
     Args:
@@ -52,24 +52,24 @@ def scanning(size: int, *, cache: bool) -> Any:
     Raises:
         RuntimeError: It shall be kept, and no such folder can be written.
     """
-    return cfunc(_SIGNATURE, cache=cache)(_scanning(*_TYPES[size]))
+    return cfunc(_SIGNATURE, cache=cache)(_make_statistics_loop(*_TYPES[size]))
 
 
-def squaring(size: int, *, cache: bool) -> Any:
+def squares_loop(size: int, *, cache: bool) -> Any:
     """Return the compiled loop that adds up squares in the same way."""
-    return cfunc(_SIGNATURE, cache=cache)(_squaring(*_TYPES[size]))
+    return cfunc(_SIGNATURE, cache=cache)(_make_squares_loop(*_TYPES[size]))
 
 
-def gathering(*, cache: bool) -> "Callable[..., None]":
+def gather_loop(*, cache: bool) -> "Callable[..., None]":
     """Return the loop that adds up runs, which is called from Python and compiled when it is."""
     gather: Callable[..., None] = njit(nogil=True, cache=cache)(_gather)
     return gather
 
 
-def given(arrays: "Sequence[NDArray[Any]]", *numbers: int) -> "NDArray[np.int64]":
+def argument_block(arrays: "Sequence[NDArray[Any]]", *numbers: int) -> "NDArray[np.int64]":
     """Return what a loop is told: the address and size of arrays, which must live, and then some numbers."""
-    told = [each for array in arrays for each in (array.__array_interface__["data"][0], array.size)]
-    return np.array([*told, *numbers], dtype=np.int64)
+    args = [each for array in arrays for each in (array.__array_interface__["data"][0], array.size)]
+    return np.array([*args, *numbers], dtype=np.int64)
 
 
 def _typed_pointer(_context: Any, _address: Any) -> Any:
@@ -92,28 +92,28 @@ _add: Any = intrinsic(_typed_add)  # to an int64 at an address, at once; what wa
 
 
 @njit
-def _row(told: Any, index: int, dtype: Any) -> Any:
+def _row(args: Any, index: int, dtype: Any) -> Any:
     """Return one of the arrays that a loop is told of."""
-    return carray(_pointer(told[2 * index]), (told[2 * index + 1],), dtype)
+    return carray(_pointer(args[2 * index]), (args[2 * index + 1],), dtype)
 
 
 @njit
-def _rows(told: Any, index: int, columns: int, dtype: Any) -> Any:
+def _rows(args: Any, index: int, columns: int, dtype: Any) -> Any:
     """Return one of them, as rows of so many columns."""
-    size = told[2 * index + 1]
-    return carray(_pointer(told[2 * index]), (size // columns, columns), dtype)
+    size = args[2 * index + 1]
+    return carray(_pointer(args[2 * index]), (size // columns, columns), dtype)
 
 
 @njit
-def _next(claims: Any) -> Any:
+def _next_task(counter: Any) -> Any:
     """Take the next task."""
-    return _add(np.int64(claims.ctypes.data), np.int64(1))
+    return _add(np.int64(counter.ctypes.data), np.int64(1))
 
 
 @njit
-def _through(claims: Any) -> None:
+def _task_done(counter: Any) -> None:
     """Note that one more task is done."""
-    _add(np.int64(claims.ctypes.data) + 8, np.int64(1))
+    _add(np.int64(counter.ctypes.data) + 8, np.int64(1))
 
 
 # Sums may be added up in any order, which lets them be vectorized; NaN and infinity keep their meaning.
@@ -326,10 +326,10 @@ def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
     local[:] = 0
 
 
-def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
+def _make_statistics_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
     """Return a loop that does tasks until none is left: it adds runs of numbers to the statistics of their rows.
 
-    It is told of ``claims``: two zeros in the beginning, how many tasks were begun, and how many are done; of the address
+    It is told of ``counter``: two zeros in the beginning, how many tasks were begun, and how many are done; of the address
     and row of each tensor; of tensor, first element and size of each of N runs; of the first run of each task, and N; of
     ``limits``: integers of the size of a number, the bits of magnitude, those of infinity, how far to shift the sign, up to
     which magnitude an element vanishes and above which it explodes; of the entries of cells and the bits of edges; of
@@ -345,14 +345,14 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
     entries_type = {np.int64: np.uint64, np.int32: np.uint32, np.int16: np.uint16}[bits_type]
 
     def scan(data: Any) -> None:
-        told = carray(data, (27,), np.int64)
-        claims, tasks = _row(told, 0, np.int64), _row(told, 3, np.int64)
-        tensors, runs = _rows(told, 1, 2, np.int64), _rows(told, 2, 3, np.int64)
-        limits, edges = _row(told, 4, bits_type), _row(told, 6, np.int64)
-        entries = _row(told, 5, entries_type)
-        sums, counts = _rows(told, 7, 5, np.float64), _rows(told, 8, 4, np.int64)
-        packed = _rows(told, 9, told[23], np.int64)
-        brain, shift, cells, columns = told[20] > 0, np.uint64(told[21]), told[22] > 0, (told[24], told[25], told[26])
+        args = carray(data, (27,), np.int64)
+        counter, tasks = _row(args, 0, np.int64), _row(args, 3, np.int64)
+        tensors, runs = _rows(args, 1, 2, np.int64), _rows(args, 2, 3, np.int64)
+        limits, edges = _row(args, 4, bits_type), _row(args, 6, np.int64)
+        entries = _row(args, 5, entries_type)
+        sums, counts = _rows(args, 7, 5, np.float64), _rows(args, 8, 4, np.int64)
+        packed = _rows(args, 9, args[23], np.int64)
+        brain, shift, cells, columns = args[20] > 0, np.uint64(args[21]), args[22] > 0, (args[24], args[25], args[26])
         table = shift, cells, entries, edges
         like = np.empty(0, values_type)
         local = np.zeros((_HISTOGRAMS, edges.size + 1), np.int32)
@@ -362,7 +362,7 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
         half = limits.itemsize == _HALF
         tallies = np.zeros((2, _HALVES if half and np.any(runs[:, 2] >= _MANY) else 0), np.int32)
         last = len(tasks) - 1
-        task = _next(claims)
+        task = _next_task(counter)
         while task < last:
             for run in range(tasks[task], tasks[task + 1]):
                 tensor, first, size = runs[run, 0], runs[run, 1], runs[run, 2]
@@ -392,8 +392,8 @@ def _scanning(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
                 sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
                 if edges.size:
                     _put(local, packed, tensors[tensor, 1], columns)
-            _through(claims)
-            task = _next(claims)
+            _task_done(counter)
+            task = _next_task(counter)
 
     return scan
 
@@ -433,10 +433,10 @@ def _square_differences(values: Any, others: Any) -> float:
     return total
 
 
-def _squaring(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
+def _make_squares_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
     """Return a loop that does tasks until none is left: it adds up squares, of numbers or of differences.
 
-    It is told of ``claims``, tensors, runs and tasks like `_scanning`'s, but with the address of a copy rather than a row,
+    It is told of ``counter``, tensors, runs and tasks like `_make_statistics_loop`'s, but with the address of a copy rather than a row,
     0 where there is none; and of where to put the sum of each run. Numbers are: half precision is bfloat16, and whether to
     write copies; otherwise numbers are taken from those that there are.
 
@@ -446,15 +446,15 @@ def _squaring(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
     """
 
     def squares(data: Any) -> None:
-        told = carray(data, (12,), np.int64)
-        claims, tasks = _row(told, 0, np.int64), _row(told, 3, np.int64)
-        tensors, runs = _rows(told, 1, 2, np.int64), _rows(told, 2, 3, np.int64)
-        found = _row(told, 4, np.float64)
-        brain, copies = told[10] > 0, told[11] > 0
+        args = carray(data, (12,), np.int64)
+        counter, tasks = _row(args, 0, np.int64), _row(args, 3, np.int64)
+        tensors, runs = _rows(args, 1, 2, np.int64), _rows(args, 2, 3, np.int64)
+        found = _row(args, 4, np.float64)
+        brain, copies = args[10] > 0, args[11] > 0
         bits_like, like = np.empty(0, bits_type), np.empty(0, values_type)
         values, before = np.empty(_BLOCK, like.dtype), np.empty(_BLOCK, like.dtype)
         last = len(tasks) - 1
-        task = _next(claims)
+        task = _next_task(counter)
         while task < last:
             for run in range(tasks[task], tasks[task + 1]):
                 size, offset = runs[run, 2], runs[run, 1] * bits_like.itemsize
@@ -470,8 +470,8 @@ def _squaring(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[An
                         found[run] += _square(now)
                     else:
                         found[run] += _square_differences(now, _values(kept[start:stop], brain, before))
-            _through(claims)
-            task = _next(claims)
+            _task_done(counter)
+            task = _next_task(counter)
 
     return squares
 

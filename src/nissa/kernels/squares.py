@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nissa.kernels.compiled import squares_loop
 from nissa.kernels.formats import FORMATS
-from nissa.kernels.loops import squaring
-from nissa.kernels.work import Work
+from nissa.kernels.tasks import TaskList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,13 +68,13 @@ def squares(
         float64 of shape ``(len(tensors),)``; NaN and infinity pass through.
     """
     found = np.zeros(len(tensors))
-    works: dict[torch.dtype, tuple[Work, list[int]]] = {}
+    works: dict[torch.dtype, tuple[TaskList, list[int]]] = {}
     for row, tensor in enumerate(tensors):
-        work, rows = works.setdefault(tensor.dtype, (Work(tensor.dtype.itemsize), []))
+        work, rows = works.setdefault(tensor.dtype, (TaskList(tensor.dtype.itemsize), []))
         work.add(tensor.data_ptr(), tensor.numel(), 0 if copies is None else copies[row])
         rows.append(row)
     for dtype, (work, rows) in works.items():
         form, of_runs = FORMATS[dtype], np.zeros(work.runs)
-        work.run(squaring(dtype.itemsize), (of_runs,), form.brain, write)
+        work.run(squares_loop(dtype.itemsize), (of_runs,), form.brain, write)
         found[rows] = np.bincount(work.arrays()[1][:, 0], of_runs, len(rows))
     return found

@@ -19,7 +19,7 @@ import torch
 from nissa.kernels import device as compiled
 from nissa.kernels import reference
 from nissa.kernels.buckets import BucketRange
-from nissa.kernels.fallback import Contained
+from nissa.kernels.fallback import FallbackKernel
 from nissa.kernels.formats import FORMATS, Format, octave
 from nissa.kernels.memory import fills_its_memory, size, stored
 
@@ -47,9 +47,9 @@ _SHARED_BUCKETS = 2048
 _KINDS = {torch.float64: 64, torch.float32: 32, torch.float16: 16, torch.bfloat16: -16}
 
 
-def prepare() -> Contained:
+def prepare() -> FallbackKernel:
     """Return :func:`measure` with a fallback to the reference if Triton cannot compile."""
-    return Contained(measure, "The compiled kernel for CUDA")
+    return FallbackKernel(measure, "The compiled kernel for CUDA")
 
 
 def measure(

@@ -64,7 +64,7 @@ class Environment(EnvironmentSeeds):
         Raises:
             WatchError: The model and the optimizer cannot be watched together, or the optimizer is watched already.
         """
-        return self._session.watch(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
+        return self._runtime.watch(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:
@@ -83,7 +83,7 @@ class Environment(EnvironmentSeeds):
     @contextmanager
     def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
         """Mark the saving of a checkpoint, exported as a ``checkpoint`` span of the epoch."""
-        started = self._session.now()
+        started = self._runtime.now()
         error: BaseException | None = None
         try:
             yield
@@ -101,7 +101,7 @@ class Environment(EnvironmentSeeds):
             loss: Scalar loss.
             model: Name of the watch that the value belongs to; by default the first watch of the environment.
         """
-        with self._session.stopwatch.own:
+        with self._runtime.stopwatch.own:
             self._clock.log_loss(loss, model)
 
     def clip_grad_norm_(
@@ -133,7 +133,7 @@ class Environment(EnvironmentSeeds):
         from torch.nn.utils import clip_grad_norm_  # noqa: PLC0415 - `import nissa` must not import torch
 
         norm = clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
-        with self._session.stopwatch.own, self._session.error_boundary.guard("clip_grad_norm_"):
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("clip_grad_norm_"):
             self._clock.log_clipping(whole(norm), float(max_norm), model)
         return norm
 
@@ -167,7 +167,7 @@ class Environment(EnvironmentSeeds):
         """
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
-        with self._session.stopwatch.own, self._session.error_boundary.guard("validate"):
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("validate"):
             snapshot = self._validated = self._validation(self._epoch, inputs)
         return snapshot
 
@@ -180,20 +180,20 @@ class Environment(EnvironmentSeeds):
             action: Planned or completed action. A member of an enumeration is represented by its name.
             reason: Reason for the action, in the policy's words.
         """
-        with self._session.error_boundary.guard("brief"):
+        with self._runtime.error_boundary.guard("brief"):
             return self.tracker.brief(action=action, reason=reason)
         return decision_brief(action, reason, None, validations=0)
 
     def features(self) -> tuple[float, ...]:
         """Return the current state as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
-        with self._session.error_boundary.guard("features"):
+        with self._runtime.error_boundary.guard("features"):
             return self.tracker.features()
-        return tuple(spec.missing for spec in self._session.config.feature_specs)
+        return tuple(spec.missing for spec in self._runtime.config.feature_specs)
 
     @property
     def tracker(self) -> "DiagnosticTracker":
         """Snapshots of the environment, and the rules that are applied to them."""
-        return self._session.tracker(self.env_id)
+        return self._runtime.tracker(self.env_id)
 
     @property
     def history(self) -> tuple[EpochSnapshot, ...]:
@@ -206,17 +206,17 @@ class Environment(EnvironmentSeeds):
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
 
     def _end_epoch(self, number_: int, error: BaseException | None) -> None:
-        with self._session.stopwatch.own, self._session.error_boundary.guard("epoch"):
-            at = self._session.now()
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
+            at = self._runtime.now()
             seen, losses = self._validated, None
             # Without a validation nothing has waited for the readback yet, and the mean loss would lack the last steps.
             if seen is None and error is None:
-                with self._session.stopwatch.own.pause:
-                    self._session.readback.wait(self.env_id, self._session.config.limits.validation_wait_seconds)
+                with self._runtime.stopwatch.own.pause:
+                    self._runtime.readback.wait(self.env_id, self._runtime.config.limits.validation_wait_seconds)
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,
-                "seeds": dict(Counter(seed.stage.label for seed in self._session.table.slots.of(self.env_id))),
+                "seeds": dict(Counter(seed.stage.label for seed in self._runtime.table.slots.of(self.env_id))),
                 "error": _named(error),
                 **(_told(seen) if seen else {}),
                 **self._epoch_identity(),

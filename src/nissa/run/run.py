@@ -105,7 +105,7 @@ class Run(Environment):
         self._health = HubMetrics(
             self._otel.store,
             hub,
-            dropped=lambda: self._session.readback.dropped,
+            dropped=lambda: self._runtime.readback.dropped,
             now=clock,
             limits=config.limits,
         )
@@ -121,7 +121,7 @@ class Run(Environment):
             _logger.warning("Metrics of this run are not exported: %s.", self._otel.refused)
         self._added: list[str] = []
         self._add(backends, providers)
-        hub.listen(self._session)
+        hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
@@ -151,7 +151,7 @@ class Run(Environment):
         """Return the environment with an id, created at its first use. Parallel environments share only the run."""
         key = str(env_id)
         if key not in self._environments:
-            self._environments[key] = Environment(self._session, key)
+            self._environments[key] = Environment(self._runtime, key)
         return self._environments[key]
 
     @property
@@ -162,16 +162,16 @@ class Run(Environment):
     @property
     def analytics(self) -> "BlueprintAnalytics":
         """Outcomes of the seeds of all environments, by blueprint. Events are counted before ``emit`` returns."""
-        return self._session.analytics
+        return self._runtime.analytics
 
     def seed_states(self) -> list[dict[str, Any]]:
         """Return the state of every unfinished seed of all environments, for a checkpoint."""
-        return open_states(self._session)
+        return open_states(self._runtime)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
         deadline = monotonic() + timeout
-        read = self._session.readback.flush(timeout)
+        read = self._runtime.readback.flush(timeout)
         return self._hub.flush(max(0.0, deadline - monotonic())) and read
 
     def close(self) -> None:
@@ -186,12 +186,12 @@ class Run(Environment):
         self._shutdown_hook.begin()
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
-        at = self._session.now()
+        at = self._runtime.now()
         with self._hub.error_boundary.guard("end of the run"):
-            self._session.stop_watching()
-            self._session.readback.close(limit / 2)
+            self._runtime.stop_watching()
+            self._runtime.readback.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
-            self._session.closed = True
+            self._runtime.closed = True
             *others, last = self._added
             for name in others:
                 self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
@@ -213,22 +213,22 @@ class Run(Environment):
         """Add all of the run's backends. On an error, remove those that were already added."""
         try:
             for backend in self._backends(given):
-                source = self._session if backend is self._otel else None
+                source = self._runtime if backend is self._otel else None
                 self._added.append(self._hub.add_backend(backend, source=source))
         except NissaError:
             for name in self._added:
                 self._hub.remove_backend(name)
-            self._session.readback.close(1.0)
+            self._runtime.readback.close(1.0)
             providers.close(1.0)
             raise
 
     def _abandon(self) -> None:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
-        self._session.closed = True
+        self._runtime.closed = True
         self._hub.closed = True
         self._hub.sections.renew_in_child()
-        self._session.stop_watching()
+        self._runtime.stop_watching()
 
 
 def _abandon_in_children(run: Run) -> None:

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from nissa.kernels import cpu, openmp
-from nissa.kernels.fallback import Contained
+from nissa.kernels.fallback import FallbackKernel
 from nissa.kernels.moments import Layout
-from nissa.kernels.work import _plan
+from nissa.kernels.tasks import _plan
 from tests.unit.kernels.agreement import DTYPES, LAYOUT, LAYOUTS, SHAPED, THRESHOLDS, agrees, spread
 
 LONG = 1_500_000
@@ -123,12 +123,12 @@ def test_a_torch_without_a_known_runtime_measures_on_one_thread(monkeypatch: pyt
 def test_tasks_that_were_not_done_are_a_fault_and_the_specification_takes_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    contained = Contained(cpu._measure, "The compiled kernel for CPUs")
-    monkeypatch.setattr("nissa.kernels.work.together", lambda *_: None)
+    contained = FallbackKernel(cpu._measure, "The compiled kernel for CPUs")
+    monkeypatch.setattr("nissa.kernels.tasks.together", lambda *_: None)
     agrees(contained, [spread(LONG)])
     assert "Only 0 of 3 tasks were done" in caplog.text
     assert contained._kernel.__module__ == "nissa.kernels.reference"
-    assert isinstance(cpu._contained, Contained)
+    assert isinstance(cpu._contained, FallbackKernel)
 
 
 def test_threads_that_train_at_once_do_not_mix_what_they_find() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from nissa import kernels
 from nissa.kernels import reference
-from nissa.kernels.fallback import Contained
+from nissa.kernels.fallback import FallbackKernel
 from nissa.kernels.moments import Layout
 from tests import preloaded
 from tests.unit.kernels.agreement import DTYPES, LAYOUT, THRESHOLDS, agrees, spread
@@ -96,7 +96,7 @@ def test_a_kernel_that_fails_is_told_once_and_costs_no_statistics(caplog: pytest
         tried.append(1)
         raise RuntimeError("ptxas fatal")
 
-    kernel = Contained(fail, "The kernel of a test")
+    kernel = FallbackKernel(fail, "The kernel of a test")
     with caplog.at_level(logging.WARNING, "nissa"):
         for _ in range(3):
             agrees(kernel, [spread(100)])
@@ -111,14 +111,14 @@ def test_memory_that_is_short_does_not_change_the_kernel() -> None:
     def fail(*_: object, **__: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("for the moment")
 
-    kernel = Contained(fail, "The kernel of a test")
+    kernel = FallbackKernel(fail, "The kernel of a test")
     for _ in range(2):
         with pytest.raises(torch.OutOfMemoryError):
             kernel([spread(100)], LAYOUT, THRESHOLDS)
 
 
 def test_tensors_that_nothing_can_measure_do_not_change_the_kernel(caplog: pytest.LogCaptureFixture) -> None:
-    kernel = Contained(triton.measure, "The kernel of a test")
+    kernel = FallbackKernel(triton.measure, "The kernel of a test")
     with pytest.raises((RuntimeError, NotImplementedError)):
         kernel([torch.ones(3).to_mkldnn()], LAYOUT, THRESHOLDS)
     assert kernel._kernel is triton.measure
@@ -127,7 +127,7 @@ def test_tensors_that_nothing_can_measure_do_not_change_the_kernel(caplog: pytes
 
 def test_it_is_the_kernel_of_cuda() -> None:
     kernel = kernels._choose("cuda")
-    assert isinstance(kernel, Contained)
+    assert isinstance(kernel, FallbackKernel)
     assert kernel._kernel is triton.measure
 
 

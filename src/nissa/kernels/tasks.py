@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nissa.kernels.openmp import together
-from nissa.kernels.scan import given
+from nissa.kernels.openmp import parallel_for
+from nissa.kernels.scan import argument_block
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ _TASK = 2**21
 """Approximate bytes of a task: about a quarter of a millisecond, which is much longer than waking a thread."""
 
 
-class Work:
+class TaskList:
     """Work list for tensors of one dtype.
 
     Args:
@@ -58,14 +58,14 @@ class Work:
         """
         # Task counter: tasks begun, tasks done. Threads take the next task by an atomic addition, because they run
         # without the GIL and no Python lock is available to them.
-        claims = np.zeros(2, dtype=np.int64)
-        there = claims, *self.arrays(), *arrays  # keep references: the loop only has addresses
+        counter = np.zeros(2, dtype=np.int64)
+        there = counter, *self.arrays(), *arrays  # keep references: the loop only has addresses
         # Argument block: a C callback has one pointer argument, so that all addresses, sizes and numbers are in one
         # array.
-        told = given(there, *numbers)
-        together(loop.ctypes, told.__array_interface__["data"][0], self.tasks)
-        if claims[1] < self.tasks:
-            raise RuntimeError(f"Only {claims[1]} of {self.tasks} tasks were done.")
+        args = argument_block(there, *numbers)
+        parallel_for(loop.ctypes, args.__array_interface__["data"][0], self.tasks)
+        if counter[1] < self.tasks:
+            raise RuntimeError(f"Only {counter[1]} of {self.tasks} tasks were done.")
 
     @property
     def runs(self) -> int:

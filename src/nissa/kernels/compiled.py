@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["gathering", "scanning", "squaring"]
+__all__ = ["gather_loop", "squares_loop", "statistics_loop"]
 
 
 @cache
-def scanning(size: int) -> Any:
+def statistics_loop(size: int) -> Any:
     """Return the loop of :mod:`nissa.kernels.cpu`.
 
     Args:
@@ -25,30 +25,30 @@ def scanning(size: int) -> Any:
     Raises:
         Exception: Any error of numba if it cannot compile.
     """
-    return _kept(lambda *, cache: scan.scanning(size, cache=cache))
+    return _cached_on_disk(lambda *, cache: scan.statistics_loop(size, cache=cache))
 
 
 @cache
-def squaring(size: int) -> Any:
+def squares_loop(size: int) -> Any:
     """Return the loop of :mod:`nissa.kernels.squares`."""
-    return _kept(lambda *, cache: scan.squaring(size, cache=cache))
+    return _cached_on_disk(lambda *, cache: scan.squares_loop(size, cache=cache))
 
 
 @cache
-def gathering() -> "Callable[..., None]":
+def gather_loop() -> "Callable[..., None]":
     """Return the loop that adds up the runs of :mod:`nissa.kernels.cpu`."""
-    return _kept(_gathering)
+    return _cached_on_disk(_make_gather_loop)
 
 
-def _gathering(*, cache: bool) -> "Callable[..., None]":
-    gather = scan.gathering(cache=cache)
+def _make_gather_loop(*, cache: bool) -> "Callable[..., None]":
+    gather = scan.gather_loop(cache=cache)
     floats, counts = np.empty((0, 5)), np.empty((0, 4), dtype=np.int64)
     nothing = np.empty((0, 2), dtype=np.int64), np.empty((0, 3), dtype=np.int64), np.empty(0, dtype=np.int64)
     gather(nothing, (floats, counts), (floats, counts))  # call it once to compile it for these types
     return gather
 
 
-def _kept(make: "Callable[..., T]") -> T:
+def _cached_on_disk(make: "Callable[..., T]") -> T:
     try:
         return make(cache=True)
     except (OSError, RuntimeError):
