@@ -6,7 +6,6 @@ from random import Random
 from typing import Final, TypeVar
 
 from nissa.config import TelemetryConfig
-from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.rulebook import RuleBook
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 
@@ -49,9 +48,7 @@ def raised(readings: Iterable[Measurement]) -> set[str]:
     book, every = RuleBook(CONFIG), list(readings)
     steps = [each for each in every if isinstance(each, StepMeasured)]
     samples = [each for each in every if isinstance(each, GradientsMeasured)]
-    found = [finding for block in step_blocks(steps) for finding in book.steps(block)]
-    found += [finding for block in sample_blocks(samples) for finding in book.samples(block)]
-    return {each.name for each in found if each.raised}
+    return {each.name for each in book.judge(steps, samples) if each.raised}
 
 
 def falsely_raised(readings: Iterable[Measurement], random: Random) -> dict[str, set[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom
 from nissa.diagnostics.rules import RULES
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
+    from nissa.hub.measurements import GradientsMeasured, StepMeasured
 
 _KINDS: Final = ("steps", "samples", "epoch")
 _ORDER: Final = {rule.name: position for position, rule in enumerate(RULES)}
@@ -26,11 +28,25 @@ _ORDER: Final = {rule.name: position for position, rule in enumerate(RULES)}
 
 @dataclass(slots=True)
 class _Watched:
-    """Rule for one kind of measurement, with its flag."""
+    """Rule for one kind of measurement, with its flag.
+
+    Args:
+        announced: State of the flag after the changes that were returned so far. The latch is ahead of it while the
+            blocks of several watches are judged one after the other.
+    """
 
     rule: Rule
     latch: Latch
     finding: Finding | None = None
+    announced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Change of a flag, before the changes of all watches are put in order."""
+
+    finding: Finding
+    watched: _Watched
 
 
 class RuleBook:
@@ -49,25 +65,39 @@ class RuleBook:
         self._models: dict[str | None, dict[str, list[_Watched]]] = {}
         self._whole = self._watch()["epoch"]
 
-    def steps(self, block: "StepBlock") -> list[Finding]:
-        """Judge the steps of a block in order; return the findings that changed. Not thread-safe: call from one thread."""
-        watched = self._of(block.model_name)["steps"]
-        with np.errstate(all="ignore"):
-            judged = [each.rule.steps(block) for each in watched]
-        return self._changes(watched, judged, block)
+    def judge(self, steps: "Sequence[StepMeasured]", samples: "Sequence[GradientsMeasured]") -> list[Finding]:
+        """Judge measurements; return the findings that changed. Not thread-safe: call from one thread.
 
-    def samples(self, block: "SampleBlock") -> list[Finding]:
-        """Judge the samples of a block in order; return the findings that changed. Call from the thread of `steps`."""
-        watched = self._of(block.model_name)["samples"]
-        with np.errstate(all="ignore"):
-            judged = [each.rule.samples(block) for each in watched]
-        return self._changes(watched, judged, block)
+        Each watch is judged in blocks, but the result does not depend on how measurements were divided between calls:
+        findings are in the order of their time, and those of one time in the order of ``steps``.
+        """
+        order: dict[tuple[str | None, int], int] = {}
+        for position, step in enumerate(steps):
+            order.setdefault((step.model_name, step.time_unix_nano), position)
+        watches = list(dict.fromkeys(each.model_name for each in (*steps, *samples)))
+
+        def watch_of(measurement: "StepMeasured | GradientsMeasured") -> int:
+            return watches.index(measurement.model_name)
+
+        changes: list[_Change] = []
+        for step_block in step_blocks(sorted(steps, key=watch_of)):
+            changes += self._steps(step_block)
+        for sample_block in sample_blocks(sorted(samples, key=watch_of)):
+            changes += self._samples(sample_block)
+
+        def place(change: _Change) -> tuple[int, int]:
+            found = change.finding
+            return found.time_unix_nano, order.get((found.model_name, found.time_unix_nano), len(order))
+
+        with self._sections, self._lock:
+            return [self._announce(change) for change in sorted(changes, key=place)]
 
     def epoch(self, snapshot: "EpochSnapshot") -> list[Finding]:
         """Judge a validation; return the findings that changed."""
         where = {"epoch": snapshot.epoch, "time_unix_nano": snapshot.time_unix_nano or 0}
         with self._sections, self._lock:
-            return [found for each in self._whole if (found := self._validated(each, snapshot, where))]
+            changes = [change for each in self._whole if (change := self._validated(each, snapshot, where))]
+            return [self._announce(change) for change in changes]
 
     @property
     def flags(self) -> dict[str, bool]:
@@ -79,7 +109,7 @@ class RuleBook:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """Findings whose flag is up, worst first."""
+        """Findings whose flag is up, worst first, and those of one rule in the order of their watches."""
         with self._sections, self._lock:
             raised = [each.finding for each in self._all() if each.latch.raised and each.finding is not None]
         return tuple(sorted(raised, key=lambda finding: _ORDER[finding.name]))
@@ -89,7 +119,19 @@ class RuleBook:
         with self._sections, self._lock:
             self._models.pop(model_name, None)
 
-    def _validated(self, watched: _Watched, snapshot: "EpochSnapshot", where: Mapping[str, object]) -> Finding | None:
+    def _steps(self, block: "StepBlock") -> list[_Change]:
+        watched = self._of(block.model_name)["steps"]
+        with np.errstate(all="ignore"):
+            judged = [each.rule.steps(block) for each in watched]
+        return self._changes(watched, judged, block)
+
+    def _samples(self, block: "SampleBlock") -> list[_Change]:
+        watched = self._of(block.model_name)["samples"]
+        with np.errstate(all="ignore"):
+            judged = [each.rule.samples(block) for each in watched]
+        return self._changes(watched, judged, block)
+
+    def _validated(self, watched: _Watched, snapshot: "EpochSnapshot", where: Mapping[str, object]) -> _Change | None:
         judgement = watched.rule.epoch(snapshot)
         if judgement is None and snapshot.incomplete:  # with complete numbers, it might have been judged
             watched.latch.interrupt()
@@ -97,18 +139,19 @@ class RuleBook:
         if not (changed or isinstance(judgement, Symptom)):
             return None
         found = _describe(watched, judgement, where)
-        return self._as_changed(found) if changed and found else None
+        return _Change(found, watched) if changed and found else None
 
-    def _as_changed(self, finding: Finding) -> Finding:
+    def _announce(self, change: _Change) -> Finding:
         """Return a finding with the state of its flag, which several watches and kinds of measurement may hold up."""
-        raised = any(each.latch.raised for each in self._all() if each.rule.name == finding.name)
-        return replace(finding, up=raised)
+        change.watched.announced = change.finding.raised
+        up = any(each.announced for each in self._all() if each.rule.name == change.finding.name)
+        return replace(change.finding, up=up)
 
     def _changes(
         self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock"
-    ) -> list[Finding]:
-        """Apply judgements to their flags; return changed findings ordered by entry, then by rule."""
-        missed, changes = block.missed.tolist(), list[tuple[int, Finding]]()
+    ) -> list[_Change]:
+        """Apply judgements to their flags; return the changes ordered by entry, then by rule."""
+        missed, changes = block.missed.tolist(), list[tuple[int, _Change]]()
         with self._sections, self._lock:
             for each, judgements in zip(watched, judged, strict=True):
                 for row, (judgement, lost) in enumerate(zip(judgements, missed, strict=True)):
@@ -118,8 +161,8 @@ class RuleBook:
                     # Skip the rest for the common judgement, which neither changes a flag nor describes one that is up.
                     if changed or isinstance(judgement, Symptom):
                         found = _describe(each, judgement, _where(block, row))
-                        changes += [(row, self._as_changed(found))] if changed and found else []
-        return [found for _, found in sorted(changes, key=lambda change: change[0])]
+                        changes += [(row, _Change(found, each))] if changed and found else []
+        return [change for _, change in sorted(changes, key=lambda pair: pair[0])]
 
     def _of(self, model_name: str | None) -> dict[str, list[_Watched]]:
         with self._sections, self._lock:

@@ -3,14 +3,13 @@
 import logging
 import os
 import sys
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
-from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import TransitionError, WatchError
@@ -302,21 +301,21 @@ class Runtime:
         self.hub.record(measurement)
         self._measured.append(measurement)
 
-    def _judge(self, measured: Iterable[Measurement]) -> None:
-        """Apply the rules to measurements, in one block per watch, and emit the findings in the order of their time."""
+    def _judge(self, measured: Sequence[Measurement]) -> None:
+        """Apply the rules to measurements, and emit the findings in the order of their time."""
+        steps: defaultdict[str | None, list[StepMeasured]] = defaultdict(list)
+        samples: defaultdict[str | None, list[GradientsMeasured]] = defaultdict(list)
+        for each in measured:
+            if isinstance(each, StepMeasured):
+                steps[each.env_id].append(each)
+            elif isinstance(each, GradientsMeasured):
+                samples[each.env_id].append(each)
         found: list[tuple[str | None, Finding]] = []
-        steps = sorted((each for each in measured if isinstance(each, StepMeasured)), key=_watch_of)
-        for block in step_blocks(steps):
-            found += [(block.env_id, finding) for finding in self.tracker(block.env_id).rules.steps(block)]
-        samples = sorted((each for each in measured if isinstance(each, GradientsMeasured)), key=_watch_of)
-        for sampled in sample_blocks(samples):
-            found += [(sampled.env_id, finding) for finding in self.tracker(sampled.env_id).rules.samples(sampled)]
+        for env_id in {**steps, **samples}:
+            rules = self.tracker(env_id).rules
+            found += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
         for env_id, finding in sorted(found, key=lambda each: each[1].time_unix_nano):
             self.emit_findings([finding], env_id)
-
-
-def _watch_of(measurement: "StepMeasured | GradientsMeasured") -> tuple[str, str]:
-    return measurement.env_id or "", measurement.model_name or ""
 
 
 def _measures(gradients: "GradientConfig") -> Measures:

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from nissa.config import TelemetryConfig
-from nissa.diagnostics.blocks import sample_blocks, step_blocks
 from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.rulebook import RuleBook
 from nissa.diagnostics.snapshot import EpochSnapshot
@@ -24,11 +23,10 @@ def book(**rules: Any) -> RuleBook:
 
 
 def judge(rules: RuleBook, *seen: StepMeasured | GradientsMeasured) -> list[Finding]:
-    """Return what rules find in some steps or in some samples, as few blocks."""
+    """Return what rules find in some steps or in some samples, judged at once."""
     steps = [each for each in seen if isinstance(each, StepMeasured)]
     samples = [each for each in seen if isinstance(each, GradientsMeasured)]
-    found = [finding for block in step_blocks(steps) for finding in rules.steps(block)]
-    return [*found, *(finding for block in sample_blocks(samples) for finding in rules.samples(block))]
+    return rules.judge(steps, samples)
 
 
 def step(loss: float | None, number: int = 0, *, model: str | None = None, missed: int = 0) -> StepMeasured:

@@ -1,5 +1,6 @@
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -258,3 +259,27 @@ def test_what_is_over_is_told_without_an_anomaly() -> None:
 def test_what_is_not_about_gradients_is_no_anomaly() -> None:
     (event,) = events_of(finding("overfitting", up=True), env_id=None)
     assert event.event_type == EventType.RED_FLAG_RAISED
+
+
+@given(
+    st.lists(st.tuples(LOSS, LOSS, st.booleans()), min_size=1, max_size=40),
+    st.lists(st.integers(1, 7), min_size=40, max_size=40),
+)
+def test_findings_of_two_watches_do_not_depend_on_how_their_steps_were_divided(
+    losses: list[tuple[float | None, float | None, bool]], sizes: list[int]
+) -> None:
+    # Two watches whose steps alternate and often have the same time, as with a clock of low resolution.
+    seen = [
+        replace(step(loss, number, model=model), time_unix_nano=2 * number + (late and model == "actor"))
+        for number, (of_host, of_actor, late) in enumerate(losses)
+        for model, loss in (("host", of_host), ("actor", of_actor))
+    ]
+    together, divided = book(recoveries=1, cooldown=0), book(recoveries=1, cooldown=0)
+    expected, found, start = judge(together, *seen), list[Finding](), 0
+    for size in sizes:
+        found += judge(divided, *seen[start : start + size])
+        start += size
+    found += judge(divided, *seen[start:])
+    assert repr(found) == repr(expected)
+    assert repr(divided.findings) == repr(together.findings)
+    assert divided.flags == together.flags

@@ -124,7 +124,7 @@ def test_tasks_that_were_not_done_are_a_fault_and_the_specification_takes_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     contained = FallbackKernel(cpu._measure, "The compiled kernel for CPUs")
-    monkeypatch.setattr("nissa.kernels.tasks.together", lambda *_: None)
+    monkeypatch.setattr("nissa.kernels.tasks.parallel_for", lambda *_: None)
     agrees(contained, [spread(LONG)])
     assert "Only 0 of 3 tasks were done" in caplog.text
     assert contained._kernel.__module__ == "nissa.kernels.reference"
