@@ -49,10 +49,10 @@ def doctor(
 
     Exit code 1 means that at least one finding is an error.
     """
-    from nissa.doctor.examination import examine  # noqa: PLC0415 - help stays quick without it
-    from nissa.doctor.report import as_json, table  # noqa: PLC0415
+    from nissa.doctor.checks import run_checks  # noqa: PLC0415 - help stays quick without it
+    from nissa.doctor.rendering import as_json, table  # noqa: PLC0415
 
-    report = examine(endpoint=endpoint, protocol=protocol, health=health, counters=counters)
+    report = run_checks(endpoint=endpoint, protocol=protocol, health=health, counters=counters)
     if json:
         print_json(as_json(report))
     else:

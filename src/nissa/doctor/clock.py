@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from nissa.doctor.finding import Finding, Level
+from nissa.doctor.check_result import CheckResult, Level
 
 CHECK: Final = "clock"
 TOLERATED: Final = 2.0
@@ -43,24 +43,24 @@ class Reading:
             return None
 
 
-def compare(readings: Iterable[Reading]) -> list[Finding]:
+def compare(readings: Iterable[Reading]) -> list[CheckResult]:
     """Return one finding per server with a valid ``Date`` header, or a single note if no server sent one."""
     known = [(reading, skew) for reading in readings if (skew := reading.skew) is not None]
     if not known:
         found = "The collector's clock is not known: gRPC says no time, and nothing answered over HTTP."
         return [
-            Finding(
+            CheckResult(
                 CHECK, Level.NOTE, found, "See that both machines keep their clocks by NTP, or name a --health URL."
             )
         ]
     return [_judge(reading, skew) for reading, skew in known]
 
 
-def _judge(reading: Reading, skew: float) -> Finding:
+def _judge(reading: Reading, skew: float) -> CheckResult:
     if abs(skew) <= TOLERATED + reading.seconds / 2:
-        return Finding(CHECK, Level.OK, f"The clock of {reading.who} agrees with ours, within {TOLERATED:g} s.")
+        return CheckResult(CHECK, Level.OK, f"The clock of {reading.who} agrees with ours, within {TOLERATED:g} s.")
     ahead = "ahead of" if skew > 0 else "behind"
-    return Finding(
+    return CheckResult(
         CHECK,
         Level.ERROR if abs(skew) >= TOO_FAR else Level.WARNING,
         f"The clock of {reading.who} is {_duration(abs(skew))} {ahead} ours.",

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from nissa.doctor.finding import Finding, Level
+from nissa.doctor.check_result import CheckResult, Level
 
 if TYPE_CHECKING:
-    from nissa.doctor.asking import Answer
+    from nissa.doctor.http import HttpResponse
 
 CHECK: Final = "collector"
 HEALTH_PORT: Final = 13133
@@ -32,44 +32,44 @@ _LOST: Final = {
 }
 
 
-def judge_health(url: str, answer: "Answer | None", *, asked_for: bool) -> Finding:
+def judge_health(url: str, response: "HttpResponse | None", *, asked_for: bool) -> CheckResult:
     """Return the finding for a health check.
 
     Args:
         url: URL of the health check.
-        answer: Its response; None if the request failed.
+        response: Its response; None if the request failed.
         asked_for: The user passed this URL, so a missing response is a warning and not a note.
     """
-    if answer is None:
+    if response is None:
         found = f"No health check answers at {url}, so that the collector's health is not known."
         advice = "Turn on the extension health_check, or name its URL with --health."
-        return Finding(CHECK, Level.WARNING if asked_for else Level.NOTE, found, advice)
-    said = _status(answer)
-    if answer.status == _GOOD:
-        return Finding(CHECK, Level.OK, f"{url} says: {said}.")
+        return CheckResult(CHECK, Level.WARNING if asked_for else Level.NOTE, found, advice)
+    said = _status(response)
+    if response.status == _GOOD:
+        return CheckResult(CHECK, Level.OK, f"{url} says: {said}.")
     advice = "See the collector's log; a pipeline of it is not ready."
-    return Finding(CHECK, Level.ERROR, f"{url} answers {answer.status}: {said}.", advice)
+    return CheckResult(CHECK, Level.ERROR, f"{url} answers {response.status}: {said}.", advice)
 
 
-def _status(answer: "Answer") -> str:
+def _status(response: "HttpResponse") -> str:
     with suppress(ValueError):
-        said = json.loads(answer.body)
+        said = json.loads(response.body)
         if isinstance(said, dict) and "status" in said:
             return str(said["status"]) + (f", up for {said['uptime']}" if said.get("uptime") else "")
-    return "healthy" if answer.status == _GOOD else "nothing more"
+    return "healthy" if response.status == _GOOD else "nothing more"
 
 
-def judge_counters(url: str, answer: "Answer | None", *, asked_for: bool) -> list[Finding]:
+def judge_counters(url: str, response: "HttpResponse | None", *, asked_for: bool) -> list[CheckResult]:
     """Return the findings for a collector's internal metrics.
 
     If the metrics are unavailable and the user did not pass the URL, the list is empty.
     """
-    if answer is None or answer.status != _GOOD:
+    if response is None or response.status != _GOOD:
         found, advice = f"The collector shows no metrics of its own at {url}.", "Correct --counters, or leave it out."
-        return [Finding(CHECK, Level.WARNING, found, advice)] if asked_for else []
-    totals, queues = _totals(answer.body)
+        return [CheckResult(CHECK, Level.WARNING, found, advice)] if asked_for else []
+    totals, queues = _totals(response.body)
     findings = [*_losses(totals), *_queues(queues)]
-    return findings or [Finding(CHECK, Level.OK, f"{url}: nothing refused, nothing lost, and room in the queues.")]
+    return findings or [CheckResult(CHECK, Level.OK, f"{url}: nothing refused, nothing lost, and room in the queues.")]
 
 
 def _totals(text: str) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -89,7 +89,7 @@ def _queue(labels: str) -> str:
     return " ".join(filter(None, (found.get("exporter", "?"), found.get("data_type", ""))))
 
 
-def _losses(totals: dict[str, float]) -> Iterator[Finding]:
+def _losses(totals: dict[str, float]) -> Iterator[CheckResult]:
     for prefix, (what, advice) in _LOST.items():
         counts = {name: count for name, count in totals.items() if name.startswith(prefix) and count > 0}
         if counts:
@@ -97,13 +97,13 @@ def _losses(totals: dict[str, float]) -> Iterator[Finding]:
                 f"{count:,.0f} {name.removeprefix(prefix).strip('_').replace('_', ' ')}"
                 for name, count in counts.items()
             )
-            yield Finding(CHECK, Level.WARNING, f"Since it started, {told} were {what}.", advice)
+            yield CheckResult(CHECK, Level.WARNING, f"Since it started, {told} were {what}.", advice)
 
 
-def _queues(queues: dict[str, dict[str, float]]) -> Iterator[Finding]:
+def _queues(queues: dict[str, dict[str, float]]) -> Iterator[CheckResult]:
     for name, queue in queues.items():
         if queue.get("capacity") and queue.get("size", 0) >= _FULL * queue["capacity"]:
             found = f"The queue of its exporter {name} is at {queue['size'] / queue['capacity']:.0%}."
-            yield Finding(
+            yield CheckResult(
                 CHECK, Level.WARNING, found, "What it sends to is down or slow; what comes on top will be refused."
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nissa.distributed.rank import Rank
-from nissa.doctor.finding import Finding, Level
+from nissa.doctor.check_result import CheckResult, Level
 from nissa.errors import NissaError
 from nissa.otel.export.probing import join
 from nissa.otel.setup import Providers, obtain
@@ -21,7 +21,7 @@ _END_SECONDS: Final = 1.0
 
 
 @contextmanager
-def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
+def providers_of_a_run(profile: str) -> Iterator[Providers | CheckResult]:
     """Yield the providers that `nissa.start` would use, or a finding if it would raise; close them at the end.
 
     Providers that are configured by environment variables are global, as in a run. Call this once per process.
@@ -40,7 +40,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
             )
         except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parts do
             text = str(error) if isinstance(error, NissaError) else f"{type(error).__name__}: {error}"
-            yield Finding(CHECK, Level.ERROR, text, "nissa.start() would raise this; correct what it names.")
+            yield CheckResult(CHECK, Level.ERROR, text, "nissa.start() would raise this; correct what it names.")
             return
         try:
             yield found
@@ -48,13 +48,13 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | Finding]:
             found.close(_END_SECONDS)
 
 
-def check_producer(meter: object) -> Finding:
+def check_producer(meter: object) -> CheckResult:
     """Register a producer with a meter provider, collect once through its readers, and return the finding."""
     if meter is None:
-        return Finding(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
+        return CheckResult(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
     joined = join(meter)
     if joined.refused is not None:
-        return Finding(
+        return CheckResult(
             CHECK,
             Level.WARNING,
             f"Metrics cannot join: {joined.refused}. The latest gauges and counts are offered as observable instruments.",
@@ -63,13 +63,13 @@ def check_producer(meter: object) -> Finding:
     return _joined(joined)
 
 
-def _joined(joined: "Joined") -> Finding:
+def _joined(joined: "Joined") -> CheckResult:
     if not joined.readers:
         found = f"Metrics join {joined.kind}, and nobody reads it: no metrics exporter is configured."
-        return Finding(
+        return CheckResult(
             CHECK, Level.WARNING, found, "Set OTEL_METRICS_EXPORTER, such as to otlp, if metrics are wanted."
         )
     if joined.pulled:
         found = f"Metrics join {joined.kind}; what pulls sees the latest values, and distributions in coarse buckets."
-        return Finding(CHECK, Level.NOTE, found, "Send OTLP to a collector to keep each step.")
-    return Finding(CHECK, Level.OK, f"Metrics join {joined.kind}; asked for by {joined.readers} reader(s).")
+        return CheckResult(CHECK, Level.NOTE, found, "Send OTLP to a collector to keep each step.")
+    return CheckResult(CHECK, Level.OK, f"Metrics join {joined.kind}; asked for by {joined.readers} reader(s).")

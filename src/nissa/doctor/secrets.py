@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from nissa.doctor.finding import Finding
+from nissa.doctor.check_result import CheckResult
 
 HIDDEN: Final = "***"
 _SHORTEST: Final = 3
@@ -39,7 +39,7 @@ class Secrets:
             text = text.replace(secret, HIDDEN)
         return text
 
-    def cleared(self, finding: Finding) -> Finding:
+    def cleared(self, finding: CheckResult) -> CheckResult:
         """Return the finding with all secrets replaced."""
         return replace(finding, found=self.hide(finding.found), advice=self.hide(finding.advice))
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from nissa.config import TelemetryConfig, load
-from nissa.doctor.finding import Finding, Level, united
+from nissa.doctor.check_result import CheckResult, Level, merged_by_signal
 from nissa.doctor.variables import opentelemetry_names
 from nissa.errors import NissaError
 from nissa.otel.export.ways import HTTP, PROTOCOLS, Way, is_header, ways
@@ -22,16 +22,16 @@ _FILES: Final = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 _TRUE: Final = ("1", "yes", "on", "t", "y")
 
 
-def check_configuration(environ: Mapping[str, str]) -> tuple[TelemetryConfig | None, Finding]:
+def check_configuration(environ: Mapping[str, str]) -> tuple[TelemetryConfig | None, CheckResult]:
     """Return the configuration of a run without arguments, and the finding; the configuration is None if invalid."""
     try:
         config = load(environ=environ)
     except NissaError as error:
-        return None, Finding(
+        return None, CheckResult(
             "configuration", Level.ERROR, str(error), "nissa.start() would raise this; correct the setting."
         )
     found = f"A run without arguments uses the profile {config.profile_name!r}."
-    return config, Finding("configuration", Level.OK, found, "")
+    return config, CheckResult("configuration", Level.OK, found, "")
 
 
 def shown(environ: Mapping[str, str]) -> dict[str, str]:
@@ -48,55 +48,55 @@ def disabled(environ: Mapping[str, str]) -> bool:
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-def check_settings(environ: Mapping[str, str]) -> list[Finding]:
+def check_settings(environ: Mapping[str, str]) -> list[CheckResult]:
     """Return the effect of the OpenTelemetry variables, and mistakes in them."""
-    return [*_switch(environ), *_destinations(environ), *united(_mistakes(environ))]
+    return [*_switch(environ), *_destinations(environ), *merged_by_signal(_mistakes(environ))]
 
 
-def _switch(environ: Mapping[str, str]) -> Iterator[Finding]:
+def _switch(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     value = environ.get("OTEL_SDK_DISABLED", "").strip()
     if disabled(environ):
         found = "OTEL_SDK_DISABLED is true: a run sends and writes nothing, whatever else is set."
-        yield Finding(CHECK, Level.WARNING, found, "Unset it, if telemetry is wanted.")
+        yield CheckResult(CHECK, Level.WARNING, found, "Unset it, if telemetry is wanted.")
     elif value.lower() in _TRUE:
         found = f"OTEL_SDK_DISABLED is {value!r}, which disables nothing."
-        yield Finding(CHECK, Level.WARNING, found, "Write true, if telemetry is not wanted; else unset it.")
+        yield CheckResult(CHECK, Level.WARNING, found, "Write true, if telemetry is not wanted; else unset it.")
 
 
-def _destinations(environ: Mapping[str, str]) -> Iterator[Finding]:
+def _destinations(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     if disabled(environ):
         return
     if file := environ.get("OTEL_CONFIG_FILE"):
         yield from _declared(file)
     elif not configured(environ):
-        yield Finding(
+        yield CheckResult(
             CHECK,
             Level.NOTE,
             "No exporter is configured: a run writes OTLP JSON lines to files.",
             "To send them to a collector, set OTEL_EXPORTER_OTLP_ENDPOINT, such as http://localhost:4317.",
         )
     else:
-        yield from united(_exporters(environ))
+        yield from merged_by_signal(_exporters(environ))
 
 
-def _declared(file: str) -> Iterator[Finding]:
+def _declared(file: str) -> Iterator[CheckResult]:
     if not os.access(file, os.R_OK):
         found, advice = f"OTEL_CONFIG_FILE names {file}, which cannot be read.", "Correct the path, or unset it."
-        yield Finding(CHECK, Level.ERROR, found, advice)
+        yield CheckResult(CHECK, Level.ERROR, found, advice)
     elif find_spec("opentelemetry.configuration") is None:
         found = "OTEL_CONFIG_FILE is set, and the package that reads it is not installed."
-        yield Finding(CHECK, Level.ERROR, found, "pip install opentelemetry-configuration")
+        yield CheckResult(CHECK, Level.ERROR, found, "pip install opentelemetry-configuration")
     else:
-        yield Finding(CHECK, Level.OK, f"{file} declares everything; the SDK reads no other OTEL_* variable.")
+        yield CheckResult(CHECK, Level.OK, f"{file} declares everything; the SDK reads no other OTEL_* variable.")
 
 
-def _exporters(environ: Mapping[str, str]) -> Iterator[Finding]:
+def _exporters(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     found = ways(environ)
     for way in found:
         yield from _exporter(way)
     for signal in SIGNALS:
         if not environ.get(f"OTEL_{signal}_EXPORTER") and all(way.signal != signal.lower() for way in found):
-            yield Finding(
+            yield CheckResult(
                 CHECK,
                 Level.WARNING,
                 f"{signal.lower()} go nowhere: other signals name an exporter, and OTEL_{signal}_EXPORTER is not set.",
@@ -104,24 +104,24 @@ def _exporters(environ: Mapping[str, str]) -> Iterator[Finding]:
             )
 
 
-def _exporter(way: Way) -> Iterator[Finding]:
+def _exporter(way: Way) -> Iterator[CheckResult]:
     variable = f"OTEL_{way.signal.upper()}_EXPORTER"
     try:
         check_exporters({variable: way.exporter})
     except NissaError as error:
-        yield Finding(
+        yield CheckResult(
             CHECK, Level.ERROR, str(error), "nissa.start() would raise this; correct the name, or install it."
         )
         return
     if way.protocol not in (None, *PROTOCOLS):
         found = f"{way.signal}: the protocol {way.protocol!r} is not spoken by Python's exporters."
         advice = f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {' or '.join(PROTOCOLS)}."
-        yield Finding(CHECK, Level.ERROR, found, advice)
+        yield CheckResult(CHECK, Level.ERROR, found, advice)
         return
     over = f" over {way.protocol}" if way.protocol else ""
-    yield Finding(CHECK, Level.OK, f"Exported by {way.exporter}{over}.", signals=(way.signal,))
+    yield CheckResult(CHECK, Level.OK, f"Exported by {way.exporter}{over}.", signals=(way.signal,))
     if way.exporter == "prometheus":
-        yield Finding(
+        yield CheckResult(
             CHECK,
             Level.NOTE,
             "Prometheus pulls: a scrape shows the newest values, distributions in coarse buckets, no steps in between.",
@@ -129,11 +129,13 @@ def _exporter(way: Way) -> Iterator[Finding]:
         )
 
 
-def _mistakes(environ: Mapping[str, str]) -> Iterator[Finding]:
+def _mistakes(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     known = opentelemetry_names()
     for name in sorted(name for name in environ if name.startswith("OTEL_") and name not in known):
         if close := get_close_matches(name, known, n=1, cutoff=0.9):
-            yield Finding(CHECK, Level.WARNING, f"{name} is no variable that the SDK reads.", f"Was {close[0]} meant?")
+            yield CheckResult(
+                CHECK, Level.WARNING, f"{name} is no variable that the SDK reads.", f"Was {close[0]} meant?"
+            )
     for part in ("", *(f"{signal}_" for signal in SIGNALS)):
         yield from _of_otlp(f"OTEL_EXPORTER_OTLP_{part}", environ)
     bundle = next((name for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if environ.get(name)), None)
@@ -142,30 +144,30 @@ def _mistakes(environ: Mapping[str, str]) -> Iterator[Finding]:
     ]
     if bundle and certificates and any(way.protocol == HTTP for way in ways(environ)):
         found = f"{bundle} is set, and wins over {certificates[0]} for exports over HTTP."
-        yield Finding(CHECK, Level.WARNING, found, f"Unset {bundle} where telemetry is sent, if that is not meant.")
+        yield CheckResult(CHECK, Level.WARNING, found, f"Unset {bundle} where telemetry is sent, if that is not meant.")
 
 
-def _of_otlp(prefix: str, environ: Mapping[str, str]) -> Iterator[Finding]:
+def _of_otlp(prefix: str, environ: Mapping[str, str]) -> Iterator[CheckResult]:
     timeout = environ.get(f"{prefix}TIMEOUT", "")
     try:
         seconds = float(timeout or 0)
     except ValueError:
-        yield Finding(
+        yield CheckResult(
             CHECK, Level.ERROR, f"{prefix}TIMEOUT is {timeout!r}, which is no number.", "Give seconds, such as 10."
         )
     else:
         if seconds > _SECONDS:
             found = f"{prefix}TIMEOUT is {timeout}: Python reads seconds, so that is {seconds / 3600:.1f} hours."
-            yield Finding(CHECK, Level.WARNING, found, "Give seconds, such as 10.")
+            yield CheckResult(CHECK, Level.WARNING, found, "Give seconds, such as 10.")
     for number, entry in enumerate(environ.get(f"{prefix}HEADERS", "").split(","), start=1):
         if entry.strip() and not is_header(entry):
             found = f"Entry {number} of {prefix}HEADERS is no name=value pair, and is not sent."
-            yield Finding(
+            yield CheckResult(
                 CHECK, Level.WARNING, found, "Write name=value pairs, separated by commas, values URL-encoded."
             )
     for name in _FILES:
         file = environ.get(prefix + name)
         if file and not os.access(file, os.R_OK):
-            yield Finding(
+            yield CheckResult(
                 CHECK, Level.ERROR, f"{prefix}{name} names {file}, which cannot be read.", "Correct the path."
             )

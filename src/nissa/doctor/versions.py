@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Final
 
-from nissa.doctor.finding import Finding, Level
+from nissa.doctor.check_result import CheckResult, Level
 from nissa.version import VERSION
 
 CHECK: Final = "versions"
@@ -19,13 +19,13 @@ _TRAIN: Final = (
 _LEAST: Final = {"python": (3, 11), "torch": (2, 8), "opentelemetry-sdk": (1, 45)}
 
 
-def check_versions() -> list[Finding]:
+def check_versions() -> list[CheckResult]:
     """Return the installed versions, and a finding for each missing or incompatible one."""
     python = ".".join(map(str, sys.version_info[:3]))
     packages = {name: installed(name) for name in ("torch", *_TRAIN)}
     names = ", ".join(f"{name} {found or 'missing'}" for name, found in packages.items())
     return [
-        Finding(CHECK, Level.OK, f"nissa {VERSION}, Python {python}, {names}."),
+        CheckResult(CHECK, Level.OK, f"nissa {VERSION}, Python {python}, {names}."),
         *judge({"python": python, **packages}),
         _kernel(),
     ]
@@ -39,7 +39,7 @@ def installed(name: str) -> str | None:
         return None
 
 
-def judge(found: dict[str, str | None]) -> list[Finding]:
+def judge(found: dict[str, str | None]) -> list[CheckResult]:
     """Return findings for missing, outdated or mismatched versions.
 
     Args:
@@ -49,18 +49,18 @@ def judge(found: dict[str, str | None]) -> list[Finding]:
     for name, present in found.items():
         least = _LEAST.get(name)
         if present is None:
-            findings.append(Finding(CHECK, Level.ERROR, f"{name} is not installed.", f"pip install {name}"))
+            findings.append(CheckResult(CHECK, Level.ERROR, f"{name} is not installed.", f"pip install {name}"))
         elif least is not None and _numbers(present) < least:
             wanted = ".".join(map(str, least))
             findings.append(
-                Finding(CHECK, Level.ERROR, f"{name} {present} is too old.", f"Install {name} {wanted} or newer.")
+                CheckResult(CHECK, Level.ERROR, f"{name} {present} is too old.", f"Install {name} {wanted} or newer.")
             )
     train = {_numbers(present) for name in _TRAIN if (present := found.get(name))}
     if len(train) > 1:
         told = ", ".join(f"{name} {found[name]}" for name in _TRAIN if found.get(name))
         advice = f"Install one version of all: pip install --upgrade {' '.join(_TRAIN)}"
         findings.append(
-            Finding(CHECK, Level.WARNING, f"OpenTelemetry's packages are of different releases: {told}.", advice)
+            CheckResult(CHECK, Level.WARNING, f"OpenTelemetry's packages are of different releases: {told}.", advice)
         )
     return findings
 
@@ -70,10 +70,12 @@ def _numbers(text: str) -> tuple[int, int]:
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)
 
 
-def _kernel() -> Finding:
+def _kernel() -> CheckResult:
     if find_spec("numba") is not None:
-        return Finding(
+        return CheckResult(
             CHECK, Level.OK, f"numba {installed('numba')}: gradients on a CPU are measured by the compiled kernel."
         )
     advice = "pip install nissa[cpu] for a faster one that measures the same; on a GPU it makes no difference."
-    return Finding(CHECK, Level.NOTE, "numba is not installed: gradients on a CPU are measured by plain torch.", advice)
+    return CheckResult(
+        CHECK, Level.NOTE, "numba is not installed: gradients on a CPU are measured by plain torch.", advice
+    )

@@ -75,7 +75,7 @@ def consult(folder: Path, *arguments: str, environ: Mapping[str, str] | None = N
 class _Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.seen.append(dict(self.headers))  # type: ignore[attr-defined]
+        self.server.probed.append(dict(self.headers))  # type: ignore[attr-defined]
         self.send_response_only(self.server.status)  # type: ignore[attr-defined]
         self.send_header("Date", formatdate(time() + self.server.skew, usegmt=True))  # type: ignore[attr-defined]
         for name, value in self.server.headers.items():  # type: ignore[attr-defined]
@@ -92,7 +92,7 @@ def server(
     status: int, *, skew: float = 0, headers: Mapping[str, str] | None = None
 ) -> Iterator[http.server.ThreadingHTTPServer]:
     found = http.server.ThreadingHTTPServer((LOOPBACK, 0), _Handler)
-    found.status, found.skew, found.seen = status, skew, []  # type: ignore[attr-defined]
+    found.status, found.skew, found.probed = status, skew, []  # type: ignore[attr-defined]
     found.headers = dict(headers or {})  # type: ignore[attr-defined]
     thread = threading.Thread(target=found.serve_forever, daemon=True)
     thread.start()

@@ -79,7 +79,7 @@ def test_headers_are_sent_and_never_shown(doctor: Doctor) -> None:
             said = doctor(environ=environ, json_output=json_output)
             assert SECRET not in said.out + said.err
             assert said.status == 1
-        sent = found.seen[0]  # type: ignore[attr-defined]
+        sent = found.probed[0]  # type: ignore[attr-defined]
     assert sent["x-team"] == "vision"
 
 

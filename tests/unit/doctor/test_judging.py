@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from nissa.doctor import collector, versions
-from nissa.doctor.asking import Answer
+from nissa.doctor.check_result import Level
 from nissa.doctor.clock import Reading, compare
-from nissa.doctor.finding import Level
-from nissa.doctor.surroundings import check_files
+from nissa.doctor.http import HttpResponse
+from nissa.doctor.system import check_files
 
 NOW = 1_800_000_000.25
 GOOD = {
@@ -76,8 +76,8 @@ def test_a_clock_that_nobody_told_is_not_called_right(date: str) -> None:
     assert "is not known" in found.found
 
 
-def answer(status: int = 200, body: str = "") -> Answer:
-    return Answer(status, body, "", NOW, 0.01)
+def answer(status: int = 200, body: str = "") -> HttpResponse:
+    return HttpResponse(status, body, "", NOW, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def answer(status: int = 200, body: str = "") -> Answer:
     ],
     ids=["available", "text", "unavailable", "silent", "silent-and-named"],
 )
-def test_a_health_check_is_read(said: Answer | None, asked_for: bool, level: Level, text: str) -> None:
+def test_a_health_check_is_read(said: HttpResponse | None, asked_for: bool, level: Level, text: str) -> None:
     found = collector.judge_health("http://c/", said, asked_for=asked_for)
     assert (found.level, text in found.found) == (level, True)
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from nissa.doctor.finding import Finding, Level
+from nissa.doctor.check_result import CheckResult, Level
 from nissa.doctor.settings import check_configuration, check_settings, shown
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317"}
 
 
-def at(level: Level, environ: dict[str, str]) -> list[Finding]:
+def at(level: Level, environ: dict[str, str]) -> list[CheckResult]:
     return [each for each in check_settings(environ) if each.level is level]
 
 

@@ -6,7 +6,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from nissa.doctor.finding import Level
+from nissa.doctor.check_result import Level
 from nissa.doctor.pipeline import check_producer
 from nissa.otel.export.probing import join
 from nissa.otel.export.ways import Way, ways

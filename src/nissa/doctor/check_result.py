@@ -25,7 +25,7 @@ class Level(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """Result of a check.
 
     Args:
@@ -43,9 +43,9 @@ class Finding:
     signals: tuple[str, ...] = ()
 
 
-def united(findings: "Iterable[Finding]") -> list[Finding]:
+def merged_by_signal(results: "Iterable[CheckResult]") -> list[CheckResult]:
     """Merge findings that differ only in their signals."""
-    signals: dict[Finding, list[str]] = {}
-    for finding in findings:
-        signals.setdefault(replace(finding, signals=()), []).extend(finding.signals)
-    return [replace(finding, signals=tuple(dict.fromkeys(names))) for finding, names in signals.items()]
+    signals: dict[CheckResult, list[str]] = {}
+    for result in results:
+        signals.setdefault(replace(result, signals=()), []).extend(result.signals)
+    return [replace(result, signals=tuple(dict.fromkeys(names))) for result, names in signals.items()]

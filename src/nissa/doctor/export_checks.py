@@ -8,18 +8,18 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from nissa.doctor.wire import Identity, Seen, look
+from nissa.doctor.probe import ProbeResult, TlsFiles, probe
 from nissa.otel.export.probing import Attempt, attempt
 from nissa.otel.export.ways import GRPC
 
-PATIENCE: Final = 2.0
+TIMEOUT: Final = 2.0
 """Timeout of a test export, seconds."""
-_LOOKS: Final = 4.0
+_PROBE_TIMEOUTS: Final = 4.0
 """Time limit of a probe, as a multiple of the timeout: it has several waits, and DNS resolution has no timeout."""
 _PORTS: Final = {"http": 80, "https": 443}
 _BUNDLES: Final = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables of the library ``requests``; they override the certificate setting of the HTTP exporter."""
-_CLEAR: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "OK"})
+_CONCLUSIVE: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "OK"})
 """gRPC status codes that only an OTLP server returns, so that no probe is needed."""
 
 T = TypeVar("T")
@@ -35,18 +35,18 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class EndpointResult:
     """Result of a test export.
 
     Args:
         target: Exporter that was tested.
         attempt: Outcome of the export; None after a timeout.
-        seen: Result of the probe; None if the export was conclusive.
+        probed: Result of the probe; None if the export was conclusive.
     """
 
     target: Target
     attempt: Attempt | None
-    seen: Seen | None
+    probed: ProbeResult | None
 
     @property
     def arrived(self) -> bool:
@@ -70,23 +70,25 @@ def address(endpoint: str, protocol: str) -> tuple[str, int]:
     return parts.hostname or "", port or (443 if protocol == GRPC else _PORTS.get(parts.scheme, 80))
 
 
-def try_all(targets: Sequence[Target], environ: Mapping[str, str], patience: float = PATIENCE) -> list[Tried]:
+def check_exports(
+    targets: Sequence[Target], environ: Mapping[str, str], timeout: float = TIMEOUT
+) -> list[EndpointResult]:
     """Test all exporters concurrently.
 
     Args:
         targets: Exporters to test.
         environ: Environment variables, for the TLS files.
-        patience: Timeout of an export, seconds; with the probe, a test ends after ``1 + _LOOKS`` times this at most.
+        timeout: Timeout of an export, seconds; with the probe, a test ends after ``1 + _LOOKS`` times this at most.
     """
 
-    def job(target: Target) -> Callable[[], Tried]:
-        return lambda: _try(target, environ, patience)
+    def job(target: Target) -> Callable[[], EndpointResult]:
+        return lambda: _check_export(target, environ, timeout)
 
-    found = in_time([job(target) for target in targets], patience * (1 + _LOOKS))
-    return [each or Tried(target, None, None) for target, each in zip(targets, found, strict=True)]
+    found = run_in_parallel([job(target) for target in targets], timeout * (1 + _PROBE_TIMEOUTS))
+    return [each or EndpointResult(target, None, None) for target, each in zip(targets, found, strict=True)]
 
 
-def in_time(jobs: Iterable[Callable[[], T]], seconds: float) -> list[T | None]:
+def run_in_parallel(jobs: Iterable[Callable[[], T]], seconds: float) -> list[T | None]:
     """Run jobs in parallel threads, and wait for all of them up to a common deadline.
 
     The result of a job is None if it raised or did not finish in time. Its thread is a daemon and is left running.
@@ -106,33 +108,33 @@ def in_time(jobs: Iterable[Callable[[], T]], seconds: float) -> list[T | None]:
     return [results.get(number) for number in range(len(threads))]
 
 
-def _try(target: Target, environ: Mapping[str, str], patience: float) -> Tried:
-    done = attempt(target.signal, target.protocol, target.exporter, patience)
-    tried = Tried(target, done, None)
-    if tried.arrived or _says_enough(done):
-        return tried
-    host, port = tried.address
+def _check_export(target: Target, environ: Mapping[str, str], timeout: float) -> EndpointResult:
+    done = attempt(target.signal, target.protocol, target.exporter, timeout)
+    result = EndpointResult(target, done, None)
+    if result.arrived or _is_conclusive(done):
+        return result
+    host, port = result.address
     if not host:
-        return tried
-    return Tried(
-        target, done, look(host, port, secure=done.secure, identity=identity(target, environ), timeout=patience / 2)
+        return result
+    return EndpointResult(
+        target, done, probe(host, port, secure=done.secure, tls_files=tls_files(target, environ), timeout=timeout / 2)
     )
 
 
-def _says_enough(done: Attempt) -> bool:
+def _is_conclusive(done: Attempt) -> bool:
     # Status 400 is ambiguous: a TLS server returns it for a request without TLS.
-    return done.status in _CLEAR if done.protocol == GRPC else done.status not in (None, "400")
+    return done.status in _CONCLUSIVE if done.protocol == GRPC else done.status not in (None, "400")
 
 
-def identity(target: Target, environ: Mapping[str, str]) -> Identity:
+def tls_files(target: Target, environ: Mapping[str, str]) -> TlsFiles:
     """Return the TLS files of an exporter, by the precedence that the exporter itself applies."""
     own, general = f"OTEL_EXPORTER_OTLP_{target.signal.upper()}_", "OTEL_EXPORTER_OTLP_"
     # The gRPC exporter reads key and certificate only together with a CA file of the same scope (signal or general).
     if target.protocol == GRPC:
         prefix = own if environ.get(f"{own}CERTIFICATE") else general
         if not environ.get(f"{prefix}CERTIFICATE"):
-            return Identity()
-        return Identity(
+            return TlsFiles()
+        return TlsFiles(
             *(environ.get(f"{prefix}{name}") for name in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"))
         )
     found = [
@@ -140,4 +142,4 @@ def identity(target: Target, environ: Mapping[str, str]) -> Identity:
         for name in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
     ]
     bundle = next((environ[name] for name in _BUNDLES if environ.get(name)), found[0])
-    return Identity(bundle, found[1], found[2])
+    return TlsFiles(bundle, found[1], found[2])

@@ -6,18 +6,20 @@ import json
 import pytest
 from rich.console import Console
 
-from nissa.doctor.examination import Report, _contained
-from nissa.doctor.finding import Finding, Level, united
-from nissa.doctor.report import as_json, table
+from nissa.doctor.check_result import CheckResult, Level, merged_by_signal
+from nissa.doctor.checks import DoctorReport, _in_error_boundary
+from nissa.doctor.rendering import as_json, table
 from nissa.doctor.secrets import HIDDEN, Secrets
 
 
-def finding(level: Level = Level.OK, found: str = "found", *signals: str, advice: str = "") -> Finding:
-    return Finding("check", level, found, advice, signals)
+def finding(level: Level = Level.OK, found: str = "found", *signals: str, advice: str = "") -> CheckResult:
+    return CheckResult("check", level, found, advice, signals)
 
 
 def test_findings_that_differ_in_signals_alone_are_one() -> None:
-    both = united([finding(Level.OK, "a", "traces"), finding(Level.OK, "b", "metrics"), finding(Level.OK, "a", "logs")])
+    both = merged_by_signal(
+        [finding(Level.OK, "a", "traces"), finding(Level.OK, "b", "metrics"), finding(Level.OK, "a", "logs")]
+    )
     assert both == [finding(Level.OK, "a", "traces", "logs"), finding(Level.OK, "b", "metrics")]
 
 
@@ -25,11 +27,11 @@ def test_findings_that_differ_in_signals_alone_are_one() -> None:
     ("level", "healthy"), [(Level.OK, True), (Level.NOTE, True), (Level.WARNING, True), (Level.ERROR, False)]
 )
 def test_only_errors_are_unhealthy(level: Level, healthy: bool) -> None:
-    assert Report((finding(), finding(level)), {}).healthy is healthy
+    assert DoctorReport((finding(), finding(level)), {}).healthy is healthy
 
 
 def test_the_report_is_strict_json() -> None:
-    report = Report((finding(Level.ERROR, "broken", "logs", advice="mend it"),), {"OTEL_X": "y"})
+    report = DoctorReport((finding(Level.ERROR, "broken", "logs", advice="mend it"),), {"OTEL_X": "y"})
     assert json.loads(json.dumps(as_json(report))) == {
         "healthy": False,
         "findings": [
@@ -41,7 +43,7 @@ def test_the_report_is_strict_json() -> None:
 
 def test_the_table_shows_what_was_found_and_what_to_do() -> None:
     stream = io.StringIO()
-    report = Report((finding(Level.WARNING, "odd [brackets]", "logs", advice="do this"),), {})
+    report = DoctorReport((finding(Level.WARNING, "odd [brackets]", "logs", advice="do this"),), {})
     Console(file=stream, width=100).print(table(report))
     said = stream.getvalue()
     assert "logs: odd [brackets]" in said
@@ -50,10 +52,10 @@ def test_the_table_shows_what_was_found_and_what_to_do() -> None:
 
 
 def test_a_check_that_fails_is_a_finding_and_no_traceback() -> None:
-    def fails() -> list[Finding]:
+    def fails() -> list[CheckResult]:
         raise ValueError("what went wrong")
 
-    (found,) = _contained("clock", fails)
+    (found,) = _in_error_boundary("clock", fails)
     assert (found.check, found.level) == ("clock", Level.ERROR)
     assert "ValueError: what went wrong" in found.found
 

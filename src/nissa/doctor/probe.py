@@ -21,7 +21,7 @@ _NOT_TLS: Final = {
 }
 
 
-class Kind(StrEnum):
+class ServerKind(StrEnum):
     """Protocol of the server, or the reason why it could not be identified."""
 
     UNKNOWN_HOST = "unknown host"
@@ -40,15 +40,15 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProbeResult:
     """Result of a probe, with the message of the operating system or of OpenSSL."""
 
-    kind: Kind
+    kind: ServerKind
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class TlsFiles:
     """TLS files: CA bundle, client key and client certificate.
 
     Without ``authorities`` the system's CA bundle is used. Without ``certificate`` no client certificate is sent.
@@ -59,53 +59,53 @@ class Identity:
     certificate: str | None = None
 
 
-def look(host: str, port: int, *, secure: bool, identity: Identity, timeout: float) -> Seen:
+def probe(host: str, port: int, *, secure: bool, tls_files: TlsFiles, timeout: float) -> ProbeResult:
     """Connect and identify the protocol.
 
     Args:
         host: Host name or IP address.
         port: TCP port.
         secure: Use TLS.
-        identity: TLS files.
+        tls_files: TLS files.
         timeout: Timeout of each network wait, seconds; a probe has three of them at most.
     """
     try:
         with socket.create_connection((host, port), timeout) as connection:
-            return _secure(connection, host, identity) if secure else _plain(connection, host, port, timeout)
+            return _secure(connection, host, tls_files) if secure else _plain(connection, host, port, timeout)
     except socket.gaierror as error:
-        return Seen(Kind.UNKNOWN_HOST, error.strerror or "")
+        return ProbeResult(ServerKind.UNKNOWN_HOST, error.strerror or "")
     except UnicodeError:  # The name cannot be encoded as a host name.
-        return Seen(Kind.UNKNOWN_HOST, "not a valid name")
+        return ProbeResult(ServerKind.UNKNOWN_HOST, "not a valid name")
     except ConnectionRefusedError:
-        return Seen(Kind.REFUSED)
+        return ProbeResult(ServerKind.REFUSED)
     except TimeoutError:
-        return Seen(Kind.NO_ANSWER)
+        return ProbeResult(ServerKind.NO_ANSWER)
     except OSError as error:
-        return Seen(Kind.NO_ROUTE, error.strerror or str(error))
+        return ProbeResult(ServerKind.NO_ROUTE, error.strerror or str(error))
 
 
-def _secure(connection: socket.socket, host: str, identity: Identity) -> Seen:
+def _secure(connection: socket.socket, host: str, tls_files: TlsFiles) -> ProbeResult:
     try:
-        context = ssl.create_default_context(cafile=identity.authorities)
-        if identity.certificate:
-            context.load_cert_chain(identity.certificate, identity.key)
+        context = ssl.create_default_context(cafile=tls_files.authorities)
+        if tls_files.certificate:
+            context.load_cert_chain(tls_files.certificate, tls_files.key)
     except OSError as error:  # ssl.SSLError is a subclass of OSError.
-        return Seen(Kind.BAD_FILE, error.strerror or str(error))
+        return ProbeResult(ServerKind.BAD_FILE, error.strerror or str(error))
     context.set_alpn_protocols(["h2", "http/1.1"])
     try:
         with context.wrap_socket(connection, server_hostname=host) as wrapped:
             return _after_handshake(wrapped)
     except ssl.SSLCertVerificationError as error:
-        return Seen(Kind.BAD_CERTIFICATE, error.verify_message)
+        return ProbeResult(ServerKind.BAD_CERTIFICATE, error.verify_message)
     except ssl.SSLError as error:
         return _tls_error(error)
     except TimeoutError:
-        return Seen(Kind.SILENT)
+        return ProbeResult(ServerKind.SILENT)
     except OSError as error:
-        return Seen(Kind.NO_TLS, error.strerror or str(error))
+        return ProbeResult(ServerKind.NO_TLS, error.strerror or str(error))
 
 
-def _after_handshake(wrapped: ssl.SSLSocket) -> Seen:
+def _after_handshake(wrapped: ssl.SSLSocket) -> ProbeResult:
     """Wait for a late TLS alert: with TLS 1.3 the server verifies the client certificate after the client has finished.
 
     Raises:
@@ -114,33 +114,33 @@ def _after_handshake(wrapped: ssl.SSLSocket) -> Seen:
     wrapped.settimeout(_AFTER_HANDSHAKE)
     with suppress(TimeoutError):
         wrapped.recv(1)
-    return Seen(Kind.TLS, wrapped.selected_alpn_protocol() or "")
+    return ProbeResult(ServerKind.TLS, wrapped.selected_alpn_protocol() or "")
 
 
-def _tls_error(error: ssl.SSLError) -> Seen:
+def _tls_error(error: ssl.SSLError) -> ProbeResult:
     reason = error.reason or ""
     if "CERTIFICATE_REQUIRED" in reason or "ALERT_BAD_CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason:
-        return Seen(Kind.WANTS_CERTIFICATE, reason)
-    return Seen(Kind.NO_TLS if reason in _NOT_TLS or "EOF" in reason else Kind.OTHER, reason)
+        return ProbeResult(ServerKind.WANTS_CERTIFICATE, reason)
+    return ProbeResult(ServerKind.NO_TLS if reason in _NOT_TLS or "EOF" in reason else ServerKind.OTHER, reason)
 
 
-def _plain(connection: socket.socket, host: str, port: int, timeout: float) -> Seen:
+def _plain(connection: socket.socket, host: str, port: int, timeout: float) -> ProbeResult:
     answer = b""
     try:
         connection.sendall(_REQUEST)
         answer = connection.recv(256)
     except TimeoutError:
-        return Seen(Kind.SILENT)
+        return ProbeResult(ServerKind.SILENT)
     except OSError:
         pass  # A TLS server may close a plain connection; the TLS attempt below detects that.
     # Test TLS before interpreting the response: TLS servers often answer a plain request with HTTP status 400.
     if _speaks_tls(host, port, timeout):
-        return Seen(Kind.TLS)
+        return ProbeResult(ServerKind.TLS)
     if answer.startswith(b"HTTP/1."):
-        return Seen(Kind.HTTP1)
+        return ProbeResult(ServerKind.HTTP1)
     if len(answer) > _SETTINGS and answer[3] == _SETTINGS:
-        return Seen(Kind.HTTP2)
-    return Seen(Kind.OTHER)
+        return ProbeResult(ServerKind.HTTP2)
+    return ProbeResult(ServerKind.OTHER)
 
 
 def _speaks_tls(host: str, port: int, timeout: float) -> bool:

@@ -5,39 +5,37 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.markup import escape
 from rich.table import Column, Table
 
-from nissa.doctor.finding import Finding, Level
+from nissa.doctor.check_result import CheckResult, Level
 
 if TYPE_CHECKING:
-    from nissa.doctor.examination import Report
+    from nissa.doctor.checks import DoctorReport
 
 _STYLES: Final = {Level.OK: "green", Level.NOTE: "cyan", Level.WARNING: "yellow", Level.ERROR: "bold red"}
 
 
-def table(report: "Report") -> Table:
+def table(report: "DoctorReport") -> Table:
     """Return the findings as a terminal table."""
     counts = {level: sum(each.level is level for each in report.findings) for level in (Level.ERROR, Level.WARNING)}
-    told = ", ".join(f"{count} {level.name.lower()}{'s' * (count != 1)}" for level, count in counts.items())
+    caption = ", ".join(f"{count} {level.name.lower()}{'s' * (count != 1)}" for level, count in counts.items())
     rows = Table(
         Column("", no_wrap=True),
         Column("check", no_wrap=True),
         "what was found, and what to do",
-        caption=told,
+        caption=caption,
         show_lines=False,
     )
-    for finding in report.findings:
-        rows.add_row(
-            f"[{_STYLES[finding.level]}]{finding.level.name.lower()}[/]", finding.check, escape(_text(finding))
-        )
+    for result in report.findings:
+        rows.add_row(f"[{_STYLES[result.level]}]{result.level.name.lower()}[/]", result.check, escape(_text(result)))
     return rows
 
 
-def _text(finding: Finding) -> str:
-    told = ", ".join(finding.signals)
-    text = f"{told}: {finding.found}" if told else finding.found
-    return f"{text}\n-> {finding.advice}" if finding.advice else text
+def _text(result: CheckResult) -> str:
+    caption = ", ".join(result.signals)
+    text = f"{caption}: {result.found}" if caption else result.found
+    return f"{text}\n-> {result.advice}" if result.advice else text
 
 
-def as_json(report: "Report") -> dict[str, Any]:
+def as_json(report: "DoctorReport") -> dict[str, Any]:
     """Return the report as data that JSON can represent."""
     return {
         "healthy": report.healthy,

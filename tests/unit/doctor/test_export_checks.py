@@ -7,9 +7,9 @@ from time import monotonic
 
 import pytest
 
-from nissa.doctor.asking import ask
-from nissa.doctor.reaching import Target, address, identity, in_time
-from nissa.doctor.wire import Identity, Kind, look
+from nissa.doctor.export_checks import Target, address, run_in_parallel, tls_files
+from nissa.doctor.http import get
+from nissa.doctor.probe import ServerKind, TlsFiles, probe
 
 
 @pytest.mark.parametrize(
@@ -31,30 +31,30 @@ def test_an_endpoint_is_an_address(endpoint: str, protocol: str, expected: tuple
 @pytest.mark.parametrize(
     ("protocol", "environ", "expected"),
     [
-        ("grpc", {"CLIENT_KEY": "k"}, Identity()),
-        ("grpc", {"CERTIFICATE": "c", "CLIENT_KEY": "k", "LOGS_CLIENT_KEY": "l"}, Identity("c", "k")),
-        ("grpc", {"CERTIFICATE": "c", "CLIENT_KEY": "k", "LOGS_CERTIFICATE": "l"}, Identity("l")),
-        ("http/protobuf", {"CERTIFICATE": "c", "LOGS_CLIENT_KEY": "l", "CLIENT_KEY": "k"}, Identity("c", "l")),
+        ("grpc", {"CLIENT_KEY": "k"}, TlsFiles()),
+        ("grpc", {"CERTIFICATE": "c", "CLIENT_KEY": "k", "LOGS_CLIENT_KEY": "l"}, TlsFiles("c", "k")),
+        ("grpc", {"CERTIFICATE": "c", "CLIENT_KEY": "k", "LOGS_CERTIFICATE": "l"}, TlsFiles("l")),
+        ("http/protobuf", {"CERTIFICATE": "c", "LOGS_CLIENT_KEY": "l", "CLIENT_KEY": "k"}, TlsFiles("c", "l")),
     ],
     ids=["grpc-without-authority", "grpc-general", "grpc-of-one-signal", "http"],
 )
 def test_files_for_tls_are_chosen_as_the_exporters_choose(
-    protocol: str, environ: dict[str, str], expected: Identity
+    protocol: str, environ: dict[str, str], expected: TlsFiles
 ) -> None:
     target = Target("logs", protocol, None)
-    assert identity(target, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()}) == expected
+    assert tls_files(target, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()}) == expected
 
 
 def test_a_bundle_of_the_library_wins_over_http() -> None:
     environ = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "c", "CURL_CA_BUNDLE": "b"}
-    assert identity(Target("logs", "http/protobuf", None), environ) == Identity("b")
-    assert identity(Target("logs", "grpc", None), environ) == Identity("c")
+    assert tls_files(Target("logs", "http/protobuf", None), environ) == TlsFiles("b")
+    assert tls_files(Target("logs", "grpc", None), environ) == TlsFiles("c")
 
 
 def test_what_does_not_end_is_not_waited_for() -> None:
     never = Event()
     began = monotonic()
-    assert in_time([lambda: 1, lambda: int(never.wait(60)), lambda: 3], 1.5) == [1, None, 3]
+    assert run_in_parallel([lambda: 1, lambda: int(never.wait(60)), lambda: 3], 1.5) == [1, None, 3]
     assert monotonic() - began < 50
     never.set()
 
@@ -62,22 +62,22 @@ def test_what_does_not_end_is_not_waited_for() -> None:
 def test_a_job_that_fails_is_none_and_prints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     printed: list[object] = []
     monkeypatch.setattr("threading.excepthook", printed.append)
-    assert in_time([lambda: 1, lambda: 1 // 0], 5) == [1, None]
+    assert run_in_parallel([lambda: 1, lambda: 1 // 0], 5) == [1, None]
     assert printed == []
 
 
 def test_a_name_that_no_host_can_have_is_unknown() -> None:
-    seen = look("a" * 70 + ".example", 1, secure=False, identity=Identity(), timeout=1)
-    assert seen.kind is Kind.UNKNOWN_HOST
+    seen = probe("a" * 70 + ".example", 1, secure=False, tls_files=TlsFiles(), timeout=1)
+    assert seen.kind is ServerKind.UNKNOWN_HOST
 
 
 def test_a_file_for_tls_that_cannot_be_read_is_named_before_anything_is_sent(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        seen = look("127.0.0.1", port, secure=True, identity=Identity(str(tmp_path / "absent")), timeout=1)
-    assert seen.kind is Kind.BAD_FILE
+        seen = probe("127.0.0.1", port, secure=True, tls_files=TlsFiles(str(tmp_path / "absent")), timeout=1)
+    assert seen.kind is ServerKind.BAD_FILE
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "nonsense", "http://[::1", "ftp://127.0.0.1:9/"])
 def test_asking_nobody_is_no_error(url: str) -> None:
-    assert ask(url, 0.5) is None
+    assert get(url, 0.5) is None

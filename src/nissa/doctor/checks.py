@@ -14,14 +14,14 @@ from threading import Thread
 from typing import TypeVar
 
 from nissa.doctor import clock, collector
-from nissa.doctor.asking import Answer, ask
+from nissa.doctor.check_result import CheckResult, Level, merged_by_signal
 from nissa.doctor.endpoints import judge
-from nissa.doctor.finding import Finding, Level, united
+from nissa.doctor.export_checks import TIMEOUT, EndpointResult, Target, check_exports, run_in_parallel
+from nissa.doctor.http import HttpResponse, get
 from nissa.doctor.pipeline import check_producer, providers_of_a_run
-from nissa.doctor.reaching import PATIENCE, Target, Tried, in_time, try_all
 from nissa.doctor.secrets import Secrets
 from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
-from nissa.doctor.surroundings import check_devices, check_files
+from nissa.doctor.system import check_devices, check_files
 from nissa.doctor.versions import check_versions
 from nissa.otel.export.probing import build_exporter, exporters_of
 from nissa.otel.export.ways import PROTOCOLS, asked_for, ways
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DoctorReport:
     """Result of all checks.
 
     Args:
@@ -39,18 +39,18 @@ class Report:
         settings: OpenTelemetry variables that are set, with secrets replaced.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[CheckResult, ...]
     settings: dict[str, str]
 
     @property
     def healthy(self) -> bool:
         """Whether no finding is an error."""
-        return all(finding.level < Level.ERROR for finding in self.findings)
+        return all(result.level < Level.ERROR for result in self.findings)
 
 
-def examine(
+def run_checks(
     *, endpoint: str | None = None, protocol: str | None = None, health: str | None = None, counters: str | None = None
-) -> Report:
+) -> DoctorReport:
     """Run all checks; the duration is that of importing torch, or several seconds if endpoints do not respond.
 
     Args:
@@ -65,9 +65,9 @@ def examine(
     named = {f"OTEL_{signal}_EXPORTER": "otlp" for signal in SIGNALS} if endpoint is not None else {}
     with asked_for(endpoint, protocol, named), _quiet():
         secrets = Secrets(os.environ, filter(None, (endpoint, health, counters)))
-        findings = tuple(map(secrets.cleared, _examine(os.environ, health, counters)))
+        findings = tuple(map(secrets.cleared, _run_checks(os.environ, health, counters)))
         settings = {name: secrets.hide(value) for name, value in shown(os.environ).items()}
-    return Report(findings, settings)
+    return DoctorReport(findings, settings)
 
 
 @contextmanager
@@ -83,36 +83,42 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _examine(environ: Mapping[str, str], health: str | None, counters: str | None) -> Iterator[Finding]:
-    yield from _contained("versions", check_versions)
-    config, finding = check_configuration(environ)
-    yield finding
-    yield from _contained("settings", lambda: check_settings(environ))
+def _run_checks(environ: Mapping[str, str], health: str | None, counters: str | None) -> Iterator[CheckResult]:
+    yield from _in_error_boundary("versions", check_versions)
+    config, result = check_configuration(environ)
+    yield result
+    yield from _in_error_boundary("settings", lambda: check_settings(environ))
     targets, problems = _targets(environ)
-    yield from united(problems)
+    yield from merged_by_signal(problems)
     with providers_of_a_run(config.profile_name if config else "standard") as providers:
         if isinstance(providers, Providers) and environ.get("OTEL_CONFIG_FILE"):
             targets = [Target(*each) for each in exporters_of(providers)]
         # Start the network requests before the checks that use the CPU, such as importing torch, so that both overlap.
-        reached = _begin(lambda: try_all(targets, environ))
-        asked = _begin(lambda: _ask(targets, health, counters))
-        devices = _contained("devices", lambda: [check_devices()])
-        joined = [providers] if isinstance(providers, Finding) else _contained("metrics", lambda: _join(providers))
-        yield from _contained("endpoint", lambda: _reached(reached.result(), environ))
+        reached = _begin(lambda: check_exports(targets, environ))
+        responses = _begin(lambda: _get_all(targets, health, counters))
+        devices = _in_error_boundary("devices", lambda: [check_devices()])
+        joined = (
+            [providers]
+            if isinstance(providers, CheckResult)
+            else _in_error_boundary("metrics", lambda: _join(providers))
+        )
+        yield from _in_error_boundary("endpoint", lambda: _judged_exports(reached.result(), environ))
         if targets or health or counters:
-            yield from _contained("collector", lambda: _collector(reached.result(), asked.result(), health, counters))
+            yield from _in_error_boundary(
+                "collector", lambda: _collector(reached.result(), responses.result(), health, counters)
+            )
         yield from joined
         if isinstance(providers, Providers) and providers.folder is not None and config is not None:
-            yield from _contained("files", lambda: [check_files(Path(config.files.directory))])
+            yield from _in_error_boundary("files", lambda: [check_files(Path(config.files.directory))])
         yield from devices
 
 
-def _contained(check: str, job: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def _in_error_boundary(check: str, job: Callable[[], Iterable[CheckResult]]) -> list[CheckResult]:
     try:
         return list(job())
     except Exception as error:  # noqa: BLE001 - a check that fails must not keep the others from being made
         found = f"This check itself failed ({type(error).__name__}: {error})."
-        return [Finding(check, Level.ERROR, found, "Please report it, with the output of nissa doctor --json.")]
+        return [CheckResult(check, Level.ERROR, found, "Please report it, with the output of nissa doctor --json.")]
 
 
 def _begin(job: Callable[[], T]) -> "Future[T]":
@@ -129,7 +135,7 @@ def _begin(job: Callable[[], T]) -> "Future[T]":
     return future
 
 
-def _targets(environ: Mapping[str, str]) -> tuple[list[Target], list[Finding]]:
+def _targets(environ: Mapping[str, str]) -> tuple[list[Target], list[CheckResult]]:
     """Return the exporters to test, and findings for exporters that cannot be built."""
     targets, problems = [], []
     undeclared = [] if disabled(environ) or environ.get("OTEL_CONFIG_FILE") else ways(environ)
@@ -141,23 +147,23 @@ def _targets(environ: Mapping[str, str]) -> tuple[list[Target], list[Finding]]:
         except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parts do
             found = f"The exporter cannot be built: {error}"
             advice = "nissa.start() would raise this; correct the variable."
-            problems.append(Finding("endpoint", Level.ERROR, found, advice, (way.signal,)))
+            problems.append(CheckResult("endpoint", Level.ERROR, found, advice, (way.signal,)))
     return targets, problems
 
 
-def _join(providers: Providers) -> list[Finding]:
+def _join(providers: Providers) -> list[CheckResult]:
     return [check_producer(providers.meter)]
 
 
-def _reached(tried: list[Tried], environ: Mapping[str, str]) -> list[Finding]:
-    return united(finding for each in tried for finding in judge(each, environ))
+def _judged_exports(exports: list[EndpointResult], environ: Mapping[str, str]) -> list[CheckResult]:
+    return merged_by_signal(result for each in exports for result in judge(each, environ))
 
 
-def _ask(targets: list[Target], health: str | None, counters: str | None) -> dict[str, Answer | None]:
+def _get_all(targets: list[Target], health: str | None, counters: str | None) -> dict[str, HttpResponse | None]:
     """Request the health and the internal metrics of each collector, concurrently."""
     urls = [url for pair in _urls(targets, health, counters) for url in pair]
-    answers = in_time([lambda url=url: ask(url, PATIENCE) for url in urls], 2 * PATIENCE)  # type: ignore[misc]
-    return dict(zip(urls, answers, strict=True))
+    found_responses = run_in_parallel([lambda url=url: get(url, TIMEOUT) for url in urls], 2 * TIMEOUT)  # type: ignore[misc]
+    return dict(zip(urls, found_responses, strict=True))
 
 
 def _urls(targets: list[Target], health: str | None, counters: str | None) -> list[tuple[str, str]]:
@@ -175,31 +181,31 @@ def _urls(targets: list[Target], health: str | None, counters: str | None) -> li
 
 
 def _host(target: Target) -> str:
-    host, _ = Tried(target, None, None).address
+    host, _ = EndpointResult(target, None, None).address
     return f"[{host}]" if ":" in host else host
 
 
 def _collector(
-    tried: list[Tried], asked: dict[str, Answer | None], health: str | None, counters: str | None
-) -> Iterator[Finding]:
+    exports: list[EndpointResult], responses: dict[str, HttpResponse | None], health: str | None, counters: str | None
+) -> Iterator[CheckResult]:
     readings = [
         clock.Reading(_server(each), each.attempt.headers["date"], each.attempt.at, each.attempt.seconds)
-        for each in tried
+        for each in exports
         if each.attempt and "date" in each.attempt.headers
     ]
-    targets = [each.target for each in tried]
-    judged: list[Finding] = []
+    targets = [each.target for each in exports]
+    judged: list[CheckResult] = []
     for health_url, counters_url in _urls(targets, health, counters):
-        answer = asked.get(health_url)
-        judged.append(collector.judge_health(health_url, answer, asked_for=health is not None))
-        judged += collector.judge_counters(counters_url, asked.get(counters_url), asked_for=counters is not None)
-        if answer is not None:
-            readings.append(clock.Reading(health_url, answer.date, answer.at, answer.seconds))
-    if any(each.arrived for each in tried) or readings:
-        yield from united(clock.compare(readings))
-    yield from united(judged)
+        response = responses.get(health_url)
+        judged.append(collector.judge_health(health_url, response, asked_for=health is not None))
+        judged += collector.judge_counters(counters_url, responses.get(counters_url), asked_for=counters is not None)
+        if response is not None:
+            readings.append(clock.Reading(health_url, response.date, response.at, response.seconds))
+    if any(each.arrived for each in exports) or readings:
+        yield from merged_by_signal(clock.compare(readings))
+    yield from merged_by_signal(judged)
 
 
-def _server(tried: Tried) -> str:
-    host, port = tried.address
+def _server(exports: EndpointResult) -> str:
+    host, port = exports.address
     return f"{host}:{port}"

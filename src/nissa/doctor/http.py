@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """HTTP response of a server.
 
     Args:
@@ -26,7 +26,7 @@ class Answer:
     seconds: float
 
 
-def ask(url: str, timeout: float, most: int = 2**20) -> Answer | None:
+def get(url: str, timeout: float, most: int = 2**20) -> HttpResponse | None:
     """Send a GET request; return None if the connection fails or the response is not HTTP.
 
     Args:
@@ -49,4 +49,4 @@ def ask(url: str, timeout: float, most: int = 2**20) -> Answer | None:
         return None
     # The server sets its Date header at some moment within the request; the middle is the best estimate of it.
     seconds = monotonic() - began
-    return Answer(response.status, body, response.headers.get("Date", ""), began_at + seconds / 2, seconds)
+    return HttpResponse(response.status, body, response.headers.get("Date", ""), began_at + seconds / 2, seconds)
