@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from nissa.recordings import read
-from nissa.report.facts import Facts
-from nissa.report.lives import OPEN
+from nissa.report.run_summary import RunSummary
+from nissa.report.seed_timelines import OPEN
 from tests.support import finish, nissa, only_run, script, spans, until
 
 _ENDLESS = """
@@ -50,7 +50,7 @@ def test_a_run_can_be_reported_while_it_goes_on_and_after_it_was_killed(tmp_path
         assert told["seeds"] == 1
         assert told["points"] > 0
     assert killed["narratives"] >= going["narratives"] > 0
-    (life,) = Facts(read(run), "r").lives
+    (life,) = RunSummary(read(run), "r").timelines
     assert (life.outcome, life.stages[-1].end, life.blueprint) == (OPEN, None, "conv")
 
 

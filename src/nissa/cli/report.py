@@ -8,7 +8,7 @@ import typer
 from nissa.cli.output import Json, print_json
 
 if TYPE_CHECKING:
-    from nissa.report import Written
+    from nissa.report import WrittenReport
 
 EXAMPLES: Final = (
     ("nissa report", "of the newest run in nissa-runs"),
@@ -49,7 +49,7 @@ def report(
         typer.echo("nissa: no browser could be started; open the file yourself.", err=True)
 
 
-def _tell(written: "Written") -> None:
+def _tell(written: "WrittenReport") -> None:
     typer.echo(written.path)
     typer.echo(
         f"  run {written.run_id}, {written.status}: {written.points:,} points, {written.seeds} seeds, "

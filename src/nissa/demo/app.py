@@ -17,7 +17,7 @@ from nissa.demo.closing import closing
 from nissa.demo.data import load
 from nissa.demo.display import Display, Plain, Screen, Silent
 from nissa.demo.recipe import Recipe
-from nissa.demo.report import DemoReport, report_environment
+from nissa.demo.results import DemoReport, report_environment
 from nissa.demo.trainer import Trainer
 from nissa.errors import ConfigurationError
 

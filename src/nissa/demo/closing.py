@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nissa.backends.console import ABSENT
-from nissa.demo.report import INTERRUPTED
+from nissa.demo.results import INTERRUPTED
 
 if TYPE_CHECKING:
-    from nissa.demo.report import DemoReport, EnvironmentReport, SeedReport
+    from nissa.demo.results import DemoReport, EnvironmentReport, SeedReport
 
 FILES = ("traces.jsonl", "metrics.jsonl", "logs.jsonl")
 """Telemetry files of a run directory."""

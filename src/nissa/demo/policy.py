@@ -58,7 +58,7 @@ class Policy:
     """Number of epochs between the end of one graft and the blending of the next, so that its baseline is stable."""
 
 
-class GateVerdict(Enum):
+class GateDecision(Enum):
     """Decision that follows from a gate."""
 
     ADVANCE = "advance"
@@ -66,7 +66,7 @@ class GateVerdict(Enum):
     CULL = "cull"
 
 
-def decide(gate: GateResult, *, epochs: int, patience: int) -> GateVerdict:
+def decide(gate: GateResult, *, epochs: int, patience: int) -> GateDecision:
     """Return the decision for a seed: advance, hold until the next epoch, or cull.
 
     Args:
@@ -75,9 +75,9 @@ def decide(gate: GateResult, *, epochs: int, patience: int) -> GateVerdict:
         patience: Number of epochs after which a failed gate causes the seed to be culled.
     """
     if gate.passed:
-        return GateVerdict.ADVANCE
+        return GateDecision.ADVANCE
     at_fault = set(gate.checks_failed) - {HOST_BUSY}
-    return GateVerdict.CULL if at_fault and epochs >= patience else GateVerdict.HOLD
+    return GateDecision.CULL if at_fault and epochs >= patience else GateDecision.HOLD
 
 
 def has_stabilised(accuracies: Sequence[float], policy: Policy) -> bool:

@@ -12,7 +12,7 @@ from nissa.demo.blueprints import BLUEPRINTS, build
 from nissa.demo.data import CLASSES, Digits, Split, batches
 from nissa.demo.graft import GRAFTING, Graft
 from nissa.demo.network import SLOTS, Host, build_host, isolated_backward, set_rate
-from nissa.demo.policy import GateVerdict
+from nissa.demo.policy import GateDecision
 from nissa.events import Stage
 from nissa.seeds.stages import FINAL
 
@@ -166,9 +166,9 @@ class Trainer:
         )
         graft.ask(gate, epoch=epoch)
         verdict = rules.decide(gate, epochs=graft.epochs_in_stage, patience=self._policy.training_patience)
-        if verdict is GateVerdict.ADVANCE:
+        if verdict is GateDecision.ADVANCE:
             graft.start_blending(accuracy=self._recent_accuracy(), epoch=epoch)
-        elif verdict is GateVerdict.CULL:
+        elif verdict is GateDecision.CULL:
             graft.cull(gate, improvement=graft.gain, epoch=epoch)
 
     def _review_blending(self, graft: Graft, epoch: int) -> None:
@@ -182,10 +182,10 @@ class Trainer:
         gate = rules.permanent(graft.gain, improvement, epochs=graft.epochs_in_stage, policy=self._policy)
         graft.ask(gate, epoch=epoch)
         verdict = rules.decide(gate, epochs=graft.epochs_in_stage, patience=self._policy.probation_patience)
-        if verdict is GateVerdict.HOLD:
+        if verdict is GateDecision.HOLD:
             return
         self._last_graft_ended = epoch
-        if verdict is GateVerdict.ADVANCE:
+        if verdict is GateDecision.ADVANCE:
             graft.fossilize(improvement=improvement, epoch=epoch)
         else:
             graft.cull(gate, improvement=improvement, epoch=epoch)

@@ -6,9 +6,9 @@ from typing import Final
 from nissa.charts import Series, lines
 from nissa.charts.line_chart import MOST_POINTS
 from nissa.recordings import Stream
-from nissa.report.facts import Facts
-from nissa.report.panels import Panel, Section, Variant, series_table
-from nissa.report.places import Place
+from nissa.report.panels import PageSection, Panel, Variant, series_table
+from nissa.report.run_summary import RunSummary
+from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import MetricSpec
@@ -32,38 +32,45 @@ _NONE: Final = {
 }
 
 
-def learning(facts: Facts) -> Section:
+def learning(run: RunSummary) -> PageSection:
     """Return the section with loss and accuracy."""
     reading = "Thin: every training step. Bold: validation."
     panels = [
-        _panel(facts, "loss", "Loss", metric.LOSS, log=True, reading=reading),
-        _panel(facts, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
+        _panel(run, "loss", "Loss", metric.LOSS, log=True, reading=reading),
+        _panel(run, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
     ]
-    return Section(key="learning", title="Learning", panels=panels)
+    return PageSection(key="learning", title="Learning", panels=panels)
 
 
-def gradients_as_a_whole(facts: Facts) -> list[Panel]:
+def gradients_as_a_whole(run: RunSummary) -> list[Panel]:
     """Return the panels with model-wide gradient health and norm."""
     return [
-        _panel(facts, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
-        _panel(facts, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."),
+        _panel(run, "health", "Gradient health", metric.GRADIENT_HEALTH, reading="1 is healthy, 0 is broken."),
+        _panel(run, "norm", "Gradient norm", metric.GRADIENT_GLOBAL_NORM, log=True, reading="Over all parameters."),
     ]
 
 
-def pace(facts: Facts) -> Section:
+def pace(run: RunSummary) -> PageSection:
     """Return the section with the learning rate and the telemetry overhead."""
     reading = "Share of wall time that telemetry took from training."
     panels = [
-        _panel(facts, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
-        _panel(facts, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=reading),
+        _panel(run, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
+        _panel(run, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=reading),
     ]
-    return Section(key="pace", title="Rate and cost", panels=panels)
+    return PageSection(key="pace", title="Rate and cost", panels=panels)
 
 
 def _panel(
-    facts: Facts, key: str, title: str, spec: MetricSpec, *, log: bool = False, percent: bool = False, reading: str = ""
+    run: RunSummary,
+    key: str,
+    title: str,
+    spec: MetricSpec,
+    *,
+    log: bool = False,
+    percent: bool = False,
+    reading: str = "",
 ) -> Panel:
-    series = phases(facts, facts.streams(spec))
+    series = phases(run, run.streams(spec))
     shown = series[:MOST_SERIES]
     if not shown:
         return Panel(key=key, title=title, empty=_NONE[key], wide=False)
@@ -83,26 +90,28 @@ def _panel(
     )
 
 
-def phases(facts: Facts, streams: Sequence[tuple[Place, Stream]]) -> list[Series]:
+def phases(run: RunSummary, streams: Sequence[tuple[SeriesKey, Stream]]) -> list[Series]:
     """Convert streams to series: one colour per environment, model and rank, and markers on validation lines."""
-    places = list(dict.fromkeys(place for place, _ in streams))
-    hues = _hues(places)
+    series_keys = list(dict.fromkeys(series_key for series_key, _ in streams))
+    hues = _hues(series_keys)
     several = {str(stream.attributes.get(attr.PHASE, "")) for _, stream in streams} - {""}
     found = []
-    for place, stream in streams:
+    for series_key, stream in streams:
         phase = str(stream.attributes.get(attr.PHASE, ""))
-        name = " · ".join(part for part in (facts.places.name(place), phase) if part) or "value"
-        hue = hues[place] + (len(set(hues.values())) if len(several) > 1 and phase == TRAIN and len(places) == 1 else 0)
-        found.append(facts.series(place, stream, name, hue=hue, sparse=_sparse(stream, phase)))
+        name = " · ".join(part for part in (run.names.name(series_key), phase) if part) or "value"
+        hue = hues[series_key] + (
+            len(set(hues.values())) if len(several) > 1 and phase == TRAIN and len(series_keys) == 1 else 0
+        )
+        found.append(run.series(series_key, stream, name, hue=hue, sparse=_sparse(stream, phase)))
     return sorted(found, key=lambda series: series.sparse)
 
 
-def _hues(places: Sequence[Place]) -> dict[Place, int]:
+def _hues(series_keys: Sequence[SeriesKey]) -> dict[SeriesKey, int]:
     """Return the colour index per place; the model only counts if several models were recorded."""
-    several = len({place.model for place in places if place.model}) > 1
-    keys = [(place.env, place.model if several else "", place.rank) for place in places]
+    several = len({series_key.model for series_key in series_keys if series_key.model}) > 1
+    keys = [(series_key.env, series_key.model if several else "", series_key.rank) for series_key in series_keys]
     order = list(dict.fromkeys(keys))
-    return {place: order.index(key) for place, key in zip(places, keys, strict=True)}
+    return {series_key: order.index(key) for series_key, key in zip(series_keys, keys, strict=True)}
 
 
 def _sparse(stream: Stream, phase: str) -> bool:
@@ -111,12 +120,12 @@ def _sparse(stream: Stream, phase: str) -> bool:
 
 def summary(title: str, series: Sequence[Series], *, percent: bool) -> str:
     """Return a one-sentence summary of the lines: first and last value of each."""
-    told = []
+    parts = []
     for each in series[:6]:
         finite = each.finite
         if len(finite):
             first, last = (f"{value:.1%}" if percent else f"{value:.4g}" for value in (finite[0], finite[-1]))
-            told.append(f"{each.name} {first} → {last}")
+            parts.append(f"{each.name} {first} → {last}")
         else:
-            told.append(f"{each.name}: never finite")
-    return f"{title} from first to last: {'; '.join(told)}."
+            parts.append(f"{each.name}: never finite")
+    return f"{title} from first to last: {'; '.join(parts)}."

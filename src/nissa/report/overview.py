@@ -10,11 +10,11 @@ import numpy as np
 from nissa.charts.text import ABSENT, number
 from nissa.diagnostics.narrative import SEPARATOR
 from nissa.recordings import Stream
-from nissa.report.facts import Facts, clock_time, duration
 from nissa.report.learning import VALIDATION
-from nissa.report.lives import CULLED, FOSSILIZED
-from nissa.report.panels import Row, Table, count, percentage
-from nissa.report.places import Place
+from nissa.report.panels import Table, TableRow, count, percentage
+from nissa.report.run_summary import RunSummary, clock_time, duration
+from nissa.report.seed_timelines import CULLED, FOSSILIZED
+from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import MetricSpec
@@ -38,19 +38,19 @@ class Lead:
     sentences: tuple[str, ...]
 
 
-def tiles(facts: Facts) -> list[Tile]:
+def tiles(run: RunSummary) -> list[Tile]:
     """Return the key numbers of the whole run."""
     # Steps are numbered from 0, so the number of steps is the last one plus 1.
-    steps = facts.clock.last_steps()
-    last = [life.outcome for life in facts.lives]
+    steps = run.clock.last_steps()
+    last = [life.outcome for life in run.timelines]
     kept, culled = last.count(FOSSILIZED), last.count(CULLED)
-    flags = [finding for finding in facts.findings if finding.lasting]
+    flags = [finding for finding in run.findings if finding.lasting]
     up = sum(finding.until is None for finding in flags)
     return [
-        Tile("Duration", duration(facts.end - facts.begin), f"ended {clock_time(facts.end)} UTC"),
-        Tile("Optimizer steps", count(sum(each + 1 for each in steps.values()) if steps else None), _epochs(facts)),
-        _validation(facts, "Validation accuracy", metric.ACCURACY, percent=True),
-        _validation(facts, "Validation loss", metric.LOSS, percent=False),
+        Tile("Duration", duration(run.end - run.begin), f"ended {clock_time(run.end)} UTC"),
+        Tile("Optimizer steps", count(sum(each + 1 for each in steps.values()) if steps else None), _epochs(run)),
+        _validation(run, "Validation accuracy", metric.ACCURACY, percent=True),
+        _validation(run, "Validation loss", metric.LOSS, percent=False),
         Tile(
             "Seeds kept",
             f"{kept} of {len(last)}" if last else ABSENT,
@@ -60,20 +60,20 @@ def tiles(facts: Facts) -> list[Tile]:
     ]
 
 
-def _epochs(facts: Facts) -> str:
-    epochs = sum(len(stream.values) for _, stream in facts.streams(metric.EPOCH))
-    envs = max(len(facts.places.groups), 1)
+def _epochs(run: RunSummary) -> str:
+    epochs = sum(len(stream.values) for _, stream in run.streams(metric.EPOCH))
+    envs = max(len(run.names.groups), 1)
     if not epochs:
         return "no epochs were marked"
     return f"{epochs // envs} epochs" + (f" in each of {envs} environments" if envs > 1 else "")
 
 
-def _validations(facts: Facts, spec: MetricSpec) -> list[tuple[Place, Stream]]:
-    return [pair for pair in facts.streams(spec) if pair[1].attributes.get(attr.PHASE) == VALIDATION]
+def _validations(run: RunSummary, spec: MetricSpec) -> list[tuple[SeriesKey, Stream]]:
+    return [pair for pair in run.streams(spec) if pair[1].attributes.get(attr.PHASE) == VALIDATION]
 
 
-def _validation(facts: Facts, label: str, spec: MetricSpec, *, percent: bool) -> Tile:
-    found = [stream.values[np.isfinite(stream.values)] for _, stream in _validations(facts, spec)]
+def _validation(run: RunSummary, label: str, spec: MetricSpec, *, percent: bool) -> Tile:
+    found = [stream.values[np.isfinite(stream.values)] for _, stream in _validations(run, spec)]
     found = [values for values in found if len(values)]
     if not found:
         return Tile(label, ABSENT, "no validation was logged")
@@ -101,22 +101,24 @@ HEAD: Final = (
 )
 
 
-def environments(facts: Facts) -> Table | None:
+def environments(run: RunSummary) -> Table | None:
     """Return a table with a row per environment; None if the run has only one."""
-    if not facts.places.groups:
+    if not run.names.groups:
         return None
-    envs = sorted({place.env for place, _ in facts.streams(metric.STEP)} | {life.place.env for life in facts.lives})
-    rows = [_environment(facts, env) for env in envs]
+    envs = sorted(
+        {series_key.env for series_key, _ in run.streams(metric.STEP)} | {life.series_key.env for life in run.timelines}
+    )
+    rows = [_environment(run, env) for env in envs]
     return Table("Environments at a glance", ("environment", *HEAD), tuple(rows), numeric=len(HEAD))
 
 
-def _environment(facts: Facts, env: str) -> Row:
-    steps = facts.clock.last_steps().get(env)
-    loss, accuracy = (_values(facts, env, spec) for spec in (metric.LOSS, metric.ACCURACY))
-    epochs = sum(len(stream.values) for place, stream in facts.streams(metric.EPOCH) if place.env == env)
-    outcomes = Counter(life.outcome for life in facts.lives if life.place.env == env)
-    flags = sum(finding.lasting for finding in facts.findings if finding.place.env == env)
-    return Row(
+def _environment(run: RunSummary, env: str) -> TableRow:
+    steps = run.clock.last_steps().get(env)
+    loss, accuracy = (_values(run, env, spec) for spec in (metric.LOSS, metric.ACCURACY))
+    epochs = sum(len(stream.values) for series_key, stream in run.streams(metric.EPOCH) if series_key.env == env)
+    outcomes = Counter(life.outcome for life in run.timelines if life.series_key.env == env)
+    flags = sum(finding.lasting for finding in run.findings if finding.series_key.env == env)
+    return TableRow(
         (
             env or ABSENT,
             count(None if steps is None else steps + 1),
@@ -129,21 +131,21 @@ def _environment(facts: Facts, env: str) -> Row:
             str(outcomes[FOSSILIZED]),
             str(flags),
         ),
-        facts.places.group(env),
+        run.names.group(env),
     )
 
 
-def _values(facts: Facts, env: str, spec: MetricSpec) -> Sequence[float]:
-    found = [stream for place, stream in _validations(facts, spec) if place.env == env]
+def _values(run: RunSummary, env: str, spec: MetricSpec) -> Sequence[float]:
+    found = [stream for series_key, stream in _validations(run, spec) if series_key.env == env]
     return [float(each) for stream in found for each in stream.values if np.isfinite(each)]
 
 
-def leads(facts: Facts) -> list[Lead]:
+def leads(run: RunSummary) -> list[Lead]:
     """Return the latest narrative of each environment."""
-    latest = {narrative.place.env: narrative for narrative in facts.narratives}
+    latest = {narrative.series_key.env: narrative for narrative in run.narratives}
     return [
         Lead(
-            facts.places.group(env),
+            run.names.group(env),
             ABSENT if narrative.epoch is None else f"epoch {narrative.epoch}",
             tuple(narrative.text.split(SEPARATOR)),
         )

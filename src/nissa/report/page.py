@@ -20,9 +20,9 @@ from nissa.charts import axes
 from nissa.charts.plotly import get_plotlyjs
 from nissa.charts.theme import SCHEMES, template
 from nissa.errors import ConfigurationError
-from nissa.report.facts import Facts, date_time, duration
 from nissa.report.overview import environments, leads, tiles
-from nissa.report.panels import Panel, Section
+from nissa.report.panels import PageSection, Panel
+from nissa.report.run_summary import RunSummary, date_time, duration
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.version import VERSION
@@ -30,7 +30,7 @@ from nissa.version import VERSION
 _STATUS: Final = {"completed": "Completed", "failed": "Failed", "open": "Open-ended"}
 
 
-def page(facts: Facts, sections: Sequence[Section]) -> str:
+def page(run: RunSummary, sections: Sequence[PageSection]) -> str:
     """Return the HTML page.
 
     Raises:
@@ -41,14 +41,14 @@ def page(facts: Facts, sections: Sequence[Section]) -> str:
         _environment()
         .from_string(asset("page.html.jinja"))
         .render(
-            title=f"{facts.service or 'training'} · {facts.run_id}",
-            facts=facts,
-            status=_STATUS[facts.ending.word],
-            began=date_time(facts.begin) if facts.begin else "",
-            lasted=duration(facts.end - facts.begin),
-            tiles=tiles(facts),
-            leads=leads(facts),
-            environments=environments(facts),
+            title=f"{run.service or 'training'} · {run.run_id}",
+            run=run,
+            status=_STATUS[run.ending.word],
+            began=date_time(run.begin) if run.begin else "",
+            lasted=duration(run.end - run.begin),
+            tiles=tiles(run),
+            leads=leads(run),
+            environments=environments(run),
             sections=sections,
             policy=_policy(script, library),
             style=asset("report.css"),
@@ -56,9 +56,9 @@ def page(facts: Facts, sections: Sequence[Section]) -> str:
             script=script,
             library=_library(),
             # The browser's JSON parser rejects NaN, so raise here instead of writing a broken page.
-            data=packed(json.dumps(_data(facts, sections), separators=(",", ":"), allow_nan=False)),
+            data=packed(json.dumps(_data(run, sections), separators=(",", ":"), allow_nan=False)),
             version=VERSION,
-            profile=facts.resource(attr.PROFILE),
+            profile=run.resource(attr.PROFILE),
         )
     )
     return text
@@ -100,13 +100,13 @@ def _hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _data(facts: Facts, sections: Sequence[Section]) -> dict[str, Any]:
+def _data(run: RunSummary, sections: Sequence[PageSection]) -> dict[str, Any]:
     panels = [panel for section in sections for panel in section.panels if panel.variants]
     return {
         "panels": {panel.key: _panel(panel) for panel in panels},
         "templates": {name: template(scheme).to_plotly_json() for name, scheme in SCHEMES.items()},
         "axes": {"time": axes.TIME, "step": axes.STEP},
-        "extents": _extents(facts),
+        "extents": _extents(run),
     }
 
 
@@ -121,11 +121,11 @@ def _figure(figure: Any) -> dict[str, Any]:
     return plain
 
 
-def _extents(facts: Facts) -> dict[str, list[float]]:
+def _extents(run: RunSummary) -> dict[str, list[float]]:
     """Return the axis ranges; time begins at the first step, loss or seed, else at the first record."""
-    starts = [int(stream.times[0]) for spec in (metric.STEP, metric.LOSS) for _, stream in facts.streams(spec)]
-    starts += [life.start for life in facts.lives]
-    begin, end = min(starts, default=facts.begin), facts.end
+    starts = [int(stream.times[0]) for spec in (metric.STEP, metric.LOSS) for _, stream in run.streams(spec)]
+    starts += [life.start for life in run.timelines]
+    begin, end = min(starts, default=run.begin), run.end
     time = axes.milliseconds(np.array([begin, max(end, begin + 1_000_000)])).tolist()
-    steps = facts.clock.last_steps()
+    steps = run.clock.last_steps()
     return {"time": time} | ({"step": [0, max(*steps.values(), 1)]} if steps else {})

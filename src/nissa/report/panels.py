@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """Table row.
 
     Args:
@@ -38,7 +38,7 @@ class Table:
 
     caption: str
     head: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     numeric: int = 0
 
 
@@ -83,7 +83,7 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class PageSection:
     """Panels and tables under a heading.
 
     Args:
@@ -103,12 +103,13 @@ SERIES_HEAD: Final = ("series", "points", "first", "last", "lowest", "highest", 
 def series_table(caption: str, series: Sequence[Series], *, percent: bool = False) -> Table:
     """Return a table with a row per series: number of points, first, last and extreme values."""
     rows = [
-        Row((each.name, f"{len(each.values):,}", *_told(each.values, percent=percent)), each.group) for each in series
+        TableRow((each.name, f"{len(each.values):,}", *_formatted(each.values, percent=percent)), each.group)
+        for each in series
     ]
     return Table(caption, SERIES_HEAD, tuple(rows), numeric=len(SERIES_HEAD) - 1)
 
 
-def _told(values: Values, *, percent: bool) -> tuple[str, ...]:
+def _formatted(values: Values, *, percent: bool) -> tuple[str, ...]:
     finite = [float(each) for each in values[abs(values) < float("inf")]]
     shown = percentage if percent else number
     broken = len(values) - len(finite)

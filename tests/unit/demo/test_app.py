@@ -12,7 +12,7 @@ import nissa
 from nissa.demo.app import run_demo
 from nissa.demo.closing import FILES, closing
 from nissa.demo.display import Screen, health_bar, points, spark
-from nissa.demo.report import DemoReport, EnvironmentReport, GateReport, SeedReport, StageReport
+from nissa.demo.results import DemoReport, EnvironmentReport, GateReport, SeedReport, StageReport
 from nissa.errors import ConfigurationError
 
 EPOCHS = 2

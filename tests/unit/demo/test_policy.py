@@ -3,7 +3,7 @@
 import pytest
 
 from nissa.demo import policy as rules
-from nissa.demo.policy import GateVerdict, Policy
+from nissa.demo.policy import GateDecision, Policy
 from nissa.events import GateResult
 
 POLICY = Policy()
@@ -49,19 +49,19 @@ def test_a_seed_waits_for_a_busy_host_however_long_it_takes() -> None:
     gate = ready(host_free=False)
 
     assert gate.checks_failed == (rules.HOST_BUSY,)
-    assert rules.decide(gate, epochs=1000, patience=8) is GateVerdict.HOLD
+    assert rules.decide(gate, epochs=1000, patience=8) is GateDecision.HOLD
 
 
 def test_a_useless_seed_does_not_wait_for_a_busy_host() -> None:
     gate = ready(0.0, host_free=False)
 
-    assert rules.decide(gate, epochs=7, patience=8) is GateVerdict.HOLD
-    assert rules.decide(gate, epochs=8, patience=8) is GateVerdict.CULL
+    assert rules.decide(gate, epochs=7, patience=8) is GateDecision.HOLD
+    assert rules.decide(gate, epochs=8, patience=8) is GateDecision.CULL
     assert rules.cull_reason(gate) == "G2: no isolation gain"
 
 
 def test_a_gate_that_is_passed_lets_the_seed_on_at_once() -> None:
-    assert rules.decide(ready(), epochs=1, patience=8) is GateVerdict.ADVANCE
+    assert rules.decide(ready(), epochs=1, patience=8) is GateDecision.ADVANCE
 
 
 @pytest.mark.parametrize(

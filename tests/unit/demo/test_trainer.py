@@ -9,7 +9,7 @@ from torch import Tensor
 from nissa.demo.data import Digits
 from nissa.demo.graft import Graft
 from nissa.demo.policy import Policy
-from nissa.demo.report import report_environment
+from nissa.demo.results import report_environment
 from nissa.demo.trainer import Trainer, evaluate
 from nissa.events import Stage
 from nissa.run.run import Run

@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from nissa.recordings import read
-from nissa.report.facts import Facts
+from nissa.report.run_summary import RunSummary
 from tests.recorded import Recorded
 
 
 @pytest.fixture
-def facts(tmp_path: Path) -> Facts:
-    return Facts(read(Recorded().write(tmp_path / "r")), "r")
+def facts(tmp_path: Path) -> RunSummary:
+    return RunSummary(read(Recorded().write(tmp_path / "r")), "r")
 
 
 @pytest.fixture
-def killed(tmp_path: Path) -> Facts:
+def killed(tmp_path: Path) -> RunSummary:
     """Return a run whose process was killed while its seeds were blended in."""
-    return Facts(read(Recorded(ended=False).write(tmp_path / "k")), "k")
+    return RunSummary(read(Recorded(ended=False).write(tmp_path / "k")), "k")

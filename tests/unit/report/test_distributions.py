@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa.recordings import Distribution, DistributionStream, Process
-from nissa.report.bands import band_of, quantiles_of, total_of
+from nissa.report.distributions import band_of, quantiles_of, total_of
 
 counts = st.lists(st.integers(0, 50), min_size=1, max_size=30)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from nissa.errors import UnknownNameError
 from nissa.events import Stage
 from nissa.recordings import LogRecord, Recording, Span
-from nissa.report.places import Place
+from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
@@ -31,7 +31,7 @@ class StageSpan:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class GateMark:
     """Result of a gate."""
 
     name: str
@@ -43,7 +43,7 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class SeedTimeline:
     """Timeline of a seed, across all processes of a resumed run.
 
     Args:
@@ -54,7 +54,7 @@ class Life:
 
     trace_id: str
     seed_id: str
-    place: Place
+    series_key: SeriesKey
     slot: str
     blueprint: str
     parameters: int | None
@@ -66,42 +66,45 @@ class Life:
     epochs: int | None
     attempts: int
     stages: tuple[StageSpan, ...]
-    gates: tuple[Gate, ...]
+    gates: tuple[GateMark, ...]
 
 
-def lives(recording: Recording) -> list[Life]:
+def timelines(recording: Recording) -> list[SeedTimeline]:
     """Return the timelines of all seeds, sorted by environment and start."""
     traces: dict[str, list[Span]] = {}
     for span in recording.spans:
         if span.name == names.SEED or span.name.startswith(names.SEED_STAGE_PREFIX):
             traces.setdefault(span.trace_id, []).append(span)
-    decisions: dict[str, list[Gate]] = {}
+    decisions: dict[str, list[GateMark]] = {}
     for record in recording.logs:
         if record.name == names.EVENT_GATE and record.trace_id:
             decisions.setdefault(record.trace_id, []).append(_gate(record.time, record.attributes))
-    found = [_life(trace, decisions.get(trace[0].trace_id)) for trace in traces.values()]
-    return sorted((life for life in found if life is not None), key=lambda life: (life.place, life.start))
+    found = [_timeline(trace, decisions.get(trace[0].trace_id)) for trace in traces.values()]
+    return sorted(
+        (timeline for timeline in found if timeline is not None),
+        key=lambda timeline: (timeline.series_key, timeline.start),
+    )
 
 
-def _life(trace: Sequence[Span], gates: list[Gate] | None) -> Life | None:
+def _timeline(trace: Sequence[Span], gates: list[GateMark] | None) -> SeedTimeline | None:
     roots = [span for span in _shown(trace) if _bare(span.name) == names.SEED]
     if not roots:
         return None
     last = max(roots, key=lambda span: span.start)
-    told = _told(roots, trace)
+    attributes = _merged_attributes(roots, trace)
     ended = not _pending(last)
-    return Life(
+    return SeedTimeline(
         trace_id=last.trace_id,
-        seed_id=str(told.get(attr.SEED_ID, "")),
-        place=Place.of(last.attributes, last.process),
-        slot=str(told.get(attr.SEED_SLOT, "")),
-        blueprint=str(told.get(attr.BLUEPRINT_ID, "")),
-        parameters=told.get(attr.SEED_PARAMETERS),
+        seed_id=str(attributes.get(attr.SEED_ID, "")),
+        series_key=SeriesKey.of(last.attributes, last.process),
+        slot=str(attributes.get(attr.SEED_SLOT, "")),
+        blueprint=str(attributes.get(attr.BLUEPRINT_ID, "")),
+        parameters=attributes.get(attr.SEED_PARAMETERS),
         start=min(span.start for span in roots),
         end=last.end if ended else None,
         outcome=str(last.attributes.get(attr.SEED_OUTCOME, OPEN)) if ended else OPEN,
-        improvement=told.get(attr.SEED_IMPROVEMENT),
-        reason=str(told.get(attr.SEED_CULL_REASON, "")),
+        improvement=attributes.get(attr.SEED_IMPROVEMENT),
+        reason=str(attributes.get(attr.SEED_CULL_REASON, "")),
         epochs=last.attributes.get(attr.SEED_EPOCHS),
         attempts=len(roots),
         stages=_stages(trace),
@@ -109,7 +112,7 @@ def _life(trace: Sequence[Span], gates: list[Gate] | None) -> Life | None:
     )
 
 
-def _told(roots: Iterable[Span], trace: Iterable[Span]) -> dict[str, Any]:
+def _merged_attributes(roots: Iterable[Span], trace: Iterable[Span]) -> dict[str, Any]:
     """Merge the attributes of a seed's spans; root spans override stage spans, later spans override earlier ones."""
     found: dict[str, Any] = {}
     for span in sorted(trace, key=lambda span: span.start):
@@ -149,14 +152,14 @@ def _stage(label: str) -> Stage:
         return Stage.UNKNOWN
 
 
-def _noted(trace: Iterable[Span]) -> list[Gate]:
+def _noted(trace: Iterable[Span]) -> list[GateMark]:
     """Return the gate results from span events; used if no logs were recorded."""
     events = [event for span in trace for event in span.events if event.name == names.EVENT_GATE]
     return [_gate(event.time, event.attributes) for event in sorted(events, key=lambda event: event.time)]
 
 
-def _gate(time: int, attributes: Any) -> Gate:
-    return Gate(
+def _gate(time: int, attributes: Any) -> GateMark:
+    return GateMark(
         name=str(attributes.get(attr.GATE_NAME, "")),
         time=time,
         passed=bool(attributes.get(attr.GATE_PASSED)),

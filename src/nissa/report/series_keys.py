@@ -9,7 +9,7 @@ from nissa.semconv import attributes as attr
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class SeriesKey:
     """Series key: environment, model and rank of a measurement; fields are empty (rank -1) if not recorded."""
 
     env: str = ""
@@ -17,7 +17,7 @@ class Place:
     rank: int = -1
 
     @classmethod
-    def of(cls, attributes: Mapping[str, Any], process: Process) -> "Place":
+    def of(cls, attributes: Mapping[str, Any], process: Process) -> "SeriesKey":
         """Return the key from the attributes of a record and the rank of its process."""
         rank = process.rank
         return cls(
@@ -27,25 +27,25 @@ class Place:
         )
 
 
-class Places:
+class SeriesNames:
     """Display names of series keys; parts that are equal for all keys are omitted.
 
     Args:
         places: All series keys of a recording.
     """
 
-    def __init__(self, places: Iterable[Place]) -> None:
+    def __init__(self, places: Iterable[SeriesKey]) -> None:
         known = set(places)
-        self._envs = sorted({place.env for place in known if place.env}, key=_natural)
-        self._models = {place.model for place in known if place.model}
-        self._ranks = {place.rank for place in known}
+        self._envs = sorted({series_key.env for series_key in known if series_key.env}, key=_natural)
+        self._models = {series_key.model for series_key in known if series_key.model}
+        self._ranks = {series_key.rank for series_key in known}
 
     @classmethod
-    def of(cls, recording: Recording) -> "Places":
+    def of(cls, recording: Recording) -> "SeriesNames":
         """Return the display names for a recording."""
-        measured = [Place.of(each.attributes, each.process) for each in recording.streams]
-        measured += [Place.of(each.attributes, each.process) for each in recording.distributions]
-        return cls([*measured, *(Place.of(span.attributes, span.process) for span in recording.spans)])
+        measured = [SeriesKey.of(each.attributes, each.process) for each in recording.streams]
+        measured += [SeriesKey.of(each.attributes, each.process) for each in recording.distributions]
+        return cls([*measured, *(SeriesKey.of(span.attributes, span.process) for span in recording.spans)])
 
     @property
     def groups(self) -> list[str]:
@@ -56,11 +56,11 @@ class Places:
         """Return the name of an environment in the filter; empty if the run has only one."""
         return f"environment {env}" if env not in {None, ""} and len(self._envs) > 1 else ""
 
-    def name(self, place: Place, *, rank: bool = True) -> str:
+    def name(self, series_key: SeriesKey, *, rank: bool = True) -> str:
         """Return the parts of a key that differ between keys; empty if all are equal."""
-        parts = [self.group(place.env)]
-        parts += [place.model] if place.model and len(self._models) > 1 else []
-        parts += [f"rank {place.rank}"] if rank and place.rank >= 0 and len(self._ranks) > 1 else []
+        parts = [self.group(series_key.env)]
+        parts += [series_key.model] if series_key.model and len(self._models) > 1 else []
+        parts += [f"rank {series_key.rank}"] if rank and series_key.rank >= 0 and len(self._ranks) > 1 else []
         return " · ".join(part for part in parts if part)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from nissa.charts.series import Series
 from nissa.recordings import Recording, Stream
 from nissa.report.clock import Clock
-from nissa.report.lives import Life, lives
-from nissa.report.places import Place, Places
-from nissa.report.told import Ending, Finding, Narrative, ending, findings, narratives
+from nissa.report.recorded_findings import RecordedFinding, RecordedNarrative, RunOutcome, ending, findings, narratives
+from nissa.report.seed_timelines import SeedTimeline, timelines
+from nissa.report.series_keys import SeriesKey, SeriesNames
 from nissa.semconv import attributes as attr
 from nissa.semconv.metrics import MetricSpec
 
@@ -20,7 +20,7 @@ _SERVICE: Final = "service.name"
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunSummary:
     """Derived values of a recording; each is computed at first access and cached.
 
     Args:
@@ -32,9 +32,9 @@ class Facts:
     source: str
 
     @cached_property
-    def places(self) -> Places:
+    def names(self) -> SeriesNames:
         """Display names of environments, models and ranks."""
-        return Places.of(self.recording)
+        return SeriesNames.of(self.recording)
 
     @cached_property
     def clock(self) -> Clock:
@@ -42,22 +42,22 @@ class Facts:
         return Clock(self.recording)
 
     @cached_property
-    def lives(self) -> list[Life]:
+    def timelines(self) -> list[SeedTimeline]:
         """Timelines of all seeds."""
-        return lives(self.recording)
+        return timelines(self.recording)
 
     @cached_property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[RecordedFinding]:
         """Findings of the run."""
         return findings(self.recording)
 
     @cached_property
-    def narratives(self) -> list[Narrative]:
+    def narratives(self) -> list[RecordedNarrative]:
         """Narratives of the validations."""
         return narratives(self.recording)
 
     @cached_property
-    def ending(self) -> Ending:
+    def ending(self) -> RunOutcome:
         """Outcome of the run."""
         return ending(self.recording)
 
@@ -93,20 +93,20 @@ class Facts:
         """Resource attribute ``service.name``."""
         return self.resource(_SERVICE)
 
-    def streams(self, spec: MetricSpec) -> list[tuple[Place, Stream]]:
+    def streams(self, spec: MetricSpec) -> list[tuple[SeriesKey, Stream]]:
         """Return the streams of a metric, sorted by environment, model and rank."""
-        found = [(Place.of(stream.attributes, stream.process), stream) for stream in self.recording.of(spec.name)]
+        found = [(SeriesKey.of(stream.attributes, stream.process), stream) for stream in self.recording.of(spec.name)]
         return sorted(found, key=lambda pair: pair[0])
 
-    def series(self, place: Place, stream: Stream, name: str, *, hue: int = 0, sparse: bool = False) -> Series:
+    def series(self, series_key: SeriesKey, stream: Stream, name: str, *, hue: int = 0, sparse: bool = False) -> Series:
         """Convert a stream to a chart series."""
-        steps = self.clock.steps(place, stream.times) if self.clock.known else None
+        steps = self.clock.steps(series_key, stream.times) if self.clock.known else None
         return Series(
             name=name,
             times=stream.times,
             values=stream.values,
             steps=None if steps is None or np.isnan(steps).all() else steps,
-            group=self.places.group(place.env),
+            group=self.names.group(series_key.env),
             hue=hue,
             sparse=sparse,
         )

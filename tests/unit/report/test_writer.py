@@ -14,9 +14,9 @@ from nissa.cli import app
 from nissa.errors import ConfigurationError
 from nissa.recordings import Distribution, DistributionStream, Process, Recording, Stream, read
 from nissa.report import write_report
-from nissa.report.facts import Facts
 from nissa.report.page import page
-from nissa.report.writing import NAME, sections
+from nissa.report.run_summary import RunSummary
+from nissa.report.writer import NAME, sections
 from tests import otlp
 from tests.recorded import HOSTILE, Recorded, at
 
@@ -65,7 +65,7 @@ def test_no_name_is_markup(tmp_path: Path) -> None:
 
 def test_a_section_without_anything_to_show_says_why(tmp_path: Path) -> None:
     line = otlp.logs(otlp.record("nissa.event.training_started", at(0)))
-    facts = Facts(read(otlp.write(tmp_path / "r", logs=[line])), "r")
+    facts = RunSummary(read(otlp.write(tmp_path / "r", logs=[line])), "r")
     for section in sections(facts):
         for panel in section.panels:
             assert panel.empty.endswith(".")
@@ -76,7 +76,7 @@ def test_a_section_without_anything_to_show_says_why(tmp_path: Path) -> None:
 
 def test_a_run_without_validation_says_so(tmp_path: Path) -> None:
     line = otlp.metrics(otlp.gauge("nissa.loss", [(at(0), 1.0), (at(1), 0.5)], {"nissa.phase": "train"}))
-    learned = sections(Facts(read(otlp.write(tmp_path / "r", metrics=[line])), "r"))[0]
+    learned = sections(RunSummary(read(otlp.write(tmp_path / "r", metrics=[line])), "r"))[0]
     assert "No validation was logged." in learned.panels[0].reading
 
 
@@ -111,7 +111,7 @@ def large(parameters: int, samples: int) -> Recording:
 
 
 def test_a_large_run_stays_below_the_limit() -> None:
-    facts = Facts(large(parameters=200, samples=1_200), "large")
+    facts = RunSummary(large(parameters=200, samples=1_200), "large")
     assert len(page(facts, sections(facts)).encode()) < MOST_BYTES
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from nissa.events import EventType
 from nissa.recordings import LogRecord, Recording
-from nissa.report.places import Place
+from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
@@ -27,7 +27,7 @@ def detail(attributes: Mapping[str, Any], name: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class RecordedFinding:
     """Finding of the run.
 
     Args:
@@ -36,7 +36,7 @@ class Finding:
     """
 
     name: str
-    place: Place
+    series_key: SeriesKey
     time: int
     until: int | None
     lasting: bool
@@ -49,10 +49,10 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Narrative:
+class RecordedNarrative:
     """Narrative of a validation."""
 
-    place: Place
+    series_key: SeriesKey
     time: int
     epoch: int | None
     text: str
@@ -61,7 +61,7 @@ class Narrative:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RunOutcome:
     """Outcome of a run.
 
     Args:
@@ -81,9 +81,9 @@ _MOMENTS: Final = {
 }
 
 
-def findings(recording: Recording) -> list[Finding]:
+def findings(recording: Recording) -> list[RecordedFinding]:
     """Return the findings in chronological order."""
-    cleared: dict[tuple[Place, str, Any], list[int]] = {}
+    cleared: dict[tuple[SeriesKey, str, Any], list[int]] = {}
     for record in recording.logs:
         if record.name == event_name(EventType.RED_FLAG_CLEARED):
             cleared.setdefault(_flag(record), []).append(record.time)
@@ -97,46 +97,46 @@ def findings(recording: Recording) -> list[Finding]:
     return found
 
 
-def _flag(record: LogRecord) -> tuple[Place, str, Any]:
+def _flag(record: LogRecord) -> tuple[SeriesKey, str, Any]:
     name = str(record.attributes.get(attr.RED_FLAG_NAME, ""))
-    return Place.of(record.attributes, record.process), name, detail(record.attributes, "model")
+    return SeriesKey.of(record.attributes, record.process), name, detail(record.attributes, "model")
 
 
-def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) -> Finding:
-    told = record.attributes
-    advice = str(detail(told, "advice") or "")
-    return Finding(
+def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) -> RecordedFinding:
+    attributes = record.attributes
+    advice = str(detail(attributes, "advice") or "")
+    return RecordedFinding(
         name=name.replace("_", " "),
-        place=Place.of(told, record.process),
+        series_key=SeriesKey.of(attributes, record.process),
         time=record.time,
         until=until,
         lasting=lasting,
         severity=record.severity,
-        sentence=record.body.removesuffix(advice).strip() or _details(told),
+        sentence=record.body.removesuffix(advice).strip() or _details(attributes),
         advice=advice,
-        certainty=str(detail(told, "certainty") or ""),
-        epoch=told.get(attr.EPOCH),
-        step=detail(told, "step"),
+        certainty=str(detail(attributes, "certainty") or ""),
+        epoch=attributes.get(attr.EPOCH),
+        step=detail(attributes, "step"),
     )
 
 
 def _details(attributes: Mapping[str, Any]) -> str:
     """Return the attributes of an event that has no text, as ``name value`` pairs."""
-    told = {
+    details = {
         name.removeprefix(names.EVENT_PREFIX).replace("_", " "): value
         for name, value in attributes.items()
         if name.startswith(names.EVENT_PREFIX) and name != attr.EVENT_TYPE
     }
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in details.items()
     )
 
 
-def narratives(recording: Recording) -> list[Narrative]:
+def narratives(recording: Recording) -> list[RecordedNarrative]:
     """Return the narratives in chronological order."""
     return [
-        Narrative(
-            place=Place.of(record.attributes, record.process),
+        RecordedNarrative(
+            series_key=SeriesKey.of(record.attributes, record.process),
             time=record.time,
             epoch=record.attributes.get(attr.EPOCH),
             text=record.body or str(record.attributes.get(attr.NARRATIVE, "")),
@@ -148,7 +148,7 @@ def narratives(recording: Recording) -> list[Narrative]:
     ]
 
 
-def ending(recording: Recording) -> Ending:
+def ending(recording: Recording) -> RunOutcome:
     """Return the outcome, from the events that each process logs at its start and end.
 
     If a rank was restarted, only its last process must have ended.
@@ -161,10 +161,10 @@ def ending(recording: Recording) -> Ending:
         str(detail(record.attributes, "error")) for record in ended.values() if detail(record.attributes, "error")
     ]
     if errors:
-        return Ending("failed", errors[0])
+        return RunOutcome("failed", errors[0])
     if not ended:
-        return Ending("open", "No end was written: the process was killed, or still runs.")
+        return RunOutcome("open", "No end was written: the process was killed, or still runs.")
     missing = len(set(latest.values()) - ended.keys())
     if missing:
-        return Ending("open", f"{missing} of {len(latest)} ranks wrote no end: killed, or still running.")
-    return Ending("completed", "")
+        return RunOutcome("open", f"{missing} of {len(latest)} ranks wrote no end: killed, or still running.")
+    return RunOutcome("completed", "")

@@ -6,20 +6,20 @@ from typing import Any, Final
 
 from nissa.errors import ConfigurationError
 from nissa.recordings import read
-from nissa.report.facts import Facts
+from nissa.report.findings_table import findings_section, narratives_section
 from nissa.report.gradients import gradients
 from nissa.report.learning import learning, pace
 from nissa.report.page import page
-from nissa.report.panels import Section
+from nissa.report.panels import PageSection
+from nissa.report.run_summary import RunSummary
 from nissa.report.seeds import blueprints, seeds
-from nissa.report.telling import found, told
 
 NAME: Final = "report.html"
 """Default file name of a report, in the run's folder."""
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenReport:
     """Summary of a written report.
 
     Args:
@@ -48,7 +48,7 @@ class Written:
         return asdict(self)
 
 
-def write_report(folder: Path, output: Path | None = None) -> Written:
+def write_report(folder: Path, output: Path | None = None) -> WrittenReport:
     """Write the report of a run, and return a summary.
 
     Args:
@@ -59,28 +59,28 @@ def write_report(folder: Path, output: Path | None = None) -> Written:
         ConfigurationError: The folder contains no telemetry, the file cannot be written, or plotly is not installed.
     """
     recording = read(folder)
-    facts = Facts(recording, folder.resolve().name)
-    text = page(facts, sections(facts))
+    run = RunSummary(recording, folder.resolve().name)
+    text = page(run, sections(run))
     path = output or folder / NAME
     _write(path, text)
-    return Written(
+    return WrittenReport(
         path=str(path),
         bytes=len(text.encode()),
-        run_id=facts.run_id,
-        status=facts.ending.word,
+        run_id=run.run_id,
+        status=run.ending.word,
         spans=len(recording.spans),
         points=recording.point_count,
         logs=len(recording.logs),
-        seeds=len(facts.lives),
-        findings=len(facts.findings),
-        narratives=len(facts.narratives),
+        seeds=len(run.timelines),
+        findings=len(run.findings),
+        narratives=len(run.narratives),
         damaged=recording.damaged,
     )
 
 
-def sections(facts: Facts) -> list[Section]:
+def sections(run: RunSummary) -> list[PageSection]:
     """Return the sections of a report, in display order."""
-    return [make(facts) for make in (learning, seeds, blueprints, found, gradients, pace, told)]
+    return [make(run) for make in (learning, seeds, blueprints, findings_section, gradients, pace, narratives_section)]
 
 
 def _write(path: Path, text: str) -> None:
