@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 
 from nissa.events import EventType, SeedSnapshot, SpanIds, Stage, TelemetryEvent
-from nissa.otel.metrics.labels import check_name
 from nissa.otel.traces.spans import present, remote
 from nissa.seeds.stages import FINAL
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.semconv import spans as names
+from nissa.semconv.cardinality import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
