@@ -270,8 +270,8 @@ class GradientRecorder:
             self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], known.rows, at, values, group=group)
         if self._config.weight_norms and sample.weight_norms is not None:
             norms = sample.weight_norms  # a tuple, if all rows are shown, so that NaN is exported
-            told = tuple(norms.tolist()) if sample.shown is None else _shown(sample, norms)
-            self._store.gauge_row(metric.WEIGHT_NORM, known.rows, at, told, group=group)
+            exported = tuple(norms.tolist()) if sample.shown is None else _shown(sample, norms)
+            self._store.gauge_row(metric.WEIGHT_NORM, known.rows, at, exported, group=group)
         if self._config.update_ratios and sample.update_ratios is not None:
             ratios = _shown(sample, sample.update_ratios)
             self._store.gauge_row(metric.UPDATE_RATIO, known.rows, at, ratios, group=group)
