@@ -79,7 +79,7 @@ def normalize(item: object, *, percent: bool = False, env_id: str | int | None =
 
 def _check(event: TelemetryEvent) -> None:
     if event.event_type.startswith("SEED_") and _known(event.event_type) and not event.seed_id:
-        raise Rejected("no_seed_id", f"{event.event_type} names no seed")
+        raise Rejected("no_seed_id", f"{event.event_type} has no seed_id")
     if event.event_type == EventType.SEED_STAGE_CHANGED and event.data.get("to") is None:
         raise Rejected("no_stage", "SEED_STAGE_CHANGED has no 'to' in its data")
 
@@ -130,7 +130,9 @@ def _known(event_type: str) -> bool:
 def _event_type(value: object, item: object) -> str:
     given = getattr(value, "name", value)
     if not isinstance(given, str) or not given:
-        raise Rejected("no_event_type", f"{type(item).__name__} has no attribute or key 'event_type' with a name in it")
+        raise Rejected(
+            "no_event_type", f"{type(item).__name__} has no attribute or key 'event_type' that contains a name"
+        )
     alias = _TYPE_ALIASES.get(given.upper(), given.upper())
     return EventType(alias) if _known(alias) else str.__str__(given)
 
@@ -161,7 +163,7 @@ def _time(attributes: Mapping[str, Any]) -> int:
     if at is None:
         at = _moment(attributes.get("timestamp"))
     if not 0 <= at < _LATEST:
-        raise Rejected("bad_time", f"{at} nanoseconds since 1970 is no time that telemetry can carry")
+        raise Rejected("bad_time", f"{at} nanoseconds since 1970 is outside the range of OTLP timestamps")
     return at
 
 
