@@ -40,7 +40,7 @@ class SeedLife:
         stage: Label of the stage that the seed left, ``unknown`` for a seed outside the state table.
     """
 
-    part: LifeEvent
+    kind: LifeEvent
     seed_id: str
     env_id: str | None
     blueprint: str | None
@@ -55,15 +55,15 @@ class SeedLife:
     @classmethod
     def of(cls, event: "TelemetryEvent") -> Self | None:
         """Return the beginning or end of a life from an event, None for other events."""
-        part = _LIFE_EVENTS.get(event.event_type)
-        if part is None or event.seed_id is None or event.refused is not None:
+        kind = _LIFE_EVENTS.get(event.event_type)
+        if kind is None or event.seed_id is None or event.refused is not None:
             return None
-        about: dict[str, Any] = {"part": part, "seed_id": event.seed_id, "env_id": event.env_id, **_facts(event)}
-        return cls(**about) if part is LifeEvent.BEGAN else cls(**about, **_end(event))
+        about: dict[str, Any] = {"kind": kind, "seed_id": event.seed_id, "env_id": event.env_id, **_facts(event)}
+        return cls(**about) if kind is LifeEvent.BEGAN else cls(**about, **_end(event))
 
     def account(self, stats: "BlueprintStats", board: "Scoreboard") -> None:
         """Add this to the statistics of its blueprint and environment."""
-        if self.part is LifeEvent.BEGAN:
+        if self.kind is LifeEvent.BEGAN:
             stats.germinated += 1
             board.germinated += 1
             if self.parameters is not None:
@@ -71,7 +71,7 @@ class SeedLife:
             return
         if self.blending_delta is not None:
             stats.blending_delta.add(self.blending_delta)
-        if self.part is LifeEvent.FOSSILIZED:
+        if self.kind is LifeEvent.FOSSILIZED:
             self._fossilized(stats, board)
         else:
             self._culled(stats, board)
@@ -101,8 +101,8 @@ class SeedLife:
 
     def log_message(self) -> tuple[str, dict[str, Any]]:
         """Return a log message and its fields."""
-        text = f"{self.part.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
-        if self.part is LifeEvent.BEGAN:
+        text = f"{self.kind.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
+        if self.kind is LifeEvent.BEGAN:
             text += "" if self.parameters is None else f", {self.parameters:,} parameters"
         elif self.improvement is not None:
             text += f", {self.improvement * 100:+.2f} points"

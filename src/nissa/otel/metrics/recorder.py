@@ -105,28 +105,28 @@ class MetricRecorder:
         """Count optimizer steps that loss scaling skipped."""
         self._store.add(metric.STEP_SKIPPED, self._model(step.env_id, step.model_name), step.count)
 
-    def validation(self, seen: "ValidationMeasured") -> None:
+    def validation(self, validation: "ValidationMeasured") -> None:
         """Record a validation: losses, accuracies, sharpness, red flags."""
-        if self.environments.own(seen.env_id) is None:
+        if self.environments.own(validation.env_id) is None:
             return
-        env, at = self._env(seen.env_id), seen.time_unix_nano
-        self._store.gauge(metric.LOSS, env | {attr.PHASE: "validation"}, at, seen.loss)
-        self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "validation"}, at, seen.accuracy)
-        self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "train"}, at, seen.train_accuracy)
-        for name, accuracy in seen.per_class_accuracy.items():
+        env, at = self._env(validation.env_id), validation.time_unix_nano
+        self._store.gauge(metric.LOSS, env | {attr.PHASE: "validation"}, at, validation.loss)
+        self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "validation"}, at, validation.accuracy)
+        self._store.gauge(metric.ACCURACY, env | {attr.PHASE: "train"}, at, validation.train_accuracy)
+        for name, accuracy in validation.per_class_accuracy.items():
             if self._classes.own(name) is None:
                 continue
             self._store.gauge(metric.CLASS_ACCURACY, env | {attr.CLASS_NAME: name}, at, accuracy)
-        for method, sharpness in seen.sharpness.items():
+        for method, sharpness in validation.sharpness.items():
             self._store.gauge(metric.SHARPNESS, env | {attr.SHARPNESS_METHOD: method}, at, sharpness)
-        self._store.gauge(metric.STABILITY_MARGIN, env, at, seen.stability_margin)
-        for name, raised in seen.red_flags.items():
+        self._store.gauge(metric.STABILITY_MARGIN, env, at, validation.stability_margin)
+        for name, raised in validation.red_flags.items():
             self._store.gauge(metric.RED_FLAG, env | {attr.RED_FLAG_NAME: name}, at, int(raised))
 
     def gradients(self, sample: "GradientsMeasured") -> None:
         """Record the gradients of one sampled step."""
         if self.environments.own(sample.env_id) is not None:
-            self._gradients.take(sample, self._epoch(sample))
+            self._gradients.record(sample, self._epoch(sample))
 
     def _epoch(self, measured: "StepMeasured | GradientsMeasured") -> SpanIds | None:
         """Return the epoch span for an exemplar of a measurement, None if its trace is not exported."""
@@ -224,7 +224,7 @@ class GradientRecorder:
         # Time of the previous sample per network: start time of the streams that begin with the next one.
         self._last_sample: dict[_Model, int] = {}
 
-    def take(self, sample: "GradientsMeasured", epoch: SpanIds | None) -> None:
+    def record(self, sample: "GradientsMeasured", epoch: SpanIds | None) -> None:
         """Record the gradients of one sampled step.
 
         Args:
@@ -236,8 +236,8 @@ class GradientRecorder:
         self._last_sample[model] = at
         env = {} if sample.env_id is None else {attr.ENV_ID: sample.env_id}
         base = env | ({attr.MODEL_NAME: sample.model_name} if sample.model_name else {})
-        known = self._follow(model, base, sample)
-        self._statistics(model, known, sample)
+        parameters = self._follow(model, base, sample)
+        self._statistics(model, parameters, sample)
         self._store.gauge(metric.GRADIENT_GLOBAL_NORM, base, at, sample.health.global_norm)
         self._store.gauge(metric.GRADIENT_HEALTH, base, at, sample.health.score)
         self._store.gauge(metric.READBACK_LAG, base, at, sample.lag)
@@ -245,52 +245,52 @@ class GradientRecorder:
             if self._slots.own(slot) is None:
                 continue
             self._store.gauge(metric.SEED_GRADIENT_RATIO, env | {attr.SEED_SLOT: slot}, at, ratio)
-        self._count(known, sample, start)
-        self._add_magnitudes(known, sample, start, epoch)
+        self._count(parameters, sample, start)
+        self._add_magnitudes(parameters, sample, start, epoch)
 
     def _follow(self, model: _Model, base: dict[str, Any], sample: "GradientsMeasured") -> _Parameters:
         """Return the state of the network's parameters; end the streams of parameters that no longer exist."""
-        known = self._known.get(model)
-        if known is not None and known.names == sample.names:
-            return known
-        before = () if known is None else known.names
+        parameters = self._known.get(model)
+        if parameters is not None and parameters.names == sample.names:
+            return parameters
+        before = () if parameters is None else parameters.names
         for gone in set(before) - set(sample.names):
             for spec in (metric.GRADIENT_MAGNITUDE, metric.GRADIENT_NONFINITE):
                 self._store.end(spec, base | {attr.PARAMETER_NAME: gone}, sample.time_unix_nano)
-        if known is not None:
+        if parameters is not None:
             self._store.end_gauges((model, before))
         quantiles = self._config.quantiles if sample.moments.buckets is not None else ()
         self._known[model] = _Parameters(sample.names, base, quantiles)
         return self._known[model]
 
-    def _statistics(self, model: _Model, known: _Parameters, sample: "GradientsMeasured") -> None:
+    def _statistics(self, model: _Model, parameters: _Parameters, sample: "GradientsMeasured") -> None:
         at, group = sample.time_unix_nano, (model, sample.names)
         for statistic in self._config.statistics:
             values = _shown(sample, getattr(sample.moments, statistic))
-            self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], known.rows, at, values, group=group)
+            self._store.gauge_row(metric.GRADIENT_STATISTICS[statistic], parameters.rows, at, values, group=group)
         if self._config.weight_norms and sample.weight_norms is not None:
             norms = sample.weight_norms  # a tuple, if all rows are shown, so that NaN is exported
             exported = tuple(norms.tolist()) if sample.shown is None else _shown(sample, norms)
-            self._store.gauge_row(metric.WEIGHT_NORM, known.rows, at, exported, group=group)
+            self._store.gauge_row(metric.WEIGHT_NORM, parameters.rows, at, exported, group=group)
         if self._config.update_ratios and sample.update_ratios is not None:
             ratios = _shown(sample, sample.update_ratios)
-            self._store.gauge_row(metric.UPDATE_RATIO, known.rows, at, ratios, group=group)
-        if known.quantile_rows:
+            self._store.gauge_row(metric.UPDATE_RATIO, parameters.rows, at, ratios, group=group)
+        if parameters.quantile_rows:
             found = sample.moments.quantile(self._config.quantiles)
             values = np.concatenate([_shown(sample, each) for each in found])
-            self._store.gauge_row(metric.GRADIENT_QUANTILE, known.quantile_rows, at, values, group=group)
+            self._store.gauge_row(metric.GRADIENT_QUANTILE, parameters.quantile_rows, at, values, group=group)
 
-    def _count(self, known: _Parameters, sample: "GradientsMeasured", start: int) -> None:
+    def _count(self, parameters: _Parameters, sample: "GradientsMeasured", start: int) -> None:
         """Count non-finite elements; the stream of a row starts with the first sample that shows it, even at zero."""
         nonfinite = sample.moments.nonfinite
-        shown = np.zeros(len(known.names), dtype=np.bool_)
+        shown = np.zeros(len(parameters.names), dtype=np.bool_)
         shown[slice(None) if sample.shown is None else sample.shown] = True
-        for index in np.flatnonzero(shown & ((nonfinite > 0) | ~known.counted)).tolist():
-            self._store.add(metric.GRADIENT_NONFINITE, known.rows[index], int(nonfinite[index]), start=start)
-        known.counted |= shown
+        for index in np.flatnonzero(shown & ((nonfinite > 0) | ~parameters.counted)).tolist():
+            self._store.add(metric.GRADIENT_NONFINITE, parameters.rows[index], int(nonfinite[index]), start=start)
+        parameters.counted |= shown
 
     def _add_magnitudes(
-        self, known: _Parameters, sample: "GradientsMeasured", start: int, epoch: SpanIds | None
+        self, parameters: _Parameters, sample: "GradientsMeasured", start: int, epoch: SpanIds | None
     ) -> None:
         moments, at = sample.moments, sample.time_unix_nano
         if moments.buckets is None:
@@ -299,7 +299,7 @@ class GradientRecorder:
         zeros, totals, largest = moments.zeros.tolist(), moments.abs_total.tolist(), moments.abs_max.tolist()
         with self._store.sections, self._store.lock:
             for index in _indices(sample):
-                stream = known.magnitudes[index] or self._begin(known, index, moments, start)
+                stream = parameters.magnitudes[index] or self._begin(parameters, index, moments, start)
                 stream.zeros += zeros[index]
                 stream.total += totals[index]
                 most = largest[index]
@@ -307,28 +307,28 @@ class GradientRecorder:
                     stream.maximum = most if stream.maximum is None else max(stream.maximum, most)
                     if epoch is not None:
                         stream.sample = Sample(most, at, epoch)
-            if known.counts is not None:
+            if parameters.counts is not None:
                 shown = slice(None) if sample.shown is None else sample.shown
-                known.counts[shown] += counts[shown]
+                parameters.counts[shown] += counts[shown]
 
-    def _begin(self, known: _Parameters, index: int, moments: "Moments", start: int) -> MagnitudeStream:
+    def _begin(self, parameters: _Parameters, index: int, moments: "Moments", start: int) -> MagnitudeStream:
         """Return the magnitude stream of a row and move its counts into the shared array.
 
         The stream may exist already, if the list of parameters changed and this one stayed.
         """
         span = moments.bucket_range
         assert span is not None  # noqa: S101 - there are buckets
-        if known.counts is None:
-            known.counts = np.zeros((len(known.names), span.size + 2), dtype=np.int64)
-        mine = known.counts[index]
+        if parameters.counts is None:
+            parameters.counts = np.zeros((len(parameters.names), span.size + 2), dtype=np.int64)
+        row_counts = parameters.counts[index]
         stream = self._store.magnitude(
             metric.GRADIENT_MAGNITUDE,
-            known.rows[index],
-            lambda: MagnitudeStream(known.rows[index], start, span, mine),
+            parameters.rows[index],
+            lambda: MagnitudeStream(parameters.rows[index], start, span, row_counts),
         )
-        mine[:] = stream.counts
-        stream.counts = mine
-        known.magnitudes[index] = stream
+        row_counts[:] = stream.counts
+        stream.counts = row_counts
+        parameters.magnitudes[index] = stream
         return stream
 
 
