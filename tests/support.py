@@ -13,27 +13,20 @@ from typing import Any, TypeVar
 
 import pytest
 
+from nissa.recordings.jsonl_reader import DamagedLine, json_lines
+from nissa.recordings.values import attributes
 from tests import preloaded
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 
 
-def _value(value: Mapping[str, Any]) -> Any:
-    ((kind, content),) = value.items()
-    if kind == "arrayValue":
-        return [_value(each) for each in content.get("values", [])]
-    return int(content) if kind == "intValue" else content
-
-
-def attributes(holder: Mapping[str, Any]) -> dict[str, Any]:
-    """Return OTLP JSON attributes as a dictionary."""
-    return {each["key"]: _value(each["value"]) for each in holder.get("attributes", [])}
-
-
 def lines(path: Path) -> list[Any]:
     """Return the JSON lines of a file; every one must parse."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    damaged: list[DamagedLine] = []
+    found = [line.value for line in json_lines(path, damaged)]
+    assert not damaged
+    return found
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ step, with exports by the timer that a run has by default. Time is cut into wind
 the next, so that each holds one. The first is left out: in it a run loads what it needs.
 """
 
-import json
 import multiprocessing
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from benchmarks.steps.rows import interval
 from benchmarks.steps.statistics import extra, mean
 from benchmarks.steps.table import WAYS
 from benchmarks.steps.training import Training
+from nissa.recordings import read
 
 WINDOW: Final = 15.0
 """Seconds from one export to the next, by default."""
@@ -79,14 +79,10 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
 def told(folder: Path) -> list[tuple[int, float]]:
     """Return the points of ``nissa.overhead.ratio`` in files, with their times."""
     return sorted(
-        (int(point["timeUnixNano"]), float(point["asDouble"]))
+        (int(time), float(value))
         for file in folder.rglob("metrics.jsonl")
-        for line in file.read_text(encoding="utf-8").splitlines()
-        for resources in json.loads(line)["resourceMetrics"]
-        for scope in resources["scopeMetrics"]
-        for metric in scope["metrics"]
-        if metric["name"] == "nissa.overhead.ratio"
-        for point in metric["gauge"]["dataPoints"]
+        for stream in read(file.parent).of("nissa.overhead.ratio")
+        for time, value in zip(stream.times, stream.values, strict=True)
     )
 
 

@@ -4,7 +4,6 @@ from typing import Final
 
 from dashboards import variables
 from dashboards.board import Board, Row, legend
-from dashboards.boards.gradients_now import EXPLODED, NOW, VANISHED
 from dashboards.boards.shared import UNWATCHED
 from dashboards.grafana import (
     COUNT,
@@ -17,10 +16,12 @@ from dashboards.grafana import (
     About,
     Json,
     Query,
+    falling,
     grid,
     heatmap,
     lines,
     rising,
+    stat,
     table,
 )
 from dashboards.links import to_traces
@@ -35,6 +36,82 @@ _NO_HISTOGRAM: Final = (
     "The profile counts no histograms (gradients.histogram does), or the run was replayed: then choose one parameter"
 )
 _MOST_LINES: Final = 10
+_VANISHED: Final = 0.9
+"""Share of elements below the vanishing threshold above which a layer counts as dead."""
+_EXPLODED: Final = 0.1
+"""Share of elements above the exploding threshold above which a layer counts as exploding."""
+
+_GLOBAL_NOW = stat(
+    About("Norm of all gradients", "The largest model's.", SCIENTIFIC, UNWATCHED, rising(5, 10)),
+    Query(highest(chosen(metrics.GRADIENT_GLOBAL_NORM))),
+)
+
+_VARIATION = stat(
+    About(
+        "Variation of the norm",
+        "Standard deviation over mean within 5 minutes. Above 2, single batches dominate.",
+        NUMBER,
+        UNWATCHED,
+        rising(0.5, 2),
+    ),
+    Query(
+        highest(
+            f"stddev_over_time({chosen(metrics.GRADIENT_GLOBAL_NORM)}[5m])"
+            f" / avg_over_time({chosen(metrics.GRADIENT_GLOBAL_NORM)}[5m])"
+        )
+    ),
+)
+
+
+def _layers(title: str, bound: str, fractions: str, threshold: float) -> Json:
+    """Show how many parameters have too large a part of their gradient beyond a bound."""
+    description = f"Parameters of which over {threshold:.0%} of the gradient is {bound} threshold."
+    count = f"sum({highest(fractions, attr.PARAMETER_NAME)} > bool {threshold:g})"  # none where none was measured
+    return stat(About(title, description, COUNT, UNWATCHED, rising(1, 3)), Query(count), background=True)
+
+
+_DEAD_NOW = _layers("Vanishing layers", "below the vanishing", chosen(metrics.GRADIENT_VANISHING_FRACTION), _VANISHED)
+
+_EXPLODING_NOW = _layers(
+    "Exploding layers", "above the exploding", chosen(metrics.GRADIENT_EXPLODING_FRACTION), _EXPLODED
+)
+
+_NONFINITE_NOW = stat(
+    About(
+        "Elements that are not finite",
+        "NaN and infinite elements of sampled gradients, in all of the run so far.",
+        COUNT,
+        UNWATCHED,
+        rising(1, 6),
+    ),
+    Query(summed(latest(chosen(metrics.GRADIENT_NONFINITE))), instant=True),
+    background=True,
+)
+
+_CLIP_FACTOR_NOW = stat(
+    About(
+        "Clipping",
+        "What gradients are multiplied with, at most 1. Far below 1 at each step, the clip norm sets the step and not "
+        "the learning rate.",
+        NUMBER,
+        "Gradients are not clipped through Nissa",
+        falling(0.1, 0.5),
+    ),
+    Query(chosen(metrics.CLIP_FACTOR)),
+)
+
+_NOW: Final = Row(
+    "Now",
+    (
+        (4, _GLOBAL_NOW),
+        (4, _VARIATION),
+        (4, _DEAD_NOW),
+        (4, _EXPLODING_NOW),
+        (4, _NONFINITE_NOW),
+        (4, _CLIP_FACTOR_NOW),
+    ),
+    4,
+)
 
 
 def _worst(selector: str) -> str:
@@ -155,10 +232,10 @@ def _share(title: str, what: str, spec: metrics.MetricSpec, orange: float, red: 
 
 
 _VANISHING = _share(
-    "Vanishing", "elements below the vanishing threshold", metrics.GRADIENT_VANISHING_FRACTION, 0.5, VANISHED
+    "Vanishing", "elements below the vanishing threshold", metrics.GRADIENT_VANISHING_FRACTION, 0.5, _VANISHED
 )
 _EXPLODING = _share(
-    "Exploding", "elements above the exploding threshold", metrics.GRADIENT_EXPLODING_FRACTION, 0.01, EXPLODED
+    "Exploding", "elements above the exploding threshold", metrics.GRADIENT_EXPLODING_FRACTION, 0.01, _EXPLODED
 )
 _ZEROS = _share("Zeros", "exact zeros, as dead units have", metrics.GRADIENT_ZERO_FRACTION, 0.5, 0.95)
 
@@ -251,7 +328,7 @@ BOARD: Final = Board(
         variables.DISTRIBUTION,
     ),
     (
-        NOW,
+        _NOW,
         Row("Worst layers", ((24, _LAYERS),), 9),
         Row("Norms", ((12, _GLOBAL), (12, _NORMS))),
         Row("Distribution", ((12, _DISTRIBUTION), (6, _SPREAD), (6, _QUANTILES)), 10),

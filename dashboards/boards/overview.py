@@ -4,13 +4,13 @@ from typing import Final
 
 from dashboards import variables
 from dashboards.board import Board, Row, legend
-from dashboards.boards.overview_now import NONE_YET, NOT_VALIDATED, NOW, RATE
-from dashboards.boards.shared import UNWATCHED, newest, overhead
+from dashboards.boards.shared import OVERHEAD, UNWATCHED, newest, overhead
 from dashboards.grafana import (
     COUNT,
     FRACTION,
     GREEN,
     NUMBER,
+    PER_SECOND,
     RED,
     SCIENTIFIC,
     SECONDS,
@@ -21,6 +21,7 @@ from dashboards.grafana import (
     lines,
     one_trace,
     rising,
+    stat,
     states,
     table,
 )
@@ -33,13 +34,99 @@ _ENVIRONMENT: Final = (attr.RANK, attr.ENV_ID)
 _MODEL: Final = (*_ENVIRONMENT, attr.MODEL_NAME)
 
 _CHOICE: Final = (variables.SERVICE, variables.RUN, variables.RANK, variables.ENVIRONMENT, variables.MODEL)
+_RATE: Final = "$__rate_interval"
+_NONE_YET: Final = "No step was taken in this time"
+_NOT_VALIDATED: Final = "Nothing was validated in this time"
+
+
+_EPOCH = stat(
+    About("Epoch", "Number of the epoch under way, the furthest environment's.", COUNT, "No epoch began in this time"),
+    Query(highest(chosen(metrics.EPOCH))),
+)
+
+_STEP = stat(
+    About("Step", "Optimizer steps so far, of the furthest environment.", COUNT, _NONE_YET),
+    Query(highest(chosen(metrics.STEP))),
+)
+
+_SPEED = stat(
+    About("Steps per second", "Of all environments and ranks together, within epochs.", PER_SECOND, _NONE_YET),
+    Query(summed(f"rate({chosen(metrics.STEP_DURATION, part='count')}[{_RATE}])")),
+)
+
+_AGE = stat(
+    About(
+        "Age of the last step",
+        "Time since the newest step that Prometheus knows of. Steps arrive with each export, once a minute unless "
+        "OTEL_METRIC_EXPORT_INTERVAL says otherwise. A run that has ended grows old too.",
+        SECONDS,
+        "No step in the last hour: the run has ended or has not begun",
+        rising(120, 300),
+    ),
+    Query(f"time() - max(max_over_time(timestamp({chosen(metrics.STEP)})[1h:1m]))", instant=True),
+)
+
+_BEST = stat(
+    About("Best validation accuracy", "Highest in this time, of any environment.", FRACTION, _NOT_VALIDATED),
+    Query(highest(f"max_over_time({chosen(metrics.ACCURACY, {attr.PHASE: 'validation'})}[$__range])"), instant=True),
+)
+
+_HEALTH = stat(
+    About(
+        "Gradient health",
+        "0 (broken) to 1 (healthy), the worst model's. Below 0.5 gradients vanish, explode or are not finite in many "
+        "layers; the board Gradients has them.",
+        NUMBER,
+        UNWATCHED,
+        falling(0.5, 0.8),
+    ),
+    Query(lowest(chosen(metrics.GRADIENT_HEALTH))),
+    background=True,
+)
+
+_FLAGS_NOW = stat(
+    About(
+        "Red flags",
+        "Findings that hold now, over all environments. Which, is below.",
+        COUNT,
+        _NOT_VALIDATED,
+        rising(1, 3),
+    ),
+    Query(summed(chosen(metrics.RED_FLAG))),
+    background=True,
+)
+
+_OVERHEAD_NOW = stat(
+    About(
+        "Overhead",
+        "Share of wall time that telemetry takes from training, the worst environment's. overhead_budget bounds it.",
+        *OVERHEAD,
+    ),
+    Query(highest(chosen(metrics.OVERHEAD_RATIO))),
+)
+
+_NOW: Final = Row(
+    "Now",
+    (
+        (3, _EPOCH),
+        (3, _STEP),
+        (3, _SPEED),
+        (3, _AGE),
+        (3, _BEST),
+        (3, _HEALTH),
+        (3, _FLAGS_NOW),
+        (3, _OVERHEAD_NOW),
+    ),
+    4,
+)
+
 
 _RUNS = table(
     About(
         "Runs",
         "Runs of the service in this time, with their profile, ranks and last step. A click on one selects it.",
         COUNT,
-        NONE_YET,
+        _NONE_YET,
         links=(filling("Look at this run", "run", "${__data.fields.Run}", variables.SERVICE),),
     ),
     Query(
@@ -83,7 +170,7 @@ _ALERTS = table(
 )
 
 _LOSS = lines(
-    About("Loss", "By phase. A line that ends while the run goes on has become NaN or infinite.", NUMBER, NONE_YET),
+    About("Loss", "By phase. A line that ends while the run goes on has become NaN or infinite.", NUMBER, _NONE_YET),
     Query(chosen(metrics.LOSS), legend(attr.PHASE, *_MODEL)),
 )
 
@@ -110,7 +197,7 @@ _CLASSES = bars(
 )
 
 _LEARNING_RATE = lines(
-    About("Learning rate", "Of the first parameter group.", SCIENTIFIC, NONE_YET),
+    About("Learning rate", "Of the first parameter group.", SCIENTIFIC, _NONE_YET),
     Query(chosen(metrics.LEARNING_RATE), legend(*_MODEL)),
 )
 
@@ -126,7 +213,7 @@ _HEALTH_LINE = lines(
 )
 
 _FLAGS = states(
-    About("Red flags", "When each finding held. docs/reference/rules.md says what raises it.", NUMBER, NOT_VALIDATED),
+    About("Red flags", "When each finding held. docs/reference/rules.md says what raises it.", NUMBER, _NOT_VALIDATED),
     Query(
         f"{highest(chosen(metrics.RED_FLAG), attr.RED_FLAG_NAME, attr.ENV_ID)}"
         f" and {highest(f'max_over_time({chosen(metrics.RED_FLAG)}[$__range])', attr.RED_FLAG_NAME, attr.ENV_ID)} == 1",
@@ -169,11 +256,11 @@ _DURATION = lines(
         "Duration of a step",
         "Host time from step to step within an epoch. A dot is one step's; it leads to its trace.",
         SECONDS,
-        NONE_YET,
+        _NONE_YET,
         links=(to_traces("Steps of this run", spans.STEP, {attr.RUN_ID: "${run}"}),),
     ),
-    Query(quantile(0.5, metrics.STEP_DURATION, RATE), "half of them", exemplars=True),
-    Query(quantile(0.95, metrics.STEP_DURATION, RATE), "95 %"),
+    Query(quantile(0.5, metrics.STEP_DURATION, _RATE), "half of them", exemplars=True),
+    Query(quantile(0.95, metrics.STEP_DURATION, _RATE), "95 %"),
 )
 
 _OVERHEAD = overhead(*_ENVIRONMENT)
@@ -207,7 +294,7 @@ BOARD: Final = Board(
     "Is this run going well? How far is it, what is wrong with it, and what does it cost to look?",
     (*_CHOICE, variables.TRACE),
     (
-        NOW,
+        _NOW,
         Row("Runs and alerts", ((12, _RUNS), (12, _ALERTS)), 6),
         Row(
             "Learning", ((8, _LOSS), (8, _ACCURACY), (8, _CLASSES), (8, _LEARNING_RATE), (8, _SHARPNESS), (8, _MARGIN))

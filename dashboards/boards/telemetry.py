@@ -5,7 +5,6 @@ from typing import Final
 from dashboards import variables
 from dashboards.board import Board, Row, legend
 from dashboards.boards.shared import UNWATCHED, overhead
-from dashboards.boards.telemetry_now import NO_COLLECTOR, NO_LOSS, NOW, PROCESS, SILENT, became
 from dashboards.grafana import (
     BYTES,
     COUNT,
@@ -20,14 +19,106 @@ from dashboards.grafana import (
     bars,
     lines,
     rising,
+    stat,
     table,
 )
-from dashboards.promql import chosen, grown, highest, isnt, series, summed
-from nissa.hub.worker import DELIVERED
+from dashboards.promql import among, chosen, grown, highest, isnt, latest, series, summed
+from nissa.hub.worker import DELIVERED, DROPPED, FAILED, REJECTED
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline, prometheus
 
 _RATE: Final = "$__rate_interval"
+_PROCESS: Final = (attr.RUN_ID, attr.RANK)
+_ANY: Final = rising(1, 6)
+_SILENT: Final = "No process of this run exported in this time"
+_NO_COLLECTOR: Final = "The collector says nothing of itself: it is down, or Prometheus does not take what it sends"
+_NO_LOSS: Final = "Nothing was lost"
+
+
+def _became(*outcomes: str) -> str:
+    """Return the selector of events and measurements with one of these outcomes."""
+    return chosen(metrics.HUB_EVENTS, {attr.EVENT_OUTCOME: among(*outcomes)})
+
+
+_PROCESSES = stat(
+    About(
+        "Processes that export",
+        "A distributed run has one a rank. Fewer than before while the run goes on raises an alert.",
+        COUNT,
+        _SILENT,
+    ),
+    Query(f"count({highest(chosen(metrics.HUB_QUEUE_SIZE), *_PROCESS, pipeline.SERVICE_INSTANCE_ID)})"),
+)
+
+_LOST_NOW = stat(
+    About(
+        "Dropped or failed",
+        "Events and measurements that a backend did not get, in all of the runs so far. Life-cycle events are never "
+        "among the dropped ones.",
+        COUNT,
+        _NO_LOSS,
+        _ANY,
+    ),
+    Query(summed(latest(_became(DROPPED, FAILED))), instant=True),
+    background=True,
+)
+
+_REJECTED_NOW = stat(
+    About(
+        "Rejected",
+        "What was handed to the hub and is no event. The log says why, once for each kind.",
+        COUNT,
+        "Nothing was rejected",
+        _ANY,
+    ),
+    Query(summed(latest(_became(REJECTED))), instant=True),
+)
+
+_GAVE_WAY = stat(
+    About(
+        "Samples that gave way",
+        "Sampled steps that were not measured because the reader fell behind. Sampling less often helps.",
+        COUNT,
+        _SILENT,
+        _ANY,
+    ),
+    Query(summed(latest(chosen(metrics.READBACK_DROPPED))), instant=True),
+)
+
+_LAG_NOW = stat(
+    About(
+        "Readback lag",
+        "From a step to its statistics being on the host, the slowest.",
+        SECONDS,
+        UNWATCHED,
+        rising(1, 10),
+    ),
+    Query(highest(chosen(metrics.READBACK_LAG))),
+)
+
+_UPTIME = stat(
+    About(
+        "Collector up for",
+        "Short after it began again: it was restarted, and what it had accepted lay on disk.",
+        SECONDS,
+        _NO_COLLECTOR,
+        ((None, ORANGE), (300, GREEN)),
+    ),
+    Query(highest(series(pipeline.UPTIME))),
+)
+
+_NOW: Final = Row(
+    "Now",
+    (
+        (4, _PROCESSES),
+        (4, _LOST_NOW),
+        (4, _REJECTED_NOW),
+        (4, _GAVE_WAY),
+        (4, _LAG_NOW),
+        (4, _UPTIME),
+    ),
+    4,
+)
 
 
 def _signals(sources: tuple[pipeline.PipelineSeries, ...], key: str) -> tuple[Query, ...]:
@@ -43,19 +134,19 @@ _QUEUES = lines(
         "What waits for each backend. A queue that only grows belongs to a backend that hangs; a full one drops "
         "measurements.",
         COUNT,
-        SILENT,
+        _SILENT,
     ),
-    Query(highest(chosen(metrics.HUB_QUEUE_SIZE), attr.BACKEND_NAME, *PROCESS), legend(attr.BACKEND_NAME, *PROCESS)),
+    Query(highest(chosen(metrics.HUB_QUEUE_SIZE), attr.BACKEND_NAME, *_PROCESS), legend(attr.BACKEND_NAME, *_PROCESS)),
 )
 
 _EVENTS = lines(
-    About("Events and measurements", "Those that backends got, by type.", PER_SECOND, SILENT),
-    Query(summed(f"rate({became(DELIVERED)}[{_RATE}])", attr.EVENT_TYPE), legend(attr.EVENT_TYPE)),
+    About("Events and measurements", "Those that backends got, by type.", PER_SECOND, _SILENT),
+    Query(summed(f"rate({_became(DELIVERED)}[{_RATE}])", attr.EVENT_TYPE), legend(attr.EVENT_TYPE)),
     stacked=True,
 )
 
 _LOSSES = lines(
-    About("Not delivered", "By backend, type and what became of it, when it was seen.", COUNT, NO_LOSS),
+    About("Not delivered", "By backend, type and what became of it, when it was seen.", COUNT, _NO_LOSS),
     Query(
         summed(
             grown(chosen(metrics.HUB_EVENTS, {attr.EVENT_OUTCOME: isnt(DELIVERED)}), "$__interval"),
@@ -77,7 +168,7 @@ _LAG = lines(
         UNWATCHED,
         rising(1, 10),
     ),
-    Query(chosen(metrics.READBACK_LAG), legend(*PROCESS, attr.ENV_ID, attr.MODEL_NAME)),
+    Query(chosen(metrics.READBACK_LAG), legend(*_PROCESS, attr.ENV_ID, attr.MODEL_NAME)),
 )
 
 _SAMPLING = lines(
@@ -87,13 +178,13 @@ _SAMPLING = lines(
         COUNT,
         "Gradients are not watched",
     ),
-    Query(chosen(metrics.SAMPLING_INTERVAL), legend(*PROCESS, attr.ENV_ID, attr.MODEL_NAME)),
+    Query(chosen(metrics.SAMPLING_INTERVAL), legend(*_PROCESS, attr.ENV_ID, attr.MODEL_NAME)),
 )
 
-_OVERHEAD = overhead(*PROCESS, attr.ENV_ID)
+_OVERHEAD = overhead(*_PROCESS, attr.ENV_ID)
 
 _ACCEPTED = lines(
-    About("Accepted by the collector", "By signal and receiver.", PER_SECOND, NO_COLLECTOR),
+    About("Accepted by the collector", "By signal and receiver.", PER_SECOND, _NO_COLLECTOR),
     *_signals(pipeline.ACCEPTED, pipeline.RECEIVER),
 )
 
@@ -102,14 +193,14 @@ _REFUSED = lines(
         "Refused by the collector",
         "Its memory or its queue was full. Senders keep it and try again.",
         PER_SECOND,
-        NO_COLLECTOR,
+        _NO_COLLECTOR,
         ((None, GREEN), (0.001, ORANGE)),
     ),
     *_signals(pipeline.REFUSED, pipeline.RECEIVER),
 )
 
 _SENT = lines(
-    About("Sent by the collector", "By signal and exporter.", PER_SECOND, NO_COLLECTOR),
+    About("Sent by the collector", "By signal and exporter.", PER_SECOND, _NO_COLLECTOR),
     *_signals(pipeline.SENT, pipeline.EXPORTER),
 )
 
@@ -119,7 +210,7 @@ _EXPORT_FAILURES = lines(
         "What a backend refused for good, such as samples older than Prometheus keeps. It is lost; the collector's log "
         "says why.",
         COUNT,
-        NO_LOSS,
+        _NO_LOSS,
         ((None, GREEN), (1, RED)),
     ),
     Query(
@@ -133,7 +224,7 @@ _FILLED = lines(
         "Queues of the collector",
         "How full they are. They grow while Jaeger or Prometheus is away, and lie on disk.",
         FRACTION,
-        NO_COLLECTOR,
+        _NO_COLLECTOR,
         rising(0.5, 0.8),
     ),
     Query(
@@ -147,7 +238,7 @@ _MEMORY = lines(
         "Memory of the collector",
         "Resident memory; it refuses what comes in at COLLECTOR_MEMORY_MIB.",
         BYTES,
-        NO_COLLECTOR,
+        _NO_COLLECTOR,
     ),
     Query(highest(series(pipeline.MEMORY)), "collector"),
 )
@@ -158,7 +249,7 @@ _SERIES = bars(
         "Of the chosen runs, the metrics with most. gradients.max_parameters, gradients.top_k and gradients.group_by "
         "bound them.",
         COUNT,
-        SILENT,
+        _SILENT,
     ),
     Query(
         f'topk(12, count by (__name__) ({{__name__=~"nissa_.+",{chosen(metrics.HUB_QUEUE_SIZE).partition("{")[2]}))',
@@ -168,12 +259,12 @@ _SERIES = bars(
 )
 
 _RANKS = table(
-    About("Processes", "Which have exported in this time, and when last.", SECONDS, SILENT),
+    About("Processes", "Which have exported in this time, and when last.", SECONDS, _SILENT),
     Query(
         "time() - "
         + highest(
             f"max_over_time(timestamp({chosen(metrics.HUB_QUEUE_SIZE)})[$__range:1m])",
-            *PROCESS,
+            *_PROCESS,
             attr.WORLD_SIZE,
             pipeline.SERVICE_INSTANCE_ID,
         ),
@@ -195,7 +286,7 @@ BOARD: Final = Board(
     "Does everything arrive? What is dropped, what waits, and what does the collector do?",
     (variables.SERVICE, variables.RUNS, variables.RANK, variables.ENVIRONMENT, variables.MODEL),
     (
-        NOW,
+        _NOW,
         Row("Hub", ((8, _QUEUES), (8, _EVENTS), (8, _LOSSES))),
         Row("Measuring", ((8, _LAG), (8, _SAMPLING), (8, _OVERHEAD))),
         Row(

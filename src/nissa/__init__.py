@@ -6,94 +6,75 @@ Importing this package is fast: torch, the OpenTelemetry SDK and pydantic are im
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from nissa.errors import (
-    ConfigurationError,
-    NissaError,
-    RunActiveError,
-    TransitionError,
-    UnknownNameError,
-    WatchError,
-)
-from nissa.events import EventType, GateResult, Severity, Stage, TelemetryEvent
-from nissa.hub.hub import NissaHub
+from nissa.hub.hub import NissaHub as NissaHub
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable
 
-    from nissa.analytics.blueprints import BlueprintAnalytics
-    from nissa.analytics.prior import BlueprintPrior
-    from nissa.backends.console import ConsoleBackend
-    from nissa.backends.file import FileBackend
-    from nissa.backends.memory import MemoryBackend
-    from nissa.config import TelemetryConfig
-    from nissa.diagnostics.brief import DecisionBrief
-    from nissa.diagnostics.features import signals_to_features
-    from nissa.diagnostics.meter import ValidationMeter
-    from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.diagnostics.tracker import DiagnosticTracker
-    from nissa.gradients.collector import GradientStatistics, PendingGradients, collect_gradients
-    from nissa.hub.backend import Backend
-    from nissa.run.environment import Environment
-    from nissa.run.run import Run
-    from nissa.seeds.seed import Seed
-
-__all__ = [
-    "Backend",
-    "BlueprintAnalytics",
-    "BlueprintPrior",
-    "ConfigurationError",
-    "ConsoleBackend",
-    "DecisionBrief",
-    "DiagnosticTracker",
-    "Environment",
-    "EpochSnapshot",
-    "EventType",
-    "FileBackend",
-    "GateResult",
-    "GradientStatistics",
-    "MemoryBackend",
-    "NissaError",
-    "NissaHub",
-    "PendingGradients",
-    "Run",
-    "RunActiveError",
-    "Seed",
-    "Severity",
-    "Stage",
-    "TelemetryConfig",
-    "TelemetryEvent",
-    "TransitionError",
-    "UnknownNameError",
-    "ValidationMeter",
-    "WatchError",
-    "collect_gradients",
-    "get_hub",
-    "reset_hub",
-    "signals_to_features",
-    "start",
-]
+    # The names of _LAZY for type checkers, which treat a name imported `as` itself as exported.
+    from nissa.analytics.blueprints import BlueprintAnalytics as BlueprintAnalytics
+    from nissa.analytics.prior import BlueprintPrior as BlueprintPrior
+    from nissa.backends.console import ConsoleBackend as ConsoleBackend
+    from nissa.backends.file import FileBackend as FileBackend
+    from nissa.backends.memory import MemoryBackend as MemoryBackend
+    from nissa.config import TelemetryConfig as TelemetryConfig
+    from nissa.diagnostics.brief import DecisionBrief as DecisionBrief
+    from nissa.diagnostics.features import signals_to_features as signals_to_features
+    from nissa.diagnostics.meter import ValidationMeter as ValidationMeter
+    from nissa.diagnostics.snapshot import EpochSnapshot as EpochSnapshot
+    from nissa.diagnostics.tracker import DiagnosticTracker as DiagnosticTracker
+    from nissa.errors import ConfigurationError as ConfigurationError
+    from nissa.errors import NissaError as NissaError
+    from nissa.errors import RunActiveError as RunActiveError
+    from nissa.errors import TransitionError as TransitionError
+    from nissa.errors import UnknownNameError as UnknownNameError
+    from nissa.errors import WatchError as WatchError
+    from nissa.events import EventType as EventType
+    from nissa.events import GateResult as GateResult
+    from nissa.events import Severity as Severity
+    from nissa.events import Stage as Stage
+    from nissa.events import TelemetryEvent as TelemetryEvent
+    from nissa.gradients.collector import GradientStatistics as GradientStatistics
+    from nissa.gradients.collector import PendingGradients as PendingGradients
+    from nissa.gradients.collector import collect_gradients as collect_gradients
+    from nissa.hub.backend import Backend as Backend
+    from nissa.run.environment import Environment as Environment
+    from nissa.run.run import Run as Run
+    from nissa.seeds.seed import Seed as Seed
 
 _LAZY = {
     "Backend": "nissa.hub.backend",
     "BlueprintAnalytics": "nissa.analytics.blueprints",
     "BlueprintPrior": "nissa.analytics.prior",
+    "ConfigurationError": "nissa.errors",
     "ConsoleBackend": "nissa.backends.console",
     "DecisionBrief": "nissa.diagnostics.brief",
     "DiagnosticTracker": "nissa.diagnostics.tracker",
     "Environment": "nissa.run.environment",
     "EpochSnapshot": "nissa.diagnostics.snapshot",
+    "EventType": "nissa.events",
     "FileBackend": "nissa.backends.file",
+    "GateResult": "nissa.events",
     "GradientStatistics": "nissa.gradients.collector",
     "MemoryBackend": "nissa.backends.memory",
+    "NissaError": "nissa.errors",
     "PendingGradients": "nissa.gradients.collector",
     "Run": "nissa.run.run",
+    "RunActiveError": "nissa.errors",
     "Seed": "nissa.seeds.seed",
+    "Severity": "nissa.events",
+    "Stage": "nissa.events",
     "TelemetryConfig": "nissa.config",
+    "TelemetryEvent": "nissa.events",
+    "TransitionError": "nissa.errors",
+    "UnknownNameError": "nissa.errors",
     "ValidationMeter": "nissa.diagnostics.meter",
+    "WatchError": "nissa.errors",
     "collect_gradients": "nissa.gradients.collector",
     "signals_to_features": "nissa.diagnostics.features",
 }
+"""Module of each public name that is loaded on first use."""
 
 _hub: NissaHub | None = None
 
@@ -156,10 +137,15 @@ def start(
 
 def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
+    # Computed here because type checkers accept only a literal, which would list every name again. Without `__all__` they
+    # export the functions of this module and the names imported `as` themselves.
+    if name == "__all__":
+        return __dir__()
     if name not in _LAZY:
         raise AttributeError(f"module 'nissa' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*_LAZY, "NissaHub", "get_hub", "reset_hub", "start"])

@@ -8,6 +8,7 @@ Each seed ends with exactly one event, SEED_FOSSILIZED or SEED_CULLED, even if i
 way.
 """
 
+import math
 import time
 import uuid
 from collections.abc import Mapping
@@ -251,6 +252,16 @@ def nanoseconds(moment: datetime) -> int:
     aware = moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment
     since = aware - _EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
+
+
+def json_number(value: float) -> float | str:
+    """Return a number as strict JSON can hold it: NaN and infinities become text, spelled as in OTLP JSON.
+
+    Example: ``0.5`` stays ``0.5``, and ``-math.inf`` becomes ``"-Infinity"``.
+    """
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
 
 
 def as_mapping(value: object) -> Mapping[str, Any] | None:

@@ -1,6 +1,8 @@
+import ast
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,18 @@ def test_every_lazy_name_is_public() -> None:
     assert set(nissa._LAZY) <= set(nissa.__all__)
     for name, module in nissa._LAZY.items():
         assert hasattr(importlib.import_module(module), name)
+
+
+def test_type_checkers_see_the_names_that_are_loaded_on_first_use() -> None:
+    tree = ast.parse(Path(nissa.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: (node.module, alias.asname)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("nissa.")
+        for alias in node.names
+    }
+    assert imported == {name: (module, name) for name, module in nissa._LAZY.items()}
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:

@@ -13,7 +13,8 @@ import torch
 import nissa
 from nissa import DecisionBrief, EpochSnapshot, Run, Stage, ValidationMeter
 from nissa.config import SEED_FEATURES, TelemetryConfig
-from tests.support import attributes, points, records, spans
+from nissa.recordings.values import attributes
+from tests.support import points, records, spans
 from tests.toys import Toy
 
 FOLDER = Path("nissa-runs/r")

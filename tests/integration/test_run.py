@@ -10,10 +10,11 @@ import torch
 
 import nissa
 from nissa import EventType, GateResult, MemoryBackend, Stage, TelemetryEvent
+from nissa.recordings.values import attributes
 from nissa.run.run import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
-from tests.support import attributes, points, records, spans
+from tests.support import points, records, spans
 
 
 def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 
+from nissa.recordings.values import attributes
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, prometheus
 from nissa.semconv import spans as names
@@ -10,7 +11,6 @@ from nissa.semconv.metrics import Kind
 from scripts.stack import Stack
 from tests.stack.matrix import Place, Row
 from tests.stack.queries import fetch
-from tests.support import attributes
 
 Thing = tuple[str, str, str]
 """What it is, its name, and an attribute on it or nothing."""

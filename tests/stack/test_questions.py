@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from nissa.otel.metrics.labels import check_name
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
+from nissa.semconv.cardinality import check_name
 from scripts.stack import Stack
 from tests.cases import for_each
 from tests.stack.queries import fetch, settled, tags, trace

@@ -1,4 +1,5 @@
 import json
+import math
 import time
 from collections import OrderedDict
 from dataclasses import FrozenInstanceError, dataclass
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nissa import EventType, GateResult, Severity, Stage, TelemetryEvent, UnknownNameError
-from nissa.events import SpanIds, as_mapping, nanoseconds
+from nissa.events import SpanIds, as_mapping, json_number, nanoseconds
 from nissa.seeds.slots import SeedRecord
 
 
@@ -77,6 +78,11 @@ def test_microseconds_survive_the_way_through_nanoseconds(moment: datetime) -> N
 
     assert event.time_unix_nano % 1000 == 0
     assert event.timestamp == moment.replace(tzinfo=UTC)
+
+
+def test_numbers_that_json_excludes_become_text() -> None:
+    given = [0.5, -0.0, math.nan, math.inf, -math.inf, np.float64("-inf")]
+    assert [json_number(value) for value in given] == [0.5, -0.0, "NaN", "Infinity", "-Infinity", "-Infinity"]
 
 
 def test_nanoseconds_are_exact_and_know_zones() -> None:

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from nissa.analytics.cost import Costs, MeasuredCost, measure
-from nissa.analytics.lives import MOST_NAMES, Life
+from nissa.analytics.cost import ComputeCosts, MeasuredCost, measure
+from nissa.analytics.lives import MOST_NAMES, SeedLife
 from nissa.analytics.prior import BlueprintPrior, prior
 from nissa.analytics.records import BlueprintStats, Scoreboard
 from nissa.analytics.tables import scoreboard, summary
@@ -62,7 +62,7 @@ class BlueprintAnalytics:
         self._lock = self._sections.lock()
         self._table = SeedTable(lenient=True)
         self._seeds = seeds or self._table.slots.alive
-        self._costs = Costs(self.config.compute_multipliers)
+        self._costs = ComputeCosts(self.config.compute_multipliers)
         self._stats: dict[str, BlueprintStats] = {}
         self._boards: dict[str, Scoreboard] = {}
         self._baselines: dict[str, Scoreboard] = {}
@@ -74,16 +74,16 @@ class BlueprintAnalytics:
 
     def count(self, event: "TelemetryEvent") -> None:
         """Count an event that has passed a state table; ignore it unless it begins or ends a life."""
-        life = Life.of(event)
+        life = SeedLife.of(event)
         if life is not None:
             with self._sections, self._lock:
                 life.account(self._stats_of(life.blueprint or UNKNOWN), self._board(_env(life.env_id)))
 
     def log(self, event: "TelemetryEvent") -> None:
         """Log a counted event. Do not call this while holding a lock, since log handlers are foreign code."""
-        life = Life.of(event)
+        life = SeedLife.of(event)
         if life is not None:
-            text, told = life.told()
+            text, told = life.log_message()
             _logger.info(text, extra=told)
 
     # Backend interface, called by a hub.

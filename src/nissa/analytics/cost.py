@@ -24,7 +24,7 @@ class MeasuredCost:
     multiplier: float
 
 
-class Costs:
+class ComputeCosts:
     """Compute multipliers of blueprints.
 
     Args:

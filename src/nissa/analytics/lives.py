@@ -17,7 +17,7 @@ MOST_NAMES: Final = 1_000
 """Maximum number of distinct blueprints, and of slots per blueprint; further ones are counted as ``other``."""
 
 
-class Part(Enum):
+class LifeEvent(Enum):
     """Event in the life of a seed that is counted."""
 
     BEGAN = "germinated"
@@ -25,22 +25,22 @@ class Part(Enum):
     CULLED = "culled"
 
 
-_PARTS: Final[dict[str, Part]] = {
-    EventType.SEED_GERMINATED: Part.BEGAN,
-    EventType.SEED_FOSSILIZED: Part.FOSSILIZED,
-    EventType.SEED_CULLED: Part.CULLED,
+_LIFE_EVENTS: Final[dict[str, LifeEvent]] = {
+    EventType.SEED_GERMINATED: LifeEvent.BEGAN,
+    EventType.SEED_FOSSILIZED: LifeEvent.FOSSILIZED,
+    EventType.SEED_CULLED: LifeEvent.CULLED,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Life:
+class SeedLife:
     """Beginning or end of a seed's life.
 
     Args:
         stage: Label of the stage that the seed left, ``unknown`` for a seed outside the state table.
     """
 
-    part: Part
+    kind: LifeEvent
     seed_id: str
     env_id: str | None
     blueprint: str | None
@@ -55,15 +55,15 @@ class Life:
     @classmethod
     def of(cls, event: "TelemetryEvent") -> Self | None:
         """Return the beginning or end of a life from an event, None for other events."""
-        part = _PARTS.get(event.event_type)
-        if part is None or event.seed_id is None or event.refused is not None:
+        kind = _LIFE_EVENTS.get(event.event_type)
+        if kind is None or event.seed_id is None or event.refused is not None:
             return None
-        about: dict[str, Any] = {"part": part, "seed_id": event.seed_id, "env_id": event.env_id, **_facts(event)}
-        return cls(**about) if part is Part.BEGAN else cls(**about, **_end(event))
+        about: dict[str, Any] = {"kind": kind, "seed_id": event.seed_id, "env_id": event.env_id, **_facts(event)}
+        return cls(**about) if kind is LifeEvent.BEGAN else cls(**about, **_end(event))
 
     def account(self, stats: "BlueprintStats", board: "Scoreboard") -> None:
         """Add this to the statistics of its blueprint and environment."""
-        if self.part is Part.BEGAN:
+        if self.kind is LifeEvent.BEGAN:
             stats.germinated += 1
             board.germinated += 1
             if self.parameters is not None:
@@ -71,7 +71,7 @@ class Life:
             return
         if self.blending_delta is not None:
             stats.blending_delta.add(self.blending_delta)
-        if self.part is Part.FOSSILIZED:
+        if self.kind is LifeEvent.FOSSILIZED:
             self._fossilized(stats, board)
         else:
             self._culled(stats, board)
@@ -99,10 +99,10 @@ class Life:
         if self.slot is not None:
             _count(stats.culled_by_slot, self.slot)
 
-    def told(self) -> tuple[str, dict[str, Any]]:
+    def log_message(self) -> tuple[str, dict[str, Any]]:
         """Return a log message and its fields."""
-        text = f"{self.part.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
-        if self.part is Part.BEGAN:
+        text = f"{self.kind.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
+        if self.kind is LifeEvent.BEGAN:
             text += "" if self.parameters is None else f", {self.parameters:,} parameters"
         elif self.improvement is not None:
             text += f", {self.improvement * 100:+.2f} points"
@@ -115,8 +115,8 @@ class Life:
             "improvement": self.improvement,
             "reason": self.reason,
         }
-        told = {key: value for key, value in fields.items() if value is not None}
-        return text + ")" + (f": {self.reason}" if self.reason else ""), told
+        known = {key: value for key, value in fields.items() if value is not None}
+        return text + ")" + (f": {self.reason}" if self.reason else ""), known
 
 
 def _facts(event: "TelemetryEvent") -> dict[str, Any]:

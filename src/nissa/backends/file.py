@@ -1,12 +1,12 @@
 """JSON Lines backend: each event is written to the file before the next one is processed."""
 
 import json
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nissa.backends.append_file import LineFile
 from nissa.errors import ConfigurationError
+from nissa.events import json_number
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +36,7 @@ class FileBackend:
 
     def emit(self, event: "TelemetryEvent") -> None:
         """Append an event."""
-        line = json.dumps(_strict(event.to_dict()), separators=(",", ":"), allow_nan=False, default=str)
+        line = json.dumps(_strict_json(event.to_dict()), separators=(",", ":"), allow_nan=False, default=str)
         self._file.write(line + "\n")
 
     def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing is held back, so nothing takes time
@@ -44,11 +44,10 @@ class FileBackend:
         self._file.close()
 
 
-def _strict(value: object) -> object:
+def _strict_json(value: object) -> object:
+    """Return nested data with string keys, lists for tuples, and text for NaN and infinities."""
     if isinstance(value, dict):
-        return {str(key): _strict(entry) for key, entry in value.items()}
+        return {str(key): _strict_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
-    return value
+        return [_strict_json(entry) for entry in value]
+    return json_number(value) if isinstance(value, float) else value

@@ -3,10 +3,11 @@
 The schema is ``docs/reference/decision-brief.schema.json``. A brief is plain JSON, so NaN and infinity are text.
 """
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from nissa.events import json_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +19,11 @@ NO_VALIDATION = "No validation yet"
 """Narrative of a brief before the first validation."""
 
 
-def _text_where_not_finite(value: object) -> object:
-    if not isinstance(value, float) or math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+def _json_number(value: object) -> object:
+    return json_number(value) if isinstance(value, float) else value
 
 
-Number = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], BeforeValidator(_text_where_not_finite)]
+Number = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], BeforeValidator(_json_number)]
 """A finite number, or the text of a value that JSON numbers exclude."""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nissa.diagnostics.layers import LayerGradients
 from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.errors import ConfigurationError
+from nissa.events import json_number
 from nissa.hub.measurements import GradientHealth
 
 if TYPE_CHECKING:
@@ -129,15 +130,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real):
-        return _finite_or_text(float(value))
+        return json_number(float(value))
     return value
 
 
 def _absent(value: Any) -> bool:
     return value is None or (isinstance(value, tuple | dict) and not value)
-
-
-def _finite_or_text(value: float) -> float | str:
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"

@@ -51,7 +51,7 @@ class ErrorBoundary:
 
 def _log(where: str, error: BaseException) -> None:
     _logger.error(
-        "Telemetry failed in %s; training goes on. Further faults there are only counted.", where, exc_info=error
+        "Telemetry failed in %s; training continues. Further errors there are only counted.", where, exc_info=error
     )
 
 

@@ -131,14 +131,14 @@ class NissaHub:
             ConfigurationError: The backend has no ``emit``, its name is taken, or the hub is closed.
         """
         if not callable(getattr(backend, "emit", None)):
-            raise ConfigurationError(f"{backend!r} is no backend: give it a method emit(event).")
+            raise ConfigurationError(f"{backend!r} is not a backend: add a method emit(event).")
         chosen = name or str(getattr(backend, "name", "") or type(backend).__name__.lower())
         with self.sections, self.order:
             workers = self._workers
             if self.closed:
-                raise ConfigurationError("The hub is closed; take a new one from nissa.reset_hub().")
+                raise ConfigurationError("The hub is closed; nissa.reset_hub() returns a new one.")
             if chosen in workers.present:
-                raise ConfigurationError(f"There is a backend {chosen!r} already; pass another one as name=.")
+                raise ConfigurationError(f"A backend named {chosen!r} exists already; pass another name=.")
             worker = BackendWorker(chosen, backend, error_boundary=self.error_boundary, source=source, **self._sizes)
             self._workers = replace(workers, present={**workers.present, chosen: worker})
         try:
@@ -163,7 +163,7 @@ class NissaHub:
                 leaving = (*self._workers.leaving, worker)
                 self._workers = replace(self._workers, present=present, leaving=leaving)
         if worker is None:
-            raise ConfigurationError(f"There is no backend {name!r}; there are: {', '.join(present) or 'none'}.")
+            raise ConfigurationError(f"No backend is named {name!r}; existing ones: {', '.join(present) or 'none'}.")
         ended = self._end([worker], timeout)
         if ended:  # otherwise its counts can still change
             self._retire(worker)
@@ -244,7 +244,7 @@ class NissaHub:
         if closed:
             self._too_late()
         for name in lost:
-            _logger.error("Backend %r hangs: lifecycle events are lost from here on; they are counted.", name)
+            _logger.error("Backend %r hangs. From now on, lifecycle events for it are dropped and counted.", name)
         if listener is not None:
             listener.after_dispatch(events)
         return events
@@ -348,7 +348,9 @@ class NissaHub:
     def _reject(self, reason: str, detail: str) -> None:
         if self._rejections.increment(reason):
             return
-        log = partial(_logger.warning, "Rejected telemetry (%s). Further ones of this kind are only counted.", detail)
+        log = partial(
+            _logger.warning, "Rejected telemetry (%s). Further rejections of this kind are only counted.", detail
+        )
         if self.sections.inside:
             self.sections.defer(log)
         else:

@@ -2,12 +2,14 @@
 
 The input is a `TelemetryEvent`, or any object or mapping with its attributes. The seed slots of other packages, for
 example, pass such events to ``on_telemetry``. Their vocabulary differs between versions; this module is the only place
-that maps it. A value on a device is never read, because that would wait for the device; it becomes a description.
+that maps it. `to_plain_data` converts the values: the result is safe to store, share between threads and export. A value
+on a device is never read, because that would wait for the device. It is replaced by a description.
 """
 
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from enum import Enum
 from fractions import Fraction
 from numbers import Integral, Real
 from time import time_ns
@@ -15,7 +17,6 @@ from typing import Any, Final
 
 from nissa.errors import UnknownNameError
 from nissa.events import EventType, Severity, Stage, TelemetryEvent, as_mapping, nanoseconds
-from nissa.hub.plain_data import to_plain_data
 
 _TYPE_ALIASES: Final = {"SEED_PRUNED": EventType.SEED_CULLED}
 _KEY_ALIASES: Final = {
@@ -32,6 +33,8 @@ _STAGE_KEYS: Final = frozenset({"from", "to"})
 _FIELDS: Final = (*TelemetryEvent.__dataclass_fields__, "timestamp")
 _NO_ENVIRONMENT: Final = -1
 _LATEST: Final = 2**63  # nanoseconds; OTLP carries no later time
+_MOST_NESTING: Final = 6
+_MOST_INTEGER: Final = 2**63  # limit of OTLP integers
 
 
 class Rejected(ValueError):  # noqa: N818 - it is an outcome, counted by its reason, and never leaves the hub
@@ -76,7 +79,7 @@ def normalize(item: object, *, percent: bool = False, env_id: str | int | None =
 
 def _check(event: TelemetryEvent) -> None:
     if event.event_type.startswith("SEED_") and _known(event.event_type) and not event.seed_id:
-        raise Rejected("no_seed_id", f"{event.event_type} names no seed")
+        raise Rejected("no_seed_id", f"{event.event_type} has no seed_id")
     if event.event_type == EventType.SEED_STAGE_CHANGED and event.data.get("to") is None:
         raise Rejected("no_stage", "SEED_STAGE_CHANGED has no 'to' in its data")
 
@@ -127,7 +130,9 @@ def _known(event_type: str) -> bool:
 def _event_type(value: object, item: object) -> str:
     given = getattr(value, "name", value)
     if not isinstance(given, str) or not given:
-        raise Rejected("no_event_type", f"{type(item).__name__} has no attribute or key 'event_type' with a name in it")
+        raise Rejected(
+            "no_event_type", f"{type(item).__name__} has no attribute or key 'event_type' that contains a name"
+        )
     alias = _TYPE_ALIASES.get(given.upper(), given.upper())
     return EventType(alias) if _known(alias) else str.__str__(given)
 
@@ -158,7 +163,7 @@ def _time(attributes: Mapping[str, Any]) -> int:
     if at is None:
         at = _moment(attributes.get("timestamp"))
     if not 0 <= at < _LATEST:
-        raise Rejected("bad_time", f"{at} nanoseconds since 1970 is no time that telemetry can carry")
+        raise Rejected("bad_time", f"{at} nanoseconds since 1970 is outside the range of OTLP timestamps")
     return at
 
 
@@ -217,3 +222,49 @@ def _stage(value: object) -> str:
         return Stage.parse(name if isinstance(name, str) else to_plain_data(value)).label
     except UnknownNameError as error:
         raise Rejected("unknown_stage", str(error)) from error
+
+
+def to_plain_data(value: object, depth: int = 0) -> Any:
+    """Return a value as plain data, without tensors, numpy scalars or shared mutable objects."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)  # for a member of a string enumeration this returns its value, not its name
+    if isinstance(value, Integral | Real):
+        return _number(value)
+    if type(value).__module__ == "numpy" and type(value).__name__ in {"bool", "bool_"}:
+        return bool(value)
+    nested = None if depth >= _MOST_NESTING else _nested(value, depth + 1)
+    return _described(value) if nested is None else nested
+
+
+def _number(value: Integral | Real) -> Any:
+    if not isinstance(value, Integral):
+        try:
+            return float(value)
+        except OverflowError:  # a fraction beyond the range of a float
+            return _described(value)
+    whole = int(value)
+    return whole if -_MOST_INTEGER <= whole < _MOST_INTEGER else _described(whole)
+
+
+def _nested(value: object, depth: int) -> dict[str, Any] | list[Any] | None:
+    if isinstance(value, Mapping):
+        return {str(to_plain_data(key, _MOST_NESTING)): to_plain_data(entry, depth) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain_data(entry, depth) for entry in value]
+    names = getattr(type(value), "__dataclass_fields__", None)
+    return None if names is None else {name: to_plain_data(getattr(value, name, None), depth) for name in names}
+
+
+def _described(value: object) -> str:
+    kind = type(value).__name__
+    if isinstance(value, Mapping | list | tuple | set | frozenset) or hasattr(type(value), "__dataclass_fields__"):
+        return f"<{kind}>"  # str() would include all nested values
+    try:
+        if isinstance(value, Enum):
+            return value.name
+        shape = getattr(value, "shape", None)  # an array or tensor
+        return str(value) if shape is None else f"<{kind} {tuple(shape)}>"
+    except Exception:  # noqa: BLE001 - whatever the producer's code raises
+        return f"<{kind}>"

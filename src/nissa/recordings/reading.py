@@ -9,6 +9,7 @@ import numpy as np
 
 from nissa.errors import ConfigurationError
 from nissa.recordings.folders import HERE, recorded_files
+from nissa.recordings.jsonl_reader import DamagedLine, json_lines
 from nissa.recordings.records import (
     Distribution,
     DistributionStream,
@@ -50,7 +51,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.lines = 0
-        self._damaged: list[str] = []
+        self._damaged: list[DamagedLine] = []
         self._processes: dict[tuple[str, int | None], Process] = {}
         self._spans: dict[tuple[str, str], Span] = {}
         self._logs: list[LogRecord] = []
@@ -63,15 +64,12 @@ class _Reader:
 
     def read(self, path: Path) -> None:
         """Parse the lines of a file."""
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for line_number, text in enumerate(file, 1):
-                if not text.strip():
-                    continue
-                try:
-                    self._line(json.loads(text))
-                # A malformed line must not make the rest of the run unreadable.
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    self._damaged.append(f"{path.name}:{line_number}")
+        for line in json_lines(path, self._damaged, replace=True):
+            try:
+                self._line(line.value)
+            # A malformed line must not make the rest of the run unreadable.
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self._damaged.append(line.damaged())
 
     def recording(self, files: tuple[str, ...]) -> Recording:
         """Return everything that was parsed, in chronological order."""
@@ -81,7 +79,7 @@ class _Reader:
             streams=tuple(self._stream(key) for key in self._numbers),
             distributions=tuple(self._distribution_stream(key) for key in self._distributions),
             logs=tuple(sorted(self._logs, key=lambda record: record.time)),
-            damaged=tuple(self._damaged),
+            damaged=tuple(map(str, self._damaged)),
             point_count=self._points,
             processes=tuple(self._processes.values()),
         )

@@ -7,12 +7,12 @@ from typing import Final
 from nissa.charts import Bar, Lane, Mark, swimlane
 from nissa.charts.text import ABSENT, number
 from nissa.events import Stage
-from nissa.otel.metrics.labels import check_name
 from nissa.report.panels import PageSection, Panel, Table, TableRow, Variant, count, percentage, points
 from nissa.report.run_summary import RunSummary, clock_time, duration
 from nissa.report.seed_timelines import CULLED, FOSSILIZED, GateMark, SeedTimeline, StageSpan
 from nissa.seeds.stages import MOMENTARY
 from nissa.semconv import metrics as metric
+from nissa.semconv.cardinality import check_name
 
 MOST_LANES: Final = 80
 """Maximum number of seeds in the swimlane chart; beyond it, the latest are drawn."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
-from nissa.hub.plain_data import to_plain_data
+from nissa.hub.normalize import to_plain_data
 from nissa.seeds.checkpoint import state_dict
 from nissa.seeds.slots import SeedKey, SeedRecord, Slots
 

@@ -1,12 +1,25 @@
-"""Limit on the number of distinct attribute values: each value creates a series that lasts as long as the run."""
+"""Bounds on the distinct values of an attribute: each value creates a series that lasts as long as the run."""
 
 import logging
+import re
 from typing import Final
 
 UNKNOWN: Final = "unknown"
 OTHER: Final = "other"
 
+_NUMBER: Final = r"[_=:\s]+[-+]?\d"
+_LAST: Final = re.compile(rf"(?:{_NUMBER}[\d.,]*(?:e[-+]?\d+)?\s*%?[a-z]*|[_=:\s]+[-+]?(?:nan|inf)%)$", re.IGNORECASE)
+_WITHIN: Final = re.compile(rf"{_NUMBER}*(?:[.,]\d+%?|%)")
+
 _logger = logging.getLogger("nissa")
+
+
+def check_name(check: str) -> str:
+    """Return the name of a gate check without the measured value: ``gain_1.20%`` becomes ``gain``.
+
+    Values in names would create a new metric series at every evaluation.
+    """
+    return _WITHIN.sub("", _LAST.sub("", check)) or UNKNOWN
 
 
 class CardinalityLimiter:

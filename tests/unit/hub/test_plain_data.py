@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nissa.hub.normalize import normalize
-from nissa.hub.plain_data import to_plain_data
+from nissa.hub.normalize import normalize, to_plain_data
 
 
 def _refuse(*_arguments: object, **_named: object) -> NoReturn:

@@ -1,8 +1,6 @@
 """OTLP JSON lines in a folder."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from opentelemetry._logs import SeverityNumber
@@ -10,13 +8,10 @@ from opentelemetry.sdk.resources import Resource
 
 from nissa.errors import ConfigurationError
 from nissa.otel.export import files
+from tests.support import lines
 
 HOUR = 3600.0
 YEAR = 365 * 86_400_000.0
-
-
-def lines(path: Path) -> list[Any]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.otel.metrics.gauges import GaugeLog, Point, Points, Row
+from nissa.otel.metrics.gauges import GaugeLog, GaugePoint, GaugeRow, GaugeSeries
 from nissa.otel.metrics.points import GaugePoints
 from nissa.semconv import metrics as metric
 
@@ -24,9 +24,9 @@ class Reader:
     """Anything that can be referenced weakly."""
 
 
-def times(rows: "Sequence[Row | Point | Points]") -> list[int]:
+def times(rows: "Sequence[GaugeRow | GaugePoint | GaugeSeries]") -> list[int]:
     """The time of each row or point."""
-    found = [point for row in rows for point in ([(None, row.time, 0)] if isinstance(row, Row) else row.points())]
+    found = [point for row in rows for point in ([(None, row.time, 0)] if isinstance(row, GaugeRow) else row.points())]
     return [time for _, time, _ in found]
 
 
@@ -79,7 +79,7 @@ def test_a_reader_that_is_gone_is_forgotten() -> None:
 
 
 def test_nan_is_absent_among_statistics() -> None:
-    row = Row(ROWS, 7, np.array([1.0, math.nan, 3.0]))
+    row = GaugeRow(ROWS, 7, np.array([1.0, math.nan, 3.0]))
     assert [(point["nissa.parameter.name"], time, value) for point, time, value in row.points()] == [
         ("a", 7, 1.0),
         ("c", 7, 3.0),
@@ -87,24 +87,24 @@ def test_nan_is_absent_among_statistics() -> None:
 
 
 def test_nan_is_absent_among_the_statistics_of_a_network_with_one_parameter() -> None:
-    assert list(Row(ROWS[:1], 7, np.array([math.nan])).points()) == []
+    assert list(GaugeRow(ROWS[:1], 7, np.array([math.nan])).points()) == []
 
 
 def test_a_lone_nan_and_infinity_are_findings() -> None:
-    ((_, _, value),) = Row(({},), 7, (math.nan,)).points()
+    ((_, _, value),) = GaugeRow(({},), 7, (math.nan,)).points()
     assert math.isnan(value)
-    ((_, _, value),) = Row(({},), 7, (-math.inf,)).points()
+    ((_, _, value),) = GaugeRow(({},), 7, (-math.inf,)).points()
     assert value == -math.inf
 
 
 def test_infinity_among_statistics_is_kept() -> None:
-    assert [value for _, _, value in Row(ROWS, 0, np.array([math.inf, 1.0, math.nan])).points()] == [math.inf, 1.0]
+    assert [value for _, _, value in GaugeRow(ROWS, 0, np.array([math.inf, 1.0, math.nan])).points()] == [math.inf, 1.0]
 
 
 def test_values_are_python_floats() -> None:
-    values = [value for _, _, value in Row(ROWS, 0, np.array([1, 2, 3], dtype=np.float64)).points()]
+    values = [value for _, _, value in GaugeRow(ROWS, 0, np.array([1, 2, 3], dtype=np.float64)).points()]
     assert [type(value) for value in values] == [float, float, float]
-    assert [type(value) for _, _, value in Row(({},), 0, (3,)).points()] == [float]
+    assert [type(value) for _, _, value in GaugeRow(({},), 0, (3,)).points()] == [float]
 
 
 def test_a_group_with_too_many_points_is_thinned_evenly_and_keeps_the_newest() -> None:

@@ -28,7 +28,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.backends.append_file import LineFile
 from nissa.otel.export import files
-from nissa.otel.metrics.gauges import Row
+from nissa.otel.metrics.gauges import GaugeRow
 from nissa.otel.metrics.metric_lines import MOST_OWN_POINTS, MOST_POINTS, LineMetricExporter, batches, gauge_lines
 from nissa.otel.metrics.points import GaugePoints
 from tests.support import points
@@ -54,7 +54,7 @@ def app(**streams: int) -> MetricsData:
     return found
 
 
-def ours(rows: list[Row], *, own: bool = True, name: str = "nissa.loss", description: str = TRAP) -> MetricsData:
+def ours(rows: list[GaugeRow], *, own: bool = True, name: str = "nissa.loss", description: str = TRAP) -> MetricsData:
     """Return the export of one gauge, of points that are ours to write or of ordinary ones."""
     found = GaugePoints(rows)
     metric = Metric(name, description, "1", Gauge(found if own else list(found)))
@@ -131,7 +131,7 @@ def test_a_large_export_of_an_application_is_several_lines(tmp_path: Path) -> No
 def test_lines_of_gauges_say_what_the_official_encoder_says(
     rows: list[tuple[list[tuple[dict[str, Any], float]], int]],
 ) -> None:
-    made = [Row([each for each, _ in row], time, tuple(value for _, value in row)) for row, time in rows]
+    made = [GaugeRow([each for each, _ in row], time, tuple(value for _, value in row)) for row, time in rows]
     found = [strictly(line) for line in gauge_lines([ours(made)], 3)]
     expected = officially(ours(made, own=False))
     expected = taken_apart([expected]) if made and any(row for row, _ in rows) else []
@@ -139,13 +139,13 @@ def test_lines_of_gauges_say_what_the_official_encoder_says(
 
 
 def test_attributes_that_are_equal_and_of_other_types_stay_apart() -> None:
-    rows = [Row([{"n": 1}, {"n": True}, {"n": 1.0}], START, (0.1, 0.2, 0.3))]
+    rows = [GaugeRow([{"n": 1}, {"n": True}, {"n": 1.0}], START, (0.1, 0.2, 0.3))]
     (line,) = gauge_lines([ours(rows)], 10)
     assert taken_apart([strictly(line)]) == taken_apart([officially(ours(rows, own=False))])
 
 
 def test_a_statistic_that_is_absent_has_no_point() -> None:
-    rows = [Row([{"n": "1"}, {"n": "2"}], START, np.array([math.nan, 2.0]))]
+    rows = [GaugeRow([{"n": "1"}, {"n": "2"}], START, np.array([math.nan, 2.0]))]
     (line,) = gauge_lines([ours(rows)], 10)
     ((_, point),) = taken_apart([strictly(line)])
     assert point["asDouble"] == 2.0
@@ -153,7 +153,7 @@ def test_a_statistic_that_is_absent_has_no_point() -> None:
 
 def test_points_of_ours_are_lines_of_a_bounded_length(tmp_path: Path) -> None:
     streams = [{"n": str(index)} for index in range(700)]
-    rows = [Row(streams, START + step, np.arange(700.0)) for step in range(5)]
+    rows = [GaugeRow(streams, START + step, np.arange(700.0)) for step in range(5)]
     exporter = LineMetricExporter(LineFile(tmp_path / "metrics.jsonl"))
     assert exporter.export(ours(rows)) is MetricExportResult.SUCCESS
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -164,7 +164,7 @@ def test_points_of_ours_are_lines_of_a_bounded_length(tmp_path: Path) -> None:
 
 
 def test_an_export_holds_what_is_ours_and_all_else(tmp_path: Path) -> None:
-    both = MetricsData([*app(a1=2, b1=1).resource_metrics, *ours([Row([{}], START, (0.5,))]).resource_metrics])
+    both = MetricsData([*app(a1=2, b1=1).resource_metrics, *ours([GaugeRow([{}], START, (0.5,))]).resource_metrics])
     LineMetricExporter(LineFile(tmp_path / "metrics.jsonl")).export(both)
     assert [point.value for point in points(tmp_path, "a1")] == [0, 1]
     assert [point.value for point in points(tmp_path, "b1")] == [0]
@@ -172,7 +172,7 @@ def test_an_export_holds_what_is_ours_and_all_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
-@pytest.mark.parametrize("made", [lambda: app(a1=1), lambda: ours([Row([{}], START, (0.5,))])])
+@pytest.mark.parametrize("made", [lambda: app(a1=1), lambda: ours([GaugeRow([{}], START, (0.5,))])])
 def test_a_full_disk_is_told_and_fails_the_export(
     made: Callable[[], MetricsData], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -187,6 +187,6 @@ def test_what_comes_after_the_end_is_told_and_written_nowhere(tmp_path: Path, ca
     exporter = LineMetricExporter(file)
     file.close()
     with (tmp_path / "another").open("wb"):  # it gets the descriptor that has become free
-        assert exporter.export(ours([Row([{}], START, (0.5,))])) is MetricExportResult.FAILURE
+        assert exporter.export(ours([GaugeRow([{}], START, (0.5,))])) is MetricExportResult.FAILURE
     assert (tmp_path / "another").read_bytes() == b""
     assert "closed" in caplog.text

@@ -14,8 +14,15 @@ from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.exponent_
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import LogarithmMapping
 
 from nissa.kernels.moments import BucketRange, Moments
-from nissa.otel.metrics.gauges import Row
-from nissa.otel.metrics.points import EXPLICIT_STEP, GaugePoints, Part, downscale, explicit_point, exponential_point
+from nissa.otel.metrics.gauges import GaugeRow
+from nissa.otel.metrics.points import (
+    EXPLICIT_STEP,
+    GaugePoints,
+    HistogramPart,
+    downscale,
+    explicit_point,
+    exponential_point,
+)
 from nissa.otel.metrics.store import MagnitudeStream
 
 if TYPE_CHECKING:
@@ -64,8 +71,8 @@ def stream_of(moments: Moments) -> MagnitudeStream:
     return MagnitudeStream({}, 0, moments.bucket_range, counts, zeros=int(moments.zeros[0]), total=total)
 
 
-def whole(stream: MagnitudeStream) -> Part:
-    return Part(stream.start, stream.counts, stream.zeros, stream.total, whole=True)
+def whole(stream: MagnitudeStream) -> HistogramPart:
+    return HistogramPart(stream.start, stream.counts, stream.zeros, stream.total, whole=True)
 
 
 @given(counts=counts_of, most=st.integers(2, 320))
@@ -183,7 +190,10 @@ def test_an_odd_number_of_octaves_ends_in_a_narrower_bucket() -> None:
 
 
 def test_gauge_points_are_made_when_asked_for_and_are_a_sequence() -> None:
-    rows = [Row([{"n": 1}, {"n": 2}], 10, np.array([math.nan, 2.0])), Row([{"n": 1}, {"n": 2}], 20, (3.0, math.nan))]
+    rows = [
+        GaugeRow([{"n": 1}, {"n": 2}], 10, np.array([math.nan, 2.0])),
+        GaugeRow([{"n": 1}, {"n": 2}], 20, (3.0, math.nan)),
+    ]
     found = GaugePoints(rows)
     every = list(found)
     assert [(point.attributes, point.time_unix_nano) for point in every] == [
@@ -199,4 +209,4 @@ def test_gauge_points_are_made_when_asked_for_and_are_a_sequence() -> None:
     assert found[0] is not found[0]
     with pytest.raises(IndexError):
         found[3]
-    assert not GaugePoints([Row([{}], 10, np.array([math.nan]))])
+    assert not GaugePoints([GaugeRow([{}], 10, np.array([math.nan]))])

@@ -415,5 +415,7 @@ def test_thinned_steps_are_logged_once_without_holding_the_lock(caplog: pytest.L
     finally:
         logging.getLogger("nissa").removeHandler(handler)
     (record,) = caplog.records
-    assert record.getMessage().startswith("limits.step_points_per_export (10): more points of steps were recorded")
+    assert record.getMessage().startswith(
+        "More points of steps were recorded between two exports than limits.step_points_per_export (10)"
+    )
     assert free == [True]

@@ -22,7 +22,7 @@ class BlueprintMetrics:
 
     Args:
         store: Metric store of the run.
-        told: Returns the statistics of each blueprint, by blueprint name.
+        statistics: Returns the statistics of each blueprint, by blueprint name.
         now: Wall clock, nanoseconds since the Unix epoch.
         most: Maximum number of blueprints with gauges. Further ones have none: a mean over different blueprints is
             meaningless.
@@ -31,22 +31,22 @@ class BlueprintMetrics:
     def __init__(
         self,
         store: "MetricStore",
-        told: Callable[[], Mapping[str, Mapping[str, Any]]],
+        statistics: Callable[[], Mapping[str, Mapping[str, Any]]],
         *,
         now: Callable[[], int],
         most: int,
     ) -> None:
         self._store = store
-        self._told = told
+        self._statistics = statistics
         self._now = now
         self._labels = CardinalityLimiter(most, "blueprints", "limits.max_blueprints")
 
     def refresh(self) -> None:
         """Update the gauges of the store."""
         at = self._now()
-        for name, told in self._told().items():
+        for name, statistics in self._statistics().items():
             label = self._labels.own(name)
             for key, spec in _GAUGES.items() if label is not None else ():
-                value = told[key]
+                value = statistics[key]
                 if value is not None:
                     self._store.gauge(spec, {attr.BLUEPRINT_ID: label}, at, value)

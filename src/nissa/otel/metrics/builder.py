@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 
-from nissa.otel.metrics.points import GaugePoints, Part, explicit_point, exponential_point, histogram_point
+from nissa.otel.metrics.points import GaugePoints, HistogramPart, explicit_point, exponential_point, histogram_point
 from nissa.otel.metrics.store import HistogramStream, Key, MagnitudeStream, SumStream, key_of
 from nissa.otel.metrics.temporality import Form, form_of
 from nissa.semconv.metrics import Kind, MetricSpec
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nissa.otel.metrics.gauges import Point, Points, Row
+    from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
     from nissa.otel.metrics.store import MetricStore
 
 _Streams = list[tuple[SumStream | MagnitudeStream, int]]
@@ -103,7 +103,7 @@ class PointBuilder:
 
     def _gauges(self, reader: object, reading: _Reading) -> Iterable[Metric]:
         rows = self._store.gauges.newest() if reading.form.pull else self._store.gauges.take(reader)
-        by_spec: dict[MetricSpec, list[Row | Point | Points]] = {}
+        by_spec: dict[MetricSpec, list[GaugeRow | GaugePoint | GaugeSeries]] = {}
         for (spec, _), group in rows.items():
             by_spec.setdefault(spec, []).extend(group)
         found = {spec: GaugePoints(each) for spec, each in by_spec.items()}
@@ -159,15 +159,15 @@ def _metric(spec: MetricSpec, data: Any) -> Metric:
     return Metric(spec.name, spec.description, spec.unit, data)
 
 
-def _part(reading: _Reading, spec: MetricSpec, stream: HistogramStream | MagnitudeStream, at: int) -> Part:
+def _part(reading: _Reading, spec: MetricSpec, stream: HistogramStream | MagnitudeStream, at: int) -> HistogramPart:
     """Return the increase of a stream since the reader's last collection, or its totals for a cumulative reader."""
     zeros = stream.zeros if isinstance(stream, MagnitudeStream) else 0
     if spec.kind not in reading.form.deltas or reading.form.pull:
-        return Part(stream.start, stream.counts, zeros, stream.total, whole=True)
+        return HistogramPart(stream.start, stream.counts, zeros, stream.total, whole=True)
     given = _Given(stream.start, at, counts=stream.counts.copy(), zeros=zeros, total=stream.total)
     before = _exchange(reading, spec, stream, given)
     gained = stream.counts if before.counts is None else stream.counts - before.counts
-    return Part(before.time, gained, zeros - before.zeros, stream.total - before.total, whole=False)
+    return HistogramPart(before.time, gained, zeros - before.zeros, stream.total - before.total, whole=False)
 
 
 def _exchange(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class GaugeRow:
     """One measurement of several streams.
 
     Args:
@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class GaugePoint:
     """One measurement of a stream that is recorded alone; NaN is a measured value and is exported."""
 
     attributes: "Mapping[str, Any]"
@@ -69,7 +69,7 @@ class Point:
 
 
 @dataclass(slots=True)
-class Points:
+class GaugeSeries:
     """Columns (times, values) of one stream that is recorded alone, thinned evenly above the bound.
 
     Every ``stride``-th point is kept, and always the newest. NaN is a measured value. The columns are arrays of 8-byte
@@ -119,7 +119,7 @@ class Points:
         """Return the number of points if thinning would drop any, else 0."""
         return self.size() if len(self.times) > 1 else 0
 
-    def all(self) -> "list[Points]":
+    def all(self) -> "list[GaugeSeries]":
         """Return the points as the only element of a list."""
         return [self]
 
@@ -131,13 +131,13 @@ class Group:
     Every ``stride``-th row is kept, and always the newest. An ended group receives no further rows.
     """
 
-    rows: list[Row] = field(default_factory=list)
-    newest: Row | None = None
+    rows: list[GaugeRow] = field(default_factory=list)
+    newest: GaugeRow | None = None
     seen: int = 0
     stride: int = 1
     ended: bool = False
 
-    def add(self, row: Row) -> int:
+    def add(self, row: GaugeRow) -> int:
         """Add a row; return the increase of the number of points kept."""
         replaced = len(self.newest.values) if self.newest else 0
         self.newest, self.ended = None, False
@@ -159,7 +159,7 @@ class Group:
         """Return how many points are kept."""
         return sum(len(row.values) for row in self.all())
 
-    def all(self) -> list[Row]:
+    def all(self) -> list[GaugeRow]:
         """Return the rows kept, oldest first."""
         return [*self.rows, self.newest] if self.newest else list(self.rows)
 
@@ -173,7 +173,7 @@ class Group:
 
 
 GroupKey = tuple[MetricSpec, Any]
-G = TypeVar("G", Group, Points)
+G = TypeVar("G", Group, GaugeSeries)
 
 
 @dataclass(slots=True)
@@ -219,23 +219,23 @@ class _Pending:
 
     def __init__(self, most: int, most_alone: int) -> None:
         self.rows: _Pool[Group] = _Pool(most)
-        self.alone: _Pool[Points] = _Pool(most_alone)
+        self.alone: _Pool[GaugeSeries] = _Pool(most_alone)
         self.order: dict[GroupKey, None] = {}
 
-    def add(self, key: GroupKey, row: Row) -> bool:
+    def add(self, key: GroupKey, row: GaugeRow) -> bool:
         """Add a row; return whether any group was thinned."""
         self.order[key] = None
         return self.rows.grow(self.rows.groups.setdefault(key, Group()).add(row))
 
-    def add_point(self, key: GroupKey, point: "Point") -> bool:
+    def add_point(self, key: GroupKey, point: "GaugePoint") -> bool:
         """Add a point of a stream that is recorded alone; return whether any stream was thinned."""
         points = self.alone.groups.get(key)
         if points is None:
             self.order[key] = None
-            points = self.alone.groups[key] = Points(point.attributes)
+            points = self.alone.groups[key] = GaugeSeries(point.attributes)
         return self.alone.grow(points.add(point.time, point.value))
 
-    def group(self, key: GroupKey) -> "Group | Points | None":
+    def group(self, key: GroupKey) -> "Group | GaugeSeries | None":
         """Return a group of either pool; None if it was dropped."""
         return self.rows.groups.get(key) or self.alone.groups.get(key)
 
@@ -256,14 +256,14 @@ class GaugeLog:
         # Weak keys: the buffer of a discarded reader is freed with it.
         self._readers: WeakKeyDictionary[object, _Pending] = WeakKeyDictionary()
         # Newest row or point per group: for pull readers, and the first point of a reader that attaches later.
-        self._last: dict[GroupKey, Row | Point] = {}
+        self._last: dict[GroupKey, GaugeRow | GaugePoint] = {}
 
     def attach(self, reader: object) -> None:
         """Buffer points for a reader from now on, starting with the newest point of each group."""
         if reader not in self._readers:
             pending = self._readers[reader] = self._empty()
             for key, last in self._last.items():
-                if isinstance(last, Row):
+                if isinstance(last, GaugeRow):
                     pending.add(key, last)
                 else:
                     pending.add_point(key, last)
@@ -280,26 +280,26 @@ class GaugeLog:
         values: "tuple[float, ...] | NDArray[np.float64]",
     ) -> None:
         """Add a row to the buffer of every reader."""
-        row = Row(attributes, time, values)
+        row = GaugeRow(attributes, time, values)
         self._last[spec, group] = row
         for pending in self._readers.values():
             pending.add((spec, group), row)
 
     def add_point(self, spec: MetricSpec, group: Any, attributes: "Mapping[str, Any]", time: int, value: float) -> bool:
         """Add a point of a stream recorded alone to every reader's buffer; return whether any stream was thinned."""
-        point = Point(attributes, time, float(value))
+        point = GaugePoint(attributes, time, float(value))
         self._last[spec, group] = point
         thinned = [pending.add_point((spec, group), point) for pending in self._readers.values()]
         return any(thinned)
 
-    def take(self, reader: object) -> "dict[GroupKey, list[Row | Point | Points]]":
+    def take(self, reader: object) -> "dict[GroupKey, list[GaugeRow | GaugePoint | GaugeSeries]]":
         """Return the points that a reader has not collected yet, and clear its buffer."""
         self.attach(reader)
         pending, self._readers[reader] = self._readers[reader], self._empty()
         found = {key: pending.group(key) for key in pending.order}
         return {key: [*group.all()] for key, group in found.items() if group is not None}
 
-    def newest(self) -> "dict[GroupKey, list[Row | Point | Points]]":
+    def newest(self) -> "dict[GroupKey, list[GaugeRow | GaugePoint | GaugeSeries]]":
         """Return the newest row or point of each group, for pull readers (Prometheus)."""
         return {key: [last] for key, last in self._last.items()}
 

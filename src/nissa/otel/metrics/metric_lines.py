@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from nissa.backends.append_file import LineFile
-    from nissa.otel.metrics.gauges import Point, Points, Row
+    from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
 
 MOST_POINTS: Final = 100
 """Data points of a line by the official encoder: their objects are too few for a search among all others."""
@@ -106,7 +106,7 @@ def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[str]":
                 yield f'{before}"gauge":{{"dataPoints":[{chunk}]}}{after}\n'
 
 
-def _row(row: "Row | Point | Points", known: dict[int, str]) -> "Iterator[str]":
+def _row(row: "GaugeRow | GaugePoint | GaugeSeries", known: dict[int, str]) -> "Iterator[str]":
     """Yield the points of a row; ``known`` is by the identity of attributes, which live as long as the export."""
     for attributes, time, value in row.points():
         text = known.get(id(attributes))

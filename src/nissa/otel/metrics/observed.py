@@ -59,8 +59,8 @@ class ObservedStreams:
         self._instruments = _instruments(provider, self._scope)
         self._instruments.source = self._observations
         _logger.warning(
-            "Metrics of this run are offered to %s.%s as observable instruments: the latest value of each gauge and "
-            "count. Distributions (%s) cannot be told in this way.",
+            "Metrics of this run are exported to %s.%s through observable instruments: the latest value of each gauge and "
+            "count. Observable instruments cannot carry distributions (%s), so these are not exported.",
             type(provider).__module__,
             type(provider).__name__,
             ", ".join(_LOST),

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.otel.metrics.gauges import Point, Points, Row
+    from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
     from nissa.otel.metrics.store import HistogramStream, MagnitudeStream, Sample
     from nissa.semconv.metrics import MetricSpec
 
@@ -26,7 +26,7 @@ EXPLICIT_STEP: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class HistogramPart:
     """Values of one histogram point: totals of a stream, or their increase since a reader's last collection.
 
     Args:
@@ -51,7 +51,7 @@ class GaugePoints(Sequence[NumberDataPoint]):
     collections, and the training thread would wait for these.
     """
 
-    def __init__(self, rows: "Sequence[Row | Point | Points]") -> None:
+    def __init__(self, rows: "Sequence[GaugeRow | GaugePoint | GaugeSeries]") -> None:
         self.rows = rows
         self._size = sum(row.size() for row in rows)
 
@@ -76,7 +76,7 @@ class GaugePoints(Sequence[NumberDataPoint]):
         return next(islice(self, place, None))
 
 
-def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, now: int) -> HistogramDataPoint:
+def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: HistogramPart, now: int) -> HistogramDataPoint:
     """Return the data point of a histogram with explicit buckets."""
     return HistogramDataPoint(
         attributes=stream.attributes,
@@ -93,7 +93,7 @@ def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Part, n
     )
 
 
-def explicit_point(stream: "MagnitudeStream", part: Part, now: int) -> HistogramDataPoint:
+def explicit_point(stream: "MagnitudeStream", part: HistogramPart, now: int) -> HistogramDataPoint:
     """Return the data point of a magnitude stream in coarse explicit buckets; zeros are counted in the lowest one."""
     per_bucket = EXPLICIT_STEP << stream.range.scale
     inner = np.add.reduceat(part.counts[1:-1], np.arange(0, stream.range.size, per_bucket))
@@ -114,7 +114,7 @@ def explicit_point(stream: "MagnitudeStream", part: Part, now: int) -> Histogram
 
 
 def exponential_point(
-    stream: "MagnitudeStream", part: Part, now: int, most_buckets: int
+    stream: "MagnitudeStream", part: HistogramPart, now: int, most_buckets: int
 ) -> ExponentialHistogramDataPoint:
     """Return the data point of a magnitude stream in at most ``most_buckets`` exponential buckets."""
     scale, buckets = downscale(part.counts, stream.range.offset - 1, stream.range.scale, most_buckets)
@@ -155,7 +155,7 @@ def downscale(counts: "NDArray[np.int64]", offset: int, scale: int, most: int) -
     return scale - shift, Buckets(first, sums.tolist())
 
 
-def _exemplars(sample: "Sample | None", part: Part) -> list[Exemplar]:
+def _exemplars(sample: "Sample | None", part: HistogramPart) -> list[Exemplar]:
     # A delta point carries only exemplars of its own interval; a cumulative point carries the latest one.
     if sample is None or sample.time_unix_nano < part.start:
         return []

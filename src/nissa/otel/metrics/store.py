@@ -210,9 +210,9 @@ class MetricStore:
 
     def _warn_thinned(self) -> None:
         _logger.warning(
-            "limits.step_points_per_export (%s): more points of steps were recorded between two exports than are kept, so "
-            "that gauges such as nissa.step and nissa.loss have every second point or fewer from here on. Export more "
-            "often (OTEL_METRIC_EXPORT_INTERVAL), or raise the limit; a point takes 16 bytes.",
+            "More points of steps were recorded between two exports than limits.step_points_per_export (%s) allows. From "
+            "now on, gauges such as nissa.step and nissa.loss have every second point or fewer. Export more often "
+            "(OTEL_METRIC_EXPORT_INTERVAL), or raise the limit; a point takes 16 bytes.",
             f"{self.gauges.most_alone:,}",
         )
 

@@ -1,14 +1,14 @@
-"""The OTLP JSON files of a folder, read line by line: each line is one request, and no more than one is in memory."""
+"""The OTLP JSON files of a folder by signal, and their lines: each is one export request."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Self
 
 from nissa.errors import ConfigurationError
 from nissa.otel.export.files import SIGNALS
-from nissa.otel.replay.requests import Request, is_request
+from nissa.otel.replay.requests import is_request
+from nissa.recordings.jsonl_reader import DamagedLine, JsonLine, json_lines
 
 _CUT: Final = "it is cut off, as the last line of a killed process may be; it is left out"
 _NO_REQUEST: Final = "it is no OTLP JSON of this signal; it is left out"
@@ -30,13 +30,10 @@ class Skipped:
     reason: str
     cut: bool
 
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A line that is a request, as it was read and as it was written."""
-
-    request: Request
-    raw: bytes
+    @classmethod
+    def of(cls, damaged: DamagedLine) -> Self:
+        """Return a damaged line with the reason for which it is left out."""
+        return cls(damaged.file, damaged.number, _CUT if damaged.cut else _NO_REQUEST, damaged.cut)
 
 
 def files_of(folder: Path) -> dict[str, list[Path]]:
@@ -59,22 +56,10 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     raise ConfigurationError(f"{folder} has no traces.jsonl, metrics.jsonl or logs.jsonl. {hint}")
 
 
-def lines_of(path: Path, signal: str, skipped: list[Skipped]) -> Iterator[Line]:
-    """Yield the requests of a file in their order; lines that are none are added to ``skipped``."""
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            request = _parsed(raw)
-            if is_request(signal, request):
-                yield Line(request, raw.rstrip())
-            else:
-                cut = request is None and not raw.endswith(b"\n")
-                skipped.append(Skipped(path.name, number, _CUT if cut else _NO_REQUEST, cut))
-
-
-def _parsed(raw: bytes) -> Any:
-    try:
-        return json.loads(raw)
-    except ValueError:
-        return None
+def lines_of(path: Path, signal: str, damaged: list[DamagedLine]) -> Iterator[JsonLine]:
+    """Yield the requests of a file in their order; lines that are none are added to ``damaged``."""
+    for line in json_lines(path, damaged):
+        if is_request(signal, line.value):
+            yield line
+        else:
+            damaged.append(line.damaged())

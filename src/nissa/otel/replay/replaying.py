@@ -10,10 +10,11 @@ from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.otel.export.files import SIGNALS
 from nissa.otel.export.portions import MOST_BYTES
 from nissa.otel.export.ways import asked_for, protocol
-from nissa.otel.replay.lines import Line, Skipped, files_of, lines_of
+from nissa.otel.replay.lines import Skipped, files_of, lines_of
 from nissa.otel.replay.requests import WHAT, Request, count, joined, portions
 from nissa.otel.replay.wire import Sender, Verdict, spoken
 from nissa.otel.setup import ENDPOINTS
+from nissa.recordings.jsonl_reader import DamagedLine, JsonLine
 
 _MOST_LINES: Final = 512
 """Lines of spans or log records, which hold one each, that go as one request."""
@@ -96,18 +97,18 @@ def replay(
         ConfigurationError: The folder has no such files, or nothing says where to send them.
     """
     files = files_of(folder)
-    skipped: list[Skipped] = []
+    damaged: list[DamagedLine] = []
     found = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
     with asked_for(endpoint, protocol):
         if not dry_run:
             _settle(endpoint)
         for signal, told in found.items():
-            lines = (line for path in files[signal] for line in lines_of(path, signal, skipped))
+            lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
             if dry_run:
-                told.found = sum(count(signal, line.request) for line in lines)
+                told.found = sum(count(signal, line.value) for line in lines)
             elif files[signal]:
                 _replay(signal, lines, told, patience)
-    return Replayed(str(folder), dry_run, found, tuple(skipped))
+    return Replayed(str(folder), dry_run, found, tuple(map(Skipped.of, damaged)))
 
 
 def _settle(endpoint: str | None) -> None:
@@ -121,7 +122,7 @@ def _settle(endpoint: str | None) -> None:
         os.environ[_PROTOCOL] = spoken()
 
 
-def _replay(signal: str, lines: Iterable[Line], told: Signal, patience: float) -> None:
+def _replay(signal: str, lines: Iterable[JsonLine], told: Signal, patience: float) -> None:
     sender = _sender(signal, patience)
     told.endpoint, told.protocol = sender.endpoint, sender.protocol
     try:
@@ -152,12 +153,12 @@ def _sender(signal: str, patience: float) -> Sender:
         raise ConfigurationError(f"OTEL_* describe no exporter for {signal}: {error}") from error
 
 
-def _requests(signal: str, lines: Iterable[Line]) -> Iterator[tuple[Request, bytes | None]]:
+def _requests(signal: str, lines: Iterable[JsonLine]) -> Iterator[tuple[Request, bytes | None]]:
     """Yield what is sent at once: many small lines together, and a large one in portions.
 
     Metrics are not put together: what Prometheus refuses, it refuses by the request.
     """
-    held: list[Line] = []
+    held: list[JsonLine] = []
     size = 0
     for line in lines:
         if held and (signal == "metrics" or len(held) >= _MOST_LINES or size + len(line.raw) > MOST_BYTES):
@@ -169,11 +170,11 @@ def _requests(signal: str, lines: Iterable[Line]) -> Iterator[tuple[Request, byt
         yield from _sent(signal, held)
 
 
-def _sent(signal: str, held: list[Line]) -> Iterator[tuple[Request, bytes | None]]:
+def _sent(signal: str, held: list[JsonLine]) -> Iterator[tuple[Request, bytes | None]]:
     first, *others = held
     if others:
-        yield joined(signal, [line.request for line in held]), None
+        yield joined(signal, [line.value for line in held]), None
     elif len(first.raw) <= MOST_BYTES:
-        yield first.request, first.raw
+        yield first.value, first.raw
     else:
-        yield from ((portion, None) for portion in portions(signal, first.request, MOST_BYTES))
+        yield from ((portion, None) for portion in portions(signal, first.value, MOST_BYTES))

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 
 from nissa.events import EventType, SeedSnapshot, SpanIds, Stage, TelemetryEvent
-from nissa.otel.metrics.labels import check_name
 from nissa.otel.traces.spans import present, remote
 from nissa.seeds.stages import FINAL
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.semconv import spans as names
+from nissa.semconv.cardinality import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ _Key = tuple[str | None, str]
 
 
 @dataclass(slots=True)
-class _Life:
+class _OpenSpans:
     """Open spans of one seed: the root and the current stage."""
 
     root: Span
@@ -69,7 +69,7 @@ class SeedSpans:
         self._epoch_of = epoch_of
         self._environments = environments
         self._most_seeds = most_seeds
-        self._lives: dict[_Key, _Life] = {}
+        self._open: dict[_Key, _OpenSpans] = {}
         # Spans of slot stages after a cull. They stay open after the root span of their seed has ended.
         self._cooling: dict[_Key, Span] = {}
         # Ended seeds that the sampler dropped, oldest first: later spans and Events must not refer to their traces.
@@ -100,30 +100,30 @@ class SeedSpans:
         for span in self._cooling.values():
             span.end(at)
         self._cooling.clear()
-        for key in list(self._lives):
+        for key in list(self._open):
             self._interrupt(key, at, reason or "the run ended before the seed's fate was decided")
 
     def context_of(self, event: TelemetryEvent) -> SpanContext | None:
         """Return the context of the span that an event belongs to: the current stage, else the seed's root."""
         if event.seed is None:
             return None
-        life = self._lives.get(_key(event.seed))
-        return self._root(event.seed.ids) if life is None else (life.stage or life.root).get_span_context()
+        spans = self._open.get(_key(event.seed))
+        return self._root(event.seed.ids) if spans is None else (spans.stage or spans.root).get_span_context()
 
     def _interrupt(self, key: _Key, at: int, reason: str) -> None:
         """End the spans of a seed whose end was never reported, with an error status."""
-        life = self._lives.pop(key)
-        life.root.set_status(Status(StatusCode.ERROR, reason))
-        if life.stage is not None:
-            life.stage.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
-            life.stage.end(at)
-        life.root.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
-        life.root.end(at)
+        spans = self._open.pop(key)
+        spans.root.set_status(Status(StatusCode.ERROR, reason))
+        if spans.stage is not None:
+            spans.stage.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
+            spans.stage.end(at)
+        spans.root.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
+        spans.root.end(at)
 
     def _begin(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         key, at = _key(seed), event.time_unix_nano
         self._stop_cooling(key, at)
-        if key in self._lives:
+        if key in self._open:
             self._interrupt(key, at, "another life of the same seed began")
         attributes = {**self._seed(seed), attr.SEED_ADOPTED: event.data.get("adopted")}
         resumed = seed.attempt > 0
@@ -133,28 +133,28 @@ class SeedSpans:
             env = {} if seed.env_id is None else {attr.ENV_ID: self._environments.label(seed.env_id)}
             self._store.add(metric.SEED_UNSAMPLED, env)
         self._factory.announce(root, names.SEED, at, attributes)
-        life = self._lives[key] = _Life(root)
-        self._update(life, seed)
-        self._enter(life, event, seed)
+        spans = self._open[key] = _OpenSpans(root)
+        self._update(spans, seed)
+        self._enter(spans, event, seed)
 
     def _change(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        life = self._lives.get(_key(seed))
-        if life is None:
+        spans = self._open.get(_key(seed))
+        if spans is None:
             self._cooldown(event, seed)
             return
-        self._leave(life, event, seed)
-        self._enter(life, event, seed)
+        self._leave(spans, event, seed)
+        self._enter(spans, event, seed)
 
-    def _leave(self, life: _Life, event: TelemetryEvent, seed: SeedSnapshot) -> None:
+    def _leave(self, spans: _OpenSpans, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         """End the span of the current stage."""
-        self._update(life, seed)
-        if life.stage is not None:
-            life.stage.set_attributes(present({attr.SEED_ALPHA: seed.alpha}))
-            life.stage.end(event.time_unix_nano)
-            life.stage = None
+        self._update(spans, seed)
+        if spans.stage is not None:
+            spans.stage.set_attributes(present({attr.SEED_ALPHA: seed.alpha}))
+            spans.stage.end(event.time_unix_nano)
+            spans.stage = None
 
     @staticmethod
-    def _update(life: _Life, seed: SeedSnapshot) -> None:
+    def _update(spans: _OpenSpans, seed: SeedSnapshot) -> None:
         """Set the latest values on the root span, so that it is complete even if it ends unexpectedly."""
         last = {
             attr.SEED_STAGE: seed.stage.label,
@@ -163,17 +163,17 @@ class SeedSpans:
             attr.SEED_ALPHA: seed.alpha,
             attr.SEED_ISOLATION_VIOLATIONS: seed.isolation_violations or None,
         }
-        life.root.set_attributes(present(last))
+        spans.root.set_attributes(present(last))
 
-    def _enter(self, life: _Life, event: TelemetryEvent, seed: SeedSnapshot) -> None:
+    def _enter(self, spans: _OpenSpans, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         name, at = names.SEED_STAGE_PREFIX + seed.stage.label, event.time_unix_nano
         attributes = self._moment(event, seed)
-        span = self._factory.start(name, at, attributes, parent=life.root.get_span_context(), links=self._links(seed))
+        span = self._factory.start(name, at, attributes, parent=spans.root.get_span_context(), links=self._links(seed))
         if seed.stage in FINAL:
             span.end(at)
             return
         self._factory.announce(span, name, at, attributes)
-        life.stage = span
+        spans.stage = span
 
     def _cooldown(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         """Export the stages of a slot after a cull as children of the seed's root span, which has ended."""
@@ -213,8 +213,8 @@ class SeedSpans:
         self._note(names.EVENT_REFUSED, event, seed, wanted)
 
     def _note(self, name: str, event: TelemetryEvent, seed: SeedSnapshot, attributes: dict[str, Any]) -> None:
-        life = self._lives.get(_key(seed))
-        span = (life.stage or life.root) if life else None
+        spans = self._open.get(_key(seed))
+        span = (spans.stage or spans.root) if spans else None
         if span is not None:
             span.add_event(name, present(attributes), event.time_unix_nano)
         self._log.emit(
@@ -227,15 +227,15 @@ class SeedSpans:
         )
 
     def _end(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
-        life = self._lives.pop(_key(seed), None)
-        if life is None:
+        spans = self._open.pop(_key(seed), None)
+        if spans is None:
             return
-        self._leave(life, event, seed)
-        self._enter(life, event, seed)
+        self._leave(spans, event, seed)
+        self._enter(spans, event, seed)
         outcome = {attr.SEED_OUTCOME: seed.stage.label, attr.SEED_CULL_REASON: event.data.get("reason")}
-        life.root.set_attributes(present(outcome))
-        life.root.end(event.time_unix_nano)
-        if not life.root.get_span_context().trace_flags.sampled:
+        spans.root.set_attributes(present(outcome))
+        spans.root.end(event.time_unix_nano)
+        if not spans.root.get_span_context().trace_flags.sampled:
             self._dropped[seed.ids] = None  # later spans and Events must not refer to a dropped trace
             if len(self._dropped) > self._most_seeds:
                 del self._dropped[next(iter(self._dropped))]

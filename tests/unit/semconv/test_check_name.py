@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.otel.metrics.labels import check_name
+from nissa.semconv.cardinality import check_name
 
 
 @pytest.mark.parametrize(
