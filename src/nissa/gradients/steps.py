@@ -82,6 +82,11 @@ class StepClock:
         inputs = self._of(model)
         inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
 
+    @property
+    def has_pending_inputs(self) -> bool:
+        """Whether values were logged that no step has consumed."""
+        return bool(self._pending)
+
     def take(self, model: str | None, *, primary: bool) -> PendingStepInputs:
         """Return and remove the values logged for the step that just ended."""
         named = self._pending.pop(model, None) if model is not None else None

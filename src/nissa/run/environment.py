@@ -53,10 +53,12 @@ class Environment(EnvironmentSeeds):
 
         Args:
             model: Model that owns the parameters; its parameter names are exported.
-            optimizer: Optimizer that uses the gradients.
+            optimizer: Optimizer that uses the gradients, or a wrapper around one (accelerate, Opacus, SAM, Lookahead
+                ...): the innermost optimizer whose step hooks run is watched.
             name: Name that distinguishes several watches of an environment.
             scaler: Gradient scaler that calls the optimizer. If it is passed, the steps that it skips are counted.
-                Gradients are measured without the loss scale in either case.
+                Gradients are measured without the loss scale in either case, but with ``hooks=False`` only if it is
+                passed. By default it is the one that a wrapper of the optimizer holds.
             hooks: Register hooks on the optimizer. If False, the optimizer is left unchanged, and each step must be
                 marked with ``with handle.step():``. Use this for a ``step()`` that is compiled as a whole or replayed
                 from a CUDA graph.
@@ -223,6 +225,8 @@ class Environment(EnvironmentSeeds):
             }
             self._epoch = number_
             self._send(EventType.EPOCH_COMPLETED, data=data, time_unix_nano=at)
+            if error is None:
+                self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
         self._epoch = None
 
