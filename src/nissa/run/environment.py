@@ -96,15 +96,18 @@ class Environment(EnvironmentSeeds):
             data = {"path": None if path is None else os.fspath(path), "started": started, "error": _named(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
-    def log_loss(self, loss: "torch.Tensor | float", *, model: str | None = None) -> None:
-        """Log the training loss of the next step. A device tensor is accepted and not waited for.
+    def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
+        """Log the training loss of the next step, as it is at this moment. A device tensor is accepted and not waited for.
+
+        Losses of several calls before a step are averaged, as with gradient accumulation.
 
         Args:
             loss: Scalar loss.
+            scale: Factor that undoes a division: 4 for a loss that was divided by 4 for gradient accumulation.
             model: Name of the watch that the value belongs to; by default the first watch of the environment.
         """
-        with self._runtime.stopwatch.own:
-            self._clock.log_loss(loss, model)
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("log_loss"):
+            self._clock.log_loss(loss, model, scale=scale)
 
     def clip_grad_norm_(
         self,
