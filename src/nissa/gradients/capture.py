@@ -132,6 +132,7 @@ class Capture:
         optimizer: Source of the loss scale that gradients are still multiplied by.
         model: Used to detect data parallelism, where all ranks have the same gradients.
         idle: Names of parameters that require a gradient and have none.
+        scale: Loss scale, if the optimizer does not hold it.
 
     Attributes:
         fault: Error that prevented this rank from measuring its shard. The rank still joins the merge, because the
@@ -146,7 +147,9 @@ class Capture:
         model: torch.nn.Module | None = None,
         *,
         idle: "Iterable[str]" = (),
+        scale: torch.Tensor | None = None,
     ) -> None:
+        self._scale = scale
         self._measures = measures
         self._candidates = candidates
         self._optimizer = optimizer
@@ -183,7 +186,9 @@ class Capture:
     def _measure(self, device: torch.device, part: _Part) -> None:
         try:
             here = [torch.empty(0, device=device) if each.tensor is None else each.tensor for each in part.locals]
-            scale = scale_of(self._optimizer, device)
+            scale = (
+                scale_of(self._optimizer, device) if self._scale is None else self._scale.to(device, non_blocking=True)
+            )
             part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds, scale)
         except Exception as error:
             if not part.shared:

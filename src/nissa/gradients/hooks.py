@@ -1,5 +1,6 @@
 """Helpers for optimizer hooks that do not depend on a watch."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +17,35 @@ def untraced(hook: Hook, owned: object = None) -> Hook:
     outside: Hook = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     outside.__dict__["owned"] = owned
     return outside
+
+
+class LastHook:
+    """Step pre hook that runs after all other pre hooks of its optimizer, so that it sees what they change.
+
+    Args:
+        optimizer: Optimizer to register the hook on; only a weak reference is kept.
+        hook: The hook.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, hook: Callable[..., Any]) -> None:
+        self._optimizer = weakref.ref(optimizer)
+        self._hook = weakref.ref(hook)  # the optimizer owns the hook, and the hook owns the capture of a running step
+        self._handle = optimizer.register_step_pre_hook(hook)
+
+    def stay_last(self) -> None:
+        """Register the hook again if a later one was registered; torch runs pre hooks in the order of registration."""
+        optimizer, hook = self._optimizer(), self._hook()
+        if optimizer is None or hook is None:
+            return
+        registered = getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        if registered and next(reversed(registered)) == self._handle.id:
+            return
+        self._handle.remove()
+        self._handle = optimizer.register_step_pre_hook(hook)
+
+    def remove(self) -> None:
+        """Remove the hook."""
+        self._handle.remove()
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:

@@ -19,6 +19,16 @@ def scale_of(optimizer: torch.optim.Optimizer | None, device: torch.device) -> t
     return None if scale is None else scale.to(device, non_blocking=True)
 
 
+def pending_scale(scaler: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+    """Return the factor that a scaler has yet to divide an optimizer's gradients by, or None.
+
+    ``scaler.step()`` divides them, unless the training loop has called ``scaler.unscale_()`` before.
+    """
+    stage = getattr(scaler, "_per_optimizer_states", {}).get(id(optimizer), {}).get("stage")
+    scale: torch.Tensor | None = getattr(scaler, "_scale", None)
+    return scale if stage is None or stage.name == "READY" else None
+
+
 def overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
     """Return the ``found_inf`` tensor of a fused optimizer, on its device; None for other optimizers.
 
@@ -54,6 +64,11 @@ class ScaledSteps:
         self._watched: WeakValueDictionary[int, Any] = WeakValueDictionary()
         functools.update_wrapper(self, self._step)
         scaler.step = self
+
+    @property
+    def scaler(self) -> Any:
+        """The wrapped scaler."""
+        return self._scaler
 
     @classmethod
     def of(cls, scaler: Any) -> "ScaledSteps":

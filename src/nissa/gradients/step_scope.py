@@ -1,6 +1,7 @@
 """Scope of a running optimizer step: holds its capture, and counts nested ``step()`` calls."""
 
 import sys
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -25,15 +26,19 @@ class StepScope:
     capture: "Capture | None" = None
 
 
-def active_steps(optimizer: torch.optim.Optimizer) -> int:
-    """Return the number of ``step()`` calls of an optimizer on the stack.
+def active_steps(optimizers: AbstractSet[int]) -> int:
+    """Return the number of ``step()`` calls of optimizers on the stack.
 
-    The number is 2 if ``step`` of a class calls ``super().step()``: torch then runs the hooks for each call. Hooks
-    alone cannot distinguish this from a previous step that raised, because that step runs no post hook.
+    The number is 2 if ``step`` of a class calls ``super().step()``, or that of a wrapped optimizer: torch then runs the
+    hooks for each call. Hooks alone cannot distinguish this from a previous step that raised, because that step runs no
+    post hook.
+
+    Args:
+        optimizers: ``id()`` of each optimizer.
     """
     number = 0
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to the stack
     while frame is not None:
-        number += frame.f_code is _STEP and frame.f_locals.get("self") is optimizer
+        number += frame.f_code is _STEP and id(frame.f_locals.get("self")) in optimizers
         frame = frame.f_back
     return number

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nissa.gradients.overhead import OverheadWindow
+from nissa.gradients.packing import one_number
+from nissa.gradients.readback import on_host
 from nissa.hub.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -18,21 +20,26 @@ class PendingStepInputs:
     """Values that the training loop logged for the next step.
 
     Args:
-        loss: Loss of the step.
+        total: Sum of the logged losses; on their device if they are not on the host.
+        losses: Number of logged losses.
         clip_norm: Norm of all gradients before clipping.
         clip_limit: Maximum norm of the clipping.
     """
 
-    loss: "torch.Tensor | float | None" = None
+    total: "torch.Tensor | float" = 0.0
+    losses: int = 0
     clip_norm: "torch.Tensor | float | None" = None
     clip_limit: float | None = None
 
+    @property
+    def loss(self) -> "torch.Tensor | float | None":
+        """Mean of the logged losses; None if there is none."""
+        return None if self.losses == 0 else self.total if self.losses == 1 else self.total / self.losses
+
     def over(self, other: "PendingStepInputs") -> "PendingStepInputs":
         """Return these values, completed with those of another object."""
-        clipping = self if self.clip_limit is not None else other
-        return PendingStepInputs(
-            other.loss if self.loss is None else self.loss, clipping.clip_norm, clipping.clip_limit
-        )
+        clipping, loss = self if self.clip_limit is not None else other, self if self.losses else other
+        return PendingStepInputs(loss.total, loss.losses, clipping.clip_norm, clipping.clip_limit)
 
 
 _MOST_NAMES: Final = 1_000
@@ -67,20 +74,36 @@ class StepClock:
         self._in_epoch = False
         self.last = None
 
-    def log_loss(self, loss: "torch.Tensor | float", model: str | None = None) -> None:
-        """Store the loss for the next step; a later call replaces it.
+    def log_loss(self, loss: "torch.Tensor | float", model: str | None = None, *, scale: float = 1.0) -> None:
+        """Add a loss to the mean of the next step.
+
+        A value on the host is read now, and one on a device is copied there, because the loop may change it in place.
 
         Args:
             loss: One number.
             model: Name of the watch; None means the first watch of the environment.
+            scale: Factor for the loss.
+
+        Raises:
+            TypeError: The loss is not a number.
+            ValueError: The loss has several elements.
         """
-        # Detach: a loss that no step consumes must not keep its graph and network alive.
-        self._of(model).loss = loss.detach() if hasattr(loss, "detach") else loss
+        # Without its graph: a loss that no step consumes must not keep graph and network alive.
+        now = _value_now(loss)
+        scaled = now if scale == 1 else now * scale
+        inputs = self._of(model)
+        inputs.total = scaled + inputs.total if inputs.losses else scaled
+        inputs.losses += 1
 
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
         """Store the norm before clipping for the next step."""
         inputs = self._of(model)
         inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
+
+    @property
+    def has_pending_inputs(self) -> bool:
+        """Whether values were logged that no step has consumed."""
+        return bool(self._pending)
 
     def take(self, model: str | None, *, primary: bool) -> PendingStepInputs:
         """Return and remove the values logged for the step that just ended."""
@@ -102,3 +125,13 @@ class StepClock:
         while len(self._pending) > _MOST_NAMES:
             del self._pending[next(iter(self._pending))]
         return inputs
+
+
+def _value_now(loss: Any) -> "torch.Tensor | float":
+    if isinstance(loss, str | bytes):  # float() would parse them
+        raise TypeError(f"log_loss() takes a number or a tensor of one element, not {loss!r}.")
+    if not hasattr(loss, "detach"):
+        return float(loss)
+    value = one_number(loss.detach(), "log_loss()")
+    known = on_host(value)
+    return value.clone() if known is None else known

@@ -15,8 +15,8 @@ import torch
 
 from nissa.distributed.dtensors import is_distributed
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import recording, untraced
-from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow
+from nissa.gradients.hooks import LastHook, recording, untraced
+from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pending_scale
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback, Transfer
@@ -48,6 +48,7 @@ class Watch:
         by_hand: Whether steps are marked with `step` because no hooks are registered.
 
     Args:
+        outer: Wrappers around the optimizer whose step hooks run as well.
         on_close: Called by `close`.
         finalized: Queue of watches whose optimizer was garbage-collected. A finalizer may run inside any frame, even
             while that frame holds a lock, so that it may only append. The owner drains the queue and releases the watch
@@ -63,6 +64,7 @@ class Watch:
         primary: bool,
         hooks: bool,
         scaler: Any,
+        outer: Sequence[torch.optim.Optimizer] = (),
         sampling: SamplingPlan,
         clock: "StepClock",
         seeds: Seeds,
@@ -87,6 +89,10 @@ class Watch:
         scope = StepScope()
         self._scope = weakref.ref(scope)
         self._inside = self._nested = self._orphaned = self._recorded = self._due = False
+        # Whether an inner step of the running step has changed weights, and whether the previous step had an inner one.
+        self._updated = self._nests = False
+        self._entry = 0
+        self._steppers = frozenset(map(id, (optimizer, *outer)))
         self._samples = self._unbegun = 0
         self._skips = SkipCounts()
         self._delivered = DeliveryProgress()
@@ -103,14 +109,10 @@ class Watch:
             scaled_steps.add(self.key, self)
             self._scaled_steps = weakref.ref(scaled_steps)
         # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
-        self._hooks = (
-            [
-                optimizer.register_step_pre_hook(untraced(self._before, scope)),
-                optimizer.register_step_post_hook(untraced(self._after)),
-            ]
-            if hooks
-            else []
-        )
+        self._hooks = [LastHook(each, untraced(self._before, scope)) for each in (optimizer, *outer) if hooks]
+        self._post_hooks = [
+            each.register_step_post_hook(untraced(self._after)) for each in (optimizer, *outer) if hooks
+        ]
         self.by_hand = not hooks
 
     @property
@@ -128,6 +130,11 @@ class Watch:
     def optimizer(self) -> torch.optim.Optimizer | None:
         """The watched optimizer; None if it was garbage-collected."""
         return self._optimizer()
+
+    @property
+    def has_seen_a_step(self) -> bool:
+        """Whether any step was completed, or skipped by the watched scaler."""
+        return self.steps > 0 or self._unbegun > 0
 
     @property
     def _capture(self) -> Capture | None:
@@ -182,9 +189,11 @@ class Watch:
 
     def close(self) -> None:
         """Stop watching and remove all hooks; idempotent."""
-        hooks, self._hooks = self._hooks, []
-        for hook in hooks:
+        for hook in self._hooks:
             hook.remove()
+        for handle in self._post_hooks:
+            handle.remove()
+        self._hooks, self._post_hooks = [], []
         self.by_hand = False
         scaled_steps = None if self._scaled_steps is None else self._scaled_steps()
         if scaled_steps is not None:
@@ -203,14 +212,21 @@ class Watch:
     def _entered(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._inside and active_steps(optimizer) > 1:
+        if self._inside and active_steps(self._steppers) > 1:
             self._nested = True
-            return None
-        self._inside, self._nested, self._capture = True, False, None
-        self._due, self._found_inf = False, None
-        if not self._wanted() or recording():
-            return None
-        self._due = True
+            if not self._due or self._updated:
+                return None
+            # The innermost step before weights change uses the gradients: an outer one may have changed them since.
+            self._capture = None
+        else:
+            self._inside, self._nested, self._updated, self._capture = True, False, False, None
+            self._due, self._found_inf = False, None
+            if not self._wanted() or recording():
+                return None
+            self._due = True
+            if self._nests:  # measure only in the inner step, which is expected as in the previous step
+                return None
+        self._entry += 1
         # A closure computes the gradients later, so that at this point any parameter may still receive one.
         keyword = callable(kwargs.get("closure"))
         closure = kwargs["closure"] if keyword else args[1] if len(args) > 1 and callable(args[1]) else None
@@ -230,10 +246,11 @@ class Watch:
     def _capturing(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         """Wrap a closure to read the gradients after its first call, which evaluates the starting point of the step."""
         calls: Iterator[int] = count()
+        entry = self._entry  # an inner step has a capture of its own
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = closure(*args, **kwargs)
-            if next(calls) == 0:
+            if next(calls) == 0 and entry == self._entry:
                 with self._hook_timer:
                     self._read()
             return result
@@ -250,7 +267,13 @@ class Watch:
             used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
             there = {name for name, _ in used}
             idle = [name for name, parameter in chosen if parameter.requires_grad and name not in there]
-            self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle)
+            scale = self._pending_scale(optimizer)
+            self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle, scale=scale)
+
+    def _pending_scale(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+        """Return the loss scale of a step marked by hand, which begins before the scaler divides by it."""
+        scaled_steps = None if self._scaled_steps is None or not self.by_hand else self._scaled_steps()
+        return None if scaled_steps is None else pending_scale(scaled_steps.scaler, optimizer)
 
     def _read(self) -> None:
         capture, self._capture = self._capture, None
@@ -277,9 +300,12 @@ class Watch:
                 self.schedule.passed(before, self._hook_timer.take(), self._clock.epoch_ids)
 
     def _left(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._nested and active_steps(optimizer) > 1:
+        if self._nested and active_steps(self._steppers) > 1:
+            self._updated = True
             return
-        self._inside = self._nested = False
+        self._nests, self._inside, self._nested = self._nested, False, False
+        for hook in self._hooks:
+            hook.stay_last()
         capture, self._capture = self._capture, None
         if recording():
             self._warn_recorded()

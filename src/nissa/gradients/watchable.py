@@ -8,8 +8,8 @@ from nissa.distributed.sharding import unsupported
 from nissa.errors import WatchError
 
 
-def check_watchable(model: object, optimizer: object, scaler: Any = None) -> None:
-    """Check the arguments of ``watch()``.
+def check_watchable(model: object, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
+    """Check the arguments of ``watch()``, with the optimizer unwrapped.
 
     Raises:
         WatchError: An argument has the wrong type, the optimizer has none of the model's parameters, or the model is
@@ -17,11 +17,6 @@ def check_watchable(model: object, optimizer: object, scaler: Any = None) -> Non
     """
     if not isinstance(model, torch.nn.Module):
         raise WatchError(f"watch() needs a torch.nn.Module to watch, not a {type(model).__name__}.")
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise WatchError(
-            f"watch() needs the torch.optim.Optimizer that trains the model, not a {type(optimizer).__name__}; "
-            "call watch(model, optimizer)."
-        )
     if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
         raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
     reason = unsupported(model)

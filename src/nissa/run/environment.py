@@ -53,10 +53,12 @@ class Environment(EnvironmentSeeds):
 
         Args:
             model: Model that owns the parameters; its parameter names are exported.
-            optimizer: Optimizer that uses the gradients.
+            optimizer: Optimizer that uses the gradients, or a wrapper around one (accelerate, Opacus, SAM, Lookahead
+                ...): the innermost optimizer whose step hooks run is watched.
             name: Name that distinguishes several watches of an environment.
             scaler: Gradient scaler that calls the optimizer. If it is passed, the steps that it skips are counted.
-                Gradients are measured without the loss scale in either case.
+                Gradients are measured without the loss scale in either case, but with ``hooks=False`` only if it is
+                passed. By default it is the one that a wrapper of the optimizer holds.
             hooks: Register hooks on the optimizer. If False, the optimizer is left unchanged, and each step must be
                 marked with ``with handle.step():``. Use this for a ``step()`` that is compiled as a whole or replayed
                 from a CUDA graph.
@@ -94,15 +96,18 @@ class Environment(EnvironmentSeeds):
             data = {"path": None if path is None else os.fspath(path), "started": started, "error": _named(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
-    def log_loss(self, loss: "torch.Tensor | float", *, model: str | None = None) -> None:
-        """Log the training loss of the next step. A device tensor is accepted and not waited for.
+    def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
+        """Log the training loss of the next step, as it is at this moment. A device tensor is accepted and not waited for.
+
+        Losses of several calls before a step are averaged, as with gradient accumulation.
 
         Args:
             loss: Scalar loss.
+            scale: Factor that undoes a division: 4 for a loss that was divided by 4 for gradient accumulation.
             model: Name of the watch that the value belongs to; by default the first watch of the environment.
         """
-        with self._runtime.stopwatch.own:
-            self._clock.log_loss(loss, model)
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("log_loss"):
+            self._clock.log_loss(loss, model, scale=scale)
 
     def clip_grad_norm_(
         self,
@@ -223,6 +228,8 @@ class Environment(EnvironmentSeeds):
             }
             self._epoch = number_
             self._send(EventType.EPOCH_COMPLETED, data=data, time_unix_nano=at)
+            if error is None:
+                self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
         self._epoch = None
 

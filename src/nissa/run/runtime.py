@@ -9,6 +9,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from torch.nn.parameter import is_lazy
+
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
@@ -24,6 +26,7 @@ from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
+from nissa.gradients.unwrapping import unwrap
 from nissa.gradients.watch import Watch
 from nissa.gradients.watchable import check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
@@ -92,6 +95,7 @@ class Runtime:
         self._clocks: dict[str | None, StepClock] = {}
         self._background = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
+        self._warned_without_steps: set[str | None] = set()
         self._on_hub_closed = on_hub_closed
         self.sampling = SamplingPlan(
             every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
@@ -212,6 +216,8 @@ class Runtime:
         """
         if self.closed:
             raise WatchError("The run has ended; start another with nissa.start() and watch from there.")
+        unwrapped = unwrap(optimizer, scaler)
+        optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
         check_watchable(model, optimizer, scaler)
         self._forget_finalized()
         if self._is_watched(optimizer):
@@ -233,6 +239,7 @@ class Runtime:
             primary=not any(watch.primary for watch in here),
             hooks=hooks,
             scaler=scaler,
+            outer=unwrapped.outer,
             sampling=self.sampling,
             clock=self.clock(env_id),
             seeds=partial(self.table.slots.growing, env_id),
@@ -243,7 +250,7 @@ class Runtime:
         )
         self._watches[watch.key] = (env_id, watch)
         if watch.primary:
-            self.analytics.set_host_parameters(sum(each.numel() for each in model.parameters()), env_id)
+            self.analytics.set_host_parameters(sum(map(_size, model.parameters())), env_id)
         return watch
 
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
@@ -283,8 +290,26 @@ class Runtime:
         if closed.primary and left:  # the environment's steps must still be counted by one watch
             left[0].primary = True
 
+    def warn_without_steps(self, env_id: str | None, reason: str) -> None:
+        """Log once per environment that its watched optimizers have made no step, although steps were expected."""
+        watches = self._watches_of(env_id)
+        if not watches or env_id in self._warned_without_steps or any(each.has_seen_a_step for each in watches):
+            return
+        self._warned_without_steps.add(env_id)
+        names = ", ".join(sorted({type(each.optimizer).__name__ for each in watches}))
+        _logger.warning(
+            "No step of the watched optimizer (%s) was seen, although %s: it is not the one that the training loop steps, "
+            "or its step() runs no hooks. Pass the optimizer whose step() changes the weights to watch(), or watch with "
+            "hooks=False and mark each step with `with handle.step():`.",
+            names,
+            reason,
+        )
+
     def stop_watching(self) -> None:
         """Close all watches, which removes their hooks."""
+        for env_id, clock in list(self._clocks.items()):
+            if clock.has_pending_inputs:
+                self.warn_without_steps(env_id, "losses were logged")
         for _, watch in list(self._watches.values()):
             watch.close()
 
@@ -316,6 +341,11 @@ class Runtime:
             found += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
         for env_id, finding in sorted(found, key=lambda each: each[1].time_unix_nano):
             self.emit_findings([finding], env_id)
+
+
+def _size(parameter: "torch.Tensor") -> int:
+    """Return the number of elements; 0 for a parameter of a lazy module, which has no shape before the first batch."""
+    return 0 if is_lazy(parameter) else parameter.numel()
 
 
 def _measures(gradients: "GradientConfig") -> Measures:

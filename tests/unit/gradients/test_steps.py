@@ -64,16 +64,33 @@ def test_a_clock_that_was_set_back_measures_nothing(clock: StepClock) -> None:
     assert clock.lap(5 * SECOND) == 1.0
 
 
-def test_a_loss_is_taken_once_and_of_several_the_last_counts(clock: StepClock) -> None:
+def test_a_loss_is_taken_once_and_several_are_averaged(clock: StepClock) -> None:
     assert clock.take(None, primary=True).loss is None
     clock.log_loss(1.0)
-    clock.log_loss(0.0)
-    assert clock.take(None, primary=True).loss == 0.0
+    clock.log_loss(torch.tensor(0.0))
+    clock.log_loss(2, scale=4)
+    assert clock.take(None, primary=True).loss == 3.0
     assert clock.take(None, primary=True).loss is None
+
+
+def test_a_loss_is_the_value_at_the_call(clock: StepClock) -> None:
+    class OnDevice(torch.Tensor):
+        """Stands for a tensor that cannot be read on the host."""
+
+    total, divided = torch.tensor(8.0).as_subclass(OnDevice), torch.tensor(8.0)
+    clock.log_loss(total, "device")
+    clock.log_loss(divided, "host")
+    total.zero_()
+    divided /= 4
+    assert clock.take("device", primary=False).loss == 8.0
+    assert clock.take("host", primary=False).loss == 8.0
 
 
 def test_a_loss_that_is_kept_has_left_its_graph(clock: StepClock) -> None:
-    clock.log_loss(torch.ones(1, requires_grad=True).sum())
+    class OnDevice(torch.Tensor):
+        """As above."""
+
+    clock.log_loss(torch.ones(1, requires_grad=True).as_subclass(OnDevice).sum())
     loss = clock.take(None, primary=True).loss
     assert isinstance(loss, torch.Tensor)
     assert loss.grad_fn is None
