@@ -5,6 +5,9 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+import torch
+from torch.nn.parameter import is_lazy
+
 from nissa.config.layer_selectors import ALL, LayerSelector, parse_selector
 from nissa.errors import near_misses
 from nissa.gradients.selectors import matches, owner_types, type_names
@@ -12,12 +15,18 @@ from nissa.gradients.selectors import matches, owner_types, type_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import torch
-
 _logger = logging.getLogger("nissa")
 
-_WRAPPERS: Final = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Names that torch's own wrappers insert into parameter paths; they are not part of the network's structure."""
+_WRAPPERS: Final = frozenset(
+    {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "module", "_module"}
+)
+"""Names that wrappers of torch, Lightning Fabric and Opacus insert into parameter paths, not the network itself."""
+_LEADING: Final = frozenset({"module", "_module"})
+"""Those that are removed from the beginning of a path only: further down they may belong to the network."""
+
+_MEASURABLE: Final = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+)
 
 _REMEMBERED: Final = 2**17
 """Size of the name caches; bounded because the names of growing networks change."""
@@ -27,10 +36,9 @@ _REMEMBERED: Final = 2**17
 def clean_name(name: str) -> str:
     """Return a parameter path without the parts inserted by wrappers (compile, DDP, checkpointing)."""
     parts = name.split(".")
-    # Remove "module" from the beginning only, where DDP inserts it; further down it may belong to the network.
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts.pop(0)
-    return ".".join(part for part in parts if part not in _WRAPPERS or part == "module") or name
+    return ".".join(part for part in parts if part not in _WRAPPERS or part in _LEADING) or name
 
 
 def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]":
@@ -44,6 +52,23 @@ def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]"
         (short if owners[short] == 1 else name, parameter)
         for short, (name, parameter) in zip(cleaned, parameters, strict=True)
     ]
+
+
+def unmeasurable(parameter: "torch.Tensor") -> str | None:
+    """Return the reason why a parameter of an optimizer cannot be measured, or None.
+
+    Such parameters are left out one by one: a single integer tensor must not cost the statistics of all others.
+    """
+    if is_lazy(parameter):
+        return "not initialised"
+    if parameter.dtype not in _MEASURABLE:
+        return str(parameter.dtype).removeprefix("torch.")
+    if parameter.layout is not torch.strided:
+        return str(parameter.layout).removeprefix("torch.")
+    gradient = parameter.grad
+    if gradient is not None and gradient.dtype not in _MEASURABLE:
+        return f"gradient of {str(gradient.dtype).removeprefix('torch.')}"
+    return None
 
 
 class Selection:

@@ -20,6 +20,7 @@ from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pe
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback, Transfer
+from nissa.gradients.selection import unmeasurable
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
 from nissa.gradients.step_scalars import step_scalars
@@ -92,6 +93,7 @@ class Watch:
         # Whether an inner step of the running step has changed weights, and whether the previous step had an inner one.
         self._updated = self._nests = False
         self._entry = 0
+        self._left_out: set[str] = set()
         self._steppers = frozenset(map(id, (optimizer, *outer)))
         self._samples = self._unbegun = 0
         self._skips = SkipCounts()
@@ -263,12 +265,25 @@ class Watch:
             if model is None:
                 self._warn_orphaned()
                 return
-            chosen = self._sampling.selection.names(model, optimizer)
+            chosen = self._measurable(self._sampling.selection.names(model, optimizer))
             used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
             there = {name for name, _ in used}
             idle = [name for name, parameter in chosen if parameter.requires_grad and name not in there]
             scale = self._pending_scale(optimizer)
             self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle, scale=scale)
+
+    def _measurable(self, chosen: "list[tuple[str, torch.nn.Parameter]]") -> "list[tuple[str, torch.nn.Parameter]]":
+        """Return the parameters that can be measured; log the names of the others once."""
+        reasons = {name: reason for name, parameter in chosen if (reason := unmeasurable(parameter)) is not None}
+        if not reasons:
+            return chosen
+        if news := {name: reason for name, reason in reasons.items() if name not in self._left_out}:
+            self._left_out |= set(news)
+            _logger.warning(
+                "Not measured, because Nissa has no statistics for them: %s. All other parameters are measured.",
+                ", ".join(f"{name} ({reason})" for name, reason in news.items()),
+            )
+        return [pair for pair in chosen if pair[0] not in reasons]
 
     def _pending_scale(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
         """Return the loss scale of a step marked by hand, which begins before the scaler divides by it."""
