@@ -95,7 +95,7 @@ def test_every_variable_that_the_code_reads_is_in_the_reference() -> None:
         for text in texts:
             if text.startswith(("OTEL_", "NISSA_", "SLURM_", "OMPI_")) and not text.endswith("_"):
                 assert text in known, f"{path} reads {text}"
-    assert {name for each in rank._NAMES.values() for name in each} <= known
+    assert {name for each in rank._LAUNCHERS for name in each} <= known
     assert names(variables.OURS) == set(RESERVED_VARIABLES)
 
 

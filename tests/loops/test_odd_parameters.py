@@ -40,7 +40,11 @@ ODD: dict[str, tuple[Callable[[], nn.Parameter | UninitializedParameter], str]] 
 @pytest.mark.parametrize(("make", "reason"), ODD.values(), ids=ODD)
 @pytest.mark.parametrize("closure", [False, True], ids=["step()", "step(closure)"])
 def test_a_parameter_without_statistics_is_named_and_left_out(
-    lab: Lab, caplog: pytest.LogCaptureFixture, make: Callable[[], nn.Parameter | UninitializedParameter], reason: str, closure: bool
+    lab: Lab,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[], nn.Parameter | UninitializedParameter],
+    reason: str,
+    closure: bool,
 ) -> None:
     network = nn.Linear(4, 1)
     network.odd = make()

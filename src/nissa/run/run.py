@@ -12,7 +12,7 @@ from weakref import ref
 
 from nissa.backends.console import ConsoleBackend
 from nissa.config import TelemetryConfig, load
-from nissa.distributed.rank import Rank
+from nissa.distributed.rank import Rank, common_run_id
 from nissa.errors import NissaError, RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
@@ -51,8 +51,8 @@ def start(
             "A run is active on this hub; close() it, or leave its with block, before starting another."
         )
     settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
-    identity = run_id or _run_id(os.environ)
-    rank = Rank.from_environment(os.environ)
+    identity = run_id or _named_run_id(os.environ) or common_run_id(_new_run_id())
+    rank = Rank.discover(os.environ)
     providers = obtain(
         service_name=service_name,
         run_id=identity,
@@ -244,7 +244,11 @@ def _abandon_in_children(run: Run) -> None:
         os.register_at_fork(after_in_child=in_child)
 
 
-def _run_id(environ: Mapping[str, str]) -> str:
+def _named_run_id(environ: Mapping[str, str]) -> str | None:
+    """Return the run id that the environment names, or None."""
     elastic = environ.get("TORCHELASTIC_RUN_ID")
-    named = environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
-    return named or f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    return environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
+
+
+def _new_run_id() -> str:
+    return f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
