@@ -22,8 +22,8 @@ from nissa.otel.metrics.hub_metrics import HubMetrics
 from nissa.otel.setup import Providers, obtain
 from nissa.run.environment import Environment
 from nissa.run.runtime import Runtime
-from nissa.run.seed_methods import open_states
 from nissa.run.shutdown import ShutdownHook
+from nissa.seeds.checkpoint import state_dict
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Run(Environment):
 
     def seed_states(self) -> list[dict[str, Any]]:
         """Return the state of every unfinished seed of all environments, for a checkpoint."""
-        return open_states(self._runtime)
+        return [state_dict(record) for record in self._runtime.table.slots.alive()]
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
