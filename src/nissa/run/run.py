@@ -1,6 +1,5 @@
 """Telemetry of one training run, from `nissa.start` to its end."""
 
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -10,28 +9,21 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
-from nissa.backends.console import ConsoleBackend
 from nissa.config import TelemetryConfig, load
 from nissa.distributed.rank import Rank
-from nissa.errors import NissaError, RunActiveError
+from nissa.errors import RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
-from nissa.otel.backend import OpenTelemetryBackend
-from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
-from nissa.otel.metrics.hub_metrics import HubMetrics
 from nissa.otel.setup import Providers, obtain
+from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.seeds.checkpoint import state_dict
-from nissa.version import VERSION
 
 if TYPE_CHECKING:
     from nissa.analytics.blueprints import BlueprintAnalytics
     from nissa.hub.backend import Backend
-
-
-_logger = logging.getLogger("nissa")
 
 
 def start(
@@ -99,28 +91,7 @@ class Run(Environment):
         self._environments: dict[str, Environment] = {}
         super().__init__(Runtime(config, hub, now=clock, on_hub_closed=self.close), None)
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
-        self._otel = OpenTelemetryBackend(
-            providers, config, run_id=run_id, start=clock(), error_boundary=hub.error_boundary, version=VERSION
-        )
-        self._health = HubMetrics(
-            self._otel.store,
-            hub,
-            dropped=lambda: self._runtime.readback.dropped,
-            now=clock,
-            limits=config.limits,
-        )
-        self._otel.store.refreshers.append(self._health.refresh)
-        blueprints = BlueprintMetrics(
-            self._otel.store,
-            lambda: self.analytics.snapshot()["blueprints"],
-            now=clock,
-            most=config.limits.max_blueprints,
-        )
-        self._otel.store.refreshers.append(blueprints.refresh)
-        if self._otel.refused is not None and providers.meter is not None:
-            _logger.warning("Metrics of this run are not exported: %s.", self._otel.refused)
-        self._added: list[str] = []
-        self._add(backends, providers)
+        self._backends = RunBackends(self._runtime, providers, run_id=run_id, given=backends)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _abandon_in_children(self)
@@ -192,35 +163,9 @@ class Run(Environment):
             self._runtime.readback.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._runtime.closed = True
-            *others, last = self._added
-            for name in others:
-                self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
-            # Remove the OpenTelemetry backend last, so that it still exports faults of the other backends. A hanging
-            # backend delays this, but does not prevent it.
-            self._hub.flush(limit / 4, besides=last)
-            self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
-            self._hub.flush(max(0.0, deadline - monotonic()))
+            self._backends.remove(deadline)
         self._hub.listen(None)
         self._shutdown_hook.release()
-
-    def _backends(self, given: "Iterable[Backend]") -> "Iterable[Backend]":
-        if self.config.console.enabled:
-            yield ConsoleBackend(color=self.config.console.color)
-        yield from given
-        yield self._otel
-
-    def _add(self, given: "Iterable[Backend]", providers: Providers) -> None:
-        """Add all of the run's backends. On an error, remove those that were already added."""
-        try:
-            for backend in self._backends(given):
-                source = self._runtime if backend is self._otel else None
-                self._added.append(self._hub.add_backend(backend, source=source))
-        except NissaError:
-            for name in self._added:
-                self._hub.remove_backend(name)
-            self._runtime.readback.close(1.0)
-            providers.close(1.0)
-            raise
 
     def _abandon(self) -> None:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
