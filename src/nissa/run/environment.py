@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Environment:
-    """Telemetry interface for one training loop, returned by ``run.environment``; a `Run` is one itself.
+    """Telemetry interface for one training loop, returned by ``run.environment``; a `Run` has the same methods.
 
     Attributes:
-        env_id: The environment's id as text, None for the run's own.
+        env_id: The environment's id as text, None for the default environment of the run.
     """
 
     def __init__(self, runtime: "Runtime", env_id: str | None) -> None:
