@@ -30,13 +30,15 @@ class RunBackends:
         runtime: Components of the run.
         providers: OpenTelemetry providers that the run exports to.
         run_id: Identity of the run.
-        given: Backends of the user.
+        user_backends: Backends of the user.
 
     Raises:
         ConfigurationError: A backend cannot be added; see `NissaHub.add_backend`.
     """
 
-    def __init__(self, runtime: "Runtime", providers: "Providers", *, run_id: str, given: "Iterable[Backend]") -> None:
+    def __init__(
+        self, runtime: "Runtime", providers: "Providers", *, run_id: str, user_backends: "Iterable[Backend]"
+    ) -> None:
         self._runtime = runtime
         self._hub = runtime.hub
         self.otel = OpenTelemetryBackend(
@@ -51,7 +53,7 @@ class RunBackends:
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
         self._added: list[str] = []
-        self._add(given, providers)
+        self._add(user_backends, providers)
 
     def _add_metrics(self) -> None:
         """Add the metrics of the hub and of the blueprints; both are refreshed before each export."""
@@ -63,9 +65,9 @@ class RunBackends:
         )
         store.refreshers += [health.refresh, blueprints.refresh]
 
-    def _add(self, given: "Iterable[Backend]", providers: "Providers") -> None:
+    def _add(self, user_backends: "Iterable[Backend]", providers: "Providers") -> None:
         try:
-            for backend in self._all(given):
+            for backend in self._all(user_backends):
                 source = self._runtime if backend is self.otel else None
                 self._added.append(self._hub.add_backend(backend, source=source))
         except NissaError:
@@ -75,11 +77,11 @@ class RunBackends:
             providers.close(1.0)
             raise
 
-    def _all(self, given: "Iterable[Backend]") -> "Iterator[Backend]":
+    def _all(self, user_backends: "Iterable[Backend]") -> "Iterator[Backend]":
         console = self._runtime.config.console
         if console.enabled:
             yield ConsoleBackend(color=console.color)
-        yield from given
+        yield from user_backends
         yield self.otel
 
     def remove(self, deadline: float) -> None:

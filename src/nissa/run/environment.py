@@ -41,7 +41,7 @@ class Environment:
         self._epoch: int | None = None
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
-        self._validated: EpochSnapshot | None = None
+        self._epoch_snapshot: EpochSnapshot | None = None
 
     def watch(
         self,
@@ -98,11 +98,11 @@ class Environment:
             error = raised
             raise
         finally:
-            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _named(error)}
+            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _type_name(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
     def log_loss(self, loss: "torch.Tensor | float", *, model: str | None = None) -> None:
-        """Log the training loss of the next step. A device tensor is accepted and not waited for.
+        """Log the training loss of the next step. A tensor on a device is accepted; the call does not wait for it.
 
         Args:
             loss: Scalar loss.
@@ -175,7 +175,7 @@ class Environment:
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("validate"):
-            snapshot = self._validated = self._validation(self._epoch, inputs)
+            snapshot = self._epoch_snapshot = self._validation(self._epoch, inputs)
         return snapshot
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
@@ -230,8 +230,10 @@ class Environment:
             ConfigurationError: ``module`` is not a ``torch.nn.Module``.
             TransitionError: A seed with this id is alive, and the run is strict.
         """
-        data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count(module)}
-        self._grow(self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module)
+        data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count_parameters(module)}
+        self._attach_module(
+            self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module
+        )
         return self._seed(str(seed_id))
 
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
@@ -249,11 +251,11 @@ class Environment:
         record = restore(dict(state))
         if record.env_id != self.env_id:
             raise ConfigurationError(
-                f"The seed {record.seed_id!r} lived in environment {record.env_id!r}, not in {self.env_id!r}; "
+                f"Seed {record.seed_id!r} belongs to environment {record.env_id!r}, not to {self.env_id!r}; "
                 "resume it with run.environment(...).resume_seed(state)."
             )
         data = {"seed_state": dict(state)}
-        self._grow(
+        self._attach_module(
             self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
         )
         return self._seed(record.seed_id)
@@ -263,28 +265,28 @@ class Environment:
         """Seeds of the environment, in the order in which they germinated."""
         return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
 
-    def _begin_epoch(self, number_: int, ids: SpanIds) -> None:
-        self._epoch, self._validated = number_, None
+    def _begin_epoch(self, number: int, ids: SpanIds) -> None:
+        self._epoch, self._epoch_snapshot = number, None
         self._clock.begin_epoch(ids)
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
 
-    def _end_epoch(self, number_: int, error: BaseException | None) -> None:
+    def _end_epoch(self, number: int, error: BaseException | None) -> None:
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
             at = self._runtime.now()
-            seen, losses = self._validated, None
-            # Without a validation nothing has waited for the readback yet, and the mean loss would lack the last steps.
-            if seen is None and error is None:
+            snapshot, losses = self._epoch_snapshot, None
+            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here.
+            if snapshot is None and error is None:
                 with self._runtime.stopwatch.own.pause:
                     self._runtime.readback.wait(self.env_id, self._runtime.config.limits.validation_wait_seconds)
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,
                 "seeds": dict(Counter(seed.stage.label for seed in self._runtime.table.slots.of(self.env_id))),
-                "error": _named(error),
-                **(_told(seen) if seen else {}),
+                "error": _type_name(error),
+                **(_snapshot_data(snapshot) if snapshot else {}),
                 **self._epoch_identity(),
             }
-            self._epoch = number_
+            self._epoch = number
             self._send(EventType.EPOCH_COMPLETED, data=data, time_unix_nano=at)
         self._clock.end_epoch()
         self._epoch = None
@@ -293,8 +295,8 @@ class Environment:
         ids = self._clock.epoch_ids
         return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
 
-    def _grow(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
-        """Attach the module to the record of a seed whose life has just begun."""
+    def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
+        """Attach the module to the record of a seed that has just germinated or resumed."""
         if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
             return
         record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
@@ -313,9 +315,9 @@ class Environment:
             germinated_at=runtime.now(),
             stage_since=runtime.now(),
         )
-        return Seed(record, runtime.table.slots, runtime.deliver, clock=runtime.now, features=self._features_of)
+        return Seed(record, runtime.table.slots, runtime.deliver, clock=runtime.now, features=self._seed_features)
 
-    def _features_of(self, record: SeedRecord) -> tuple[float, ...]:
+    def _seed_features(self, record: SeedRecord) -> tuple[float, ...]:
         """Return the feature vector of a seed; on a fault, the vector of a seed without measurements."""
         runtime, seed = self._runtime, record.snapshot()
         with runtime.error_boundary.guard("seed features"):
@@ -328,7 +330,7 @@ class Environment:
         return self._runtime.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
 
 
-def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
+def _snapshot_data(snapshot: EpochSnapshot) -> dict[str, Any]:
     health = snapshot.gradient_health
     return {
         "train_loss": snapshot.train_loss,
@@ -342,11 +344,11 @@ def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
     }
 
 
-def _named(error: BaseException | None) -> str | None:
+def _type_name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
 
 
-def _count(module: object) -> int:
+def _count_parameters(module: object) -> int:
     parameters = getattr(module, "parameters", None)
     if not callable(parameters):
         raise ConfigurationError(f"germinate(module=...) needs a torch.nn.Module, not a {type(module).__name__}.")

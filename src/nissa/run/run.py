@@ -69,7 +69,7 @@ def start(
 class Run:
     """A training run and its telemetry, returned by `nissa.start`; best used in a ``with`` statement.
 
-    Every run has a default environment, and the run itself has all methods of `Environment`: they are passed on to the
+    Every run has a default environment, and the run itself has all methods of `Environment`: they act on the
     default environment. A run with one model needs only ``run.watch``, ``run.epoch``, ``run.log_loss``,
     ``run.validate`` and ``run.germinate``.
 
@@ -104,7 +104,7 @@ class Run:
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
-        self._backends = RunBackends(self._runtime, providers, run_id=run_id, given=backends)
+        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _abandon_in_children(self)
@@ -155,8 +155,8 @@ class Run:
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
         deadline = monotonic() + timeout
-        read = self._runtime.readback.flush(timeout)
-        return self._hub.flush(max(0.0, deadline - monotonic())) and read
+        rows_delivered = self._runtime.readback.flush(timeout)
+        return self._hub.flush(max(0.0, deadline - monotonic())) and rows_delivered
 
     def close(self) -> None:
         """End the run: export everything, and remove all hooks and backends. Takes at most the exit timeout."""
@@ -300,10 +300,10 @@ class Run:
 
 def _abandon_in_children(run: Run) -> None:
     # Keep only a weak reference: a fork hook cannot be unregistered and would keep the run alive.
-    known = ref(run)
+    reference = ref(run)
 
     def in_child() -> None:
-        run = known()
+        run = reference()
         if run is not None and not run.closed:
             run._abandon()  # noqa: SLF001 - our own class
 
@@ -313,5 +313,5 @@ def _abandon_in_children(run: Run) -> None:
 
 def _run_id(environ: Mapping[str, str]) -> str:
     elastic = environ.get("TORCHELASTIC_RUN_ID")
-    named = environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
-    return named or f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    configured = environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
+    return configured or f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
