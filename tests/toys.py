@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from nissa import Environment
+    from nissa import Environment, Run
 
 
 def small_network() -> torch.nn.Sequential:
@@ -26,8 +26,8 @@ class Toy:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
         self.generator = generator
 
-    def step(self, env: "Environment | None" = None) -> torch.Tensor:
-        """Train one step, and tell an environment of it."""
+    def step(self, env: "Environment | Run | None" = None) -> torch.Tensor:
+        """Train one step, and log its loss in an environment or run."""
         x = torch.randn(16, 8, generator=self.generator)
         loss: torch.Tensor = self.model(x).square().mean()
         self.optimizer.zero_grad()

@@ -62,7 +62,7 @@ def test_three_thousand_seeds_leave_no_more_than_the_bound_anywhere(monkeypatch:
                 run.validate(accuracy=0.5)
         run.validate(accuracy=0.5)
         assert run.flush(60)
-        runtime, otel = run._runtime, run._otel
+        runtime, otel = run._runtime, run._backends.otel
         roots = (runtime.table, runtime.tracker(None), otel._seeds, otel._recorder, otel._epochs)
         sizes = {path: size for root in roots for path, size in containers(root).items()}
         assert {path: size for path, size in sizes.items() if size > MOST} == {}

@@ -99,7 +99,7 @@ class Learner:
     breaks: bool = False
     features: int = 6
 
-    def watch(self, env: Environment) -> Any:
+    def watch(self, env: Environment | Run) -> Any:
         return env.watch(self.model, self.optimizer, name=self.name, scaler=self.scaler)
 
     def loss(self, size: int = 8) -> torch.Tensor:
@@ -107,7 +107,7 @@ class Learner:
         loss: torch.Tensor = (self.model(inputs) - inputs[:, :1]).square().mean()
         return loss
 
-    def step(self, env: Environment, place: tuple[int, int], logged: Callable[[torch.Tensor], Any]) -> None:
+    def step(self, env: Environment | Run, place: tuple[int, int], logged: Callable[[torch.Tensor], Any]) -> None:
         """Train one step; weights survive gradients that are not finite."""
         self.optimizer.zero_grad()
         loss = self.loss()
@@ -452,9 +452,10 @@ class Script:
     def objects(self) -> dict[str, Any]:
         """Return what the public objects say."""
         analytics = self.run.analytics
+        owners: list[Environment | Run] = [self.run, *self.envs]
         return {
             "validations": self.told,
-            "history": {str(env.env_id): told(env) for env in [self.run, *self.envs]},
+            "history": {str(each.env_id): told(each) for each in owners},
             "seeds": {name: about(seed) for name, seed in self.seeds.items()},
             "states": self.run.seed_states(),
             "analytics": analytics.snapshot(),
@@ -465,7 +466,7 @@ class Script:
         }
 
 
-def told(env: Environment) -> list[str]:
+def told(env: Environment | Run) -> list[str]:
     return [snapshot.narrative for snapshot in env.history]
 
 

@@ -1,40 +1,47 @@
-"""One training environment: a model in training, its epochs, and its seeds."""
+"""Telemetry of one training loop: watches, epochs, validations and seeds."""
 
 import os
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
+from nissa.diagnostics.features import seed_features
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.dtensors import whole
+from nissa.errors import ConfigurationError
 from nissa.events import EventType, SpanIds
-from nissa.run.seed_methods import EnvironmentSeeds
 from nissa.run.validation import Validation, ValidationInputs
-from nissa.seeds.slots import new_span_id, new_trace_id
+from nissa.seeds.checkpoint import restore
+from nissa.seeds.seed import Seed
+from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
 
 if TYPE_CHECKING:
     import torch
 
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.events import TelemetryEvent
     from nissa.gradients.watch import Watch
     from nissa.run.runtime import Runtime
 
 
-class Environment(EnvironmentSeeds):
-    """Telemetry interface for one training loop, returned by ``run.environment``; a `Run` is one itself.
+class Environment:
+    """Telemetry interface for one training loop, returned by ``run.environment``; a `Run` has the same methods.
 
     Attributes:
-        env_id: The environment's id as text, None for the run's own.
+        env_id: The environment's id as text, None for the default environment of the run.
     """
 
     def __init__(self, runtime: "Runtime", env_id: str | None) -> None:
-        super().__init__(runtime, env_id)
+        self.env_id = env_id
+        self._runtime = runtime
+        self._epoch: int | None = None
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
-        self._validated: EpochSnapshot | None = None
+        self._epoch_snapshot: EpochSnapshot | None = None
 
     def watch(
         self,
@@ -93,7 +100,7 @@ class Environment(EnvironmentSeeds):
             error = raised
             raise
         finally:
-            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _named(error)}
+            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _type_name(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
     def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
@@ -173,7 +180,7 @@ class Environment(EnvironmentSeeds):
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("validate"):
-            snapshot = self._validated = self._validation(self._epoch, inputs)
+            snapshot = self._epoch_snapshot = self._validation(self._epoch, inputs)
         return snapshot
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
@@ -205,28 +212,86 @@ class Environment(EnvironmentSeeds):
         """Newest snapshots, oldest first; at most ``history_length`` of the configuration."""
         return tuple(self.tracker.history)
 
-    def _begin_epoch(self, number_: int, ids: SpanIds) -> None:
-        self._epoch, self._validated = number_, None
+    def germinate(
+        self,
+        seed_id: str,
+        *,
+        blueprint: str | None = None,
+        slot: str | None = None,
+        module: "torch.nn.Module | None" = None,
+        parameters: int | None = None,
+    ) -> Seed:
+        """Begin the life of a seed, and return its handle.
+
+        Args:
+            seed_id: Unique among the live seeds of the environment.
+            blueprint: Name of the blueprint that the seed is built from.
+            slot: Place in the host where the seed is grafted.
+            module: Module of the seed. Its parameters are counted, and their gradients are compared with those of the
+                host. Only a weak reference is kept.
+            parameters: Number of parameters; used only without ``module``.
+
+        Raises:
+            ConfigurationError: ``module`` is not a ``torch.nn.Module``.
+            TransitionError: A seed with this id is alive, and the run is strict.
+        """
+        data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count_parameters(module)}
+        self._attach_module(
+            self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module
+        )
+        return self._seed(str(seed_id))
+
+    def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
+        """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
+
+        Args:
+            state: Return value of ``state_dict()``.
+            module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
+                kept.
+
+        Raises:
+            ConfigurationError: The state does not come from ``state_dict()``, or belongs to another environment.
+            TransitionError: A seed with this id is alive, and the run is strict.
+        """
+        record = restore(dict(state))
+        if record.env_id != self.env_id:
+            raise ConfigurationError(
+                f"Seed {record.seed_id!r} belongs to environment {record.env_id!r}, not to {self.env_id!r}; "
+                "resume it with run.environment(...).resume_seed(state)."
+            )
+        data = {"seed_state": dict(state)}
+        self._attach_module(
+            self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
+        )
+        return self._seed(record.seed_id)
+
+    @property
+    def seeds(self) -> list[Seed]:
+        """Seeds of the environment, in the order in which they germinated."""
+        return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
+
+    def _begin_epoch(self, number: int, ids: SpanIds) -> None:
+        self._epoch, self._epoch_snapshot = number, None
         self._clock.begin_epoch(ids)
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
 
-    def _end_epoch(self, number_: int, error: BaseException | None) -> None:
+    def _end_epoch(self, number: int, error: BaseException | None) -> None:
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
             at = self._runtime.now()
-            seen, losses = self._validated, None
-            # Without a validation nothing has waited for the readback yet, and the mean loss would lack the last steps.
-            if seen is None and error is None:
+            snapshot, losses = self._epoch_snapshot, None
+            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here.
+            if snapshot is None and error is None:
                 with self._runtime.stopwatch.own.pause:
                     self._runtime.readback.wait(self.env_id, self._runtime.config.limits.validation_wait_seconds)
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,
                 "seeds": dict(Counter(seed.stage.label for seed in self._runtime.table.slots.of(self.env_id))),
-                "error": _named(error),
-                **(_told(seen) if seen else {}),
+                "error": _type_name(error),
+                **(_snapshot_data(snapshot) if snapshot else {}),
                 **self._epoch_identity(),
             }
-            self._epoch = number_
+            self._epoch = number
             self._send(EventType.EPOCH_COMPLETED, data=data, time_unix_nano=at)
             if error is None:
                 self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
@@ -237,8 +302,42 @@ class Environment(EnvironmentSeeds):
         ids = self._clock.epoch_ids
         return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
 
+    def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
+        """Attach the module to the record of a seed that has just germinated or resumed."""
+        if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
+            return
+        record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
+        if record is not None:
+            record.module = weakref.ref(module)
 
-def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
+    def _seed(self, seed_id: str) -> Seed:
+        runtime = self._runtime
+        # If telemetry failed, the table has no record. Training still needs a handle with working methods.
+        record = runtime.table.slots.get((self.env_id, seed_id)) or SeedRecord(
+            seed_id=seed_id,
+            env_id=self.env_id,
+            slot_id=None,
+            blueprint_id=None,
+            parameters=None,
+            germinated_at=runtime.now(),
+            stage_since=runtime.now(),
+        )
+        return Seed(record, runtime.table.slots, runtime.deliver, clock=runtime.now, features=self._seed_features)
+
+    def _seed_features(self, record: SeedRecord) -> tuple[float, ...]:
+        """Return the feature vector of a seed; on a fault, the vector of a seed without measurements."""
+        runtime, seed = self._runtime, record.snapshot()
+        with runtime.error_boundary.guard("seed features"):
+            latest = runtime.step_processor.latest(self.env_id)
+            ratio = None if seed.slot_id is None else latest.ratios().get(seed.slot_id)
+            return runtime.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
+        return seed_features(seed)
+
+    def _send(self, event_type: EventType, **fields: Any) -> "list[TelemetryEvent]":
+        return self._runtime.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
+
+
+def _snapshot_data(snapshot: EpochSnapshot) -> dict[str, Any]:
     health = snapshot.gradient_health
     return {
         "train_loss": snapshot.train_loss,
@@ -252,5 +351,12 @@ def _told(snapshot: EpochSnapshot) -> dict[str, Any]:
     }
 
 
-def _named(error: BaseException | None) -> str | None:
+def _type_name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
+
+
+def _count_parameters(module: object) -> int:
+    parameters = getattr(module, "parameters", None)
+    if not callable(parameters):
+        raise ConfigurationError(f"germinate(module=...) needs a torch.nn.Module, not a {type(module).__name__}.")
+    return sum(parameter.numel() for parameter in parameters())

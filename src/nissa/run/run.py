@@ -1,37 +1,38 @@
 """Telemetry of one training run, from `nissa.start` to its end."""
 
-import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, strftime, time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
-from nissa.backends.console import ConsoleBackend
 from nissa.config import TelemetryConfig, load
+from nissa.diagnostics.brief import DecisionBrief
+from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.rank import Rank, common_run_id
-from nissa.errors import NissaError, RunActiveError
+from nissa.errors import RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
-from nissa.otel.backend import OpenTelemetryBackend
-from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
-from nissa.otel.metrics.hub_metrics import HubMetrics
 from nissa.otel.setup import Providers, obtain
+from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
 from nissa.run.runtime import Runtime
-from nissa.run.seed_methods import open_states
 from nissa.run.shutdown import ShutdownHook
-from nissa.version import VERSION
+from nissa.seeds.checkpoint import state_dict
+from nissa.seeds.seed import Seed
 
 if TYPE_CHECKING:
+    import torch
+
     from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.diagnostics.meter import Measured, ValidationMeter
+    from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.gradients.watch import Watch
     from nissa.hub.backend import Backend
-
-
-_logger = logging.getLogger("nissa")
 
 
 def start(
@@ -65,13 +66,15 @@ def start(
     return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
 
 
-class Run(Environment):
+class Run:
     """A training run and its telemetry, returned by `nissa.start`; best used in a ``with`` statement.
 
-    The run is its own first environment. A run with one model needs only ``run.watch``, ``run.epoch``,
-    ``run.log_loss``, ``run.validate`` and ``run.germinate``.
+    Every run has a default environment, and the run itself has all methods of `Environment`: they act on the
+    default environment. A run with one model needs only ``run.watch``, ``run.epoch``, ``run.log_loss``,
+    ``run.validate`` and ``run.germinate``.
 
     Attributes:
+        env_id: Id of the default environment: None.
         run_id: Identity of the run, on its resource and spans.
         config: Settings of the run.
         directory: Directory of the run's files, None if telemetry is exported elsewhere.
@@ -97,30 +100,11 @@ class Run(Environment):
         self._closed = False
         self._pid = os.getpid()
         self._environments: dict[str, Environment] = {}
-        super().__init__(Runtime(config, hub, now=clock, on_hub_closed=self.close), None)
+        self._runtime = Runtime(config, hub, now=clock, on_hub_closed=self.close)
+        self._default = Environment(self._runtime, None)
+        self.env_id = self._default.env_id
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
-        self._otel = OpenTelemetryBackend(
-            providers, config, run_id=run_id, start=clock(), error_boundary=hub.error_boundary, version=VERSION
-        )
-        self._health = HubMetrics(
-            self._otel.store,
-            hub,
-            dropped=lambda: self._runtime.readback.dropped,
-            now=clock,
-            limits=config.limits,
-        )
-        self._otel.store.refreshers.append(self._health.refresh)
-        blueprints = BlueprintMetrics(
-            self._otel.store,
-            lambda: self.analytics.snapshot()["blueprints"],
-            now=clock,
-            most=config.limits.max_blueprints,
-        )
-        self._otel.store.refreshers.append(blueprints.refresh)
-        if self._otel.refused is not None and providers.meter is not None:
-            _logger.warning("Metrics of this run are not exported: %s.", self._otel.refused)
-        self._added: list[str] = []
-        self._add(backends, providers)
+        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _abandon_in_children(self)
@@ -166,17 +150,123 @@ class Run(Environment):
 
     def seed_states(self) -> list[dict[str, Any]]:
         """Return the state of every unfinished seed of all environments, for a checkpoint."""
-        return open_states(self._runtime)
+        return [state_dict(record) for record in self._runtime.table.slots.alive()]
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
         deadline = monotonic() + timeout
-        read = self._runtime.readback.flush(timeout)
-        return self._hub.flush(max(0.0, deadline - monotonic())) and read
+        rows_delivered = self._runtime.readback.flush(timeout)
+        return self._hub.flush(max(0.0, deadline - monotonic())) and rows_delivered
 
     def close(self) -> None:
         """End the run: export everything, and remove all hooks and backends. Takes at most the exit timeout."""
         self._end(None)
+
+    # Methods of the default environment. A test compares their signatures with those of `Environment`.
+
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch":
+        """Watch every ``optimizer.step()`` until ``close()`` of the returned handle; see `Environment.watch`."""
+        return self._default.watch(model, optimizer, name=name, scaler=scaler, hooks=hooks)
+
+    @contextmanager
+    def epoch(self, number: int) -> Iterator[None]:
+        """Mark an epoch; an exception passes through unchanged. See `Environment.epoch`."""
+        with self._default.epoch(number):
+            yield
+
+    @contextmanager
+    def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
+        """Mark the saving of a checkpoint; see `Environment.checkpoint`."""
+        with self._default.checkpoint(path):
+            yield
+
+    def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
+        """Log the training loss of the next step; see `Environment.log_loss`."""
+        self._default.log_loss(loss, scale=scale, model=model)
+
+    def clip_grad_norm_(
+        self,
+        parameters: "torch.Tensor | Iterable[torch.Tensor]",
+        max_norm: float,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = False,
+        foreach: bool | None = None,
+        *,
+        model: str | None = None,
+    ) -> "torch.Tensor":
+        """Clip gradients, and log their norm before clipping and the factor; see `Environment.clip_grad_norm_`."""
+        return self._default.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach, model=model)
+
+    def validate(
+        self,
+        *,
+        loss: "torch.Tensor | float | None" = None,
+        accuracy: "torch.Tensor | float | None" = None,
+        per_class_accuracy: Mapping[Any, float] | None = None,
+        per_class_loss: Mapping[Any, float] | None = None,
+        train_accuracy: "torch.Tensor | float | None" = None,
+        meter: "ValidationMeter | Measured | None" = None,
+        closure: "Callable[[], torch.Tensor] | None" = None,
+    ) -> EpochSnapshot:
+        """Log the results of a validation, and return a diagnosis of the training; see `Environment.validate`."""
+        return self._default.validate(
+            loss=loss,
+            accuracy=accuracy,
+            per_class_accuracy=per_class_accuracy,
+            per_class_loss=per_class_loss,
+            train_accuracy=train_accuracy,
+            meter=meter,
+            closure=closure,
+        )
+
+    def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
+        """Return the numbers and findings for a policy or language model; see `Environment.brief`."""
+        return self._default.brief(action=action, reason=reason)
+
+    def features(self) -> tuple[float, ...]:
+        """Return the current state as ``config.feature_count`` bounded numbers; see `nissa.signals_to_features`."""
+        return self._default.features()
+
+    @property
+    def tracker(self) -> "DiagnosticTracker":
+        """Snapshots of the default environment, and the rules that are applied to them."""
+        return self._default.tracker
+
+    @property
+    def history(self) -> tuple[EpochSnapshot, ...]:
+        """Newest snapshots, oldest first; at most ``history_length`` of the configuration."""
+        return self._default.history
+
+    def germinate(
+        self,
+        seed_id: str,
+        *,
+        blueprint: str | None = None,
+        slot: str | None = None,
+        module: "torch.nn.Module | None" = None,
+        parameters: int | None = None,
+    ) -> Seed:
+        """Begin the life of a seed, and return its handle; see `Environment.germinate`."""
+        return self._default.germinate(seed_id, blueprint=blueprint, slot=slot, module=module, parameters=parameters)
+
+    def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
+        """Continue the life of a seed saved by ``Seed.state_dict()``; see `Environment.resume_seed`."""
+        return self._default.resume_seed(state, module=module)
+
+    @property
+    def seeds(self) -> list[Seed]:
+        """Seeds of the default environment, in the order in which they germinated."""
+        return self._default.seeds
+
+    # End of the run.
 
     def _end(self, reason: str | None) -> None:
         # A forked child inherits the run, but not its threads. Only the process that started the run may end it.
@@ -192,35 +282,12 @@ class Run(Environment):
             self._runtime.readback.close(limit / 2)
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._runtime.closed = True
-            *others, last = self._added
-            for name in others:
-                self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
-            # Remove the OpenTelemetry backend last, so that it still exports faults of the other backends. A hanging
-            # backend delays this, but does not prevent it.
-            self._hub.flush(limit / 4, besides=last)
-            self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
-            self._hub.flush(max(0.0, deadline - monotonic()))
+            self._backends.remove(deadline)
         self._hub.listen(None)
         self._shutdown_hook.release()
 
-    def _backends(self, given: "Iterable[Backend]") -> "Iterable[Backend]":
-        if self.config.console.enabled:
-            yield ConsoleBackend(color=self.config.console.color)
-        yield from given
-        yield self._otel
-
-    def _add(self, given: "Iterable[Backend]", providers: Providers) -> None:
-        """Add all of the run's backends. On an error, remove those that were already added."""
-        try:
-            for backend in self._backends(given):
-                source = self._runtime if backend is self._otel else None
-                self._added.append(self._hub.add_backend(backend, source=source))
-        except NissaError:
-            for name in self._added:
-                self._hub.remove_backend(name)
-            self._runtime.readback.close(1.0)
-            providers.close(1.0)
-            raise
+    def _send(self, event_type: EventType, **fields: Any) -> None:
+        self._default._send(event_type, **fields)  # noqa: SLF001 - the event carries the epoch of the environment
 
     def _abandon(self) -> None:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
@@ -233,10 +300,10 @@ class Run(Environment):
 
 def _abandon_in_children(run: Run) -> None:
     # Keep only a weak reference: a fork hook cannot be unregistered and would keep the run alive.
-    known = ref(run)
+    reference = ref(run)
 
     def in_child() -> None:
-        run = known()
+        run = reference()
         if run is not None and not run.closed:
             run._abandon()  # noqa: SLF001 - our own class
 

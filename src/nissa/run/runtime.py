@@ -89,11 +89,11 @@ class Runtime:
         # watches.
         self.finalized: deque[Watch] = deque()
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
-        self._measured: list[Measurement] = []
+        self._measurements: list[Measurement] = []
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
-        self._background = ThreadCpuUsage(sections=hub.sections)
+        self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
         self._warned_without_steps: set[str | None] = set()
         self._on_hub_closed = on_hub_closed
@@ -104,7 +104,7 @@ class Runtime:
             budget=self._budget(config.overhead_budget),
         )
 
-    # Called by the hub.
+    # Called by the hub and its worker.
 
     def attach(self, wake: Callable[[], None]) -> None:
         """Store the function that wakes the polling worker."""
@@ -112,24 +112,24 @@ class Runtime:
 
     def poll(self) -> float:
         """Do the pending work of the run's worker between two items; return the seconds until the next call."""
-        self._forget_finalized()
+        self._remove_finalized()
         pause = self.readback.poll()
         if not self.table.pending:
             return pause
-        self.hub.publish(self._release)
+        self.hub.publish(self._release_end_events)
         return min(pause, _RELEASE_SECONDS)
 
-    def _release(self) -> Sequence[TelemetryEvent]:
-        return self._counted(self.table.release(self.now()))
+    def _release_end_events(self) -> Sequence[TelemetryEvent]:
+        return self._count_in_analytics(self.table.release(self.now()))
 
     def on_event(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         """Apply an event to the state table, and count the resulting events in the analytics."""
-        return self._counted(self.table.apply(event))
+        return self._count_in_analytics(self.table.apply(event))
 
-    def _counted(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
+    def _count_in_analytics(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
         with self.error_boundary.guard("analytics"):
-            for each in events:
-                self.analytics.count(each)
+            for event in events:
+                self.analytics.count(event)
         return events
 
     def after_dispatch(self, events: Sequence[TelemetryEvent]) -> None:
@@ -150,7 +150,7 @@ class Runtime:
         """End the run because its hub is closing."""
         self._on_hub_closed()
 
-    # Called by environments.
+    # Called by environments and seed handles: events.
 
     def send(self, event_type: EventType, **fields: Any) -> list[TelemetryEvent]:
         """Emit a Nissa event with the current time; entries of ``data`` that are None are left out."""
@@ -172,23 +172,31 @@ class Runtime:
             return self.hub.deliver(event)
         return []
 
+    def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
+        """Emit the events of findings."""
+        for finding in findings:
+            for event in events_of(finding, env_id=env_id):
+                self.deliver(event)
+
     def validated(self, env_id: str | None, accuracy: float | None, at: int) -> "list[SeedSnapshot]":
         """Record a validation in the state table, and return the affected seeds; see `SeedTable.validated`."""
         with self.hub.sections, self.hub.order:
             return self.table.validated(env_id, accuracy, at)
+
+    # Called by environments: components that exist once per environment.
 
     def clock(self, env_id: str | None) -> StepClock:
         """Return the step clock of an environment, created at its first use."""
         return self._clocks.setdefault(env_id, StepClock(env_id, self.now, self._window()))
 
     def _window(self) -> OverheadWindow:
-        return OverheadWindow(self.stopwatch, background=self._background.share)
+        return OverheadWindow(self.stopwatch, background=self._thread_cpu_usage.share)
 
     def _budget(self, share: float | None) -> OverheadBudget | None:
         return (
             None
             if share is None
-            else OverheadBudget(share=share, background=self._background, error_boundary=self.error_boundary)
+            else OverheadBudget(share=share, background=self._thread_cpu_usage, error_boundary=self.error_boundary)
         )
 
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
@@ -197,6 +205,8 @@ class Runtime:
         return self.trackers.get(env_id) or self.trackers.setdefault(
             env_id, DiagnosticTracker(self.config, self.hub.sections)
         )
+
+    # Called by environments: watches.
 
     def watch(
         self,
@@ -215,20 +225,20 @@ class Runtime:
                 the run has ended.
         """
         if self.closed:
-            raise WatchError("The run has ended; start another with nissa.start() and watch from there.")
+            raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
         unwrapped = unwrap(optimizer, scaler)
         optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
         check_watchable(model, optimizer, scaler)
-        self._forget_finalized()
+        self._remove_finalized()
         if self._is_watched(optimizer):
             raise WatchError(
                 f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
                 "before watching it again."
             )
-        here = self._watches_of(env_id)
-        if any(watch.name == name for watch in here):
+        others = self._watches_of(env_id)
+        if any(other.name == name for other in others):
             raise WatchError(
-                "Several optimizers are watched here, so their streams need names that differ: "
+                "This environment watches several optimizers, so their streams need different names: "
                 f"call watch(model, optimizer, name=...) with a name other than {name!r}."
             )
         self.sampling.selection.warn_unmatched(model, optimizer)
@@ -236,7 +246,7 @@ class Runtime:
             model,
             optimizer,
             name=name,
-            primary=not any(watch.primary for watch in here),
+            primary=not any(other.primary for other in others),
             hooks=hooks,
             scaler=scaler,
             outer=unwrapped.outer,
@@ -245,7 +255,7 @@ class Runtime:
             seeds=partial(self.table.slots.growing, env_id),
             readback=self.readback,
             error_boundary=self.error_boundary,
-            on_close=self._forget,
+            on_close=self._remove,
             finalized=self.finalized,
         )
         self._watches[watch.key] = (env_id, watch)
@@ -257,11 +267,13 @@ class Runtime:
         """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
         return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
 
-    def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
-        """Emit the events of findings."""
-        for finding in findings:
-            for event in events_of(finding, env_id=env_id):
-                self.deliver(event)
+    def stop_watching(self) -> None:
+        """Close all watches, which removes their hooks."""
+        for env_id, clock in list(self._clocks.items()):
+            if clock.has_pending_inputs:
+                self.warn_without_steps(env_id, "losses were logged")
+        for _, watch in list(self._watches.values()):
+            watch.close()
 
     def _watches_of(self, env_id: str | None) -> list[Watch]:
         # Iterate over a copy: the worker may remove the watch of a garbage-collected optimizer at the same time.
@@ -273,12 +285,12 @@ class Runtime:
         _, watch = self._watches.get(id(optimizer), (None, None))
         return watch is not None and watch.optimizer is optimizer
 
-    def _forget_finalized(self) -> None:
+    def _remove_finalized(self) -> None:
         while self.finalized:
             with suppress(IndexError):  # another thread removed the last one
-                self._forget(self.finalized.popleft())
+                self._remove(self.finalized.popleft())
 
-    def _forget(self, closed: Watch) -> None:
+    def _remove(self, closed: Watch) -> None:
         env_id, watch = self._watches.get(closed.key, (None, None))
         if watch is not closed:  # removed already
             return
@@ -286,9 +298,9 @@ class Runtime:
         self.step_processor.forget(env_id, closed.name)
         closed.schedule.close()
         self.tracker(env_id).rules.forget(closed.name)
-        left = self._watches_of(env_id)
-        if closed.primary and left:  # the environment's steps must still be counted by one watch
-            left[0].primary = True
+        remaining = self._watches_of(env_id)
+        if closed.primary and remaining:  # one watch must continue to count the environment's steps
+            remaining[0].primary = True
 
     def warn_without_steps(self, env_id: str | None, reason: str) -> None:
         """Log once per environment that its watched optimizers have made no step, although steps were expected."""
@@ -305,41 +317,35 @@ class Runtime:
             reason,
         )
 
-    def stop_watching(self) -> None:
-        """Close all watches, which removes their hooks."""
-        for env_id, clock in list(self._clocks.items()):
-            if clock.has_pending_inputs:
-                self.warn_without_steps(env_id, "losses were logged")
-        for _, watch in list(self._watches.values()):
-            watch.close()
+    # Called by the readback, on the worker's thread.
 
     def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
         """Convert rows on the host to measurements, then apply the rules to them; runs on the worker's thread."""
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)
-        measured, self._measured = self._measured, []
+        measurements, self._measurements = self._measurements, []
         with self.error_boundary.guard("rules"):
-            self._judge(measured)
+            self._apply_rules(measurements)
 
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
-        self._measured.append(measurement)
+        self._measurements.append(measurement)
 
-    def _judge(self, measured: Sequence[Measurement]) -> None:
+    def _apply_rules(self, measurements: Sequence[Measurement]) -> None:
         """Apply the rules to measurements, and emit the findings in the order of their time."""
         steps: defaultdict[str | None, list[StepMeasured]] = defaultdict(list)
         samples: defaultdict[str | None, list[GradientsMeasured]] = defaultdict(list)
-        for each in measured:
-            if isinstance(each, StepMeasured):
-                steps[each.env_id].append(each)
-            elif isinstance(each, GradientsMeasured):
-                samples[each.env_id].append(each)
-        found: list[tuple[str | None, Finding]] = []
+        for measurement in measurements:
+            if isinstance(measurement, StepMeasured):
+                steps[measurement.env_id].append(measurement)
+            elif isinstance(measurement, GradientsMeasured):
+                samples[measurement.env_id].append(measurement)
+        findings: list[tuple[str | None, Finding]] = []
         for env_id in {**steps, **samples}:
             rules = self.tracker(env_id).rules
-            found += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
-        for env_id, finding in sorted(found, key=lambda each: each[1].time_unix_nano):
+            findings += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
+        for env_id, finding in sorted(findings, key=lambda pair: pair[1].time_unix_nano):
             self.emit_findings([finding], env_id)
 
 

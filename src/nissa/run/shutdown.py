@@ -34,7 +34,7 @@ class ShutdownHook:
         self._pid = os.getpid()
         self._handler: Handler | None = None
         self._ending = False
-        self._pending: int | None = None
+        self._pending_signal: int | None = None
         atexit.register(self._at_exit)
         if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             self._handler = self._on_signal
@@ -55,8 +55,8 @@ class ShutdownHook:
         ):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._ending = False
-        if self._pending is not None:
-            _resend(self._pending)
+        if self._pending_signal is not None:
+            _resend(self._pending_signal)
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:
@@ -64,24 +64,24 @@ class ShutdownHook:
             error = getattr(sys, "last_value", None)
             self._end(None if error is None else type(error).__name__)
 
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, signal_number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked child inherits the handler, but has no run to end
-            _resend(number)
+            _resend(signal_number)
         elif self._sections.inside:
-            self._sections.defer(partial(self._shut_down, number))
+            self._sections.defer(partial(self._shut_down, signal_number))
         else:
-            self._shut_down(number)
+            self._shut_down(signal_number)
 
-    def _shut_down(self, number: int) -> None:
+    def _shut_down(self, signal_number: int) -> None:
         if self._ending:  # the interrupted frame is already ending the run and must finish first
-            self._pending = number
+            self._pending_signal = signal_number
             return
-        self._end(signal.Signals(number).name)
-        _resend(number)
+        self._end(signal.Signals(signal_number).name)
+        _resend(signal_number)
 
 
-def _resend(number: int) -> None:
+def _resend(signal_number: int) -> None:
     """Send a signal to this process again, with its default action."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+        signal.signal(signal_number, signal.SIG_DFL)
+    os.kill(os.getpid(), signal_number)

@@ -49,7 +49,7 @@ class Validation:
         self._env_id = env_id
         self._clock = runtime.clock(env_id)
         self._probe = SharpnessProbe(runtime.config.sharpness)
-        self._unwatched = False
+        self._warned_unwatched = False
 
     def __call__(self, epoch: int | None, inputs: ValidationInputs) -> "EpochSnapshot":
         """Diagnose one validation, emit the results, and return the snapshot."""
@@ -57,21 +57,21 @@ class Validation:
         # These calls wait for the device by design, so the time does not count as overhead.
         with self._runtime.stopwatch.own.pause:
             # Read the meter first: once its copy has arrived, the device has computed the values read below as well.
-            metered = self._metered(inputs.meter)
+            metered = self._meter_result(inputs.meter)
             arrived = self._runtime.readback.wait(self._env_id, self._runtime.config.limits.validation_wait_seconds)
-            found = self._from_inputs(inputs, metered)
+            values = self._from_inputs(inputs, metered)
         sharpness = self._sharpness(epoch, inputs.closure)
-        seen = Observations(
+        observations = Observations(
             epoch=epoch,
             env_id=self._env_id,
             time_unix_nano=at,
-            seeds=self._runtime.validated(self._env_id, found["validation_accuracy"], at),
-            incomplete=(*self._unread(inputs, found), *self._partial(arrived=arrived)),
-            **self._measured(),
-            **found,
-            **({} if sharpness is None else _curvature(sharpness)),
+            seeds=self._runtime.validated(self._env_id, values["validation_accuracy"], at),
+            incomplete=(*self._not_arrived(inputs, values), *self._incomplete_loss(arrived=arrived)),
+            **self._from_steps(),
+            **values,
+            **({} if sharpness is None else _sharpness_values(sharpness)),
         )
-        diagnosis = self._runtime.tracker(self._env_id).diagnose(seen)
+        diagnosis = self._runtime.tracker(self._env_id).diagnose(observations)
         self._emit(diagnosis, at)
         return diagnosis.snapshot
 
@@ -80,7 +80,7 @@ class Validation:
         ids = self._clock.epoch_ids
         return self._runtime.step_processor.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
 
-    def _measured(self) -> dict[str, Any]:
+    def _from_steps(self) -> dict[str, Any]:
         """Return the observations that come from watched steps."""
         runtime, losses = self._runtime, self.losses()
         latest, gradients = runtime.step_processor.latest(self._env_id), runtime.config.gradients
@@ -100,7 +100,7 @@ class Validation:
     def _from_inputs(self, inputs: ValidationInputs, metered: Measured | None) -> dict[str, Any]:
         """Return the values passed by the caller, completed with those of the meter."""
         wait = self._runtime.config.limits.validation_wait_seconds
-        given: dict[str, Any] = {
+        passed: dict[str, Any] = {
             "train_accuracy": number(inputs.train_accuracy, wait),
             "validation_loss": number(inputs.loss, wait),
             "validation_accuracy": number(inputs.accuracy, wait),
@@ -108,37 +108,38 @@ class Validation:
             "per_class_loss": _numbers(inputs.per_class_loss, wait),
         }
         if metered is None:
-            return given
-        return _of_meter(metered) | {name: each for name, each in given.items() if each is not None and each != {}}
+            return passed
+        known = {name: value for name, value in passed.items() if value is not None and value != {}}
+        return _meter_values(metered) | known
 
     @staticmethod
-    def _unread(inputs: ValidationInputs, found: Mapping[str, Any]) -> Iterator[str]:
+    def _not_arrived(inputs: ValidationInputs, values: Mapping[str, Any]) -> Iterator[str]:
         """Yield the names of values that were passed but not copied from their device in time."""
-        given = {
+        scalars = {
             "train_accuracy": inputs.train_accuracy,
             "validation_loss": inputs.loss,
             "validation_accuracy": inputs.accuracy,
         }
-        yield from (name for name, value in given.items() if value is not None and found[name] is None)
-        for name, values in (
+        yield from (name for name, value in scalars.items() if value is not None and values[name] is None)
+        for name, per_class in (
             ("per_class_accuracy", inputs.per_class_accuracy),
             ("per_class_loss", inputs.per_class_loss),
         ):
-            if values and len(found[name] or ()) < len(values):
+            if per_class and len(values[name] or ()) < len(per_class):
                 yield name
 
-    def _partial(self, *, arrived: bool) -> Iterator[str]:
+    def _incomplete_loss(self, *, arrived: bool) -> Iterator[str]:
         """Yield ``train_loss`` if steps of the epoch were dropped or have not arrived yet."""
         losses = self.losses()
         if not arrived or (losses is not None and losses.missed):
             yield "train_loss"
 
-    def _metered(self, meter: "ValidationMeter | Measured | None") -> Measured | None:
+    def _meter_result(self, meter: "ValidationMeter | Measured | None") -> Measured | None:
         if meter is None or isinstance(meter, Measured):
             return meter
         try:
             return meter.result()
-        except Exception as error:  # noqa: BLE001 - a mistake in measuring costs the measurement, never the training
+        except Exception as error:  # noqa: BLE001 - an error in a measurement must not stop the training
             self._runtime.error_boundary.fault("validation meter", error)
             return None
 
@@ -151,13 +152,13 @@ class Validation:
             return None
         try:
             return self._probe.measure(*watched, closure)
-        except Exception as error:  # noqa: BLE001 - as above; the probe has restored everything
+        except Exception as error:  # noqa: BLE001 - as above; the probe has restored the model
             self._runtime.error_boundary.fault("sharpness", error)
             return None
 
     def _warn_unwatched(self) -> None:
-        if not self._unwatched:
-            self._unwatched = True
+        if not self._warned_unwatched:
+            self._warned_unwatched = True
             _logger.warning("Sharpness is not measured: call watch(model, optimizer) before validate(closure=...).")
 
     def _emit(self, diagnosis: "Diagnosis", at: int) -> None:
@@ -182,30 +183,31 @@ class Validation:
         runtime.emit_findings(diagnosis.changes, self._env_id)
         for kind, data in diagnosis.trends:
             severity = Severity.WARNING if kind is EventType.PERFORMANCE_DEGRADATION else Severity.INFO
-            about: dict[str, Any] = {"env_id": self._env_id, "epoch": snapshot.epoch, "time_unix_nano": at}
-            runtime.send(kind, data=data, severity=severity, **about)
+            fields: dict[str, Any] = {"env_id": self._env_id, "epoch": snapshot.epoch, "time_unix_nano": at}
+            runtime.send(kind, data=data, severity=severity, **fields)
 
 
-def _of_meter(found: Measured) -> dict[str, Any]:
+def _meter_values(measured: Measured) -> dict[str, Any]:
     return {
-        "validation_loss": found.loss,
-        "validation_accuracy": found.accuracy,
-        "per_class_accuracy": found.per_class_accuracy,
-        "per_class_loss": found.per_class_loss,
-        "per_class_support": found.per_class_support,
-        "confusion": found.confusion,
-        "class_names": found.class_names,
+        "validation_loss": measured.loss,
+        "validation_accuracy": measured.accuracy,
+        "per_class_accuracy": measured.per_class_accuracy,
+        "per_class_loss": measured.per_class_loss,
+        "per_class_support": measured.per_class_support,
+        "confusion": measured.confusion,
+        "class_names": measured.class_names,
     }
 
 
-def _curvature(found: "SharpnessMeasured") -> dict[str, Any]:
+def _sharpness_values(measured: "SharpnessMeasured") -> dict[str, Any]:
     return {
-        "sharpness": found.values,
-        "sharpness_error": found.errors,
-        "stability_margin": found.stability_margin,
+        "sharpness": measured.values,
+        "sharpness_error": measured.errors,
+        "stability_margin": measured.stability_margin,
     }
 
 
-def _numbers(given: Mapping[Any, Any] | None, wait: float) -> dict[object, float]:
-    read = {name: number(value, wait) for name, value in (given or {}).items()}
-    return {name: value for name, value in read.items() if value is not None}
+def _numbers(per_class: Mapping[Any, Any] | None, wait: float) -> dict[object, float]:
+    """Return the values per class as numbers, without those that did not arrive from their device in time."""
+    numbers = {name: number(value, wait) for name, value in (per_class or {}).items()}
+    return {name: value for name, value in numbers.items() if value is not None}

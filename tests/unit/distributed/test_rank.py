@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 
 import pytest
-import torch.multiprocessing as mp
 from torch import distributed
+from torch.multiprocessing.spawn import spawn
 
 from nissa.distributed.rank import Rank
 from tests.support import lines
@@ -58,7 +58,7 @@ def train(rank: int, folder: str) -> None:
 def test_spawned_ranks_have_one_run_id_and_files_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NISSA_RUN_ID", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    mp.spawn(train, args=(str(tmp_path),), nprocs=2)
+    spawn(train, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     one, other = (json.loads((tmp_path / f"ids{rank}.json").read_text()) for rank in (0, 1))
     assert one == other
     assert len(set(one)) == 2

@@ -1,0 +1,100 @@
+"""Backends of a run: created at its start, and removed at its end within a deadline."""
+
+import logging
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from nissa.backends.console import ConsoleBackend
+from nissa.errors import NissaError
+from nissa.otel.backend import OpenTelemetryBackend
+from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
+from nissa.otel.metrics.hub_metrics import HubMetrics
+from nissa.version import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from nissa.hub.backend import Backend
+    from nissa.otel.setup import Providers
+    from nissa.run.runtime import Runtime
+
+_logger = logging.getLogger("nissa")
+
+
+class RunBackends:
+    """OpenTelemetry backend, console backend, and the backends of the user, added to the hub of a run.
+
+    If one of them cannot be added, those that were already added are removed.
+
+    Args:
+        runtime: Components of the run.
+        providers: OpenTelemetry providers that the run exports to.
+        run_id: Identity of the run.
+        user_backends: Backends of the user.
+
+    Raises:
+        ConfigurationError: A backend cannot be added; see `NissaHub.add_backend`.
+    """
+
+    def __init__(
+        self, runtime: "Runtime", providers: "Providers", *, run_id: str, user_backends: "Iterable[Backend]"
+    ) -> None:
+        self._runtime = runtime
+        self._hub = runtime.hub
+        self.otel = OpenTelemetryBackend(
+            providers,
+            runtime.config,
+            run_id=run_id,
+            start=runtime.now(),
+            error_boundary=runtime.error_boundary,
+            version=VERSION,
+        )
+        self._add_metrics()
+        if self.otel.refused is not None and providers.meter is not None:
+            _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
+        self._added: list[str] = []
+        self._add(user_backends, providers)
+
+    def _add_metrics(self) -> None:
+        """Add the metrics of the hub and of the blueprints; both are refreshed before each export."""
+        runtime, store = self._runtime, self.otel.store
+        limits = runtime.config.limits
+        health = HubMetrics(store, self._hub, dropped=lambda: runtime.readback.dropped, now=runtime.now, limits=limits)
+        blueprints = BlueprintMetrics(
+            store, lambda: runtime.analytics.snapshot()["blueprints"], now=runtime.now, most=limits.max_blueprints
+        )
+        store.refreshers += [health.refresh, blueprints.refresh]
+
+    def _add(self, user_backends: "Iterable[Backend]", providers: "Providers") -> None:
+        try:
+            for backend in self._all(user_backends):
+                source = self._runtime if backend is self.otel else None
+                self._added.append(self._hub.add_backend(backend, source=source))
+        except NissaError:
+            for name in self._added:
+                self._hub.remove_backend(name)
+            self._runtime.readback.close(1.0)
+            providers.close(1.0)
+            raise
+
+    def _all(self, user_backends: "Iterable[Backend]") -> "Iterator[Backend]":
+        console = self._runtime.config.console
+        if console.enabled:
+            yield ConsoleBackend(color=console.color)
+        yield from user_backends
+        yield self.otel
+
+    def remove(self, deadline: float) -> None:
+        """Export what the backends have received, and remove them.
+
+        Args:
+            deadline: Time of `time.monotonic` until which the backends may export.
+        """
+        *others, last = self._added
+        for name in others:
+            self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
+        # Remove the OpenTelemetry backend last, so that it still exports faults of the other backends. A hanging
+        # backend delays this, but does not prevent it.
+        self._hub.flush(self._runtime.config.limits.exit_timeout_seconds / 4, besides=last)
+        self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
+        self._hub.flush(max(0.0, deadline - monotonic()))
