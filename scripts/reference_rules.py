@@ -24,7 +24,8 @@ def rules(table: Table, results: Path) -> str:
         "built, and what they cannot see, is in [the explanation](../explanation/rules.md).\n\n"
         f"{''.join(_rule(rule) for rule in RULES)}"
         "## How they fared\n\n" + _fared(table, results) + "\n## Thresholds\n\n"
-        "All of them are settings below `diagnostics.rules`.\n\n" + _thresholds(table)
+        "Those that depend on the program are settings below `diagnostics.rules`. The others are constants at the top of each rule's "
+        "module, with their source.\n\n" + _thresholds(table)
     )
 
 
