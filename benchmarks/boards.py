@@ -203,18 +203,18 @@ def _step(points: int) -> int:
 
 
 def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object]]:
-    for name, asked, chosen in _asked():
+    for name, query, chosen in _queries():
         step = _step(100 if "by parameter and time" in name else POINTS)
         windows = {"__interval": f"{step}s", "__rate_interval": f"{max(120, 2 * step)}s", "__range": f"{DAY}s"}
-        filled = asked.filled({"service": "bench", "run": "day", **windows, **chosen})
+        filled = query.filled({"service": "bench", "run": "day", **windows, **chosen})
         for recorded, stand_in in STANDS_FOR.items():
             filled = filled.replace(recorded, stand_in)
         # A rule looks two minutes back, in which two exports lie only while they still come in.
         at = end - EXPORT_SECONDS if name.startswith("rule ") else end
-        took, found = _timed(address, filled, at, 0 if asked.instant else step)
+        took, found = _timed(address, filled, at, 0 if query.instant else step)
         yield {
             "query": name,
-            "step": "" if asked.instant else step,
+            "step": "" if query.instant else step,
             "series": found,
             "median_ms": f"{1000 * median(took):.1f}",
             "longest_ms": f"{1000 * max(took):.1f}",
@@ -226,14 +226,14 @@ def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object
         }
 
 
-def _asked() -> Iterator[tuple[str, Asked, dict[str, str]]]:
+def _queries() -> Iterator[tuple[str, Asked, dict[str, str]]]:
     """Yield queries with what is chosen: all, and where one parameter of its own can be, that too."""
-    for asked in (*of_panels(), *of_annotations()):
-        yield asked.where, asked, {}
-        if "$distribution" in asked.expression:
-            yield f"{asked.where} (one parameter)", asked, {"distribution": PARAMETERS[0]}
-    for asked in (*rules("record"), *rules("alert")):
-        yield f"rule {asked.where}", asked, {}
+    for query in (*of_panels(), *of_annotations()):
+        yield query.where, query, {}
+        if "$distribution" in query.expression:
+            yield f"{query.where} (one parameter)", query, {"distribution": PARAMETERS[0]}
+    for query in (*rules("record"), *rules("alert")):
+        yield f"rule {query.where}", query, {}
 
 
 def _timed(address: str, expression: str, end: int, step: int) -> tuple[list[float], int]:

@@ -108,9 +108,11 @@ def of_profiles(rows: Sequence[Row], within: Sequence[Row] = (), device: str = "
         most = PROFILES[device].get(row["way"])
         if most is not None:
             ours = own.get(_key(row))
-            told = None if ours is None else estimate(ours, "own")
+            own_estimate = None if ours is None else estimate(ours, "own")
             measured, what = estimate(row, "ratio"), f"`{row['way']}`"
-            yield Judged(what, row["model"], measured, most=most, percent=True, within=told, counts=_counts(row))
+            yield Judged(
+                what, row["model"], measured, most=most, percent=True, within=own_estimate, counts=_counts(row)
+            )
 
 
 def of_others(rows: Sequence[Row], within: Sequence[Row] = ()) -> Iterator[Judged]:
@@ -121,9 +123,9 @@ def of_others(rows: Sequence[Row], within: Sequence[Row] = ()) -> Iterator[Judge
         if way in CHEAPER and ours is not None:
             counts = f"{_counts(ours)}; theirs {_counts(other)}"
             there = own.get((model, SAMPLED))
-            told = None if there is None else times(_sample(other), _own_sample(there, ours))
+            own_estimate = None if there is None else times(_sample(other), _own_sample(there, ours))
             factor, what = times(_sample(other), _sample(ours)), f"sampled step: time of {way} / time of Nissa"
-            yield Judged(what, model, factor, least=CHEAPER[way], within=told, counts=counts)
+            yield Judged(what, model, factor, least=CHEAPER[way], within=own_estimate, counts=counts)
 
 
 def of_kernels(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
@@ -166,8 +168,8 @@ def of_live(within: Sequence[Row], rows: Sequence[Row]) -> Iterator[Judged]:
         if ours["way"] in PROFILES["cpu"] and row is not None:
             what = f"`nissa.overhead.ratio` in `{ours['way']}` / longer step"
             measured = times(estimate(ours, "told"), share(estimate(row, "ratio")))
-            told = estimate(ours, "factor")
-            yield Judged(what, ours["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=told)
+            own_estimate = estimate(ours, "factor")
+            yield Judged(what, ours["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=own_estimate)
 
 
 def _by_way(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:

@@ -141,17 +141,17 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--most", type=int, default=max(ELEMENTS), help="elements; larger cases are left out")
     parser.add_argument("--into", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(arguments.threads)
     logging.getLogger("nissa").setLevel(logging.ERROR)
-    told = facts(given.threads, given.device)
+    machine_facts = facts(arguments.threads, arguments.device)
     rows = []
     for sweep, tensors, elements in CASES:
-        if elements <= given.most:
-            found = measure(tensors, elements, given.device)
-            rows.append({"sweep": sweep, "tensors": tensors, "elements": elements, **found, **told})
-            write(given.into / "growth.csv", FIELDS, rows)
+        if elements <= arguments.most:
+            found = measure(tensors, elements, arguments.device)
+            rows.append({"sweep": sweep, "tensors": tensors, "elements": elements, **found, **machine_facts})
+            write(arguments.into / "growth.csv", FIELDS, rows)
 
 
 if __name__ == "__main__":

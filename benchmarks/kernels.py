@@ -191,9 +191,9 @@ def main() -> None:
     """Write the results, keeping those of a device that is not measured."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=("cpu", "cuda"), action="append", help="those that are there, if not given")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
-    for row in rows(given.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]):
+    for row in rows(arguments.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]):
         print(*asdict(row).values(), sep="  ", flush=True)
         found.append(asdict(row))
     devices = {row["device"] for row in found}

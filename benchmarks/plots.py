@@ -96,15 +96,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--into", type=Path, default=IMAGES)
-    given = parser.parse_args()
-    given.into.mkdir(parents=True, exist_ok=True)
+    arguments = parser.parse_args()
+    arguments.into.mkdir(parents=True, exist_ok=True)
     for name, draw in DRAWN.items():
-        told = digest(PLOTS[name], given.results)
-        if told:
+        checksum = digest(PLOTS[name], arguments.results)
+        if checksum:
             with mpl.rc_context(STYLE):
-                figure = draw(given.results)
-                metadata = {"Date": None, "Description": f"drawn from {told}"}
-                figure.savefig(given.into / name, transparent=True, metadata=metadata)
+                figure = draw(arguments.results)
+                metadata = {"Date": None, "Description": f"drawn from {checksum}"}
+                figure.savefig(arguments.into / name, transparent=True, metadata=metadata)
             plt.close(figure)
 
 

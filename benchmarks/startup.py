@@ -236,13 +236,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="of each process")
     parser.add_argument("--into", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     began = perf_counter()
     told = facts(1)
     found: list[dict[str, Any]] = []
-    for each in lines(given.runs):
+    for each in lines(arguments.runs):
         found.append({**each, **told})
-        write(given.into / "startup.csv", FIELDS, found)
+        write(arguments.into / "startup.csv", FIELDS, found)
     print(f"{perf_counter() - began:.0f} s", file=sys.stderr)
 
 

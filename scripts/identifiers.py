@@ -266,9 +266,9 @@ def _without_annotation(argument: ast.arg) -> ast.expr | None:
 
 def arguments(node: _Function) -> list[ast.arg]:
     """Return all parameters of a function."""
-    given = node.args
-    rest = [each for each in (given.vararg, given.kwarg) if each is not None]
-    return [*given.posonlyargs, *given.args, *given.kwonlyargs, *rest]
+    signature = node.args
+    rest = [each for each in (signature.vararg, signature.kwarg) if each is not None]
+    return [*signature.posonlyargs, *signature.args, *signature.kwonlyargs, *rest]
 
 
 def _bound(body: Iterable[ast.AST]) -> set[str]:

@@ -43,11 +43,11 @@ def _described(name: str, thing: Any) -> str:
 
 
 def _fields(kind: type[BaseModel]) -> str:
-    told = [
+    lines = [
         f"- `{name}`: {' '.join((field.description or 'See the reference of settings.').split())}\n"
         for name, field in kind.model_fields.items()
     ]
-    return f"\nFields:\n\n{''.join(told)}"
+    return f"\nFields:\n\n{''.join(lines)}"
 
 
 def _members(owner: str, kind: type) -> Iterator[str]:
@@ -62,8 +62,8 @@ def public_members(kind: type) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for base in kind.__mro__:
         for name, member in vars(base).items() if base.__module__.partition(".")[0] == "nissa" else ():
-            told = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
-            if told and not name.startswith("_") and name not in seen:
+            lines = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
+            if lines and not name.startswith("_") and name not in seen:
                 seen.add(name)
                 yield name, member
 

@@ -48,8 +48,8 @@ def _board(board: Board, table: Table) -> str:
 def _panels(board: Board) -> Iterator[list[str]]:
     for row in board.rows:
         for _, panel in row.panels:
-            asked = (each["expr"] if "expr" in each else _of_jaeger(each) for each in panel["targets"])
-            yield [panel["title"], panel["description"], "<br>".join(f"`{each}`" for each in asked)]
+            queries = (each["expr"] if "expr" in each else _of_jaeger(each) for each in panel["targets"])
+            yield [panel["title"], panel["description"], "<br>".join(f"`{each}`" for each in queries)]
 
 
 def _of_jaeger(target: dict[str, object]) -> str:

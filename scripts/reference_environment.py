@@ -65,8 +65,8 @@ def overhead(results: Path) -> str | None:
             raise ValueError(f"{results.name} must have the columns {', '.join(COLUMNS)}.")
         found = [ProfileCost.from_row(line) for line in lines]
     own = {(row["way"], row["model"]): row for row in read(results.with_name("within.csv"))}
-    told = [asdict(_beside(each, own.get((each.profile, each.model), {}))) for each in found]
-    return json.dumps(told, indent=2) + "\n"
+    rows = [asdict(_beside(each, own.get((each.profile, each.model), {}))) for each in found]
+    return json.dumps(rows, indent=2) + "\n"
 
 
 def _beside(cost: ProfileCost, own: Mapping[str, str]) -> ProfileCost:

@@ -44,7 +44,7 @@ def _fared(table: Table, results: Path) -> str:
     with results.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     where = rows[0]
-    told = (
+    text = (
         f"Measured on {where['machine']}, torch {where['torch']}, at commit {where['commit']}, by "
         "`python -m tests.pathologies`; each run is a line of `benchmarks/results/pathologies.csv`. Thresholds were set on the "
         "tuning half alone. False alarms are runs in which the rule spoke though it was neither what was wrong nor an honest "
@@ -63,8 +63,8 @@ def _fared(table: Table, results: Path) -> str:
         ]
         names = ["rule", "runs", "found", "missed", "false_alarms", "healthy_false_alarms", "median_steps"]
         lines = [[row[name] or "-" for name in names] for row in part]
-        told += f"\n### {words}\n\n{table(heads, lines)}"
-    return told
+        text += f"\n### {words}\n\n{table(heads, lines)}"
+    return text
 
 
 def _thresholds(table: Table) -> str:

@@ -170,13 +170,13 @@ def _status(stack: Stack, console: Console) -> int:
     for name in SERVERS:
         alive = stack.servers.alive(name)
         state = "healthy" if stack.servers.healthy(name) else "running" if alive else "down"
-        _say(console, f"{name:11} {state:8} {stack.servers.describe(name) if alive else ''}".rstrip())
+        _print_line(console, f"{name:11} {state:8} {stack.servers.describe(name) if alive else ''}".rstrip())
     if not stack.servers.running():
         return 1
     for name, address in _addresses(stack).items():
-        _say(console, f"{name:11} {address}")
+        _print_line(console, f"{name:11} {address}")
     exporters = " ".join(f"OTEL_{signal}_EXPORTER=otlp" for signal in ("TRACES", "METRICS", "LOGS"))
-    _say(console, f"Send to it: export OTEL_EXPORTER_OTLP_ENDPOINT={stack.otlp_grpc} {exporters}")
+    _print_line(console, f"Send to it: export OTEL_EXPORTER_OTLP_ENDPOINT={stack.otlp_grpc} {exporters}")
     return 0 if stack.healthy() else 1
 
 
@@ -190,7 +190,7 @@ def _addresses(stack: Stack) -> dict[str, str | Path]:
     }
 
 
-def _say(console: Console, text: str) -> None:
+def _print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -230,15 +230,15 @@ def main(arguments: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, description) in COMMANDS.items():
         commands.add_parser(name, help=description)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     console = Console()
-    if given.command != "validate" and (reason := unavailable()):
+    if options.command != "validate" and (reason := unavailable()):
         console.print(f"No stack here: {reason}.")
-        return 0 if given.optional else 1
-    processes = given.processes or Processes(HOME, Ports.usual(), {}).running()
+        return 0 if options.optional else 1
+    processes = options.processes or Processes(HOME, Ports.usual(), {}).running()
     stack = Stack(HOME, Ports.usual(), docker=False if processes else None, grafana=True)
     try:
-        return COMMANDS[given.command][0](stack, console)
+        return COMMANDS[options.command][0](stack, console)
     except StackError as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         return 1

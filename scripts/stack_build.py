@@ -112,15 +112,15 @@ def _compile(source: Source, target: Path, console: Console) -> None:
 
 
 def _follow(command: list[str], source: Source, progress: Progress, task: TaskID) -> None:
-    said: deque[str] = deque(maxlen=30)
+    output: deque[str] = deque(maxlen=30)
     with subprocess.Popen(  # noqa: S603 - the command is ours
         command, cwd=CONFIG / "servers" / source.folder, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr or ():
-            said.append(line)
+            output.append(line)
             progress.update(task, now=line.strip()[-60:])
     if process.returncode:
-        raise StackError(f"{source.folder} could not be built:\n{''.join(said)}")
+        raise StackError(f"{source.folder} could not be built:\n{''.join(output)}")
 
 
 def _progress(console: Console) -> Progress:

@@ -203,10 +203,10 @@ def _birth_elsewhere(pid: int) -> str | None:
     tool = shutil.which("ps")
     if tool is None:
         raise StackError("There is neither /proc nor ps, so processes cannot be told apart.")
-    said = subprocess.run(  # noqa: S603 - the command is ours
+    result = subprocess.run(  # noqa: S603 - the command is ours
         [tool, "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return said.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 def _resident(pid: int) -> int | None:

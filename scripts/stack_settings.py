@@ -50,8 +50,8 @@ class Ports:
     @classmethod
     def usual(cls) -> Self:
         """Return those of ``.env``."""
-        given = pinned()
-        return cls(**{field.name: int(given[_variable(field.name)]) for field in fields(cls)})
+        values = pinned()
+        return cls(**{field.name: int(values[_variable(field.name)]) for field in fields(cls)})
 
     @classmethod
     def free(cls) -> Self:

@@ -31,7 +31,7 @@ class Exporter:
 
     def __init__(self, export: "Callable[[], object]") -> None:
         self._export = export
-        self._asked: Queue[bool] = Queue()
+        self._requests: Queue[bool] = Queue()
         # One thread for all exports, as the SDK has one, so that it can be told what they took.
         self._thread = threading.Thread(target=self._run, name="nissa-bench-export", daemon=True)
         self._thread.start()
@@ -43,23 +43,23 @@ class Exporter:
 
     def begin(self) -> None:
         """Begin an export."""
-        self._asked.put(True)
+        self._requests.put(True)
 
     def wait(self) -> None:
         """Wait until it is done; not at all where none was begun."""
-        self._asked.join()
+        self._requests.join()
 
     def close(self) -> None:
         """End the thread, after what was begun."""
-        self._asked.put(False)
+        self._requests.put(False)
         self._thread.join()
 
     def _run(self) -> None:
-        while self._asked.get():
+        while self._requests.get():
             try:
                 self._export()
             finally:  # what waits must not wait for ever
-                self._asked.task_done()
+                self._requests.task_done()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,8 @@ class Moment:
     def search(self, target: Json) -> list[list[Json]]:
         """Return the traces that Jaeger finds for a panel, newest first, each as its spans in order."""
         tags = dict(re.findall(r'([\w.]+)="([^"]*)"', self.filled(target["tags"])))
-        asked = {"service": self.service, "operation": target["operation"], "limit": target["limit"]}
-        found = _fetch(f"{self.jaeger}/api/traces", **asked, tags=json.dumps(tags))["data"]
+        parameters = {"service": self.service, "operation": target["operation"], "limit": target["limit"]}
+        found = _fetch(f"{self.jaeger}/api/traces", **parameters, tags=json.dumps(tags))["data"]
         return sorted((list(_in_order(trace)) for trace in found), key=lambda spans: -spans[0]["startTime"])
 
 

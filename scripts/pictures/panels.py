@@ -100,11 +100,11 @@ def _last(answers: Answers) -> list[tuple[str, float]]:
 
 def _stat(panel: Json, answers: Answers) -> Drawn:
     unit, steps = _defaults(panel)["unit"], _defaults(panel)["thresholds"]["steps"]
-    told = [
+    lines = [
         f'<b style="color:{colour(value, steps)}">{escape(shown(value, unit))}</b> <small>{escape(label)}</small>'
         for label, value in _last(answers)
     ]
-    return f'<div class="stat">{"<br>".join(told)}</div>'
+    return f'<div class="stat">{"<br>".join(lines)}</div>'
 
 
 def _bars(panel: Json, answers: Answers) -> Drawn:
@@ -163,7 +163,7 @@ def _grid(panel: Json, answers: Answers) -> Drawn:
 def _distribution(panel: Json, answers: Answers) -> Drawn:
     """Draw native histograms: each is its buckets, with bounds and counts."""
     ((_, answer),) = answers
-    instants = [(float(at), told["buckets"]) for at, told in answer[0]["histograms"]]
+    instants = [(float(at), lines["buckets"]) for at, lines in answer[0]["histograms"]]
     pairs = sorted(
         {(float(low), float(high)) for _, buckets in instants for _, low, high, _ in buckets if float(low) > 0}
     )

@@ -40,8 +40,8 @@ def one_trace(panel: Json, moment: Moment) -> str:
     # Gates have no length; Grafana shows them as marks in a list that one can scroll.
     shown_spans = [span for span in chosen if span["operationName"] != span_names.GATE]
     rows = "".join(_span(span, begin, length) for span in shown_spans[:_SPANS])
-    told = [value for span in chosen for key, value in _tags(span).items() if key == attr.NARRATIVE]
-    return f"<table class=states>{rows}</table>" + "".join(f"<p>{escape(str(text))}</p>" for text in told[:1])
+    narratives = [value for span in chosen for key, value in _tags(span).items() if key == attr.NARRATIVE]
+    return f"<table class=states>{rows}</table>" + "".join(f"<p>{escape(str(text))}</p>" for text in narratives[:1])
 
 
 def _span(span: Json, begin: int, length: int) -> str:

@@ -99,7 +99,7 @@ class Life:
         if self.slot is not None:
             _count(stats.culled_by_slot, self.slot)
 
-    def told(self) -> tuple[str, dict[str, Any]]:
+    def log_entry(self) -> tuple[str, dict[str, Any]]:
         """Return a log message and its fields."""
         text = f"{self.part.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
         if self.part is Part.BEGAN:
@@ -115,8 +115,8 @@ class Life:
             "improvement": self.improvement,
             "reason": self.reason,
         }
-        told = {key: value for key, value in fields.items() if value is not None}
-        return text + ")" + (f": {self.reason}" if self.reason else ""), told
+        known = {key: value for key, value in fields.items() if value is not None}
+        return text + ")" + (f": {self.reason}" if self.reason else ""), known
 
 
 def _facts(event: "TelemetryEvent") -> dict[str, Any]:

@@ -53,7 +53,7 @@ def replay(
     if json:
         print_json(_plain(done))
     else:
-        typer.echo("\n".join(_told(done)))
+        typer.echo("\n".join(_summary_lines(done)))
     if not done.complete:
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -64,7 +64,7 @@ def _plain(done: "Replayed") -> dict[str, Any]:
     return {"complete": done.complete, **asdict(done)}
 
 
-def _told(done: "Replayed") -> list[str]:
+def _summary_lines(done: "Replayed") -> list[str]:
     from nissa.otel.export.reach import tally  # noqa: PLC0415 - help stays quick without it
 
     signals = done.signals.values()

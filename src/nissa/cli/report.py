@@ -44,12 +44,12 @@ def report(
     if json:
         print_json(written.to_dict())
     else:
-        _tell(written)
+        _print_summary(written)
     if show and typer.launch(Path(written.path).resolve().as_uri()) != 0:
         typer.echo("nissa: no browser could be started; open the file yourself.", err=True)
 
 
-def _tell(written: "Written") -> None:
+def _print_summary(written: "Written") -> None:
     typer.echo(written.path)
     typer.echo(
         f"  run {written.run_id}, {written.status}: {written.points:,} points, {written.seeds} seeds, "

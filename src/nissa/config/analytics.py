@@ -58,5 +58,5 @@ class AnalyticsConfig(Section):
 
     @field_validator("compute_multipliers")
     @classmethod
-    def _add_to_table(cls, given: dict[str, float]) -> dict[str, float]:
-        return Table(COMPUTE_MULTIPLIERS | given)
+    def _add_to_table(cls, multipliers: dict[str, float]) -> dict[str, float]:
+        return Table(COMPUTE_MULTIPLIERS | multipliers)

@@ -172,16 +172,16 @@ def _of_gradients(gradients: "GradientConfig") -> Iterable[FeatureSpec]:
         return
     yield from _GRADIENTS
     if gradients.percentiles:  # empty without a histogram: the model validates that
-        told = [(percentile_feature(p), f"Percentile {p:g}, median over layers") for p in gradients.percentiles]
-        yield from _family("gradient_percentiles_known", _SIZE, told)
+        features = [(percentile_feature(p), f"Percentile {p:g}, median over layers") for p in gradients.percentiles]
+        yield from _family("gradient_percentiles_known", _SIZE, features)
     if gradients.weight_norms:
         yield from _one("weight_norm", Decades(-4, 4), "L2 norm of a layer's weights, median over layers")
     if gradients.update_ratios:
-        told = [
+        features = [
             ("update_ratio", "Change of a layer's weights over their norm, median over layers"),
             ("update_ratio_largest", "Largest of these"),
         ]
-        yield from _family("update_ratio_known", Decades(-8, 0), told)
+        yield from _family("update_ratio_known", Decades(-8, 0), features)
 
 
 def _of_classes(config: "TelemetryConfig") -> Iterable[FeatureSpec]:

@@ -72,7 +72,7 @@ def run_demo(
         _train(trainers, display, epochs)
         report = _report(run, trainers, profile=profile, seed=seed, seconds=perf_counter() - began)
     report = _with_page(report)
-    _tell(report, console, json_output=json_output)
+    _print_report(report, console, json_output=json_output)
     return report
 
 
@@ -129,7 +129,7 @@ def _with_page(report: DemoReport) -> DemoReport:
         return replace(report, no_page=str(error))
 
 
-def _tell(report: DemoReport, console: Console, *, json_output: bool) -> None:
+def _print_report(report: DemoReport, console: Console, *, json_output: bool) -> None:
     if json_output:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:

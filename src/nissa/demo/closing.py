@@ -36,8 +36,8 @@ def _environment(environment: "EnvironmentReport") -> str:
 
 def _seeds(report: "DemoReport") -> str:
     counts = {outcome: len(report.with_outcome(outcome)) for outcome in ("fossilized", "culled", INTERRUPTED)}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    return f"{len(report.seeds)} seeds in {report.seconds:.0f} s: {told or 'none germinated'}"
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return f"{len(report.seeds)} seeds in {report.seconds:.0f} s: {outcomes or 'none germinated'}"
 
 
 def _where(report: "DemoReport") -> list[str]:

@@ -28,11 +28,11 @@ Number = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], BeforeValida
 """A finite number, or the text of a value that JSON numbers exclude."""
 
 
-class _Part(BaseModel):
+class _BriefModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class KeyMetrics(_Part):
+class KeyMetrics(_BriefModel):
     """Values of the newest validation; null if not measured."""
 
     train_loss: Number | None = None
@@ -81,7 +81,7 @@ class KeyMetrics(_Part):
     """Learning rate over the critical one; above 1 the next step raises the loss of its batch."""
 
 
-class HealthBrief(_Part):
+class HealthBrief(_BriefModel):
     """Health of the newest gradients."""
 
     score: Number | None = None
@@ -103,7 +103,7 @@ class HealthBrief(_Part):
     """In how many it has elements that are NaN or infinite."""
 
 
-class FindingBrief(_Part):
+class FindingBrief(_BriefModel):
     """Finding of one rule."""
 
     name: str
@@ -131,7 +131,7 @@ class FindingBrief(_Part):
     """What it was judged by."""
 
 
-class DecisionBrief(_Part):
+class DecisionBrief(_BriefModel):
     """State of training as input of a decision."""
 
     schema_version: Literal[1] = 1
@@ -186,13 +186,13 @@ def decision_brief(
     validations: int,
 ) -> DecisionBrief:
     """Return the brief of a snapshot; without one, its narrative is `NO_VALIDATION`."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "action": str(getattr(action, "name", action)),
         "reason": reason,
         "findings": tuple(map(_finding, findings)),
         "validations": validations,
     }
-    return DecisionBrief(**told if snapshot is None else told | _of(snapshot))
+    return DecisionBrief(**fields if snapshot is None else fields | _of(snapshot))
 
 
 def _of(snapshot: "EpochSnapshot") -> dict[str, Any]:

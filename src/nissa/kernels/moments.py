@@ -195,10 +195,10 @@ class Moments:
         Raises:
             ValueError: ``q`` is not within 0 and 1.
         """
-        asked = np.atleast_1d(np.asarray(q, dtype=np.float64))
-        if not np.all((asked >= 0) & (asked <= 1)):
+        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not np.all((levels >= 0) & (levels <= 1)):
             raise ValueError(f"A quantile lies within 0 and 1, not {q!r}.")
-        found = self._quantiles(asked[:, np.newaxis])
+        found = self._quantiles(levels[:, np.newaxis])
         return found if np.ndim(q) else found[0]
 
     def _quantiles(self, q: "NDArray[np.float64]") -> "NDArray[np.float64]":

@@ -95,7 +95,7 @@ def _bar(facts: Facts, life: Life, stage: StageSpan) -> Bar | None:
         facts.clock.step(life.place, stage.start),
         facts.clock.step(life.place, end),
         open_end=undecided,
-        told=(
+        tooltip=(
             f"{stage.stage.label}: {life.seed_id}",
             f"blueprint {life.blueprint or ABSENT}, slot {life.slot or ABSENT}",
             f"from {clock_time(stage.start)}, {how_long}",

@@ -37,7 +37,7 @@ class LearningRateTooHigh(Rule):
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
-        self._course = LossTracker(self.rules.warm_up)
+        self._tracker = LossTracker(self.rules.warm_up)
         self._hits = 0
         self._worst = -math.inf
 
@@ -46,29 +46,29 @@ class LearningRateTooHigh(Rule):
         return [self._judge(missed, loss) for missed, loss in block.finite_losses()]
 
     def _judge(self, missed: int, loss: float | None) -> Judgement:
-        course = self._course
+        tracker = self._tracker
         if missed:
-            course.lose(missed)
+            tracker.lose(missed)
         if loss is None:
             return None
-        course.feed(loss)
-        if not course.beginning.over or course.seen <= self.rules.judged_after:
+        tracker.feed(loss)
+        if not tracker.beginning.over or tracker.seen <= self.rules.judged_after:
             return self._early(loss)
-        first = course.beginning.level
-        if first is None or math.isnan(course.smooth) or math.isnan(course.jump):
+        first = tracker.beginning.level
+        if first is None or math.isnan(tracker.smooth) or math.isnan(tracker.jump):
             return None
         start = max(abs(first), math.ulp(0.0))
-        gained = first - course.smooth
-        if gained < _PROGRESS * start and course.jump > _OSCILLATION * start:
+        gained = first - tracker.smooth
+        if gained < _PROGRESS * start and tracker.jump > _OSCILLATION * start:
             return Symptom(
-                seen=f"Loss jumps by {course.jump:.3f} a step and does not fall",
-                value=course.jump / start,
+                seen=f"Loss jumps by {tracker.jump:.3f} a step and does not fall",
+                value=tracker.jump / start,
                 limit=_OSCILLATION,
             )
         return FINE if gained > 2 * _PROGRESS * start else UNCLEAR
 
     def _early(self, loss: float) -> Judgement:
-        first = self._course.beginning.start
+        first = self._tracker.beginning.start
         if first is None:  # the first loss was lost, and a later one cannot replace it
             return None
         start = max(abs(first), math.ulp(0.0))
