@@ -122,8 +122,8 @@ def memory(runs: int) -> list[float]:
     """Return MiB per 1,000 streams: what 600 tensors more take, by the streams that they have."""
 
     def grown(tensors: int) -> float:
-        told = json.loads(script(_COMMON + _MEMORY, tensors))
-        return float(told["after"]) - float(told["before"])
+        memory = json.loads(script(_COMMON + _MEMORY, tensors))
+        return float(memory["after"]) - float(memory["before"])
 
     return [(grown(700) - grown(100)) / (600 * streams_per_tensor()) * 1000 for _ in range(runs)]
 
@@ -174,8 +174,8 @@ def wire(samples: int, compression: str) -> int:
 
 def files(samples: int) -> int:
     """Return the bytes of ``metrics.jsonl`` for the same."""
-    told = "\nprint((run.directory / 'metrics.jsonl').stat().st_size)"
-    return int(script(_COMMON + _BYTES + told, samples))
+    print_size = "\nprint((run.directory / 'metrics.jsonl').stat().st_size)"
+    return int(script(_COMMON + _BYTES + print_size, samples))
 
 
 def per_sample(size: Callable[[int], int]) -> float:
@@ -238,10 +238,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     began = perf_counter()
-    told = facts(1)
+    common = facts(1)
     found: list[dict[str, Any]] = []
     for each in lines(arguments.runs):
-        found.append({**each, **told})
+        found.append({**each, **common})
         write(arguments.into / "startup.csv", FIELDS, found)
     print(f"{perf_counter() - began:.0f} s", file=sys.stderr)
 

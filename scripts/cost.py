@@ -70,8 +70,8 @@ def stale_plots(images: Path, results: Path = RESULTS) -> list[Path]:
     wanted = {images / name: digest(names, results) for name, names in PLOTS.items()}
     return [
         path
-        for path, told in wanted.items()
-        if told and not (path.exists() and told in path.read_text(encoding="utf-8"))
+        for path, text in wanted.items()
+        if text and not (path.exists() and text in path.read_text(encoding="utf-8"))
     ]
 
 
@@ -125,8 +125,8 @@ def _gpu(table: Table, results: Path) -> str:
     if not judged:
         lines = [[what, wanted, "**not measured**"] for what, wanted in on_a_gpu()]
         return f"{_NO_GPU}\n{table(['quantity', 'goal', 'verdict'], lines)}"
-    told = _measured(steps[0]) if steps else ""
-    return f"{table(_GOALS, [_judged(each) for each in judged])}\n{told}\n"
+    measured = _measured(steps[0]) if steps else ""
+    return f"{table(_GOALS, [_judged(each) for each in judged])}\n{measured}\n"
 
 
 def _judged(goal: Judged) -> list[str]:
@@ -148,8 +148,12 @@ def _within(goal: Judged) -> str:
     if goal.verdict is not Verdict.OPEN:
         return ""
     shown = percent if goal.percent else number
-    told = goal.from_within
-    by_code = [] if told is None else [f"{_verdict(told)} ({shown(told.measured.low)} to {shown(told.measured.high)})"]
+    within = goal.from_within
+    by_code = (
+        []
+        if within is None
+        else [f"{_verdict(within)} ({shown(within.measured.low)} to {shown(within.measured.high)})"]
+    )
     return "; ".join([*by_code, *([goal.counts] if goal.counts else [])])
 
 
@@ -177,11 +181,11 @@ def _steps(table: Table, results: Path) -> str:
         "pairs",
     ]
     own = {(row["model"], row["way"]): row for row in read(results / "within.csv")}
-    told = ""
+    sections = ""
     for model in dict.fromkeys(row["model"] for row in rows):
         lines = [_step(row, own.get((model, row["way"]))) for row in rows if row["model"] == model]
-        told += f"### {model}\n\n{table(head, lines)}\n"
-    return f"{told}![Time that a sampled step adds, by method](../images/cost-per-sample.svg)\n"
+        sections += f"### {model}\n\n{table(head, lines)}\n"
+    return f"{sections}![Time that a sampled step adds, by method](../images/cost-per-sample.svg)\n"
 
 
 def _step(row: Row, own: Row | None) -> list[str]:

@@ -62,8 +62,8 @@ def public_members(kind: type) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for base in kind.__mro__:
         for name, member in vars(base).items() if base.__module__.partition(".")[0] == "nissa" else ():
-            lines = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
-            if lines and not name.startswith("_") and name not in seen:
+            documented = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
+            if documented and not name.startswith("_") and name not in seen:
                 seen.add(name)
                 yield name, member
 

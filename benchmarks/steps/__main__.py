@@ -22,9 +22,9 @@ OVERHEAD = ("profile", "model", "ratio", "low", "high", "machine", "commit", "da
 class Results:
     """The results so far, written after every round, so that a run that is broken off leaves what it has."""
 
-    def __init__(self, into: Path, told: dict[str, str], threads: int) -> None:
+    def __init__(self, into: Path, common: dict[str, str], threads: int) -> None:
         self._into = into
-        self._told = told
+        self._common = common
         self._threads = threads
         self._found: dict[tuple[str, str], Runner] = {}
 
@@ -33,7 +33,7 @@ class Results:
         self._found |= {(runner.model, runner.way): runner for runner in runners}
         order = [(model, way) for model in MODELS for way in WAYS]
         everything = [(key[0], self._found[key]) for key in order if key in self._found]
-        common = {"threads": self._threads, **self._told}
+        common = {"threads": self._threads, **self._common}
         bare = {name: runner.end.get("peak", 0.0) for name, runner in everything if runner.way == "bare"}
         rows: list[dict[str, Any]] = [
             {"model": name, "way": runner.way, **runner.row(bare.get(name, 0.0)), **common}

@@ -68,7 +68,7 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
                         "ended": time_ns(),
                     }
                 )
-        points = told(folder)
+        points = exported_ratios(folder)
     for window in found:
         began, ended = window.pop("began"), window.pop("ended")
         ratios = [ratio for when, ratio in points if began <= when <= ended]
@@ -76,7 +76,7 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
     return list(found[1:])
 
 
-def told(folder: Path) -> list[tuple[int, float]]:
+def exported_ratios(folder: Path) -> list[tuple[int, float]]:
     """Return the points of ``nissa.overhead.ratio`` in files, with their times."""
     return sorted(
         (int(point["timeUnixNano"]), float(point["asDouble"]))
@@ -96,12 +96,12 @@ def row(windows: Sequence[Window]) -> dict[str, Any]:
     outside = [window["seconds"] - window["inside"] for window in windows]
     own = extra([a + b for a, b in zip(outside, ours, strict=True)], outside)
     shares = [each / window["seconds"] for each, window in zip(ours, windows, strict=True)]
-    says = [window["told"] for window in windows]
-    factor = extra([a + b for a, b in zip(shares, says, strict=True)], shares)
+    exported = [window["told"] for window in windows]
+    factor = extra([a + b for a, b in zip(shares, exported, strict=True)], shares)
     return {
         "windows": len(windows),
         **interval("own", own, ".6f"),
-        **interval("told", mean(says), ".6f"),
+        **interval("told", mean(exported), ".6f"),
         **interval("factor", factor, ".4f"),
     }
 

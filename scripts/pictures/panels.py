@@ -163,7 +163,7 @@ def _grid(panel: Json, answers: Answers) -> Drawn:
 def _distribution(panel: Json, answers: Answers) -> Drawn:
     """Draw native histograms: each is its buckets, with bounds and counts."""
     ((_, answer),) = answers
-    instants = [(float(at), lines["buckets"]) for at, lines in answer[0]["histograms"]]
+    instants = [(float(at), histogram["buckets"]) for at, histogram in answer[0]["histograms"]]
     pairs = sorted(
         {(float(low), float(high)) for _, buckets in instants for _, low, high, _ in buckets if float(low) > 0}
     )

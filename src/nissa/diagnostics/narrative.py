@@ -109,11 +109,11 @@ class _Narrator:
 
     def sentences(self) -> Iterator[str]:
         """Yield all sentences that apply, in order."""
-        sentences = [*self._broken()]
+        broken = [*self._broken()]
         others = [each for each in self._findings if each.name not in _FLAGS]
-        yield from sentences
+        yield from broken
         yield from _finding_sentences(others, Severity.CRITICAL, Severity.ERROR)
-        if not sentences:
+        if not broken:
             yield from self._poor_health()
         yield from _finding_sentences(others, Severity.WARNING)
         yield from self._loss()
