@@ -1,4 +1,4 @@
-"""The tables of ``docs/explanation/cost.md``, from the results of ``make bench``."""
+"""Tables of ``docs/explanation/cost.md``, generated from the results of ``make bench``."""
 
 import hashlib
 import re
@@ -45,11 +45,11 @@ _READS: Final = {
     "research": "in every step, and copies the weights",
 }
 PLOTS: Final = {"cost-per-sample.svg": ("steps.csv",), "cost-growth.svg": ("growth.csv",)}
-"""The plots, and the results that each is drawn from."""
+"""Plots, with the results that each is drawn from."""
 
 
 def page(text: str, table: Table, results: Path = RESULTS) -> str:
-    """Return a page with its generated regions written anew."""
+    """Return a page with its generated regions updated."""
 
     def region(found: re.Match[str]) -> str:
         return f"{found[1]}\n{REGIONS[found[2]](table, results)}\n{found[3]}"
@@ -58,7 +58,7 @@ def page(text: str, table: Table, results: Path = RESULTS) -> str:
 
 
 def digest(names: Iterable[str], results: Path = RESULTS) -> str:
-    """Return what stands in a plot that was drawn from these results; empty where there are none."""
+    """Return the checksum that identifies these results in a plot; empty if there are no results."""
     there = [results / name for name in names]
     if not all(path.exists() for path in there):
         return ""
@@ -66,7 +66,7 @@ def digest(names: Iterable[str], results: Path = RESULTS) -> str:
 
 
 def stale_plots(images: Path, results: Path = RESULTS) -> list[Path]:
-    """Return the plots that were drawn from other results than those that are there."""
+    """Return the plots that are outdated, because they were drawn from other results."""
     wanted = {images / name: digest(names, results) for name, names in PLOTS.items()}
     return [
         path
@@ -144,7 +144,7 @@ def _judged(goal: Judged) -> list[str]:
 
 
 def _within(goal: Judged) -> str:
-    """Return what is told from within, and what was counted: both beside a verdict that time leaves open."""
+    """Return the measurement inside Nissa and the counts; both accompany a verdict that wall time leaves open."""
     if goal.verdict is not Verdict.OPEN:
         return ""
     shown = percent if goal.percent else number

@@ -1,6 +1,6 @@
-"""Writes ``docs/reference/``, boards and rules from the code; tables and the package's overhead data from benchmark results.
+"""Generate ``docs/reference/``, boards and alert rules from the code, and cost tables from the benchmark results.
 
-With ``--check`` it only says what has drifted.
+With ``--check`` it only reports files that are out of date.
 """
 
 import ast
@@ -51,7 +51,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _documented(module: object) -> list[tuple[str, str, str]]:
-    """Return name, value and docstring of a module's constants, in their order."""
+    """Return name, value and docstring of a module's constants, in source order."""
     source = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     body = ast.parse(source).body
     found = []
@@ -234,7 +234,7 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {"decision-brief.schema.json": _s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the files, or return 1 where ``--check`` finds one that differs."""
+    """Write the files; with ``--check`` return 1 if one differs."""
     pages = {REFERENCE / name: _NOTE + build() for name, build in PAGES.items()}
     pages |= {REFERENCE / name: build() for name, build in SCHEMAS.items()}
     costs = overhead(RESULTS)

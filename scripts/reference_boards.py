@@ -1,4 +1,4 @@
-"""The reference page of boards, recording rules and alerts."""
+"""Reference page of boards, recording rules and alerts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

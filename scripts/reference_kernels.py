@@ -1,4 +1,4 @@
-"""The reference of kernels: what each took beside a copy of the same gradients, from the results of the benchmark."""
+"""Reference page of kernels: time relative to a copy of the same gradients, from the benchmark results."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence

@@ -1,6 +1,6 @@
-"""The real collector, Prometheus and Jaeger: in containers where a Docker engine answers, else as plain processes.
+"""Run the collector, Prometheus and Jaeger: in containers if a Docker engine is available, else as processes.
 
-``python -m scripts.stack up`` starts them, ``down`` ends them; the same configuration files serve both ways.
+``python -m scripts.stack up`` starts them, ``down`` ends them. Both ways use the same configuration files.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from scripts.stack_validate import validate
 HOME: Final = cache() / "stack"
 """Folder of the stack that the commands handle."""
 TRIES: Final = 3
-"""Free ports are free when they are looked for; somebody may be quicker to take one."""
+"""Number of attempts to start, because another process may take a port that was free."""
 
 
 def unavailable() -> str | None:
-    """Return why there can be no stack here, or None."""
+    """Return the reason why no stack can run on this machine, or None."""
     reason = stack_docker.why_not()
     return f"{reason}, and there is no go command" if reason and go() is None else None
 
@@ -100,7 +100,7 @@ class Stack:
         self.servers.start_one(name)
 
     def healthy(self) -> bool:
-        """Return whether all of them say so."""
+        """Return whether all servers report that they are healthy."""
         return all(self.servers.healthy(name) for name in SERVERS)
 
     def __enter__(self) -> Self:
@@ -152,7 +152,7 @@ def _up(stack: Stack, console: Console) -> int:
                 f"Somebody listens on the ports of {', '.join(taken)}; set others in .env or the environment."
             )
         if not stack.docker:
-            console.print(f"Without Docker: {stack_docker.why_not() or 'you asked for processes'}.")
+            console.print(f"Without Docker: {stack_docker.why_not() or '--processes was passed'}.")
     stack.start(console)
     return _status(stack, console)
 
@@ -213,7 +213,7 @@ def _build(stack: Stack, console: Console) -> int:
 COMMANDS: Final = {
     "up": (_up, "start the servers and print where they listen"),
     "down": (_down, "end exactly what up started"),
-    "status": (_status, "say what runs, and where"),
+    "status": (_status, "print the state and address of each server"),
     "clean": (_clean, "end it, and delete its data"),
     "build": (_build, "build or fetch what up needs, once per machine"),
     "validate": (validate, "let each server check its configuration"),
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.stack", description=__doc__)
     parser.add_argument("--processes", action="store_true", help="do without Docker even where it is there")
     parser.add_argument(
-        "--optional", action="store_true", help="where there is neither Docker nor Go, say so and succeed"
+        "--optional", action="store_true", help="succeed with a message if neither Docker nor Go is available"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, description) in COMMANDS.items():
