@@ -101,7 +101,7 @@ class BlueprintAnalytics:
             with self._sections, self._lock:
                 self._table.validated(getattr(measurement, "env_id", None), float(accuracy), at)
 
-    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing takes time
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - returns at once
         """Count the ends that only a change of stage has signalled so far."""
         with self._sections, self._lock:
             events = self._table.release()

@@ -79,7 +79,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
         raise ConfigurationError(f"{source} is empty; {_EXAMPLE}, or leave the file out.")
     if not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else f"only the value {content!r}"
-        raise ConfigurationError(f"{source} holds {kind}; {_EXAMPLE}.")
+        raise ConfigurationError(f"{source} contains {kind}; {_EXAMPLE}.")
     try:
         return expand(content)
     except ConfigurationError as error:

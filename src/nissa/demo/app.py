@@ -61,7 +61,7 @@ def run_demo(
         ConfigurationError: scikit-learn is not installed, or an argument is invalid.
     """
     if epochs < 1:
-        raise ConfigurationError(f"A demo of {epochs} epochs shows nothing; epochs must be at least 1.")
+        raise ConfigurationError(f"epochs must be at least 1, not {epochs}.")
     console = console or Console()
     began = perf_counter()
     digits = load(torch.Generator().manual_seed(seed))

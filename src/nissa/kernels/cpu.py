@@ -126,7 +126,7 @@ class _Pass:
         if fills_its_memory(tensor):
             self.read(row, tensor, tensor.numel())
             return
-        for piece in reference._pieces(tensor, _COPIED):  # noqa: SLF001 - one way to cut
+        for piece in reference._pieces(tensor, _COPIED):  # noqa: SLF001 - share the code that cuts tensors
             copy = piece.contiguous()
             self.read(row, copy, copy.numel())
             self._copies.append(copy)

@@ -197,7 +197,7 @@ class Moments:
         """
         levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
         if not np.all((levels >= 0) & (levels <= 1)):
-            raise ValueError(f"A quantile lies within 0 and 1, not {q!r}.")
+            raise ValueError(f"A quantile must be from 0 to 1, not {q!r}.")
         found = self._quantiles(levels[:, np.newaxis])
         return found if np.ndim(q) else found[0]
 

@@ -114,7 +114,7 @@ def test_without_results_there_is_nothing_to_install(tmp_path: Path) -> None:
     ("was", "becomes", "complaint"),
     [
         ("standard", "luxury", "no profile"),
-        ("0.012", "much", "number that is none"),
+        ("0.012", "much", "invalid number"),
         ("0.012", "0.9", "not within its interval"),
         ("abc1234", "", "lacks commit"),
     ],
