@@ -17,8 +17,8 @@ def boards(table: Table) -> str:
     """
     return (
         "# Boards, rules and alerts\n\n"
-        "What each panel shows, and asks. Variables begin with `$`; Grafana fills them in. How to read and to change "
-        "boards is in [a guide of its own](../how-to/boards.md).\n\n"
+        "Meaning and queries of each panel. Grafana replaces variables, which begin with `$`. [Boards](../how-to/boards.md) "
+        "explains how to read and change boards.\n\n"
         + "\n".join(_board(board, table) for board in BOARDS)
         + "\n## Recording rules\n\n"
         + table(

@@ -148,9 +148,7 @@ def _project(folder: Path) -> str:
 def _up(stack: Stack, console: Console) -> int:
     if not stack.servers.running():
         if taken := stack.servers.taken():
-            raise StackError(
-                f"Somebody listens on the ports of {', '.join(taken)}; set others in .env or the environment."
-            )
+            raise StackError(f"The ports of {', '.join(taken)} are in use; set others in .env or the environment.")
         if not stack.docker:
             console.print(f"Without Docker: {stack_docker.why_not() or '--processes was passed'}.")
     stack.start(console)
@@ -162,7 +160,7 @@ def _down(stack: Stack, console: Console) -> int:
         stack.stop()
         console.print("The stack has ended; its data is kept.")
     else:
-        console.print("Nothing was running.")
+        console.print("No server was running.")
     return 0
 
 
@@ -196,7 +194,7 @@ def _print_line(console: Console, text: str) -> None:
 
 def _clean(stack: Stack, console: Console) -> int:
     stack.clean()
-    console.print("Nothing runs, and the data is gone.")
+    console.print("The stack has ended, and its data is deleted.")
     return 0
 
 
@@ -211,19 +209,19 @@ def _build(stack: Stack, console: Console) -> int:
 
 
 COMMANDS: Final = {
-    "up": (_up, "start the servers and print where they listen"),
-    "down": (_down, "end exactly what up started"),
+    "up": (_up, "start the servers and print their addresses"),
+    "down": (_down, "end the servers that up started"),
     "status": (_status, "print the state and address of each server"),
-    "clean": (_clean, "end it, and delete its data"),
-    "build": (_build, "build or fetch what up needs, once per machine"),
-    "validate": (validate, "let each server check its configuration"),
+    "clean": (_clean, "end the servers and delete their data"),
+    "build": (_build, "build or fetch the servers, once per machine"),
+    "validate": (validate, "check the configuration files with the servers"),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.stack", description=__doc__)
-    parser.add_argument("--processes", action="store_true", help="do without Docker even where it is there")
+    parser.add_argument("--processes", action="store_true", help="do not use Docker even if it is available")
     parser.add_argument(
         "--optional", action="store_true", help="succeed with a message if neither Docker nor Go is available"
     )
@@ -233,7 +231,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     console = Console()
     if options.command != "validate" and (reason := unavailable()):
-        console.print(f"No stack here: {reason}.")
+        console.print(f"No stack on this machine: {reason}.")
         return 0 if options.optional else 1
     processes = options.processes or Processes(HOME, Ports.usual(), {}).running()
     stack = Stack(HOME, Ports.usual(), docker=False if processes else None, grafana=True)

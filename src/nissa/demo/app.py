@@ -120,7 +120,7 @@ def _report(run: "Run", trainers: list[Trainer], *, profile: str, seed: int, sec
 def _with_page(report: DemoReport) -> DemoReport:
     """Write the HTML report if the telemetry is in local files; without plotly the demo continues without a report."""
     if report.directory is None:
-        return replace(report, no_page="its telemetry went elsewhere")
+        return replace(report, no_page="the telemetry is not in files")
     try:
         from nissa.report import write_report  # noqa: PLC0415 - plotly is an extra
 

@@ -51,19 +51,19 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "exploding_gradients": Sentence(
         "Exploding gradients in {layers}",
         "exploding_gradients",
-        "the flag is raised, or was not judged and there are such layers",
+        "the flag is raised, or was not judged and such layers exist",
     ),
     "vanishing_gradients": Sentence("Vanishing gradients in {layers}", "vanishing_gradients", "as above"),
     "poor_gradient_health": Sentence(
         "Gradient health poor ({score:.2f})",
         "poor_gradient_health",
-        "the flag is raised, and no sentence above says why",
+        "the flag is raised, and no sentence above gives the cause",
     ),
-    "finding": Sentence("{seen}", None, "any other flag is raised: what its rule saw, cut to 90 characters"),
+    "finding": Sentence("{seen}", None, "any other flag is raised: the observation of its rule, cut to 90 characters"),
     "plateau": Sentence(
         "Loss plateaued for {epochs} epochs at ~{loss}",
         "sustained_plateau",
-        "the validation loss has not moved for `diagnostics.plateau_epochs`",
+        "the validation loss has not changed for `diagnostics.plateau_epochs`",
     ),
     "improving": Sentence("Loss improving ({before} -> {loss})", None, f"it fell by more than {MOVED:g}"),
     "degrading": Sentence("Loss degrading ({before} -> {loss})", None, f"it rose by more than {MOVED:g}"),
@@ -71,18 +71,16 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "imbalance": Sentence(
         "Class imbalance: {worst}={low} vs {best}={high}",
         "severe_class_imbalance",
-        "worst and best class are far apart",
+        "the accuracies of the worst and the best class are far apart",
     ),
     "overfitting": Sentence(
         "Possible overfitting (train-val gap: {gap})",
         "overfitting",
         "the validation loss is far above the training loss",
     ),
-    "seed": Sentence(
-        "{seed}", None, f"something happened to a seed; at most {MOST_SEEDS} of them, most important first"
-    ),
-    "more_seeds": Sentence("+{count} more seeds", None, "it happened to more of them"),
-    "normal": Sentence("Training normally", None, "there is nothing else to say"),
+    "seed": Sentence("{seed}", None, f"a seed has changed; at most {MOST_SEEDS} seeds, most important first"),
+    "more_seeds": Sentence("+{count} more seeds", None, "more seeds have changed"),
+    "normal": Sentence("Training normally", None, "no other sentence applies"),
     "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
 }
 """Sentences in the order of a narrative."""
