@@ -55,10 +55,10 @@ class TelemetryConfig(Section):
     """Measurement of gradients."""
 
     per_class: PerClassConfig = PerClassConfig()
-    """Per-class statistics."""
+    """Per-class statistics to keep."""
 
     spans: SpanConfig = SpanConfig()
-    """Optional spans."""
+    """Optional spans to write."""
 
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     """Thresholds of findings."""

@@ -45,7 +45,7 @@ class RulesConfig(Section):
     """Number of steps, such as those of a learning rate warm-up, before a lack of progress is blamed on the learning rate."""
 
     converged_share: float = Field(default=0.3, ge=0, lt=1)
-    """Validation loss, as a share of the first one, below which a loss that stands still has converged and is no plateau."""
+    """Validation loss, as a share of the first one, below which an unchanged loss has converged and is not a plateau."""
 
     sharpness: float = Field(default=1.0, gt=0, le=1e9)
     """Average-case sharpness above which a minimum is sharp."""

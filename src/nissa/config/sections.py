@@ -34,7 +34,7 @@ class GradientConfig(Section):
     """Measurement and export of the gradients that an optimizer uses."""
 
     enabled: bool = False
-    """Measure gradients."""
+    """Measure the gradients of sampled steps."""
 
     every_n_steps: int = Field(default=10, ge=1, le=1_000_000)
     """Measure on every n-th step of an optimizer; 1 measures on each."""
