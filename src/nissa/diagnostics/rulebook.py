@@ -74,7 +74,7 @@ class RuleBook:
         order: dict[tuple[str | None, int], int] = {}
         for position, step in enumerate(steps):
             order.setdefault((step.model_name, step.time_unix_nano), position)
-        watches = list(dict.fromkeys(each.model_name for each in (*steps, *samples)))
+        watches = list(dict.fromkeys([*(each.model_name for each in steps), *(each.model_name for each in samples)]))
 
         def watch_of(measurement: "StepMeasured | GradientsMeasured") -> int:
             return watches.index(measurement.model_name)
