@@ -1,8 +1,8 @@
-"""How long the boards' queries take over a day of a run with 200 parameters, and one evaluation of each rule.
+"""Time of the boards' queries over one day of a run with 200 parameters, and of one evaluation of each rule.
 
-``python -m benchmarks.boards`` fills a Prometheus of its own and writes ``benchmarks/results/boards.csv``: for each query
-the median and the longest of several calls, asked as Grafana asks, one after the other. Gauges have a point each 15 s,
-which is every tenth step of 1.5 s; what exports tell, once a minute.
+``python -m benchmarks.boards`` fills its own Prometheus and writes ``benchmarks/results/boards.csv``: for each query the
+median and the maximum of several calls. Queries are sent one after the other, in the form that Grafana sends. Gauges have
+a point every 15 s, which is every tenth step of 1.5 s; series of each export have one per minute.
 """
 
 import csv
@@ -40,11 +40,11 @@ PARAMETERS = [f"blocks.{number // 10}.layer{number % 10}.weight" for number in r
 ROUNDS = 5
 MOST_MILLISECONDS = 1000
 POINTS = 1000
-"""Points that Grafana asks for on a panel of half a screen; it rounds the step down to a whole minute."""
+"""Points of a panel of half a screen; Grafana rounds the step down to a whole minute."""
 PORTION = 3600
 """Seconds of data in a request."""
 SETTLING = 70
-"""Seconds in which Prometheus cuts blocks, as it would have during the day."""
+"""Seconds per block of Prometheus, as in a run of one day."""
 BUCKETS = 96
 """Of a parameter's histogram: absolute values span twelve octaves at the scale of 3."""
 FIELDS = ("query", "step", "series", "median_ms", "longest_ms", "parameters", "points", "rounds", "machine", "commit")
@@ -75,7 +75,7 @@ VALUES: dict[str, list[str]] = {
     pipeline.SPAN_NAME: ["seed", "seed.training", "seed.blending", "epoch", "validation", "step"],
 }
 STANDS_FOR = {rule.name: f"recorded_{number}" for number, rule in enumerate(recording.ALL)}
-"""What OTLP can bring in instead of recorded series, whose names it would change: as many, of the same kind."""
+"""Substitutes for recorded series, whose names OTLP would change: equal in number and kind."""
 SPECS = (
     *metrics.ALL,
     MetricSpec(STANDS_FOR[recording.STEPS.name], Kind.GAUGE, "", ""),
@@ -95,7 +95,7 @@ RUN = {pipeline.SERVICE_NAME: "bench", pipeline.SERVICE_INSTANCE_ID: "p", attr.R
 
 
 class Filling:
-    """Makes a day's samples; a random walk where values may be anything, and growing counts where they count."""
+    """Generates the samples of a day: random walks for gauges, growing counts for counters."""
 
     def __init__(self, begin: int) -> None:
         self._begin = begin
@@ -104,7 +104,7 @@ class Filling:
         self.points = 0
 
     def requests(self) -> Iterator[ExportMetricsServiceRequest]:
-        """Yield requests in the order of their time."""
+        """Yield write requests in order of time."""
         for start in range(self._begin, self._begin + DAY, PORTION):
             for spec in SPECS:
                 request = ExportMetricsServiceRequest()
@@ -197,24 +197,24 @@ def _send(address: str, request: ExportMetricsServiceRequest) -> None:
 
 
 def _step(points: int) -> int:
-    """Return the seconds from point to point, as Grafana rounds them: 15 minutes for a hundred points of a day."""
+    """Return the seconds between points with the rounding of Grafana: 15 minutes for a hundred points of a day."""
     wanted = DAY / points
     return next(step for step in (900, 600, 300, 120, 60, 30) if step <= wanted * 1.1)
 
 
 def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object]]:
-    for name, asked, chosen in _asked():
+    for name, query, chosen in _queries():
         step = _step(100 if "by parameter and time" in name else POINTS)
         windows = {"__interval": f"{step}s", "__rate_interval": f"{max(120, 2 * step)}s", "__range": f"{DAY}s"}
-        filled = asked.filled({"service": "bench", "run": "day", **windows, **chosen})
+        filled = query.filled({"service": "bench", "run": "day", **windows, **chosen})
         for recorded, stand_in in STANDS_FOR.items():
             filled = filled.replace(recorded, stand_in)
-        # A rule looks two minutes back, in which two exports lie only while they still come in.
+        # A rule evaluates the last two minutes, which contain two exports only while exports continue.
         at = end - EXPORT_SECONDS if name.startswith("rule ") else end
-        took, found = _timed(address, filled, at, 0 if asked.instant else step)
+        took, found = _timed(address, filled, at, 0 if query.instant else step)
         yield {
             "query": name,
-            "step": "" if asked.instant else step,
+            "step": "" if query.instant else step,
             "series": found,
             "median_ms": f"{1000 * median(took):.1f}",
             "longest_ms": f"{1000 * max(took):.1f}",
@@ -226,14 +226,14 @@ def _rows(address: str, end: int, filling: Filling) -> Iterator[dict[str, object
         }
 
 
-def _asked() -> Iterator[tuple[str, Asked, dict[str, str]]]:
-    """Yield queries with what is chosen: all, and where one parameter of its own can be, that too."""
-    for asked in (*of_panels(), *of_annotations()):
-        yield asked.where, asked, {}
-        if "$distribution" in asked.expression:
-            yield f"{asked.where} (one parameter)", asked, {"distribution": PARAMETERS[0]}
-    for asked in (*rules("record"), *rules("alert")):
-        yield f"rule {asked.where}", asked, {}
+def _queries() -> Iterator[tuple[str, Asked, dict[str, str]]]:
+    """Yield queries with their variables: with all parameters, and with a single one if the query supports that."""
+    for query in (*of_panels(), *of_annotations()):
+        yield query.where, query, {}
+        if "$distribution" in query.expression:
+            yield f"{query.where} (one parameter)", query, {"distribution": PARAMETERS[0]}
+    for query in (*rules("record"), *rules("alert")):
+        yield f"rule {query.where}", query, {}
 
 
 def _timed(address: str, expression: str, end: int, step: int) -> tuple[list[float], int]:
@@ -250,7 +250,7 @@ def _timed(address: str, expression: str, end: int, step: int) -> tuple[list[flo
 
 
 def main() -> int:
-    """Fill a Prometheus, ask it, and write what it took."""
+    """Fill a Prometheus, time its queries and write the results."""
     with TemporaryDirectory() as folder:
         servers = Processes(Path(folder), Ports.free(), {})
         address = f"http://{LOOPBACK}:{servers.ports.prometheus}"

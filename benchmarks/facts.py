@@ -1,4 +1,4 @@
-"""What was measured where, and the files that results go to."""
+"""Facts about the machine of a measurement, and the files of results."""
 
 import csv
 import os
@@ -12,13 +12,13 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 
 COLUMNS = ("machine", "torch", "commit", "date", "load")
-"""The columns of `facts`."""
+"""Columns of `facts`."""
 
 
 def facts(threads: int, device: str = "cpu") -> dict[str, str]:
-    """Return machine, versions, day, and the machine's load over the five minutes before.
+    """Return machine, versions, date, and the load of the previous five minutes.
 
-    A commit with a ``+`` had changes that are not committed.
+    A ``+`` after the commit marks uncommitted changes.
     """
     import torch  # noqa: PLC0415 - what starts processes to time imports does without it
 
@@ -33,9 +33,9 @@ def facts(threads: int, device: str = "cpu") -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the commit, with a ``+`` where code was changed since."""
+    """Return the commit, with a ``+`` if code was changed since."""
     head = _git("rev-parse", "--short", "HEAD")
-    # What a benchmark writes while it goes on changes nothing of what it measures.
+    # Ignore result files, because they do not affect the measurement.
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", ":!benchmarks/results")
     return f"{head}+" if changed else head
 
@@ -46,7 +46,7 @@ def _git(*arguments: str) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name and how many cores there are."""
+    """Return the name of the processor and its number of cores."""
     return f"{_model()}; {os.cpu_count()} cores"
 
 
@@ -59,7 +59,7 @@ def _model() -> str:
 
 
 def write(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows; what is no field is left out."""
+    """Write rows; keys that are not fields are omitted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
@@ -68,7 +68,7 @@ def write(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) 
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a file; none where there is none."""
+    """Return the rows of a file; empty if it does not exist."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:

@@ -1,4 +1,4 @@
-"""What was promised, and whether what was measured keeps it; arithmetic alone."""
+"""Goals for the overhead, and verdicts on the measurements; pure arithmetic."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,23 +19,23 @@ PROFILES: Final = {
 """Ratios to the bare step of 300 ms or more, by device."""
 
 CHEAPER: Final = {"hooks of the document": 20.0, "wandb.watch": 10.0}
-"""How many times cheaper a sampled step is to be."""
+"""Required factor by which a sampled step is cheaper, by way."""
 
 SAMPLED: Final = "standard, every step"
-"""The way whose sampled steps are compared."""
+"""Way whose sampled steps are compared."""
 
 COPIES: Final = 2.5
-"""How many times as long as a copy all statistics and buckets of float32 are to take on a CPU, at most."""
+"""Maximum time of all statistics and buckets of float32 on a CPU, relative to a copy."""
 
 BANDWIDTH: Final = {"buckets": 0.60, "moments": 0.85}
-"""The share of a copy's bandwidth that they are to reach on a GPU, with buckets and without."""
+"""Required share of a copy's bandwidth on a GPU, with buckets and without."""
 
 AGREEMENT: Final = 1.5
 """Factor within which a run's own ratio agrees with the benchmark."""
 
 
 class Verdict(StrEnum):
-    """What an interval says of a goal."""
+    """Verdict of an interval on a goal."""
 
     MET = "met"
     MISSED = "missed"
@@ -44,18 +44,18 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A goal, and what was measured.
+    """Goal with its measurement.
 
     Args:
-        what: In words.
-        model: What was trained.
-        measured: With its interval.
-        least: What it should be at least.
-        most: What it should be at most.
+        what: Description of the goal.
+        model: Model that was trained.
+        measured: Measured value with its interval.
+        least: Lower limit of the goal.
+        most: Upper limit of the goal.
         percent: Whether the numbers are shares.
-        within: The same by what is told from within, which leaves out caches and memory bandwidth: it stands beside the
-            verdict where time leaves that open, and never in its place. None where nothing is told.
-        counts: What was counted, in words, for where time cannot tell.
+        within: The same value measured inside Nissa, without effects on caches and memory bandwidth. It accompanies a
+            verdict that wall time leaves open, but does not replace it. None if not measured.
+        counts: Counted operations, in words, for effects too small for wall time.
     """
 
     what: str
@@ -69,7 +69,7 @@ class Judged:
 
     @property
     def verdict(self) -> Verdict:
-        """Met only where the whole interval is; missed where none of it is; else not shown."""
+        """Verdict: met if the whole interval meets the goal, missed if no part of it does, else not shown."""
         low, high = self.measured.low, self.measured.high
         if self.least < low and (high < self.most or self.most == inf):
             return Verdict.MET
@@ -77,16 +77,16 @@ class Judged:
 
     @property
     def from_within(self) -> "Judged | None":
-        """The goal judged by what is told from within; None where time decides, or nothing is told."""
+        """Goal judged by the measurement inside Nissa; None if wall time decides, or without such a measurement."""
         if self.within is None or self.verdict is not Verdict.OPEN:
             return None
         return replace(self, measured=self.within, within=None)
 
     @property
     def factor(self) -> float:
-        """How far the end of the interval that decides is beyond the goal (above 1), or within it (below 1).
+        """Ratio of the deciding end of the interval to the goal: above 1 beyond it, below 1 within it.
 
-        Where a goal is missed, it is the measured value that is compared.
+        If a goal is missed, the measured value is compared instead.
         """
         value = self.measured
         above = (value.value if self.verdict is Verdict.MISSED else value.high) / self.most if self.most < inf else 0.0
@@ -100,30 +100,32 @@ def of_profiles(rows: Sequence[Row], within: Sequence[Row] = (), device: str = "
 
     Args:
         rows: The lines of ``steps.csv``.
-        within: Those of ``within.csv``.
-        device: Whose goals.
+        within: The lines of ``within.csv``.
+        device: Device of the goals.
     """
     own = _by_way(within)
     for row in rows:
         most = PROFILES[device].get(row["way"])
         if most is not None:
             ours = own.get(_key(row))
-            told = None if ours is None else estimate(ours, "own")
+            own_estimate = None if ours is None else estimate(ours, "own")
             measured, what = estimate(row, "ratio"), f"`{row['way']}`"
-            yield Judged(what, row["model"], measured, most=most, percent=True, within=told, counts=_counts(row))
+            yield Judged(
+                what, row["model"], measured, most=most, percent=True, within=own_estimate, counts=_counts(row)
+            )
 
 
 def of_others(rows: Sequence[Row], within: Sequence[Row] = ()) -> Iterator[Judged]:
-    """Yield how many times cheaper a sampled step is than what people would use instead."""
+    """Yield the factors by which a sampled step is cheaper than with alternative tools."""
     found, own = _by_way(rows), _by_way(within)
     for (model, way), other in found.items():
         ours = found.get((model, SAMPLED))
         if way in CHEAPER and ours is not None:
             counts = f"{_counts(ours)}; theirs {_counts(other)}"
             there = own.get((model, SAMPLED))
-            told = None if there is None else times(_sample(other), _own_sample(there, ours))
+            own_estimate = None if there is None else times(_sample(other), _own_sample(there, ours))
             factor, what = times(_sample(other), _sample(ours)), f"sampled step: time of {way} / time of Nissa"
-            yield Judged(what, model, factor, least=CHEAPER[way], within=told, counts=counts)
+            yield Judged(what, model, factor, least=CHEAPER[way], within=own_estimate, counts=counts)
 
 
 def of_kernels(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
@@ -131,14 +133,14 @@ def of_kernels(rows: Sequence[Row], device: str = "cpu") -> Iterator[Judged]:
 
     Args:
         rows: The lines of ``kernels.csv``.
-        device: Whose goals.
+        device: Device of the goals.
     """
     for row in rows:
         if (row["device"], row["kernel"], row["dtype"], row["tensors"]) != (device, "compiled", "float32", "1"):
             continue
         ratio, size = estimate(row, "ratio"), f"{int(row['elements']) / 1e6:.1f} M float32"
         if device == "cuda":
-            # A copy reads and writes; what only reads has half of its bandwidth where it takes as long.
+            # A copy reads and writes. A kernel that only reads and takes the same time has half its bandwidth.
             share_ = Estimate(0.5 / ratio.value, 0.5 / ratio.high, 0.5 / ratio.low)
             yield Judged(_bandwidth(row["statistics"]), size, share_, least=BANDWIDTH[row["statistics"]], percent=True)
         elif row["statistics"] == "buckets":
@@ -151,7 +153,7 @@ def _bandwidth(statistics: str) -> str:
 
 
 def on_a_gpu() -> Iterator[tuple[str, str]]:
-    """Yield what the goals on a GPU are, in words, and what is to be reached."""
+    """Yield the goals on a GPU, in words, with their limits."""
     for way, most in PROFILES["cuda"].items():
         yield f"`{way}`", f"below {most:.2%}".replace("%", " %")
     for statistics, least in BANDWIDTH.items():
@@ -159,15 +161,15 @@ def on_a_gpu() -> Iterator[tuple[str, str]]:
 
 
 def of_live(within: Sequence[Row], rows: Sequence[Row]) -> Iterator[Judged]:
-    """Yield how well a run's own ratio agrees with what time says, and with a clock around our code."""
+    """Yield the agreement of a run's exported overhead ratio with wall time, and with a clock around Nissa's code."""
     by_time = _by_way(rows)
     for ours in within:
         row = by_time.get(_key(ours))
         if ours["way"] in PROFILES["cpu"] and row is not None:
             what = f"`nissa.overhead.ratio` in `{ours['way']}` / longer step"
             measured = times(estimate(ours, "told"), share(estimate(row, "ratio")))
-            told = estimate(ours, "factor")
-            yield Judged(what, ours["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=told)
+            own_estimate = estimate(ours, "factor")
+            yield Judged(what, ours["model"], measured, least=1 / AGREEMENT, most=AGREEMENT, within=own_estimate)
 
 
 def _by_way(rows: Sequence[Row]) -> dict[tuple[str, str], Row]:
@@ -188,12 +190,12 @@ def _sample(row: Row) -> Estimate:
 
 
 def _own_sample(within: Row, row: Row) -> Estimate:
-    """Return milliseconds in our own code for a step of which each is sampled."""
+    """Return milliseconds in Nissa's own code per step if every step is sampled."""
     return estimate(within, "own").scaled(float(row["bare_ms"]))
 
 
 def share(added: Estimate) -> Estimate:
-    """Return what is added to bare time as a share of watched time; to the first order, as its interval is narrow."""
+    """Convert a share of bare time to a share of watched time, to first order, because its interval is narrow."""
     value, half = added.value / (1 + added.value), added.half / (1 + added.value) ** 2
     return Estimate(value, value - half, value + half)
 
@@ -207,10 +209,10 @@ class Line:
     """A straight line through points, and the slope of their logarithms.
 
     Args:
-        fixed: Where it begins.
-        slope: By how much it rises per unit.
-        explained: R², the share of the variance that it explains.
-        exponent: Of a power law through the same points: 1 where cost is proportional.
+        fixed: Intercept.
+        slope: Slope.
+        explained: R², the share of explained variance.
+        exponent: Exponent of a power law through the same points; 1 if the cost is proportional.
     """
 
     fixed: float
@@ -220,7 +222,7 @@ class Line:
 
 
 def line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """Return the line of least squares through points, of which there are three or more, all positive."""
+    """Return the least-squares line through three or more positive points."""
     across, up = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     slope, fixed = np.polyfit(across, up, 1)
     left = float(((up - fixed - slope * across) ** 2).sum())

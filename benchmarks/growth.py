@@ -1,4 +1,4 @@
-"""What a sampled step of the profile ``diagnostic`` costs as a model grows.
+"""Cost of a sampled step of the profile ``diagnostic`` by size of the model.
 
 ``python -m benchmarks.growth`` writes ``benchmarks/results/growth.csv``: 10 to 1,000 tensors of 10 M elements in all, and 1 M to
 200 M elements in 150 tensors. Gradients are random numbers, and what the processor's cache holds is replaced before each
@@ -29,10 +29,10 @@ TENSORS = (10, 30, 100, 150, 300, 1_000)
 ELEMENTS = (1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000, 200_000_000)
 CASES = [("tensors", tensors, 10_000_000) for tensors in TENSORS] + [("elements", 150, each) for each in ELEMENTS]
 FEWEST, MOST, SECONDS = 6, 20, 6.0
-"""Repetitions, as many as fit into so many seconds."""
+"""Seconds of repetitions."""
 
 _CACHE = 2**25
-"""Elements that replace what the cache holds: 128 MiB."""
+"""Elements to write to replace the contents of the cache: 128 MiB."""
 
 FIELDS = (
     "sweep",
@@ -49,7 +49,7 @@ FIELDS = (
 
 
 class Layers(nn.Module):
-    """So many tensors of so many elements in all, with gradients."""
+    """Model with a number of tensors and a total number of elements, with gradients."""
 
     def __init__(self, tensors: int, elements: int, device: str) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Layers(nn.Module):
 
 
 class Stopwatch:
-    """Takes the time between hooks of an optimizer."""
+    """Measures the time between hooks of an optimizer."""
 
     def __init__(self, device: str) -> None:
         self.seconds = 0.0
@@ -72,7 +72,7 @@ class Stopwatch:
         self._began = perf_counter()
 
     def end(self, *_: object) -> None:
-        """End; on a device, when it has done what it was told."""
+        """End; on a device, after its queued work."""
         self._wait()
         self.seconds += perf_counter() - self._began
 
@@ -141,17 +141,17 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--most", type=int, default=max(ELEMENTS), help="elements; larger cases are left out")
     parser.add_argument("--into", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(arguments.threads)
     logging.getLogger("nissa").setLevel(logging.ERROR)
-    told = facts(given.threads, given.device)
+    machine_facts = facts(arguments.threads, arguments.device)
     rows = []
     for sweep, tensors, elements in CASES:
-        if elements <= given.most:
-            found = measure(tensors, elements, given.device)
-            rows.append({"sweep": sweep, "tensors": tensors, "elements": elements, **found, **told})
-            write(given.into / "growth.csv", FIELDS, rows)
+        if elements <= arguments.most:
+            found = measure(tensors, elements, arguments.device)
+            rows.append({"sweep": sweep, "tensors": tensors, "elements": elements, **found, **machine_facts})
+            write(arguments.into / "growth.csv", FIELDS, rows)
 
 
 if __name__ == "__main__":

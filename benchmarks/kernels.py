@@ -1,4 +1,4 @@
-"""How long statistics take beside ``dst.copy_(src)`` of the same gradients, on the CPU and, where there is one, on CUDA.
+"""Time of the statistics relative to ``dst.copy_(src)`` of the same gradients, on the CPU and, if available, on CUDA.
 
 ``python -m benchmarks.kernels`` writes ``benchmarks/results/kernels.csv``; rows of a device that is not measured are kept.
 Each round copies and measures one after the other, and a ratio is the median over rounds with the bootstrap's interval,
@@ -31,14 +31,14 @@ WARM = 2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """So many tensors of so many elements each."""
+    """Number of tensors, and elements per tensor."""
 
     tensors: int
     elements: int
     dtype: torch.dtype
 
     def make(self, device: str) -> list[Tensor]:
-        """Return gradients of the size that training has."""
+        """Return gradients of a realistic magnitude."""
         generator = torch.Generator(device).manual_seed(0)
         return [
             (torch.randn(self.elements, generator=generator, device=device) * 1e-3).to(self.dtype)
@@ -63,7 +63,7 @@ CUDA = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the results; the ratio is time over the time of the copy, with its 95 % interval.
+    """Line of the results; the ratio is the time divided by that of the copy, with its 95 % interval.
 
     The share is of bandwidth: what is read per second over what the copy reads and writes per second. Threads are
     how many both may use on the CPU; launches are of CUDA alone.
@@ -90,14 +90,14 @@ class Row:
 
 
 def on_host(act: Callable[[], object]) -> float:
-    """Return how many seconds a call takes."""
+    """Return the duration of a call in seconds."""
     before = perf_counter()
     act()
     return perf_counter() - before
 
 
 def on_device(act: Callable[[], object]) -> float:
-    """Return how many seconds the device takes for what a call launches."""
+    """Return the seconds that the device needs for the work launched by a call."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     begin.record()
     act()
@@ -107,7 +107,7 @@ def on_device(act: Callable[[], object]) -> float:
 
 
 def launched(act: Callable[[], object]) -> int:
-    """Return how many kernels, copies and clearings of memory a call has the device do."""
+    """Return the number of kernels, copies and memory resets that a call launches."""
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as seen:
         act()
@@ -116,7 +116,7 @@ def launched(act: Callable[[], object]) -> int:
 
 
 def compare(device: str, name: str, kernel: Kernel, case: Case, layout: str, rounds: int) -> Row:
-    """Return what a kernel takes for a case."""
+    """Return the row of a kernel and a case."""
     tensors = case.make(device)
     copies = [torch.empty_like(tensor) for tensor in tensors]
 
@@ -151,7 +151,7 @@ def compare(device: str, name: str, kernel: Kernel, case: Case, layout: str, rou
 
 
 def where(device: str) -> dict[str, str]:
-    """Say what it was measured on."""
+    """Return the facts about the device."""
     return {
         "machine": processor() if device == "cpu" else torch.cuda.get_device_name(),
         "torch": torch.__version__,
@@ -160,7 +160,7 @@ def where(device: str) -> dict[str, str]:
 
 
 def on_cpu() -> Iterator[Row]:
-    """Measure with as many threads as are set."""
+    """Measure with the current number of threads."""
     for layout in LAYOUTS:
         for case in CPU:
             yield compare("cpu", "compiled", kernel_for("cpu"), case, layout, 40)
@@ -188,12 +188,12 @@ def rows(devices: Sequence[str]) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Write the results, keeping those of a device that is not measured."""
+    """Write the results; keep those of devices that are not measured."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=("cpu", "cuda"), action="append", help="those that are there, if not given")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     found: list[dict[str, Any]] = []
-    for row in rows(given.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]):
+    for row in rows(arguments.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]):
         print(*asdict(row).values(), sep="  ", flush=True)
         found.append(asdict(row))
     devices = {row["device"] for row in found}

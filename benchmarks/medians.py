@@ -1,4 +1,4 @@
-"""A median with its 95 % interval, which a few rounds that something disturbed hardly move."""
+"""Median with its 95 % interval, robust against a few disturbed rounds."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,10 +11,10 @@ RESAMPLES: Final = 4000
 
 
 def median(values: Sequence[float]) -> Estimate:
-    """Return the median and the bootstrap's percentile interval; the same for the same values.
+    """Return the median and the bootstrap's percentile interval; deterministic.
 
     Args:
-        values: One number per round, at least one. Of fewer than ten the interval is too narrow.
+        values: One number per round, at least one. With fewer than ten the interval is too narrow.
     """
     array = np.asarray(values, dtype=np.float64)
     chosen = np.random.default_rng(0).integers(0, len(array), (RESAMPLES, len(array)))

@@ -1,4 +1,4 @@
-"""Draws the results: ``python -m benchmarks.plots`` writes ``docs/images/cost-*.svg``.
+"""Draw the results: ``python -m benchmarks.plots`` writes ``docs/images/cost-*.svg``.
 
 A plot carries a digest of the results that it was drawn from, so that ``make generate --check`` notices an old one. Its
 background is transparent and its lines are grey, which is legible on light and on dark pages.
@@ -39,7 +39,7 @@ _OWN = {*PROFILES["cpu"], SAMPLED}
 
 
 def per_sample(results: Path) -> Any:
-    """Draw what a sampled step adds, by way and model."""
+    """Draw the time that a sampled step adds, by method and model."""
     rows = [row for row in read(results / "steps.csv") if row["way"] != "bare"]
     models = list(dict.fromkeys(row["model"] for row in rows))
     figure, axes = plt.subplots(1, len(models), figsize=(9, 3.6), sharex=True, sharey=True, squeeze=False)
@@ -65,7 +65,7 @@ def per_sample(results: Path) -> Any:
 
 
 def growth(results: Path) -> Any:
-    """Draw how the cost of a sampled step grows."""
+    """Draw the growth of the cost of a sampled step."""
     rows = read(results / "growth.csv")
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     for axis, sweep, by, label in (
@@ -92,19 +92,19 @@ DRAWN = {"cost-per-sample.svg": per_sample, "cost-growth.svg": growth}
 
 
 def main() -> None:
-    """Draw what there are results for."""
+    """Draw the plots for which results exist."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--into", type=Path, default=IMAGES)
-    given = parser.parse_args()
-    given.into.mkdir(parents=True, exist_ok=True)
+    arguments = parser.parse_args()
+    arguments.into.mkdir(parents=True, exist_ok=True)
     for name, draw in DRAWN.items():
-        told = digest(PLOTS[name], given.results)
-        if told:
+        checksum = digest(PLOTS[name], arguments.results)
+        if checksum:
             with mpl.rc_context(STYLE):
-                figure = draw(given.results)
-                metadata = {"Date": None, "Description": f"drawn from {told}"}
-                figure.savefig(given.into / name, transparent=True, metadata=metadata)
+                figure = draw(arguments.results)
+                metadata = {"Date": None, "Description": f"drawn from {checksum}"}
+                figure.savefig(arguments.into / name, transparent=True, metadata=metadata)
             plt.close(figure)
 
 

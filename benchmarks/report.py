@@ -1,7 +1,7 @@
-"""How long a report takes to open, in headless Chromium: from navigation until the figures in view, and all, are drawn.
+"""Time to open a report in headless Chromium: from navigation until the visible figures, and all figures, are drawn.
 
-Beside it, in the same browser and in turn, a page with nothing but plotly.js and one line, which is the least that any
-page of plotly can take. Run it on an idle machine: ``python -m benchmarks.report``.
+For comparison, a page with only plotly.js and one line is measured alternately in the same browser; no plotly page can be
+faster. Run it on an idle machine: ``python -m benchmarks.report``.
 """
 
 import csv

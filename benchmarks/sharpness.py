@@ -1,4 +1,4 @@
-"""How long an average-case measurement takes: the original's loop, ours, and ours in one call of the closure.
+"""Time of an average-case measurement: the original's loop, Nissa's loop, and Nissa's single call of the closure.
 
 ``python benchmarks/sharpness.py`` writes ``benchmarks/results/sharpness.csv``. Rounds are interleaved and compared in
 pairs: a ratio is the median over the rounds, with the bootstrap's interval. One thread, since a busy machine disturbs
@@ -120,7 +120,7 @@ def original(model: nn.Module, closure: Callable[[], Tensor], samples: int) -> f
 
 
 def ways(model: nn.Module, closure: Callable[[], Tensor], samples: int) -> dict[str, Callable[[], object]]:
-    """Return what is compared; `original` is what the others are compared with."""
+    """Return the compared methods; `original` is the reference."""
     kept = Directions()
     return {
         "original": lambda: original(model, closure, samples),
@@ -136,7 +136,7 @@ def ways(model: nn.Module, closure: Callable[[], Tensor], samples: int) -> dict[
 
 
 def compiled(model: nn.Module, closure: Callable[[], Tensor], samples: int) -> dict[str, Callable[[], object]]:
-    """Return the vectorised way through ``torch.compile``, or nothing where that fails."""
+    """Return the vectorised method with ``torch.compile``; empty if compilation fails."""
     names, weights = zip(*model.named_parameters(), strict=True)
     drawn = Directions().of(weights, samples)
     module = Calling(model, closure)
@@ -201,7 +201,7 @@ def measure(name: str, make: Callable[[int], tuple[nn.Module, Tensor, Tensor]], 
 
 
 def compare(ours: list[float], others: list[float]) -> tuple[float, float, float]:
-    """Return how many times faster the others are: lower end of the 95 % interval, median, upper end."""
+    """Return the speedup of the other methods: lower end of the 95 % interval, median, upper end."""
     logs = [log(one / other) for one, other in zip(ours, others, strict=True)]
     drawn = random.Random(0)  # noqa: S311 - a bootstrap
     medians = sorted(median(drawn.choices(logs, k=len(logs))) for _ in range(2000))

@@ -1,4 +1,4 @@
-"""What a run costs beside its steps: import, start, exit, memory, bytes.
+"""Cost of a run apart from its steps: import, start, exit, memory, bytes.
 
 ``python -m benchmarks.startup`` writes ``benchmarks/results/startup.csv``. Everything is measured in processes of its own.
 """
@@ -84,7 +84,7 @@ with start("diagnostic") as run:
 
 
 def script(text: str, *arguments: object, **environment: str) -> str:
-    """Run a script in a process of its own; return what it prints."""
+    """Run a script in a new process; return its output."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "NISSA_"))}
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", text, folder, *map(str, arguments)]
@@ -95,12 +95,12 @@ def script(text: str, *arguments: object, **environment: str) -> str:
 
 
 def seconds(code: str) -> float:
-    """Return how long a statement takes in a new process."""
+    """Return the duration of a statement in a new process, in seconds."""
     return float(script(_TIMED.format(code)))
 
 
 def imports(runs: int) -> dict[str, list[float]]:
-    """Return milliseconds by what is imported, warm: the files were read before."""
+    """Return the milliseconds of each import, with files already in the page cache."""
     statements = {
         "import torch": "import torch",
         "import nissa": "import nissa",
@@ -112,24 +112,24 @@ def imports(runs: int) -> dict[str, list[float]]:
 
 
 def starts(runs: int, **environment: str) -> dict[str, list[float]]:
-    """Return milliseconds by what a run does at its beginning and end."""
+    """Return the milliseconds of the phases at the start and end of a run."""
     script(_COMMON + _START, **environment)
     found = [json.loads(script(_COMMON + _START, **environment)) for _ in range(runs)]
     return {name: [each[name] * 1000 for each in found] for name in found[0]}
 
 
 def memory(runs: int) -> list[float]:
-    """Return MiB per 1,000 streams: what 600 tensors more take, by the streams that they have."""
+    """Return MiB per 1,000 streams: the memory of 600 additional tensors divided by their streams."""
 
     def grown(tensors: int) -> float:
-        told = json.loads(script(_COMMON + _MEMORY, tensors))
-        return float(told["after"]) - float(told["before"])
+        memory = json.loads(script(_COMMON + _MEMORY, tensors))
+        return float(memory["after"]) - float(memory["before"])
 
     return [(grown(700) - grown(100)) / (600 * streams_per_tensor()) * 1000 for _ in range(runs)]
 
 
 def streams_per_tensor() -> int:
-    """Return how many streams the profile ``diagnostic`` exports of a parameter."""
+    """Return the number of streams that the profile ``diagnostic`` exports per parameter."""
     from nissa.config import TelemetryConfig  # noqa: PLC0415 - it loads what is to be measured
 
     gradients = TelemetryConfig.from_profile("diagnostic").gradients
@@ -137,12 +137,12 @@ def streams_per_tensor() -> int:
 
 
 class _Sink(BaseHTTPRequestHandler):
-    """A collector that only counts."""
+    """Collector that only counts bytes."""
 
     received: dict[str, int]
 
     def do_POST(self) -> None:
-        """Take a request."""
+        """Count a request."""
         length = int(self.headers["Content-Length"])
         self.rfile.read(length)
         self.received[self.path] = self.received.get(self.path, 0) + length
@@ -150,11 +150,11 @@ class _Sink(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Suppress the access log."""
 
 
 def wire(samples: int, compression: str) -> int:
-    """Return the bytes of metrics that so many samples of 150 tensors are, as OTLP over HTTP."""
+    """Return the bytes of the metrics of a number of samples of 150 tensors, as OTLP over HTTP."""
     received: dict[str, int] = {}
     handler = type("Sink", (_Sink,), {"received": received})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -173,13 +173,13 @@ def wire(samples: int, compression: str) -> int:
 
 
 def files(samples: int) -> int:
-    """Return the bytes of ``metrics.jsonl`` for the same."""
-    told = "\nprint((run.directory / 'metrics.jsonl').stat().st_size)"
-    return int(script(_COMMON + _BYTES + told, samples))
+    """Return the bytes of ``metrics.jsonl`` for the same samples."""
+    print_size = "\nprint((run.directory / 'metrics.jsonl').stat().st_size)"
+    return int(script(_COMMON + _BYTES + print_size, samples))
 
 
 def per_sample(size: Callable[[int], int]) -> float:
-    """Return what one sample more adds."""
+    """Return the bytes that one more sample adds."""
     return (size(21) - size(1)) / 20
 
 
@@ -236,13 +236,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=5, help="of each process")
     parser.add_argument("--into", type=Path, default=RESULTS)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     began = perf_counter()
-    told = facts(1)
+    common = facts(1)
     found: list[dict[str, Any]] = []
-    for each in lines(given.runs):
-        found.append({**each, **told})
-        write(given.into / "startup.csv", FIELDS, found)
+    for each in lines(arguments.runs):
+        found.append({**each, **common})
+        write(arguments.into / "startup.csv", FIELDS, found)
     print(f"{perf_counter() - began:.0f} s", file=sys.stderr)
 
 

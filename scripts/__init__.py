@@ -1,1 +1,1 @@
-"""What the Makefile calls."""
+"""Scripts for the targets of the Makefile."""

@@ -1,4 +1,4 @@
-"""Sees to it that there is a Chromium for the tests of pages: the system's, not one of playwright's own."""
+"""Install the system's Chromium for the tests of pages; playwright's own build is not used."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ _HOW: Final = "Install Chromium (apt-get install chromium, for example) to run t
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Install Chromium where there is none and we may; with ``--optional`` it is no failure that we may not."""
+    """Install Chromium if it is missing. With ``--optional`` a lack of permission is not a failure."""
     if any(map(shutil.which, NAMES)):
         return 0
     if os.geteuid() == 0 and shutil.which("apt-get") and _install():

@@ -1,4 +1,4 @@
-"""Runs the demo and keeps a picture of its display, at the moment when most is going on."""
+"""Run the demo and save a picture of its display at the most interesting moment."""
 
 import io
 import re
@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 100, 44
 
 
 class Recorder(Screen):
-    """Remembers the drawing in which most seeds had been decided while one was still open."""
+    """Keeps the frame with the most decided seeds while at least one is still undecided."""
 
     best: "tuple[int, str]" = (-1, "")
 

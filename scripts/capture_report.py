@@ -1,4 +1,4 @@
-"""Takes the pictures of the README: the report of a run of the demo, light and dark."""
+"""Take the screenshots of the README: the report of a demo run in light and dark mode."""
 
 import shutil
 import sys
@@ -13,13 +13,13 @@ from scripts.browser import NAMES
 
 WIDTH, HEIGHT = 1280, 900
 UNTIL = "#panel-swimlane"
-"""The last thing in the picture."""
+"""Last element in the picture."""
 
 BELOW = 24
 
 
 def main(folder: Path, page: Path | None = None) -> None:
-    """Run the demo where no report of it is given, and write ``report-light.png`` and ``report-dark.png``."""
+    """Write ``report-light.png`` and ``report-dark.png``; run the demo first if no report was passed."""
     with tempfile.TemporaryDirectory() as scratch:
         shown = page or Path(str(run_demo(directory=scratch, console=Console(quiet=True)).page))
         for scheme in ("light", "dark"):

@@ -1,4 +1,4 @@
-"""The tables of ``docs/explanation/cost.md``, from the results of ``make bench``."""
+"""Tables of ``docs/explanation/cost.md``, generated from the results of ``make bench``."""
 
 import hashlib
 import re
@@ -45,11 +45,11 @@ _READS: Final = {
     "research": "in every step, and copies the weights",
 }
 PLOTS: Final = {"cost-per-sample.svg": ("steps.csv",), "cost-growth.svg": ("growth.csv",)}
-"""The plots, and the results that each is drawn from."""
+"""Plots, with the results that each is drawn from."""
 
 
 def page(text: str, table: Table, results: Path = RESULTS) -> str:
-    """Return a page with its generated regions written anew."""
+    """Return a page with its generated regions updated."""
 
     def region(found: re.Match[str]) -> str:
         return f"{found[1]}\n{REGIONS[found[2]](table, results)}\n{found[3]}"
@@ -58,7 +58,7 @@ def page(text: str, table: Table, results: Path = RESULTS) -> str:
 
 
 def digest(names: Iterable[str], results: Path = RESULTS) -> str:
-    """Return what stands in a plot that was drawn from these results; empty where there are none."""
+    """Return the checksum that identifies these results in a plot; empty if there are no results."""
     there = [results / name for name in names]
     if not all(path.exists() for path in there):
         return ""
@@ -66,12 +66,12 @@ def digest(names: Iterable[str], results: Path = RESULTS) -> str:
 
 
 def stale_plots(images: Path, results: Path = RESULTS) -> list[Path]:
-    """Return the plots that were drawn from other results than those that are there."""
+    """Return the plots that are outdated, because they were drawn from other results."""
     wanted = {images / name: digest(names, results) for name, names in PLOTS.items()}
     return [
         path
-        for path, told in wanted.items()
-        if told and not (path.exists() and told in path.read_text(encoding="utf-8"))
+        for path, text in wanted.items()
+        if text and not (path.exists() and text in path.read_text(encoding="utf-8"))
     ]
 
 
@@ -125,8 +125,8 @@ def _gpu(table: Table, results: Path) -> str:
     if not judged:
         lines = [[what, wanted, "**not measured**"] for what, wanted in on_a_gpu()]
         return f"{_NO_GPU}\n{table(['quantity', 'goal', 'verdict'], lines)}"
-    told = _measured(steps[0]) if steps else ""
-    return f"{table(_GOALS, [_judged(each) for each in judged])}\n{told}\n"
+    measured = _measured(steps[0]) if steps else ""
+    return f"{table(_GOALS, [_judged(each) for each in judged])}\n{measured}\n"
 
 
 def _judged(goal: Judged) -> list[str]:
@@ -144,12 +144,16 @@ def _judged(goal: Judged) -> list[str]:
 
 
 def _within(goal: Judged) -> str:
-    """Return what is told from within, and what was counted: both beside a verdict that time leaves open."""
+    """Return the measurement inside Nissa and the counts; both accompany a verdict that wall time leaves open."""
     if goal.verdict is not Verdict.OPEN:
         return ""
     shown = percent if goal.percent else number
-    told = goal.from_within
-    by_code = [] if told is None else [f"{_verdict(told)} ({shown(told.measured.low)} to {shown(told.measured.high)})"]
+    within = goal.from_within
+    by_code = (
+        []
+        if within is None
+        else [f"{_verdict(within)} ({shown(within.measured.low)} to {shown(within.measured.high)})"]
+    )
     return "; ".join([*by_code, *([goal.counts] if goal.counts else [])])
 
 
@@ -177,11 +181,11 @@ def _steps(table: Table, results: Path) -> str:
         "pairs",
     ]
     own = {(row["model"], row["way"]): row for row in read(results / "within.csv")}
-    told = ""
+    sections = ""
     for model in dict.fromkeys(row["model"] for row in rows):
         lines = [_step(row, own.get((model, row["way"]))) for row in rows if row["model"] == model]
-        told += f"### {model}\n\n{table(head, lines)}\n"
-    return f"{told}![Time that a sampled step adds, by method](../images/cost-per-sample.svg)\n"
+        sections += f"### {model}\n\n{table(head, lines)}\n"
+    return f"{sections}![Time that a sampled step adds, by method](../images/cost-per-sample.svg)\n"
 
 
 def _step(row: Row, own: Row | None) -> list[str]:

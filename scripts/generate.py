@@ -1,6 +1,6 @@
-"""Writes ``docs/reference/``, boards and rules from the code; tables and the package's overhead data from benchmark results.
+"""Generate ``docs/reference/``, boards and alert rules from the code, and cost tables from the benchmark results.
 
-With ``--check`` it only says what has drifted.
+With ``--check`` it only reports files that are out of date.
 """
 
 import ast
@@ -51,7 +51,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _documented(module: object) -> list[tuple[str, str, str]]:
-    """Return name, value and docstring of a module's constants, in their order."""
+    """Return name, value and docstring of a module's constants, in source order."""
     source = Path(str(module.__file__)).read_text(encoding="utf-8")  # type: ignore[attr-defined]
     body = ast.parse(source).body
     found = []
@@ -81,8 +81,8 @@ def _metrics() -> str:
     every = " and ".join(f"`{key}`" for key in metrics.EVERY_STREAM)
     return (
         "# Metrics\n\n"
-        f"Every stream also carries {every}, each where there is more than one; the run, its profile and its rank are "
-        "on the resource. Gauges keep a point per step with the step's own time. What was not measured is absent.\n\n"
+        f"Every stream also has {every} if there is more than one environment or model. The run, its profile and its rank are "
+        "resource attributes. Gauges have one point per step, with the time of the step. Unmeasured values are absent.\n\n"
         + _table(["metric", "kind", "unit", "attributes", "in Prometheus", "meaning"], rows)
     )
 
@@ -103,7 +103,7 @@ def _events() -> str:
     aliases = ", ".join(f"`{name}`" for name, stage in Stage.__members__.items() if name != stage.name)
     return (
         "# Hub events and stages\n\n"
-        "Types that Nissa emits; other types pass through to the backends untouched.\n\n"
+        "Nissa emits these types. Other types are passed to the backends unchanged.\n\n"
         f"{types}\nSeverities: {', '.join(f'`{each}`' for each in Severity)}.\n\n"
         f"Stages: {stages}; aliases {aliases}.\n\n```mermaid\n{mermaid()}```\n"
     )
@@ -117,8 +117,8 @@ def _configuration() -> str:
     reserved = ", ".join(f"`{name}`" for name in sorted(RESERVED_VARIABLES))
     return (
         "# Configuration\n\n"
-        "Order: preset < YAML file < environment < argument. Besides the variables below there are "
-        f"{reserved}; any other `NISSA_*` variable is an error.\n\n"
+        "Precedence: preset < YAML file < environment < argument. In addition to the variables below there are "
+        f"{reserved}. Any other `NISSA_*` variable is an error.\n\n"
         + _table(["setting", "variable", "default", "allowed", "meaning"], rows)
     )
 
@@ -128,7 +128,9 @@ def _profiles() -> str:
     for name in PROFILES:
         text = (ROOT / "src/nissa/config/presets" / f"{name}.yaml").read_text(encoding="utf-8")
         sections.append(f"## {name}\n\n```yaml\n{text}```\n")
-    return "# Profiles\n\nEach preset names only what differs from the defaults.\n\n" + "\n".join(sections)
+    return "# Profiles\n\nEach preset contains only the settings that differ from the defaults.\n\n" + "\n".join(
+        sections
+    )
 
 
 def _features() -> str:
@@ -139,17 +141,16 @@ def _features() -> str:
     counts = ", ".join(f"{config.feature_count} in `{name}`" for name, config in configs.items())
     return (
         "# Features\n\n"
-        f"Version {FEATURE_VERSION} of what `nissa.signals_to_features(tracker)`, `run.features()` and `seed.features()` "
-        "return. Each number is finite and within its range, whatever was measured. Where nothing was measured, or NaN "
-        "was, there is what *missing* says, and the entry named under *known* is 0; an infinity is the end of the range. "
-        "A flag needs no such entry: its 0 says that it was not judged.\n\n"
-        "## Of an environment\n\n"
-        f"As many as `config.feature_count` says: {counts}. A configuration has the entries of what it measures; these "
-        "are all of them, with the percentiles of `research`, in their order. `config.feature_specs` has those of a "
-        "configuration.\n\n"
+        f"Version {FEATURE_VERSION} of the vectors that `nissa.signals_to_features(tracker)`, `run.features()` and "
+        "`seed.features()` return. Each number is finite and within its range. If a value was not measured or is NaN, its "
+        "entry has the value in column *missing*, and the entry named in column *known* is 0. Infinity becomes the end of "
+        "the range. A flag has no *known* entry: 0 means that it was not judged.\n\n"
+        "## Environment\n\n"
+        f"`config.feature_count` is the length of the vector: {counts}. A configuration has only the entries that it measures; "
+        "`config.feature_specs` lists them. The table shows all entries in order, with the percentiles of `research`.\n\n"
         f"{_specs(full.feature_specs)}\n"
-        "## Of a seed\n\n"
-        f"{len(SEED_FEATURES)} numbers, the same for all configurations; `nissa.config.SEED_FEATURES` has them.\n\n"
+        "## Seed\n\n"
+        f"{len(SEED_FEATURES)} numbers, the same for all configurations; also in `nissa.config.SEED_FEATURES`.\n\n"
         f"{_specs(SEED_FEATURES)}"
     )
 
@@ -174,15 +175,14 @@ def _narrative() -> str:
     seeds = [[f"`{template}`", stage.label] for stage, template in OF_SEEDS.items()]
     return (
         "# Narrative\n\n"
-        f"Sentences with `{SEPARATOR}` between them, in this order, {MOST_LENGTH} characters at most; a sentence that does "
-        "not fit is left out whole. Losses have three decimals and accuracies are percent. The separator is in no "
-        "sentence, and wordings change only with a note in the changelog.\n\n"
+        f"A narrative consists of sentences in the order below, separated by `{SEPARATOR}`, at most {MOST_LENGTH} characters. A "
+        "sentence that does not fit is omitted. Losses have three decimals; accuracies are percentages. Sentences never "
+        "contain the separator. Changes of the wording are announced in the changelog.\n\n"
         + _table(["sentence", "when"], sentences)
-        + "\n## What happened to seeds\n\n"
-        "Since the validation before, most important first. Behind it stand "
-        f"`{POINTS}`, what the end of the life was told with, else the change of validation accuracy since the seed began "
-        f"to blend, and `{RATIO}`, while it grows; each where it is known. A seed is `id (blueprint)`.\n\n"
-        + _table(["sentence", "stage"], seeds)
+        + "\n## Seeds\n\n"
+        "Changes of seeds since the previous validation, most important first. A seed is `id (blueprint)`. If known, "
+        f"`{POINTS}` follows: the improvement in the end event, else the change of validation accuracy since the seed began to "
+        f"blend. While the seed grows, `{RATIO}` follows.\n\n" + _table(["sentence", "stage"], seeds)
     )
 
 
@@ -234,7 +234,7 @@ SCHEMAS: Final[dict[str, Callable[[], str]]] = {"decision-brief.schema.json": _s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the files, or return 1 where ``--check`` finds one that differs."""
+    """Write the files; with ``--check`` return 1 if one differs."""
     pages = {REFERENCE / name: _NOTE + build() for name, build in PAGES.items()}
     pages |= {REFERENCE / name: build() for name, build in SCHEMAS.items()}
     costs = overhead(RESULTS)

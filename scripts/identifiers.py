@@ -1,7 +1,7 @@
-"""Every identifier of Python files with what it means: the names of modules by scope, members by name.
+"""Resolve every identifier of Python files: module names by scope, members by name.
 
-The standard library's parser is enough for that, and what it cannot know is said: the class of a member is certain only
-after ``self``, after the class itself and where it is defined.
+Only the standard library's parser is used. The class of a member is therefore known only after ``self``, after the name
+of the class, and in its definition.
 """
 
 # ruff: noqa: D102 - a visitor's methods are named after what they visit
@@ -15,7 +15,7 @@ _Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 def path_of(module: str) -> str:
-    """Return where a module is, relative to the repository."""
+    """Return the path of a module, relative to the repository."""
     path = module.replace(".", "/")
     return f"src/{path}.py" if path.startswith("nissa/") else f"{path}.py"
 
@@ -85,7 +85,7 @@ class Uses(ast.NodeVisitor):
         self.visit(tree)
 
     def _imports_of(self, body: Iterable[ast.AST]) -> dict[str, str]:
-        """Return what the imports of one scope mean."""
+        """Return the targets of the imports of one scope, by local name."""
         found: dict[str, str] = {}
         for each in body:
             if isinstance(each, ast.ImportFrom):
@@ -148,7 +148,7 @@ class Uses(ast.NodeVisitor):
             elif ":" not in base:
                 target = f"{base}:{node.attr}"
             elif base.count(":") == 1 and not base.startswith((f"{self._module}:", "builtin:")):
-                # What is imported is a class, by its capital, or else a module perhaps.
+                # Names with a capital are imported classes; others may be modules.
                 owner = base if base.partition(":")[2][:1].isupper() else ""
                 target = target if owner else f"{base.replace(':', '.')}:{node.attr}"
         self._add(node, "attr", node.attr, target, owner=owner)
@@ -266,9 +266,9 @@ def _without_annotation(argument: ast.arg) -> ast.expr | None:
 
 def arguments(node: _Function) -> list[ast.arg]:
     """Return all parameters of a function."""
-    given = node.args
-    rest = [each for each in (given.vararg, given.kwarg) if each is not None]
-    return [*given.posonlyargs, *given.args, *given.kwonlyargs, *rest]
+    signature = node.args
+    rest = [each for each in (signature.vararg, signature.kwarg) if each is not None]
+    return [*signature.posonlyargs, *signature.args, *signature.kwonlyargs, *rest]
 
 
 def _bound(body: Iterable[ast.AST]) -> set[str]:
@@ -294,7 +294,7 @@ def _bound(body: Iterable[ast.AST]) -> set[str]:
 
 
 class _Expanded(ast.NodeTransformer):
-    """Replaces the quoted types of annotations and of ``cast`` by what they say, each in a tuple of its own."""
+    """Replaces the quoted types of annotations and of ``cast`` by their parsed expressions, each in its own tuple."""
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         if not isinstance(node.value, str) or node.lineno != node.end_lineno:
@@ -336,7 +336,7 @@ def parsed(source: str) -> ast.Module:
 
 
 def uses(texts: Mapping[str, str]) -> dict[str, tuple[ast.Module, list[Use]]]:
-    """Return the tree and all identifiers of each file; a name that a package passes on means what it stands for."""
+    """Return the tree and all identifiers of each file; names re-exported by a package resolve to the original."""
     found: dict[str, tuple[ast.Module, list[Use]]] = {}
     exports: dict[str, str] = {}
     for path, text in texts.items():

@@ -1,4 +1,4 @@
-"""The reference of the public Python names, from their source: it reads the same under every version of Python."""
+"""Reference page of the public Python names, generated from source, so that it does not depend on the Python version."""
 
 import ast
 import inspect
@@ -43,11 +43,11 @@ def _described(name: str, thing: Any) -> str:
 
 
 def _fields(kind: type[BaseModel]) -> str:
-    told = [
+    lines = [
         f"- `{name}`: {' '.join((field.description or 'See the reference of settings.').split())}\n"
         for name, field in kind.model_fields.items()
     ]
-    return f"\nFields:\n\n{''.join(told)}"
+    return f"\nFields:\n\n{''.join(lines)}"
 
 
 def _members(owner: str, kind: type) -> Iterator[str]:
@@ -58,12 +58,12 @@ def _members(owner: str, kind: type) -> Iterator[str]:
 
 
 def public_members(kind: type) -> Iterator[tuple[str, Any]]:
-    """Yield the public methods and properties that a class of ours has, its bases of ours included, in their order."""
+    """Yield the public methods and properties of a class and of Nissa's base classes, in source order."""
     seen: set[str] = set()
     for base in kind.__mro__:
         for name, member in vars(base).items() if base.__module__.partition(".")[0] == "nissa" else ():
-            told = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
-            if told and not name.startswith("_") and name not in seen:
+            documented = isinstance(member, _PROPERTIES) or inspect.isfunction(_plain(member))
+            if documented and not name.startswith("_") and name not in seen:
                 seen.add(name)
                 yield name, member
 
@@ -78,7 +78,7 @@ def _plain(member: Any) -> Any:
 
 
 def _code(name: str, function: Any) -> str:
-    """Return the signature as it is written; nothing where the code is generated, as that of dataclasses is."""
+    """Return the signature as written in the source; empty if the code is generated, as for dataclasses."""
     if not function.__module__ or function.__module__.partition(".")[0] != "nissa":
         return ""
     try:
@@ -95,7 +95,7 @@ def _code(name: str, function: Any) -> str:
 
 
 def _unquoted(node: Any) -> Any:
-    """Return a node of annotations without the quotes around some of them; defaults keep theirs."""
+    """Return a node with unquoted annotations; string defaults keep their quotes."""
     if isinstance(node, ast.arguments):
         for argument in (*node.posonlyargs, *node.args, *node.kwonlyargs, node.vararg, node.kwarg):
             if argument is not None and argument.annotation is not None:

@@ -1,4 +1,4 @@
-"""The reference page of boards, recording rules and alerts."""
+"""Reference page of boards, recording rules and alerts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -17,8 +17,8 @@ def boards(table: Table) -> str:
     """
     return (
         "# Boards, rules and alerts\n\n"
-        "What each panel shows, and asks. Variables begin with `$`; Grafana fills them in. How to read and to change "
-        "boards is in [a guide of its own](../how-to/boards.md).\n\n"
+        "Meaning and queries of each panel. Grafana replaces variables, which begin with `$`. [Boards](../how-to/boards.md) "
+        "explains how to read and change boards.\n\n"
         + "\n".join(_board(board, table) for board in BOARDS)
         + "\n## Recording rules\n\n"
         + table(
@@ -48,8 +48,8 @@ def _board(board: Board, table: Table) -> str:
 def _panels(board: Board) -> Iterator[list[str]]:
     for row in board.rows:
         for _, panel in row.panels:
-            asked = (each["expr"] if "expr" in each else _of_jaeger(each) for each in panel["targets"])
-            yield [panel["title"], panel["description"], "<br>".join(f"`{each}`" for each in asked)]
+            queries = (each["expr"] if "expr" in each else _of_jaeger(each) for each in panel["targets"])
+            yield [panel["title"], panel["description"], "<br>".join(f"`{each}`" for each in queries)]
 
 
 def _of_jaeger(target: dict[str, object]) -> str:

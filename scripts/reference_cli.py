@@ -1,4 +1,4 @@
-"""The reference of the command line, from the commands themselves."""
+"""Reference page of the command line, generated from the commands."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,18 +20,18 @@ def cli() -> str:
 
 
 def commands(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each command with how it is typed."""
+    """Yield each command with its command line."""
     for name, command in sorted(root.commands.items()):
         yield f"{root.name} {name}", command
 
 
 def options(command: Any) -> Iterator[Any]:
-    """Yield the options and arguments of a command, but for the one that shows its help."""
+    """Yield the options and arguments of a command, except ``--help``."""
     return (each for each in command.params if each.name != "help")
 
 
 def _command(name: str, command: Any) -> str:
-    # Of what click keeps as it is written, only the marks are not for people.
+    # Remove the marks with which click keeps text unwrapped.
     ending = command.epilog.partition("Exit codes:")[0].replace("\b", "").strip()
     examples = "\n".join(line.removeprefix("  ") for line in ending.splitlines()[1:])
     rows = "".join(f"| {_spelled(each)} | {_default(each)} | {each.help} |\n" for each in options(command))
@@ -50,6 +50,6 @@ def _default(option: Any) -> str:
 
 
 def _comments(examples: str) -> str:
-    """Put what an example does, which is indented, into a comment above it."""
+    """Move the indented description of an example to a comment above it."""
     lines = examples.splitlines()
     return "\n\n".join(f"# {does.strip()}\n{command}" for command, does in zip(lines[::2], lines[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""The reference of environment variables, and the costs of profiles: both from what the package itself reads."""
+"""Reference page of environment variables, and data of the costs of profiles for the package."""
 
 import csv
 import json
@@ -51,11 +51,11 @@ def _opentelemetry(table: Table) -> str:
 
 
 def overhead(results: Path) -> str | None:
-    """Return what the package is told about the costs of profiles; None where there are no results.
+    """Return the costs of profiles as JSON for the package; None without results.
 
     Raises:
         ConfigurationError: A line of the results cannot be used.
-        ValueError: Its columns are others.
+        ValueError: The columns are not the expected ones.
     """
     if not results.exists():
         return None
@@ -65,11 +65,11 @@ def overhead(results: Path) -> str | None:
             raise ValueError(f"{results.name} must have the columns {', '.join(COLUMNS)}.")
         found = [ProfileCost.from_row(line) for line in lines]
     own = {(row["way"], row["model"]): row for row in read(results.with_name("within.csv"))}
-    told = [asdict(_beside(each, own.get((each.profile, each.model), {}))) for each in found]
-    return json.dumps(told, indent=2) + "\n"
+    rows = [asdict(_beside(each, own.get((each.profile, each.model), {}))) for each in found]
+    return json.dumps(rows, indent=2) + "\n"
 
 
 def _beside(cost: ProfileCost, own: Mapping[str, str]) -> ProfileCost:
-    """Return a cost with the goal, and with the time in our own code where that was measured."""
+    """Return a cost with its goal, and with the time in Nissa's own code if measured."""
     value, low, high = (float(own[name]) if own else None for name in ("own", "own_low", "own_high"))
     return replace(cost, own=value, own_low=low, own_high=high, goal=PROFILES["cpu"].get(cost.profile))

@@ -1,4 +1,4 @@
-"""The reference of kernels: what each took beside a copy of the same gradients, from the results of the benchmark."""
+"""Reference page of kernels: time relative to a copy of the same gradients, from the benchmark results."""
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
@@ -28,11 +28,11 @@ def kernels(table: Table, results: Path) -> str:
         rows = list(csv.DictReader(file))
     page = (
         "# Kernels\n\n"
-        "How long statistics take beside `dst.copy_(src)` of the same gradients: the median over rounds, each of which "
-        "copied and measured, with the bootstrap's interval. A copy reads and writes, so that what only reads has half "
-        "the bandwidth of a copy that takes as long. Under threads is how many both may use on the CPU. "
-        "`python -m benchmarks.kernels` writes `benchmarks/results/kernels.csv`, which this page shows; what kernels do "
-        "is in [the explanation](../explanation/kernels.md).\n"
+        "Time of the statistics relative to `dst.copy_(src)` of the same gradients: the median over rounds of one copy and one "
+        "measurement each, with the bootstrap's interval. A copy reads and writes, so a kernel that only reads and takes the "
+        "same time has half the bandwidth. On the CPU, both may use the number of threads in column *threads*. The data are "
+        "`benchmarks/results/kernels.csv`, written by `python -m benchmarks.kernels`. [The explanation]"
+        "(../explanation/kernels.md) describes the kernels.\n"
     )
     for device, called in _DEVICES.items():
         found = [row for row in rows if row["device"] == device]

@@ -1,4 +1,4 @@
-"""The reference of rules: what each says of itself, and how it fared on runs that went wrong on purpose."""
+"""Reference page of rules: description of each, and its score on runs with a deliberate defect."""
 
 import csv
 import inspect
@@ -19,12 +19,13 @@ def rules(table: Table, results: Path) -> str:
     """Return the page about rules."""
     return (
         "# Rules\n\n"
-        "Each raises a red flag when it finds something, and clears it when that is over: as the events `RED_FLAG_RAISED` "
-        "and `RED_FLAG_CLEARED`, in `nissa.red_flag`, in `EpochSnapshot.red_flags` and in the narrative. How they are "
-        "built, and what they cannot see, is in [the explanation](../explanation/rules.md).\n\n"
+        "Each rule raises a red flag when it detects a problem, and clears it when the problem is over. Flags are exported as the "
+        "events `RED_FLAG_RAISED` and `RED_FLAG_CLEARED` and as `nissa.red_flag`; they are also in `EpochSnapshot.red_flags` and "
+        "in the narrative. [The explanation](../explanation/rules.md) describes how rules work, and their limits.\n\n"
         f"{''.join(_rule(rule) for rule in RULES)}"
-        "## How they fared\n\n" + _fared(table, results) + "\n## Thresholds\n\n"
-        "All of them are settings below `diagnostics.rules`.\n\n" + _thresholds(table)
+        "## Evaluation\n\n" + _evaluation(table, results) + "\n## Thresholds\n\n"
+        "Those that depend on the program are settings below `diagnostics.rules`. The others are constants at the top of each rule's "
+        "module, with their source.\n\n" + _thresholds(table)
     )
 
 
@@ -37,17 +38,16 @@ def _rule(rule: type[Rule]) -> str:
     )
 
 
-def _fared(table: Table, results: Path) -> str:
+def _evaluation(table: Table, results: Path) -> str:
     if not results.exists():
         return "Not measured yet.\n"
     with results.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     where = rows[0]
-    told = (
+    text = (
         f"Measured on {where['machine']}, torch {where['torch']}, at commit {where['commit']}, by "
-        "`python -m tests.pathologies`; each run is a line of `benchmarks/results/pathologies.csv`. Thresholds were set on the "
-        "tuning half alone. False alarms are runs in which the rule spoke though it was neither what was wrong nor an honest "
-        "consequence of it.\n"
+        "`python -m tests.pathologies`; each run is a line of `benchmarks/results/pathologies.csv`. Thresholds were chosen on "
+        "the tuning half only. A false alarm is a run with a flag that was neither its defect nor a consequence of it.\n"
     )
     for half, words in (("scoring", "Scoring half"), ("tuning", "Tuning half")):
         part = [row for row in rows if row["half"] == half]
@@ -62,8 +62,8 @@ def _fared(table: Table, results: Path) -> str:
         ]
         names = ["rule", "runs", "found", "missed", "false_alarms", "healthy_false_alarms", "median_steps"]
         lines = [[row[name] or "-" for name in names] for row in part]
-        told += f"\n### {words}\n\n{table(heads, lines)}"
-    return told
+        text += f"\n### {words}\n\n{table(heads, lines)}"
+    return text
 
 
 def _thresholds(table: Table) -> str:

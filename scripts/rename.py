@@ -1,4 +1,4 @@
-"""Moves modules and renames identifiers as a mapping says, and proves that nothing else has changed.
+"""Move modules and rename identifiers by a mapping, and prove that nothing else has changed.
 
     python -m scripts.rename apply MAPPING.toml
     python -m scripts.rename prove REVISION MAPPING.toml [--tests]
@@ -71,13 +71,13 @@ MOST_LINES: Final = 12
 """Of the differences of one file that are shown."""
 
 RECORDS: Final = ("changelog.d/", "docs/decisions/", "CHANGELOG.md")
-"""What says how things were; only paths and dotted names are rewritten there."""
+"""Records of the past, in which only paths and dotted names are rewritten."""
 
 _DISTINCTIVE: Final = re.compile(r"[A-Z].*[a-z].*[A-Z]|[A-Za-z]_[A-Za-z]")
 
 
 class RenameError(Exception):
-    """The mapping cannot be applied as it stands."""
+    """The mapping cannot be applied."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Plan:
 
     @staticmethod
     def read(path: Path) -> "Plan":
-        """Return what a file says."""
+        """Return the plan in a file."""
         plan = Plan(**tomllib.loads(path.read_text(encoding="utf-8")))
         for name in plan.names:
             if not re.fullmatch(r"[\w.]+:\w+(\.\w+)?", name):
@@ -162,7 +162,7 @@ class Plan:
             instead |= {old: new, f"{before}.py": f"{after}.py"}
             instead |= {f"{short}.py": f"{shorter}.py"} if "/" in short else {}
             instead |= {before: after} if old in self.packages else {}
-        # The longest first: a package's name begins those of its modules.
+        # Longest first, because the name of a package is a prefix of those of its modules.
         names = "|".join(re.escape(each) for each in sorted(instead, key=len, reverse=True))
         return re.sub(rf"(?<![\w.])(?:{names})(?!\w)", lambda found: instead[found[0]], text) if names else text
 
@@ -178,7 +178,7 @@ class Plan:
                 text = re.sub(rf"`{old}(?=[`.])", f"`{new}", text)
                 text = re.sub(rf"^(\s+){old}: (?=[A-Z`]\S* \w)", rf"\g<1>{new}: ", text, flags=re.MULTILINE)
         text = self._moved(text)
-        # Members first: their class is found under its old name.
+        # Members first, because their class is looked up by its old name.
         for name, new in sorted(self.names.items(), key=lambda each: "." not in each[0].partition(":")[2]):
             module, _, old = name.partition(":")
             base = self.module(module)
@@ -253,7 +253,7 @@ def _place(use: Use, lines: list[bytes]) -> tuple[int, int]:
 
 
 def apply(plan: Plan, root: Path = ROOT) -> list[str]:
-    """Rewrite and move files; return the paths of those that changed, under their new names."""
+    """Rewrite and move files; return the new paths of those that changed."""
     texts = sources(root)
     plan = plan.expanded(texts)
     found = uses(texts)
@@ -278,7 +278,7 @@ def apply(plan: Plan, root: Path = ROOT) -> list[str]:
 
 
 def _data(plan: Plan, root: Path) -> dict[str, str]:
-    """Return the new paths of what is not Python in the packages that move."""
+    """Return the new paths of the non-Python files in moved packages."""
     folders = {
         path_of(old).removesuffix(".py") + "/": path_of(new).removesuffix(".py") + "/"
         for old, new in plan.packages.items()
@@ -316,7 +316,7 @@ def _git(*words: str, root: Path = ROOT) -> str:
 
 
 def left(plan: Plan, root: Path = ROOT) -> list[str]:
-    """Return the lines that still have the old name of a class, for people to look at."""
+    """Return the lines that still contain the old name of a class, for manual review."""
     old = [name.partition(":")[2] for name in plan.names]
     words = [word for word in old if word[:1].isupper() and "." not in word]
     command = ["git", "grep", "-nwE", "|".join(words)]
@@ -330,7 +330,7 @@ def _only_describes(path: str, tree: ast.Module) -> bool:
 
 
 def prove(before: Mapping[str, str], after: Mapping[str, str], plan: Plan) -> list[str]:
-    """Return what differs besides names, as text for people; nothing where the mapping explains all of it."""
+    """Return the differences besides names as text; empty if the mapping explains everything."""
     plan = plan.expanded(before)
     old, new, files = uses(before), uses(after), plan.files()
     try:
@@ -358,7 +358,7 @@ def prove(before: Mapping[str, str], after: Mapping[str, str], plan: Plan) -> li
 
 
 def _remember(use: Use) -> None:
-    """Keep at a node what its identifier means; a member means what its class says, and elsewhere its name."""
+    """Store the meaning of its identifier at a node: the class of a member if known, else its name."""
     local = use.target.count(":") > 1
     known = getattr(use.node, "meant", {})
     known[use.slot, use.index] = re.sub(r":(/\d+)*:", r":\1:", use.target) if local else use.target
@@ -379,7 +379,7 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _captured(meanings: Mapping[str, set[str]]) -> list[str]:
-    """Return the meanings that were split or joined."""
+    """Return the identifiers whose meanings were split or joined."""
     found = [f"{one} means {' and '.join(sorted(others))} now" for one, others in meanings.items() if len(others) > 1]
     back: dict[str, set[str]] = {}
     for one, others in meanings.items():
@@ -497,7 +497,7 @@ def _collected(root: Path) -> list[str]:
 
 
 def compare(revision: str, plan: Plan, *, collect: bool) -> int:
-    """Compare the working tree with a revision, and print what differs; return the exit code."""
+    """Compare the working tree with a revision, print the differences, and return the exit code."""
     with TemporaryDirectory() as folder:
         there = Path(folder) / "before"
         _git("worktree", "add", "--detach", str(there), revision)

@@ -1,6 +1,6 @@
-"""The real collector, Prometheus and Jaeger: in containers where a Docker engine answers, else as plain processes.
+"""Run the collector, Prometheus and Jaeger: in containers if a Docker engine is available, else as processes.
 
-``python -m scripts.stack up`` starts them, ``down`` ends them; the same configuration files serve both ways.
+``python -m scripts.stack up`` starts them, ``down`` ends them. Both ways use the same configuration files.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from scripts.stack_validate import validate
 HOME: Final = cache() / "stack"
 """Folder of the stack that the commands handle."""
 TRIES: Final = 3
-"""Free ports are free when they are looked for; somebody may be quicker to take one."""
+"""Number of attempts to start, because another process may take a port that was free."""
 
 
 def unavailable() -> str | None:
-    """Return why there can be no stack here, or None."""
+    """Return the reason why no stack can run on this machine, or None."""
     reason = stack_docker.why_not()
     return f"{reason}, and there is no go command" if reason and go() is None else None
 
@@ -100,7 +100,7 @@ class Stack:
         self.servers.start_one(name)
 
     def healthy(self) -> bool:
-        """Return whether all of them say so."""
+        """Return whether all servers report that they are healthy."""
         return all(self.servers.healthy(name) for name in SERVERS)
 
     def __enter__(self) -> Self:
@@ -148,11 +148,9 @@ def _project(folder: Path) -> str:
 def _up(stack: Stack, console: Console) -> int:
     if not stack.servers.running():
         if taken := stack.servers.taken():
-            raise StackError(
-                f"Somebody listens on the ports of {', '.join(taken)}; set others in .env or the environment."
-            )
+            raise StackError(f"The ports of {', '.join(taken)} are in use; set others in .env or the environment.")
         if not stack.docker:
-            console.print(f"Without Docker: {stack_docker.why_not() or 'you asked for processes'}.")
+            console.print(f"Without Docker: {stack_docker.why_not() or '--processes was passed'}.")
     stack.start(console)
     return _status(stack, console)
 
@@ -162,7 +160,7 @@ def _down(stack: Stack, console: Console) -> int:
         stack.stop()
         console.print("The stack has ended; its data is kept.")
     else:
-        console.print("Nothing was running.")
+        console.print("No server was running.")
     return 0
 
 
@@ -170,13 +168,13 @@ def _status(stack: Stack, console: Console) -> int:
     for name in SERVERS:
         alive = stack.servers.alive(name)
         state = "healthy" if stack.servers.healthy(name) else "running" if alive else "down"
-        _say(console, f"{name:11} {state:8} {stack.servers.describe(name) if alive else ''}".rstrip())
+        _print_line(console, f"{name:11} {state:8} {stack.servers.describe(name) if alive else ''}".rstrip())
     if not stack.servers.running():
         return 1
     for name, address in _addresses(stack).items():
-        _say(console, f"{name:11} {address}")
+        _print_line(console, f"{name:11} {address}")
     exporters = " ".join(f"OTEL_{signal}_EXPORTER=otlp" for signal in ("TRACES", "METRICS", "LOGS"))
-    _say(console, f"Send to it: export OTEL_EXPORTER_OTLP_ENDPOINT={stack.otlp_grpc} {exporters}")
+    _print_line(console, f"Send to it: export OTEL_EXPORTER_OTLP_ENDPOINT={stack.otlp_grpc} {exporters}")
     return 0 if stack.healthy() else 1
 
 
@@ -190,13 +188,13 @@ def _addresses(stack: Stack) -> dict[str, str | Path]:
     }
 
 
-def _say(console: Console, text: str) -> None:
+def _print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _clean(stack: Stack, console: Console) -> int:
     stack.clean()
-    console.print("Nothing runs, and the data is gone.")
+    console.print("The stack has ended, and its data is deleted.")
     return 0
 
 
@@ -211,34 +209,34 @@ def _build(stack: Stack, console: Console) -> int:
 
 
 COMMANDS: Final = {
-    "up": (_up, "start the servers and print where they listen"),
-    "down": (_down, "end exactly what up started"),
-    "status": (_status, "say what runs, and where"),
-    "clean": (_clean, "end it, and delete its data"),
-    "build": (_build, "build or fetch what up needs, once per machine"),
-    "validate": (validate, "let each server check its configuration"),
+    "up": (_up, "start the servers and print their addresses"),
+    "down": (_down, "end the servers that up started"),
+    "status": (_status, "print the state and address of each server"),
+    "clean": (_clean, "end the servers and delete their data"),
+    "build": (_build, "build or fetch the servers, once per machine"),
+    "validate": (validate, "check the configuration files with the servers"),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command."""
     parser = argparse.ArgumentParser(prog="python -m scripts.stack", description=__doc__)
-    parser.add_argument("--processes", action="store_true", help="do without Docker even where it is there")
+    parser.add_argument("--processes", action="store_true", help="do not use Docker even if it is available")
     parser.add_argument(
-        "--optional", action="store_true", help="where there is neither Docker nor Go, say so and succeed"
+        "--optional", action="store_true", help="succeed with a message if neither Docker nor Go is available"
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, description) in COMMANDS.items():
         commands.add_parser(name, help=description)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     console = Console()
-    if given.command != "validate" and (reason := unavailable()):
-        console.print(f"No stack here: {reason}.")
-        return 0 if given.optional else 1
-    processes = given.processes or Processes(HOME, Ports.usual(), {}).running()
+    if options.command != "validate" and (reason := unavailable()):
+        console.print(f"No stack on this machine: {reason}.")
+        return 0 if options.optional else 1
+    processes = options.processes or Processes(HOME, Ports.usual(), {}).running()
     stack = Stack(HOME, Ports.usual(), docker=False if processes else None, grafana=True)
     try:
-        return COMMANDS[given.command][0](stack, console)
+        return COMMANDS[options.command][0](stack, console)
     except StackError as error:
         console.print(str(error), style="red", markup=False, highlight=False)
         return 1

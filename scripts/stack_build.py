@@ -1,6 +1,6 @@
-"""Builds the servers from Go modules, once per machine.
+"""Build the servers from Go modules, once per machine.
 
-The binaries lie in the cache folder, under a hash of all that they are made from.
+The binaries are stored in the cache folder, under a hash of their sources.
 """
 
 import fcntl
@@ -24,13 +24,13 @@ from scripts.stack_settings import CONFIG, StackError, cache
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a server is built from.
+    """Sources of a server.
 
     Args:
         folder: Its folder in ``collector-config/servers``, with the module files.
         packages: What to compile.
         flags: Flags of ``go build``, besides those that all have.
-        minutes: What it takes on two cores, to tell people.
+        minutes: Build time on two cores, for a message.
     """
 
     folder: str
@@ -60,17 +60,17 @@ def go() -> str | None:
 
 
 def binary(name: str) -> Path:
-    """Return where the binary of a server, or ``promtool``, is or would be."""
+    """Return the path of the binary of a server or of ``promtool``, built or not."""
     return _target(_OWNERS.get(name, name)) / _BINARIES[name]
 
 
 def missing() -> list[str]:
-    """Return the servers that have yet to be built."""
+    """Return the servers that are not built yet."""
     return [name for name in SOURCES if not _target(name).is_dir()]
 
 
 def build(name: str, console: Console) -> None:
-    """Build a server, unless that has been done; two builders wait for each other."""
+    """Build a server if it is missing; a second builder waits for the first."""
     target = _target(name)
     if target.is_dir():
         return
@@ -82,7 +82,7 @@ def build(name: str, console: Console) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, whatever ends it."""
+    """Hold a lock that is released at the latest when the process ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -112,15 +112,15 @@ def _compile(source: Source, target: Path, console: Console) -> None:
 
 
 def _follow(command: list[str], source: Source, progress: Progress, task: TaskID) -> None:
-    said: deque[str] = deque(maxlen=30)
+    output: deque[str] = deque(maxlen=30)
     with subprocess.Popen(  # noqa: S603 - the command is ours
         command, cwd=CONFIG / "servers" / source.folder, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr or ():
-            said.append(line)
+            output.append(line)
             progress.update(task, now=line.strip()[-60:])
     if process.returncode:
-        raise StackError(f"{source.folder} could not be built:\n{''.join(said)}")
+        raise StackError(f"{source.folder} could not be built:\n{''.join(output)}")
 
 
 def _progress(console: Console) -> Progress:

@@ -1,4 +1,4 @@
-"""Runs the servers with Docker Compose."""
+"""Run the servers with Docker Compose."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ FILE: Final = ROOT / "docker-compose.yml"
 
 
 def why_not() -> str | None:
-    """Return what keeps Docker from being used, or None."""
+    """Return the reason why Docker cannot be used, or None."""
     tool = shutil.which("docker")
     if tool is None:
         return "there is no docker command"
@@ -46,7 +46,7 @@ class Containers:
         self._variables = {**ports.variables(), **settings}
 
     def start(self) -> None:
-        """Start what does not run, and wait until all are healthy."""
+        """Start the servers that do not run, and wait until all are healthy."""
         self.compose("up", "--detach", "--build", "--wait", *self.services)
 
     def start_one(self, name: str) -> None:
@@ -66,11 +66,11 @@ class Containers:
         self.compose("down", "--volumes")
 
     def taken(self) -> list[str]:
-        """Return the variables of the ports that somebody listens on."""
+        """Return the variables of the ports that are in use."""
         return self.ports.taken(without=("jaeger_otlp", "jaeger_grpc", "jaeger_health"))
 
     def running(self) -> bool:
-        """Return whether any of them runs."""
+        """Return whether any server runs."""
         return bool(self.compose("ps", "--quiet").strip())
 
     def alive(self, name: str) -> bool:
@@ -91,7 +91,7 @@ class Containers:
         return f"container {self.project}-{name}-1"
 
     def compose(self, *arguments: str) -> str:
-        """Call Docker Compose and return what it said."""
+        """Call Docker Compose and return its output."""
         tool = shutil.which("docker") or "docker"
         command = ("compose", "--file", str(FILE), "--project-name", self.project, *arguments)
         done = _run(tool, *command, variables=self._variables)

@@ -1,4 +1,4 @@
-"""Runs the servers as plain processes on the loopback address."""
+"""Run the servers as processes on the loopback address."""
 
 import http.client
 import json
@@ -37,7 +37,7 @@ class Processes:
         self._state = folder / "processes.json"
 
     def start(self) -> None:
-        """Start what does not run, and wait until all are healthy."""
+        """Start the servers that do not run, and wait until all are healthy."""
         for name in SERVERS:
             if not self.alive(name):
                 self._spawn(name)
@@ -64,11 +64,11 @@ class Processes:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def taken(self) -> list[str]:
-        """Return the variables of the ports that somebody listens on."""
+        """Return the variables of the ports that are in use."""
         return self.ports.taken(without=("grafana",))
 
     def running(self) -> bool:
-        """Return whether any of them runs."""
+        """Return whether any server runs."""
         return any(self.alive(name) for name in SERVERS)
 
     def alive(self, name: str) -> bool:
@@ -173,7 +173,7 @@ class Processes:
 
 
 def answers(port: int, path: str) -> bool:
-    """Return whether a server on the loopback address answers with 200."""
+    """Return whether a server on the loopback address responds with status 200."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
     try:
         connection.request("GET", path)
@@ -191,7 +191,7 @@ def _pause(still: Callable[[], bool], seconds: float = 5.0) -> None:
 
 
 def _birth(pid: int) -> str | None:
-    """Return when a process was born, which a later one of the same id was not; None if it has ended."""
+    """Return the start time of a process, which identifies it if its id is reused; None if it has ended."""
     try:
         state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except FileNotFoundError:
@@ -202,15 +202,15 @@ def _birth(pid: int) -> str | None:
 def _birth_elsewhere(pid: int) -> str | None:
     tool = shutil.which("ps")
     if tool is None:
-        raise StackError("There is neither /proc nor ps, so processes cannot be told apart.")
-    said = subprocess.run(  # noqa: S603 - the command is ours
+        raise StackError("There is neither /proc nor ps, so processes cannot be identified.")
+    result = subprocess.run(  # noqa: S603 - the command is ours
         [tool, "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return said.stdout.strip() or None
+    return result.stdout.strip() or None
 
 
 def _resident(pid: int) -> int | None:
-    """Return a process's resident memory in MiB, where that can be read."""
+    """Return the resident memory of a process in MiB, if it can be read."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

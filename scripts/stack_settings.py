@@ -1,4 +1,4 @@
-"""Where the stack's servers listen and where its files are."""
+"""Ports and folders of the stack."""
 
 import os
 import socket
@@ -16,18 +16,18 @@ SERVERS: Final = ("prometheus", "jaeger", "collector")
 
 
 class StackError(Exception):
-    """The stack cannot do what was asked; the message says what to do."""
+    """The stack cannot execute the command; the message contains the remedy."""
 
 
 def cache() -> Path:
-    """Return the folder of this machine's own things: ``STACK_CACHE``, else ``nissa`` in the user's cache."""
+    """Return the cache folder of this machine: ``STACK_CACHE``, else ``nissa`` in the user's cache."""
     own = os.environ.get("STACK_CACHE")
     users = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(users) / "nissa"
 
 
 def pinned() -> dict[str, str]:
-    """Return what ``.env`` says; the environment wins, as it does for Docker."""
+    """Return the settings in ``.env``; environment variables override them, as in Docker."""
     lines = (ROOT / ".env").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     return {name: os.environ.get(name, value) for name, value in pairs}
@@ -49,13 +49,13 @@ class Ports:
 
     @classmethod
     def usual(cls) -> Self:
-        """Return those of ``.env``."""
-        given = pinned()
-        return cls(**{field.name: int(given[_variable(field.name)]) for field in fields(cls)})
+        """Return the ports in ``.env``."""
+        values = pinned()
+        return cls(**{field.name: int(values[_variable(field.name)]) for field in fields(cls)})
 
     @classmethod
     def free(cls) -> Self:
-        """Return ports that nobody listens on now."""
+        """Return ports that are not in use."""
         with ExitStack() as stack:
             sockets = {field.name: stack.enter_context(socket.socket()) for field in fields(cls)}
             for each in sockets.values():
@@ -63,11 +63,11 @@ class Ports:
             return cls(**{name: each.getsockname()[1] for name, each in sockets.items()})
 
     def variables(self) -> dict[str, str]:
-        """Return them as ``.env`` spells them."""
+        """Return the ports by their variables in ``.env``."""
         return {_variable(name): str(port) for name, port in asdict(self).items()}
 
     def taken(self, *, without: Container[str] = ()) -> list[str]:
-        """Return the variables of those that somebody listens on."""
+        """Return the variables of the ports that are in use."""
         return [_variable(name) for name, port in asdict(self).items() if name not in without and _listens(port)]
 
 

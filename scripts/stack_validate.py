@@ -1,4 +1,4 @@
-"""Lets each server check its own configuration, and says by name what was not checked."""
+"""Validate the configuration files with the servers themselves, and list those that were not checked."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ CHECKS: Final = {
 
 
 def validate(_: object, console: Console) -> int:
-    """Check what can be checked here; return 1 where a server refuses its file."""
+    """Check all files that can be checked on this machine; return 1 if a server rejects its file."""
     results = [_validate(file, console) for file in (*CHECKS, FILE.name)]
     return 1 if False in results else 0
 
@@ -45,7 +45,7 @@ def _validate(file: str, console: Console) -> bool | None:
 
 
 def _command(file: str) -> Sequence[str | Path] | str:
-    """Return what checks a file, or why nothing does."""
+    """Return the command that checks a file, or the reason why there is none."""
     if file == FILE.name:
         return why_not() or [shutil.which("docker") or "docker", "compose", "--file", str(FILE), "config", "--quiet"]
     name, arguments = CHECKS[file]

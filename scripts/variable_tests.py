@@ -1,4 +1,4 @@
-"""Tests of the OpenTelemetry variables, by variable; the reference of environment variables is generated from this."""
+"""Tests of the OpenTelemetry variables, by variable; a source of the reference of environment variables."""
 
 from typing import Final
 

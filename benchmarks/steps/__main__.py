@@ -20,20 +20,20 @@ OVERHEAD = ("profile", "model", "ratio", "low", "high", "machine", "commit", "da
 
 
 class Results:
-    """The results so far, written after every round, so that a run that is broken off leaves what it has."""
+    """Results so far, written after every round, so that an interrupted benchmark keeps them."""
 
-    def __init__(self, into: Path, told: dict[str, str], threads: int) -> None:
+    def __init__(self, into: Path, common: dict[str, str], threads: int) -> None:
         self._into = into
-        self._told = told
+        self._common = common
         self._threads = threads
         self._found: dict[tuple[str, str], Runner] = {}
 
     def report(self, runners: list[Runner]) -> None:
-        """Take what processes have found so far, and keep it where one ends."""
+        """Collect the results of the processes so far; results of ended processes stay."""
         self._found |= {(runner.model, runner.way): runner for runner in runners}
         order = [(model, way) for model in MODELS for way in WAYS]
         everything = [(key[0], self._found[key]) for key in order if key in self._found]
-        common = {"threads": self._threads, **self._told}
+        common = {"threads": self._threads, **self._common}
         bare = {name: runner.end.get("peak", 0.0) for name, runner in everything if runner.way == "bare"}
         rows: list[dict[str, Any]] = [
             {"model": name, "way": runner.way, **runner.row(bare.get(name, 0.0)), **common}
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _parts(models: Sequence[str], ways: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """Return models with ways, in parts that fit into memory: all at once, so that models have the same weather, or each."""
+    """Return models with ways, in parts that fit into memory: all at once, so that conditions are equal for all models, or one by one."""
     every = [[(model, way) for way in ways] for model in models]
     together = [pair for part in every for pair in part]
     return [together] if len(together) * _MIB < free_memory() else every

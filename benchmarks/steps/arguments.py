@@ -1,4 +1,4 @@
-"""What the benchmarks of steps are told on the command line, both alike."""
+"""Command line of both benchmarks of steps."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.steps.models import MODELS
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads how training goes on, of which models, and where results go."""
+    """Return the parser of the common options: training, models and output folder."""
     found = argparse.ArgumentParser()
     found.add_argument("--threads", type=int, default=torch.get_num_threads())
     found.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
@@ -22,5 +22,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings(given: argparse.Namespace) -> dict[str, Any]:
-    """Return what training is told of it."""
+    """Return the settings of the training from the arguments."""
     return {"threads": given.threads, "device": given.device, "batches": given.batches}

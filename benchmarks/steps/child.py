@@ -1,4 +1,4 @@
-"""One way of watching one model, in a process of its own: trains pairs of blocks whenever it is asked to."""
+"""Process that trains one model, watched in one way: trains pairs of blocks on request."""
 
 import os
 import tempfile
@@ -27,13 +27,13 @@ TIMED: Final = 2
 samples every tenth step, each of the ten is the first, the second and the third of a block equally often."""
 
 EXPORT_SECONDS: Final = 15.0
-"""Timed, watched seconds from one export to the next: the default interval of all exporters."""
+"""Timed, watched seconds between two exports: the default interval of all exporters."""
 
 _WARM = 3
 
 
 class Child:
-    """Answers the parent."""
+    """Executes the requests of the parent."""
 
     def __init__(self, training: Training, watching: Watching) -> None:
         self._training = training
@@ -44,7 +44,7 @@ class Child:
         self.steps = 0
 
     def count(self, every: int) -> dict[str, dict[str, float]]:
-        """Return what steps dispatch, bare and watched: as many as there are from one sample to the next."""
+        """Return the operations of a bare and a watched sampling interval."""
         training = self._training
         with training.timed(None) as calls:
             one = training.counted(1, calls)
@@ -59,7 +59,7 @@ class Child:
         return {"bare": {name: value * every for name, value in one.items()}, "watched": watched}
 
     def turn(self, pairs: int) -> list[dict[str, float]]:
-        """Return what pairs of blocks took, after a step that brings the caches back from another process."""
+        """Return the times of pairs of blocks, after a step that refills the caches."""
         self._training.steps(1, Calls())
         settle()
         found = [self._pair() for _ in range(pairs)]
@@ -72,8 +72,8 @@ class Child:
         before = self._spent()
         found = {key: value for watched in order for key, value in self._block(watched=watched).items()}
         spent = self._spent().since(before)
-        # All threads are idle at both ends, so that it is the background of all watched steps, of which a part is timed. An
-        # export is begun for timed steps alone.
+        # All threads are idle at both ends, so the difference is the background work of all watched steps, timed or not.
+        # Exports are begun only for timed steps.
         return found | {"background": spent.steps * TIMED / (LEAD + TIMED) + spent.exports}
 
     def _block(self, *, watched: bool) -> dict[str, float]:
@@ -110,7 +110,7 @@ class Child:
 
 
 def serve(connection: Connection, way: str, model: str, settings: dict[str, Any]) -> None:
-    """Answer the methods of `Child` by name, until there is None."""
+    """Call the requested methods of `Child` until None is received."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler tells of devices that are not there
     torch.manual_seed(0)
     torch.set_num_threads(settings["threads"])

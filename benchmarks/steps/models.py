@@ -1,4 +1,4 @@
-"""What is trained: about 150 tensors of a language model, and a convolutional net."""
+"""Models to train: about 150 tensors of a language model, and a convolutional net."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor, nn
 
 Training = tuple[nn.Module, Callable[[nn.Module], Tensor]]
-"""A network, and what returns its loss on a batch."""
+"""Network, and a function that returns its loss on a batch."""
 
 
 class Block(nn.Module):
@@ -55,7 +55,7 @@ def gpt(device: str = "cpu") -> Training:
 
 
 def tiny(device: str = "cpu") -> Training:
-    """Return a language model that is small enough to rehearse with; its numbers say nothing."""
+    """Return a tiny language model for rehearsals; its results have no meaning."""
     text = torch.randint(0, 100, (2, 17)).to(device)
     return Gpt(32, 100, 16).to(device), lambda network: F.cross_entropy(network(text[:, :-1]), text[:, 1:])
 
@@ -83,4 +83,4 @@ def convnet(device: str = "cpu") -> Training:
 MODELS: dict[str, Callable[[str], Training]] = {"gpt": gpt, "convnet": convnet, "tiny": tiny}
 
 MEASURED = ("gpt", "convnet")
-"""Those that results are of."""
+"""Models of the committed results."""

@@ -1,4 +1,4 @@
-"""What people would use instead, each as its own documentation shows it, at every step."""
+"""Alternative tools, each used at every step as in its own documentation."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from benchmarks.steps.ways import Calls, Watching
 
 VANISHING, EXPLODING = 1e-7, 1e3
-"""The document's thresholds."""
+"""Thresholds of the seed document."""
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def lightning(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterato
 def composer(model: nn.Module, optimizer: Optimizer, _folder: Path) -> Iterator[Watching]:
     """Call Composer's ``OptimizerMonitor`` after each step.
 
-    The callback is the package's own; the trainer's state and logger, of which it uses a little, are stood in for. With
+    The callback is the package's own; the trainer's state and logger are replaced by stubs. With
     torch's AdamW it measures norms of gradients alone; Composer's own optimizer would add three more norms per parameter.
     """
     from composer.callbacks import OptimizerMonitor  # noqa: PLC0415 - see above
@@ -117,7 +117,7 @@ def pulsegrad(model: nn.Module, optimizer: Optimizer, folder: Path) -> Iterator[
 
 @contextmanager
 def torchtel(model: nn.Module, _optimizer: Optimizer, folder: Path) -> Iterator[Watching]:
-    """Watch with torchtel, which makes spans and reads no gradient; its spans go to a file."""
+    """Watch with torchtel, which writes spans to a file and reads no gradients."""
     from opentelemetry import metrics, trace  # noqa: PLC0415 - see above
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - see above
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - see above

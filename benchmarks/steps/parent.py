@@ -1,4 +1,4 @@
-"""Runs the ways of models side by side: a process each, which take turns in a random order."""
+"""Run the ways of watching in one process each; the processes take turns in a random order."""
 
 import multiprocessing
 import random
@@ -40,7 +40,7 @@ class Runner:
         theirs.close()
 
     def prepare(self) -> None:
-        """Let it begin, and count what it dispatches."""
+        """Start the process and count the operations of its steps."""
         self._connection.recv()
         self._connection.send("begin")
         self._connection.recv()
@@ -85,13 +85,13 @@ def measure(
     deadline: float,
     report: Callable[[list[Runner]], None],
 ) -> None:
-    """Run rounds until a time of `monotonic`, five at least; report after each, and at the end.
+    """Run at least five rounds, until a deadline; report after each round and at the end.
 
     Args:
         pairs: Models, and ways of watching them.
-        settings: Of the training.
-        deadline: When all is to be over.
-        report: Called with what there is so far.
+        settings: Settings of the training.
+        deadline: Time of `monotonic` at which to end.
+        report: Called with the results so far.
     """
     runners = [Runner(way, model, settings) for model, way in pairs]
     runners = [runner for runner in runners if _alive(runner, runner.prepare)]
@@ -109,7 +109,7 @@ def measure(
 
 
 def _alive(runner: Runner, method: Callable[[], None]) -> bool:
-    """Call a method; whether the process was still there to answer. One that ends costs its way alone."""
+    """Return whether the process was still alive for the call of a method; if one ends, only its way is lost."""
     try:
         method()
     except (EOFError, OSError):
@@ -130,7 +130,7 @@ def _version(package: str | None) -> str:
 
 
 def installed(ways: Iterable[str]) -> list[str]:
-    """Return the ways whose packages are there, and say which are not."""
+    """Return the ways whose packages are installed, and print the others."""
     absent = [way for way in ways if WAYS[way].package and not _version(WAYS[way].package)]
     for way in absent:
         _say(f"{way} is left out: {WAYS[way].package} is not installed")

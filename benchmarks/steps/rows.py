@@ -1,4 +1,4 @@
-"""From pairs of blocks to the lines of the results; arithmetic alone."""
+"""Compute the lines of the results from pairs of blocks; pure arithmetic."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -40,10 +40,10 @@ def interval(name: str, estimate: Estimate, form: str) -> dict[str, str]:
 
 
 def timing(pairs: Pairs, every: int) -> dict[str, Any]:
-    """Return what time says of a way.
+    """Return the timing columns of a way.
 
     Args:
-        pairs: At least one.
+        pairs: Pairs of blocks, at least one.
         every: Steps from one sample to the next.
     """
     bare = [pair["bare"] for pair in pairs]
@@ -67,5 +67,5 @@ def _turns(pairs: Pairs) -> list[float]:
 
 
 def counted(watched: Mapping[str, float], bare: Mapping[str, float]) -> dict[str, int]:
-    """Return reads and operations that a way adds to as many steps as it takes one sample of."""
+    """Return the reads and operations that a way adds per sampling interval."""
     return {name: round(watched[name] - bare[name]) for name in ("reads", "operations")}

@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals, from blocks that were run in pairs."""
+"""Estimates with 95 % intervals from paired blocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ class Estimate:
         return (self.high - self.low) / 2
 
     def scaled(self, factor: float) -> "Estimate":
-        """Return it in another unit; ``factor`` is above zero."""
+        """Return the estimate in another unit; ``factor`` is above zero."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
 def extra(watched: Sequence[float], bare: Sequence[float], turns: Sequence[float] | None = None) -> Estimate:
-    """Return how much more ``watched`` is than ``bare``, as a fraction of ``bare``.
+    """Return the relative increase from ``bare`` to ``watched``.
 
     A ratio of sums, since what happens in one block of many, such as an export, is a part of the cost; its standard error
     is that of a ratio estimator (Cochran, "Sampling Techniques", chapter 6), with Student's t for as few pairs as there are.
-    Pairs that followed one another may be alike, so that there is less to learn from them than from as many others. Where
-    turns are given, the interval is the wider of that of pairs, and that of whole turns as clusters of pairs.
+    Consecutive pairs may be correlated. If turns are passed, the interval is therefore the wider one of two: that of pairs,
+    and that of whole turns as clusters of pairs.
 
     Args:
         watched: One number per pair.
-        bare: The other of each pair; positive.
-        turns: Number of the turn that each pair is of.
+        bare: The other number of each pair; positive.
+        turns: Turn of each pair.
     """
     ours, theirs = np.asarray(watched, dtype=np.float64), np.asarray(bare, dtype=np.float64)
     ratio = float(ours.sum() / theirs.sum())
@@ -70,11 +70,11 @@ def _half(residuals: Array, pairs: int) -> float:
 
 
 def times(more: Estimate, less: Estimate) -> Estimate:
-    """Return how many times ``less`` is in ``more``, two independent estimates of what costs something or nothing.
+    """Return the ratio of ``more`` to ``less``, two independent estimates of non-negative costs.
 
-    The interval is Fieller's: all factors f for which ``more`` - f · ``less`` is not told from zero. It has no upper end
-    where ``less`` is not told from zero. Costs are not negative, and so is no end of it; a ``less`` that is told to be below
-    zero contradicts that, and then nothing is known.
+    The interval is Fieller's: all factors f for which ``more`` - f · ``less`` does not differ significantly from zero. It has
+    no upper end if ``less`` does not differ significantly from zero. Its ends are not negative, because costs are not. If
+    ``less`` is significantly below zero, the ratio is unknown.
     """
     if less.high < 0:
         return Estimate(inf, 0.0, inf)

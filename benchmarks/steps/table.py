@@ -1,4 +1,4 @@
-"""All ways that are compared."""
+"""Table of all compared ways."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from benchmarks.steps.ways import Way, bare, nissa
 
 EVERY_STEP: dict[str, Any] = {"gradients": {"every_n_steps": 1}}
 SAMPLED = "standard, every step"
-"""The way whose sampled steps are compared with those of others."""
+"""Way whose sampled steps are compared with those of other tools."""
 
 
 def _profile(name: str, pairs: int, every: int = 1) -> Way:

@@ -1,4 +1,4 @@
-"""Threads beside the training thread: one that exports when it is told to, and what all of ours take of the processor."""
+"""Threads besides the training thread: an exporter on request, and the CPU time of all of Nissa's threads."""
 
 import sys
 import threading
@@ -18,7 +18,7 @@ HELPERS: Final = "nissa-kernel"
 _TASKS: Final = Path("/proc/self/task")
 _LOOK: Final = 0.01
 _IDLE: Final = 0.05
-"""Processor time that an idle process takes at most, as a share of wall time: looking is work too."""
+"""Maximum CPU time of an idle process, as a share of wall time; above 0, because the check itself takes time."""
 _LONGEST: Final = 5.0
 
 
@@ -26,40 +26,40 @@ class Exporter:
     """Exports in the background.
 
     Args:
-        export: Does it, and returns when it is done.
+        export: Exports, and returns when finished.
     """
 
     def __init__(self, export: "Callable[[], object]") -> None:
         self._export = export
-        self._asked: Queue[bool] = Queue()
-        # One thread for all exports, as the SDK has one, so that it can be told what they took.
+        self._requests: Queue[bool] = Queue()
+        # One thread for all exports, like that of the SDK, so that their CPU time can be measured.
         self._thread = threading.Thread(target=self._run, name="nissa-bench-export", daemon=True)
         self._thread.start()
 
     @property
     def thread(self) -> int:
-        """The system's id of the thread."""
+        """Id of the thread in the operating system."""
         return self._thread.native_id or 0
 
     def begin(self) -> None:
         """Begin an export."""
-        self._asked.put(True)
+        self._requests.put(True)
 
     def wait(self) -> None:
-        """Wait until it is done; not at all where none was begun."""
-        self._asked.join()
+        """Wait until the export is finished; return at once if none was begun."""
+        self._requests.join()
 
     def close(self) -> None:
-        """End the thread, after what was begun."""
-        self._asked.put(False)
+        """End the thread after the current export."""
+        self._requests.put(False)
         self._thread.join()
 
     def _run(self) -> None:
-        while self._asked.get():
+        while self._requests.get():
             try:
                 self._export()
             finally:  # what waits must not wait for ever
-                self._asked.task_done()
+                self._requests.task_done()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +67,20 @@ class Spent:
     """CPU seconds so far.
 
     Args:
-        steps: Of threads that work for each step or each sample.
-        exports: Of those that export.
+        steps: CPU seconds of threads that work for each step or each sample.
+        exports: CPU seconds of threads that export.
     """
 
     steps: float = 0.0
     exports: float = 0.0
 
     def since(self, before: "Spent") -> "Spent":
-        """Return what was spent since then."""
+        """Return the difference to an earlier value."""
         return Spent(self.steps - before.steps, self.exports - before.exports)
 
 
 def spent(ours: dict[int, int], exporter: Exporter) -> Spent:
-    """Return what our threads took; to be called when no thread works.
+    """Return the CPU time of Nissa's threads; call it while they are idle.
 
     Args:
         ours: Nanoseconds of each of them, by the system's id.
@@ -95,7 +95,7 @@ def spent(ours: dict[int, int], exporter: Exporter) -> Spent:
 
 
 def settle() -> None:
-    """Wait until this process does nothing else, for some seconds at most."""
+    """Wait until all other threads of this process are idle, for some seconds at most."""
     ends = monotonic() + _LONGEST
     quiet = 0
     while quiet < 2 and monotonic() < ends:  # noqa: PLR2004 - between two parts of a work a thread may wait a moment
@@ -112,7 +112,7 @@ def _time(task: int) -> int:
 
 
 def free_memory() -> float:
-    """Return how much memory processes may still take, in MiB; no end to it where the system does not tell."""
+    """Return the available memory in MiB; infinite if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""A model that trains, what a step dispatches, and how much memory it took at most."""
+"""Training of a model, with the operations of a step and the peak memory."""
 
 import ctypes
 import resource
@@ -16,14 +16,14 @@ from benchmarks.steps.models import MODELS
 from benchmarks.steps.ways import Calls, Watching
 
 READS: Final = {"aten::_local_scalar_dense", "aten::equal"}
-"""Operations that hand a number to the host; on a device, copies to the host are counted instead, which they make."""
+"""Operations that return a number to the host. On a device, their copies to the host are counted instead."""
 
 _PROCESS: Final = Path("/proc/self")
 _FORGET_PEAK: Final = "5"
 
 
 class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-    """Counts what the training thread dispatches."""
+    """Counts the operations of the training thread."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
@@ -39,12 +39,12 @@ class Training:
     """A model that trains.
 
     Args:
-        model: Which one.
-        device: Where.
-        batches: Of so many a step adds up gradients, which makes it as long as that of a larger model.
+        model: Name of the model.
+        device: Device to train on.
+        batches: Number of batches per step, whose gradients are added; makes a step as long as that of a larger model.
 
     Attributes:
-        inside: Seconds that the training thread spent in what a way attached around ``optimizer.step()``.
+        inside: Seconds that the training thread spent in the hooks of a way around ``optimizer.step()``.
     """
 
     def __init__(self, model: str, device: str, batches: int = 1) -> None:
@@ -57,7 +57,7 @@ class Training:
 
     @contextmanager
     def timed(self, watching: Watching | None) -> Iterator[Calls]:
-        """Attach a way, or nothing, between hooks that take the time."""
+        """Attach a way, or nothing, between hooks that measure its time."""
         hooks = [
             self.optimizer.register_step_pre_hook(self._begin),
             self.optimizer.register_step_post_hook(self._begin),
@@ -98,10 +98,10 @@ class Training:
             torch.cuda.synchronize()
 
     def counted(self, count: int, calls: Calls) -> dict[str, float]:
-        """Return what steps dispatch, twice as many: in one half all operations, in the other reads, of which some hide."""
+        """Return the operations of steps. It trains twice as many: one half counts all operations, the other reads."""
         with Counting() as counting:
             self.steps(count, calls)
-        # One profile per step: what a profile of ten takes does not go back to the system, and would stand in the peak.
+        # One profile per step, because the memory of a longer profile is not returned to the system and would raise the peak.
         return {"operations": counting.count, "reads": sum(self._reads(calls) for _ in range(count))}
 
     def _reads(self, calls: Calls) -> int:
@@ -113,7 +113,7 @@ class Training:
         return sum(number for name, number in names if name in READS)
 
     def peak(self) -> float:
-        """Return the most memory used since it was forgotten, in MiB: of the process, or of the device."""
+        """Return the peak memory since the last reset, in MiB, of the process or of the device."""
         if self.device == "cuda":
             return torch.cuda.max_memory_allocated() / 2**20
         with suppress(OSError):
@@ -123,7 +123,7 @@ class Training:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     def forget_peak(self) -> None:
-        """Begin the peak anew, where the system lets us."""
+        """Reset the peak memory, if the system allows it."""
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             return
@@ -132,7 +132,7 @@ class Training:
             (_PROCESS / "clear_refs").write_text(_FORGET_PEAK, encoding="ascii")
 
     def trim(self) -> None:
-        """Give the system what is free, so that many processes have room beside one another."""
+        """Return free memory to the system, so that many processes fit into memory."""
         with suppress(OSError, AttributeError):  # a C library that has no such thing
             ctypes.CDLL(None).malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""The ways of watching: Nissa's profiles, and how any way is entered, attached to a training, and taken off again."""
+"""Ways of watching: Nissa's profiles, and the interface to enter, attach and detach any way."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ def nothing(*_: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What a training loop calls while it is watched.
+    """Callbacks of a watched training loop.
 
     Args:
         before: Called with the loss after ``loss.backward()``, before ``optimizer.step()``.
@@ -35,10 +35,10 @@ class Watching:
     """A way that has been entered.
 
     Args:
-        attached: Enters what makes a training watched; in between it is bare.
-        exporter: What exports when the benchmark says so; None where there is none, or it has its own time.
-        spent: Returns what the way's own threads took so far; nothing where they cannot be told apart.
-        hurry: Has what was left for later done now: called after a watched block, outside of timed time.
+        attached: Context in which training is watched; outside of it training is bare.
+        exporter: Exporter that the benchmark triggers; None without one, or if it uses a timer.
+        spent: Returns the CPU time of the way's own threads so far; zero if they cannot be identified.
+        hurry: Completes deferred work: called after a watched block, outside of the measured time.
     """
 
     attached: Callable[[], AbstractContextManager[Calls]]
@@ -55,13 +55,13 @@ class Way:
     """A way of watching.
 
     Args:
-        entering: Enters it; the folder is where it may write.
-        pairs: Pairs of blocks in each of its rounds: with the next, its share of the time.
-        rounds: It takes part in every so many rounds.
+        entering: Enters the way; gets the folder for its files.
+        pairs: Pairs of blocks per round; together with ``rounds`` its share of the time.
+        rounds: Takes part in every n-th round.
         every: Steps from one sample to the next.
-        profile: The profile of Nissa that it is, without changes; None for everything else.
-        timed: Enters it with exporters that keep their own time; None where it is none of Nissa.
-        package: Distribution that it needs.
+        profile: Unchanged profile of Nissa; None for everything else.
+        timed: Enters the way with exporters on a timer; None for other tools.
+        package: Required distribution.
     """
 
     entering: Entering
@@ -74,9 +74,9 @@ class Way:
 
 
 class StepHooks:
-    """All hooks that are registered with an optimizer: taken off, and put back as they are.
+    """All hooks of an optimizer, which can be removed and restored.
 
-    Watching anew would count steps from the beginning, and sample the first of them each time.
+    Watching again instead would restart the count of steps, and sample the first step each time.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -89,7 +89,7 @@ class StepHooks:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Put them back for a while, after those that are there."""
+        """Restore the hooks for a while, after those already registered."""
         for hooks, kept in self._kept:
             hooks.update(kept)
         yield
@@ -103,7 +103,7 @@ class StepHooks:
 
 @contextmanager
 def bare(_model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Watching]:
-    """Watch nothing: what is told of it is the noise of the benchmark."""
+    """Watch nothing; its result is the noise of the benchmark."""
 
     @contextmanager
     def attached() -> Iterator[Calls]:
@@ -113,13 +113,13 @@ def bare(_model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Wa
 
 
 def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
-    """Return what watches with a profile of Nissa, writing to files.
+    """Return a way that watches with a profile of Nissa and writes to files.
 
     Args:
-        profile: Its name.
-        timer: Whether metrics are exported by a timer, as by default. Where blocks are timed it would as well strike in one
-            that is not watched, and the benchmark says when.
-        settings: Others than those of the profile.
+        profile: Name of the profile.
+        timer: Whether metrics are exported by a timer, as by default. If blocks are timed, the benchmark triggers exports,
+            because a timer could fire in a bare block.
+        settings: Settings that override the profile.
     """
 
     @contextmanager
@@ -140,7 +140,7 @@ def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
                     yield Calls(run.log_loss)
 
             exporter = Exporter(lambda: run.flush(60.0))
-            # Numbers of steps that are not sampled are left for up to two seconds, in which other blocks would pay for them.
+            # The values of unsampled steps are processed up to two seconds later, which would be charged to other blocks.
             reader = run._runtime.readback  # noqa: SLF001 - a flush of the run exports, too
             yield Watching(attached, exporter, lambda: spent(thread_times(), exporter), lambda: reader.flush(5.0))
             exporter.close()

@@ -1,8 +1,8 @@
-"""What Nissa takes by its own account and by a clock around its code, in runs as they are by default.
+"""Overhead by the exported ratio, and by a clock around Nissa's code, in runs with default settings.
 
-``python -m benchmarks.steps.within`` writes ``within.csv``. Each profile watches each model in a process of its own, at every
-step, with exports by the timer that a run has by default. Time is cut into windows that are as long as from one export to
-the next, so that each holds one. The first is left out: in it a run loads what it needs.
+``python -m benchmarks.steps.within`` writes ``within.csv``. Each profile watches each model in its own process, at every step,
+with exports by the default timer. Time is divided into windows of one export interval, so that each contains one export.
+The first window is omitted, because lazy imports happen in it.
 """
 
 import multiprocessing
@@ -26,7 +26,7 @@ from benchmarks.steps.training import Training
 from nissa.recordings import read
 
 WINDOW: Final = 15.0
-"""Seconds from one export to the next, by default."""
+"""Default seconds between two exports."""
 
 WITHIN: Final = (
     "model",
@@ -35,14 +35,14 @@ WITHIN: Final = (
     "windows",
     *(f"{name}{end}" for name in ("own", "told", "factor") for end in ("", "_low", "_high")),
 )
-"""Time in our code, as a fraction of the time outside of it; what the run tells, as a fraction of all; the run's by ours."""
+"""Columns: time in Nissa's code, as a fraction of the time outside; exported ratio, as a fraction of all time; their quotient."""
 
 Window = Mapping[str, float]
-"""Seconds of a window; those of the training thread in our code; CPU seconds of our threads; and what the run told."""
+"""Seconds of a window; of the training thread in Nissa's code; CPU seconds of Nissa's threads; mean exported ratio."""
 
 
 def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> list[Window]:
-    """Train for some windows, and return them."""
+    """Train for some windows and return their measurements."""
     from nissa.gradients.thread_cpu_usage import thread_times  # noqa: PLC0415 - processes that only wait do without
 
     entering = WAYS[way].timed
@@ -68,7 +68,7 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
                         "ended": time_ns(),
                     }
                 )
-        points = told(folder)
+        points = exported_ratios(folder)
     for window in found:
         began, ended = window.pop("began"), window.pop("ended")
         ratios = [ratio for when, ratio in points if began <= when <= ended]
@@ -76,7 +76,7 @@ def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> 
     return list(found[1:])
 
 
-def told(folder: Path) -> list[tuple[int, float]]:
+def exported_ratios(folder: Path) -> list[tuple[int, float]]:
     """Return the points of ``nissa.overhead.ratio`` in files, with their times."""
     return sorted(
         (int(time), float(value))
@@ -87,17 +87,17 @@ def told(folder: Path) -> list[tuple[int, float]]:
 
 
 def row(windows: Sequence[Window]) -> dict[str, Any]:
-    """Return what windows say."""
+    """Return the columns of windows."""
     ours = [window["inside"] + window["threads"] for window in windows]
     outside = [window["seconds"] - window["inside"] for window in windows]
     own = extra([a + b for a, b in zip(outside, ours, strict=True)], outside)
     shares = [each / window["seconds"] for each, window in zip(ours, windows, strict=True)]
-    says = [window["told"] for window in windows]
-    factor = extra([a + b for a, b in zip(shares, says, strict=True)], shares)
+    exported = [window["told"] for window in windows]
+    factor = extra([a + b for a, b in zip(shares, exported, strict=True)], shares)
     return {
         "windows": len(windows),
         **interval("own", own, ".6f"),
-        **interval("told", mean(says), ".6f"),
+        **interval("told", mean(exported), ".6f"),
         **interval("factor", factor, ".4f"),
     }
 

@@ -1,4 +1,4 @@
-"""What the panels of a board are answered: by Prometheus for numbers, by Jaeger for traces."""
+"""Results of the queries of a board: numbers from Prometheus, traces from Jaeger."""
 
 import json
 import re
@@ -19,7 +19,7 @@ _POINTS: Final = 240
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A run, and where the servers are that know of it.
+    """A recorded run and the addresses of the servers with its telemetry.
 
     Args:
         prometheus: Its address.
@@ -39,11 +39,11 @@ class Moment:
 
     @property
     def step(self) -> int:
-        """Seconds from one point of a line to the next."""
+        """Seconds between two points of a line."""
         return max(1, round((self.end - self.begin) / _POINTS))
 
     def filled(self, text: str) -> str:
-        """Return a query with its variables filled in as Grafana would; what is not chosen is all."""
+        """Return a query with its variables replaced as by Grafana; variables without a choice mean "all"."""
         values = {
             "service": self.service,
             "run": self.run,
@@ -54,7 +54,7 @@ class Moment:
         return re.sub(r"\$\{?(\w+)\}?", lambda found: values.get(found[1], ".*"), text)
 
     def ask(self, target: Json) -> list[Json]:
-        """Return what Prometheus answers to a panel's query: samples or lines."""
+        """Return Prometheus' result of a panel's query: samples or lines."""
         query = self.filled(target["expr"])
         if target["instant"]:
             answer = _fetch(f"{self.prometheus}/api/v1/query", query=query, time=self.end)
@@ -66,8 +66,8 @@ class Moment:
     def search(self, target: Json) -> list[list[Json]]:
         """Return the traces that Jaeger finds for a panel, newest first, each as its spans in order."""
         tags = dict(re.findall(r'([\w.]+)="([^"]*)"', self.filled(target["tags"])))
-        asked = {"service": self.service, "operation": target["operation"], "limit": target["limit"]}
-        found = _fetch(f"{self.jaeger}/api/traces", **asked, tags=json.dumps(tags))["data"]
+        parameters = {"service": self.service, "operation": target["operation"], "limit": target["limit"]}
+        found = _fetch(f"{self.jaeger}/api/traces", **parameters, tags=json.dumps(tags))["data"]
         return sorted((list(_in_order(trace)) for trace in found), key=lambda spans: -spans[0]["startTime"])
 
 

@@ -1,4 +1,4 @@
-"""Numbers as a panel shows them: by its unit, in the colour of its thresholds, under the name of its series."""
+"""Format numbers as a panel does: unit, colour of the threshold, name of the series."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from nissa.charts.text import ABSENT
 from nissa.charts.theme import LIGHT
 
 COLOURS: Final = {"green": LIGHT.good, "orange": LIGHT.warning, "yellow": LIGHT.warning, "red": LIGHT.bad}
-"""Colours by the name that boards know them by."""
+"""Colours by their names in boards."""
 
 _PREFIXES: Final = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _MINUTE: Final = 60.0
@@ -48,7 +48,7 @@ def colour(value: float, steps: Sequence[Mapping[str, Any]]) -> str:
 
 
 def name(labels: Mapping[str, str], form: str) -> str:
-    """Return the name of a series: the legend with its labels filled in, or all that is known of it."""
+    """Return the name of a series: the legend with its labels filled in, or all labels."""
     if form == "__auto":
         return ", ".join(value for key, value in labels.items() if key != "__name__") or labels.get("__name__", "")
     return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), form).strip()

@@ -1,4 +1,4 @@
-"""A board as one page, its panels where Grafana would put them."""
+"""HTML page of a board, with the panels at the same places as in Grafana."""
 
 import json
 from html import escape
@@ -34,7 +34,7 @@ th {{ color: {LIGHT.muted}; font-weight: 600; }} td:first-child {{ max-width: 19
 
 
 def page(board: Json, moment: Moment) -> str:
-    """Return a board as HTML, with everything in it that it needs."""
+    """Return a board as self-contained HTML."""
     figures: dict[str, Json] = {}
     panels = "".join(_panel(panel, moment, figures) for panel in board["panels"])
     drawing = "".join(
@@ -63,7 +63,7 @@ def _panel(panel: Json, moment: Moment, figures: dict[str, Json]) -> str:
 
 
 def write(board: Json, moment: Moment, folder: Path) -> Path:
-    """Write a board's page into a folder, and return where it is."""
+    """Write a board's page into a folder; return its path."""
     path = folder / f"{board['uid']}.html"
     path.write_text(page(board, moment), encoding="utf-8")
     return path

@@ -29,7 +29,7 @@ _HEADING: Final = 30
 
 
 def draw(panel: Json, moment: Moment) -> Drawn:
-    """Return a panel filled with what its queries are answered; its own words where that is nothing."""
+    """Return a panel with the results of its queries, or with its text for missing data."""
     if panel["type"] in _TRACES:
         return _TRACES[panel["type"]](panel, moment) or _empty(panel)
     if panel["targets"][0]["datasource"]["type"] == "jaeger":
@@ -78,7 +78,7 @@ def _lines(panel: Json, answers: Answers) -> Drawn:
 
 
 def _fitted(figure: Any, panel: Json, longest: int = 0) -> Any:
-    """Fit a figure into its panel: the legend beside it, cut where names are long."""
+    """Fit a figure into its panel, with the legend beside it and long names cut."""
     figure.for_each_trace(lambda trace: trace.update(name=shorten(trace.name or "", _LEGEND)))
     font = {"size": 10}
     legend = {"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top", "font": font, "bgcolor": "rgba(0,0,0,0)"}
@@ -100,11 +100,11 @@ def _last(answers: Answers) -> list[tuple[str, float]]:
 
 def _stat(panel: Json, answers: Answers) -> Drawn:
     unit, steps = _defaults(panel)["unit"], _defaults(panel)["thresholds"]["steps"]
-    told = [
+    lines = [
         f'<b style="color:{colour(value, steps)}">{escape(shown(value, unit))}</b> <small>{escape(label)}</small>'
         for label, value in _last(answers)
     ]
-    return f'<div class="stat">{"<br>".join(told)}</div>'
+    return f'<div class="stat">{"<br>".join(lines)}</div>'
 
 
 def _bars(panel: Json, answers: Answers) -> Drawn:
@@ -121,7 +121,7 @@ def _bars(panel: Json, answers: Answers) -> Drawn:
 
 
 def _apart(answers: Answers) -> list[tuple[str, float]]:
-    """Return the buckets of a histogram, which Prometheus counts up from the lowest, each alone."""
+    """Return the individual bucket counts of a histogram from the cumulative counts of Prometheus."""
     ordered = sorted(_last(answers), key=lambda each: float(each[0]))
     below = [0.0, *(count for _, count in ordered)]
     alone = [(f"up to {bound}", count - before) for (bound, count), before in zip(ordered, below, strict=False)]
@@ -152,7 +152,7 @@ def _table(panel: Json, answers: Answers) -> Drawn:
 
 
 def _grid(panel: Json, answers: Answers) -> Drawn:
-    """Draw the grid of logarithms that Grafana colours; charts take what they are logarithms of."""
+    """Draw the heatmap. Grafana receives logarithms; our charts take the original values."""
     logarithmic = all("log10(" in target["expr"] for target, _ in answers)
     rows = [replace(each, values=10**each.values) if logarithmic else each for each in _series(answers)]
     grid: Grid = gather(sorted(rows, key=lambda each: each.name), most_columns=100)
@@ -161,9 +161,9 @@ def _grid(panel: Json, answers: Answers) -> Drawn:
 
 
 def _distribution(panel: Json, answers: Answers) -> Drawn:
-    """Draw native histograms: each is its buckets, with bounds and counts."""
+    """Draw native histograms, each a list of buckets with bounds and counts."""
     ((_, answer),) = answers
-    instants = [(float(at), told["buckets"]) for at, told in answer[0]["histograms"]]
+    instants = [(float(at), histogram["buckets"]) for at, histogram in answer[0]["histograms"]]
     pairs = sorted(
         {(float(low), float(high)) for _, buckets in instants for _, low, high, _ in buckets if float(low) > 0}
     )

@@ -1,4 +1,4 @@
-"""Panels of Jaeger's: the traces that it found, and one of them."""
+"""Jaeger panels: a list of found traces, and one trace in detail."""
 
 from datetime import UTC, datetime
 from html import escape
@@ -14,7 +14,7 @@ _SPANS: Final = 8
 
 
 def found_traces(panel: Json, moment: Moment) -> str:
-    """Return the traces that a panel finds, as a table; nothing where there are none."""
+    """Return the traces of a panel as a table, empty text if there are none."""
     rows = [
         f"<tr><td>{_clock(spans[0])}</td><td>{escape(spans[0]['traceID'][:16])}…</td><td>{len(spans)}</td>"
         f"<td>{escape(shown(spans[0]['duration'] / 1e6, 's'))}</td></tr>"
@@ -25,7 +25,7 @@ def found_traces(panel: Json, moment: Moment) -> str:
 
 
 def one_trace(panel: Json, moment: Moment) -> str:
-    """Return one trace, the newest that the panel beside it lists, span by span."""
+    """Return the newest trace of the adjacent panel, span by span."""
     seeds = "seed" in panel["title"].lower()
     target = {"tags": f'{attr.RUN_ID}="$run"', "limit": 20}
     target["operation"] = span_names.SEED if seeds else span_names.VALIDATION
@@ -37,11 +37,11 @@ def one_trace(panel: Json, moment: Moment) -> str:
         chosen[0]["startTime"],
         max(max(s["startTime"] + s["duration"] for s in chosen) - chosen[0]["startTime"], 1),
     )
-    # Gates have no length; Grafana shows them as marks in a list that one can scroll.
+    # Gates have no length; Grafana shows them as marks in a scrollable list.
     shown_spans = [span for span in chosen if span["operationName"] != span_names.GATE]
     rows = "".join(_span(span, begin, length) for span in shown_spans[:_SPANS])
-    told = [value for span in chosen for key, value in _tags(span).items() if key == attr.NARRATIVE]
-    return f"<table class=states>{rows}</table>" + "".join(f"<p>{escape(str(text))}</p>" for text in told[:1])
+    narratives = [value for span in chosen for key, value in _tags(span).items() if key == attr.NARRATIVE]
+    return f"<table class=states>{rows}</table>" + "".join(f"<p>{escape(str(text))}</p>" for text in narratives[:1])
 
 
 def _span(span: Json, begin: int, length: int) -> str:

@@ -83,15 +83,15 @@ class BlueprintAnalytics:
         """Log a counted event. Do not call this while holding a lock, since log handlers are foreign code."""
         life = SeedLife.of(event)
         if life is not None:
-            text, told = life.log_message()
-            _logger.info(text, extra=told)
+            text, fields = life.log_entry()
+            _logger.info(text, extra=fields)
 
     # Backend interface, called by a hub.
 
     def emit(self, event: "TelemetryEvent") -> None:
         """Count and log an event. An event that has not passed a run's state table is first applied to the table here."""
         known = event.seed is not None or event.refused is not None
-        self._take([event] if known else self._applied(event))
+        self._count_and_log([event] if known else self._applied(event))
 
     def record(self, measurement: object) -> None:
         """Record the accuracy of a validation, which yields the effect of blending; ignore other measurements."""
@@ -101,11 +101,11 @@ class BlueprintAnalytics:
             with self._sections, self._lock:
                 self._table.validated(getattr(measurement, "env_id", None), float(accuracy), at)
 
-    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - nothing takes time
+    def flush(self, timeout: float) -> bool:  # noqa: ARG002 - returns at once
         """Count the ends that only a change of stage has signalled so far."""
         with self._sections, self._lock:
             events = self._table.release()
-        self._take(events)
+        self._count_and_log(events)
         return True
 
     def close(self, timeout: float) -> None:
@@ -116,7 +116,7 @@ class BlueprintAnalytics:
         with self._sections, self._lock:
             return self._table.apply(event)
 
-    def _take(self, events: "Iterable[TelemetryEvent]") -> None:
+    def _count_and_log(self, events: "Iterable[TelemetryEvent]") -> None:
         for event in events:
             self.count(event)
             self.log(event)
@@ -206,9 +206,9 @@ class BlueprintAnalytics:
     def snapshot(self) -> dict[str, Any]:
         """Return all statistics as JSON-serializable data: ``blueprints`` by name, ``environments`` by id."""
         with self._sections, self._lock:
-            blueprints = {name: self._told(name, stats) for name, stats in sorted(self._stats.items())}
+            blueprints = {name: self._blueprint_summary(name, stats) for name, stats in sorted(self._stats.items())}
             names = sorted(self._boards.keys() | self._hosts.keys())
-            return {"blueprints": blueprints, "environments": {name: self._told_of(name) for name in names}}
+            return {"blueprints": blueprints, "environments": {name: self._environment_summary(name) for name in names}}
 
     def summary_table(self) -> "Table":
         """Return a rich table with a row for each blueprint; accuracies are in points."""
@@ -220,8 +220,8 @@ class BlueprintAnalytics:
     def scoreboard_table(self, env: str | int | None = None) -> "Table":
         """Return a rich table about one environment."""
         with self._sections, self._lock:
-            told = self._told_of(_env(env))
-        return scoreboard(_env(env), told)  # see above
+            fields = self._environment_summary(_env(env))
+        return scoreboard(_env(env), fields)  # see above
 
     def state_dict(self) -> dict[str, Any]:
         """Return the statistics as plain data, for a checkpoint or another process. Live seeds are not included."""
@@ -276,10 +276,10 @@ class BlueprintAnalytics:
     def _live(self, env: str) -> dict[str, str]:
         """Return the blueprint of each live seed of an environment, by seed id."""
         gone = self._of_earlier_hosts.get(env, frozenset())
-        here = (record for record in self._seeds() if _env(record.env_id) == env and record.ids not in gone)
-        return {record.seed_id: record.blueprint_id or UNKNOWN for record in here}
+        live = (record for record in self._seeds() if _env(record.env_id) == env and record.ids not in gone)
+        return {record.seed_id: record.blueprint_id or UNKNOWN for record in live}
 
-    def _told(self, name: str, stats: BlueprintStats) -> dict[str, Any]:
+    def _blueprint_summary(self, name: str, stats: BlueprintStats) -> dict[str, Any]:
         return {
             "germinated": stats.germinated,
             "fossilized": stats.fossilized,
@@ -295,7 +295,7 @@ class BlueprintAnalytics:
             "culled_by_stage": dict(stats.culled_by_stage),
         }
 
-    def _told_of(self, env: str) -> dict[str, Any]:
+    def _environment_summary(self, env: str) -> dict[str, Any]:
         board, host = self._boards.get(env, Scoreboard()), self._hosts.get(env)
         return {
             "germinated": board.germinated,

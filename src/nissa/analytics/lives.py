@@ -99,7 +99,7 @@ class SeedLife:
         if self.slot is not None:
             _count(stats.culled_by_slot, self.slot)
 
-    def log_message(self) -> tuple[str, dict[str, Any]]:
+    def log_entry(self) -> tuple[str, dict[str, Any]]:
         """Return a log message and its fields."""
         text = f"{self.kind.value.capitalize()} {self.seed_id!r} ({self.blueprint or 'no blueprint'}"
         if self.kind is LifeEvent.BEGAN:

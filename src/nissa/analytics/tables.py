@@ -14,7 +14,7 @@ ABSENT = "n/a"
 
 def summary(stats: "Mapping[str, BlueprintStats]", multipliers: "Mapping[str, float | None]") -> "Table":
     """Return a table with a row per blueprint; accuracies are in percentage points."""
-    from rich import box  # noqa: PLC0415 - whoever prints no table does not wait for it
+    from rich import box  # noqa: PLC0415 - imported only to print a table
     from rich.table import Table  # noqa: PLC0415 - see above
 
     # No lines between columns, so that the table fits into 80 characters.

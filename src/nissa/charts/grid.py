@@ -50,11 +50,11 @@ def _steps(rows: Sequence[Series], edges: Times) -> Values | None:
     known = [(row.times, row.steps) for row in rows if row.steps is not None]
     times = np.concatenate([each for each, _ in known]) if known else np.empty(0, dtype=np.int64)
     steps = np.concatenate([each for _, each in known]) if known else np.empty(0)
-    told = np.isfinite(steps)
-    if not told.any():
+    finite = np.isfinite(steps)
+    if not finite.any():
         return None
-    order = np.argsort(times[told], kind="stable")
-    times, steps = times[told][order], steps[told][order]
+    order = np.argsort(times[finite], kind="stable")
+    times, steps = times[finite][order], steps[finite][order]
     found: Values = np.interp(edges.astype(np.float64), times.astype(np.float64), steps)
     found[-1] = steps[-1] + max(1.0, float(np.median(np.diff(np.unique(steps)))) if len(np.unique(steps)) > 1 else 1.0)
     return found

@@ -61,7 +61,7 @@ def colour_bar(exponents: Values, title: str) -> dict[str, Any]:
     finite = exponents[np.isfinite(exponents)]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     ticks = np.arange(np.ceil(low), np.floor(high) + 1)
-    if len(ticks) < 2:  # noqa: PLR2004 - one tick is no scale
+    if len(ticks) < 2:  # noqa: PLR2004 - one tick does not show a scale
         ticks = np.unique([low, high])
     texts = [f"10<sup>{each:.0f}</sup>" if each == round(each) else f"{10**each:.2g}" for each in ticks]
     return {"title": {"text": title, "side": "right"}, "tickvals": ticks, "ticktext": texts, "thickness": 12}

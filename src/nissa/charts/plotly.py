@@ -6,8 +6,6 @@ try:
     import plotly.graph_objects as go
     from plotly.offline import get_plotlyjs
 except ImportError as error:
-    raise ConfigurationError(
-        "Figures are drawn by plotly, and plotly is missing: pip install 'nissa[report]'"
-    ) from error
+    raise ConfigurationError("Figures need plotly, which is not installed: pip install 'nissa[report]'") from error
 
 __all__ = ["get_plotlyjs", "go"]

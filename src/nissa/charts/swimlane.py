@@ -26,7 +26,7 @@ class Bar:
 
     Args:
         open_end: The stage had not ended at the end of the recording.
-        told: Lines of the tooltip.
+        tooltip: Lines of the tooltip.
     """
 
     stage: Stage
@@ -35,7 +35,7 @@ class Bar:
     start_step: float
     end_step: float
     open_end: bool = False
-    told: tuple[str, ...] = ()
+    tooltip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Mark:
     time: int
     step: float
     passed: bool | None
-    told: tuple[str, ...] = ()
+    tooltip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ def _bars(stage: Stage, rows: "Sequence[tuple[int, Bar]]") -> go.Bar:
                 "solidity": 0.2,
             },
         },
-        customdata=[_told(bar.told) for _, bar in rows],
+        customdata=[_tooltip_html(bar.tooltip) for _, bar in rows],
         hovertemplate="%{customdata}<extra></extra>",
         meta=axes.meta(stage.label, "", step),
     )
@@ -143,7 +143,7 @@ def _marks(name: str, symbol: str, colour: str, rows: "Sequence[tuple[int, Mark]
         y=[row - above for row, _ in rows],
         marker={"symbol": symbol, "size": 9, "color": colour, "line": {"width": 1.4, "color": colour}},
         name=name,
-        customdata=[_told(mark.told) for _, mark in rows],
+        customdata=[_tooltip_html(mark.tooltip) for _, mark in rows],
         hovertemplate="%{customdata}<extra></extra>",
         meta=axes.meta(name, "", {"x": axes.listed(np.array([mark.step for _, mark in rows]))}),
     )
@@ -157,11 +157,11 @@ def _open(rows: "Sequence[tuple[int, Bar]]") -> go.Scatter:
         y=[row for row, _ in rows],
         marker={"symbol": "triangle-right", "size": 13, "color": STAGES[Stage.DORMANT].colour},
         name="fate still open",
-        customdata=[_told(bar.told) for _, bar in rows],
+        customdata=[_tooltip_html(bar.tooltip) for _, bar in rows],
         hovertemplate="fate still open<br>%{customdata}<extra></extra>",
         meta=axes.meta("fate still open", "", {"x": axes.listed(np.array([bar.end_step for _, bar in rows]))}),
     )
 
 
-def _told(lines: Sequence[str]) -> str:
+def _tooltip_html(lines: Sequence[str]) -> str:
     return "<br>".join(plain(line) for line in lines)

@@ -10,17 +10,17 @@ from nissa.cli.output import ExitCode, epilog
 from nissa.errors import NissaError
 
 _EXAMPLES = (
-    ("nissa demo", "see it work, in about a minute"),
-    ("nissa profiles", "what each profile measures"),
-    ("nissa report", "the newest run as one page, without a server"),
-    ("nissa doctor", "is everything here ready to send telemetry?"),
+    ("nissa demo", "run a small example, in about a minute"),
+    ("nissa profiles", "compare what the profiles measure"),
+    ("nissa report", "write the newest run as one HTML page"),
+    ("nissa doctor", "check that telemetry can be sent from this machine"),
     ("nissa replay DIR", "send the files of a run to a collector"),
-    ("nissa COMMAND --help", "what a command does, with examples"),
+    ("nissa COMMAND --help", "show the options and examples of a command"),
 )
 
 app = typer.Typer(
     name="nissa",
-    help="Watch a network grow while it trains: OpenTelemetry for PyTorch.",
+    help="OpenTelemetry for PyTorch training.",
     epilog=epilog(*_EXAMPLES),
     no_args_is_help=True,
     add_completion=False,

@@ -7,26 +7,28 @@ import typer
 from nissa.cli.output import Json
 
 EXAMPLES: Final = (
-    ("nissa demo", "watch two environments grow seeds"),
+    ("nissa demo", "train two environments with seeds"),
     ("nissa demo --profile minimal --seed 3", "other seeds, without gradients"),
-    ("nissa demo --json > demo.json", "what happened, for a script"),
+    ("nissa demo --json > demo.json", "print the results for a script"),
 )
 
 
 def demo(
     *,
     seed: Annotated[
-        int | None, typer.Option(min=0, metavar="NUMBER", help="Decides everything random; a fixed one if not given.")
+        int | None, typer.Option(min=0, metavar="NUMBER", help="Random seed; without it a fixed one.")
     ] = None,
-    profile: Annotated[str, typer.Option(metavar="NAME", help="What is measured; see nissa profiles.")] = "diagnostic",
+    profile: Annotated[
+        str, typer.Option(metavar="NAME", help="Profile of settings; see nissa profiles.")
+    ] = "diagnostic",
     directory: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Where the run's folder is made; nissa-runs if not given.")
+        str | None, typer.Option(metavar="FOLDER", help="Parent folder of the run's folder; default nissa-runs.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Grow a small network on handwritten digits, and look at its telemetry; about a minute.
+    """Train a small network with seeds on handwritten digits and record its telemetry; about a minute.
 
-    Where OTEL_* variables name a collector, the telemetry goes there; else to files, whose paths are printed.
+    Telemetry is sent to the collector that OTEL_* variables name; without them it is written to files, whose paths are printed.
     """
     from nissa.demo.app import SEED, run_demo  # noqa: PLC0415 - help stays quick without it
 

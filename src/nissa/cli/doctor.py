@@ -7,9 +7,9 @@ import typer
 from nissa.cli.output import ExitCode, Json, console, print_json
 
 EXAMPLES: Final = (
-    ("nissa doctor", "check this machine, and where OTEL_* say that telemetry goes"),
-    ("nissa doctor --endpoint http://localhost:4317", "check a collector before you name it"),
-    ("nissa doctor --json", "for a job's start script; the exit code says whether to go on"),
+    ("nissa doctor", "check this machine and the endpoints in OTEL_* variables"),
+    ("nissa doctor --endpoint http://localhost:4317", "check a collector before you configure it"),
+    ("nissa doctor --json", "for a job's start script; exit code 1 means errors"),
 )
 
 
@@ -17,35 +17,33 @@ def doctor(
     *,
     endpoint: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="Check this OTLP endpoint for all signals, instead of those that OTEL_* name."
-        ),
+        typer.Option(metavar="URL", help="OTLP endpoint for all signals, instead of those in OTEL_* variables."),
     ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
-            metavar="PROTOCOL", help="With --endpoint: grpc or http/protobuf; else what OTEL_* say, else grpc."
+            metavar="PROTOCOL", help="With --endpoint: grpc or http/protobuf; default from OTEL_* variables, else grpc."
         ),
     ] = None,
     health: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="URL of the collector's health check; port 13133 of the endpoint's host if not given."
+            metavar="URL", help="URL of the collector's health check; default port 13133 of the endpoint's host."
         ),
     ] = None,
     counters: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="URL of the collector's own metrics; port 8888 of the endpoint's host if not given."
+            metavar="URL", help="URL of the collector's own metrics; default port 8888 of the endpoint's host."
         ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Check whether telemetry would arrive, and say what to do.
+    """Check whether telemetry would arrive, and print how to fix problems.
 
-    Looks at versions, at what OTEL_* variables ask for, at every endpoint (by an export that is empty), at its
-    certificate, its clock and the collector behind it, at whether metrics can join the SDK's, and at files and GPUs.
-    Nothing is sent but empty requests, and nothing secret is printed. It takes a few seconds.
+    Checks versions, OTEL_* variables, every endpoint (with an empty export), its certificate, its clock and the collector
+    behind it, whether metrics can join the SDK's, files and GPUs. Only empty requests are sent, and no secrets are
+    printed. Takes a few seconds.
 
     Exit code 1 means that at least one finding is an error.
     """

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on standard output.")]
 
 
 class ExitCode(IntEnum):
@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
     """Invalid call or configuration; the message contains the correction."""
 
 
-EXIT_CODES = "\b\nExit codes:\n  0  fine\n  1  something was found that needs attention\n  2  it was called or configured wrongly"
+EXIT_CODES = "\b\nExit codes:\n  0  success\n  1  findings that need attention\n  2  invalid arguments or configuration"
 """Text at the end of the help of each command."""
 
 

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from nissa.config.provenance import Effective
 
 EXAMPLES: Final = (
-    ("nissa profiles", "where the profiles differ, and what they cost"),
-    ("nissa profiles --profile research --all", "every setting of one profile"),
-    ("nissa profiles --effective", "what a run started here would use, and why"),
-    ("nissa profiles --effective --config my.yaml --set gradients.every_n_steps=5", "the same, of this file"),
+    ("nissa profiles", "compare the profiles and their cost"),
+    ("nissa profiles --profile research --all", "list every setting of one profile"),
+    ("nissa profiles --effective", "show the settings of a run started here, with their sources"),
+    ("nissa profiles --effective --config my.yaml --set gradients.every_n_steps=5", "the same for this file"),
 )
 _NOT_MEASURED: Final = "What profiles cost: not measured; no benchmark results are committed."
 
@@ -27,14 +27,14 @@ _NOT_MEASURED: Final = "What profiles cost: not measured; no benchmark results a
 def profiles(
     *,
     profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Show this profile alone; with --effective, start from it.")
+        str | None, typer.Option(metavar="NAME", help="Show only this profile; with --effective, start from it.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Show the settings in which profiles agree too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also show the settings in which profiles agree.")] = False,
     effective: Annotated[
-        bool, typer.Option("--effective", help="Show what a run would use, each value with where it came from.")
+        bool, typer.Option("--effective", help="Show the settings of a run, each value with its source.")
     ] = False,
     config: Annotated[
-        str | None, typer.Option(metavar="FILE", help="With --effective: a YAML file; NISSA_CONFIG if not given.")
+        str | None, typer.Option(metavar="FILE", help="With --effective: a YAML file; default from NISSA_CONFIG.")
     ] = None,
     assign: Annotated[
         list[str] | None,
@@ -46,15 +46,15 @@ def profiles(
 ) -> None:
     """Show what each profile measures, and what it costs.
 
-    A run's settings come from a profile, over that a YAML file, over that NISSA_* variables, and over all the arguments
-    of nissa.start. --effective shows the result.
+    A run's settings come from a profile, a YAML file, NISSA_* variables and the arguments of nissa.start; later ones
+    override earlier ones. --effective shows the result.
 
-    What a profile costs was measured by the project's benchmarks, on the machine that is named; yours will differ.
+    Costs were measured by the project's benchmarks on the machine named in the table; yours will differ.
     """
     if effective:
         _show_effective(profile, config, assign or [], json=json)
     elif config is not None or assign:
-        raise ConfigurationError("--config and --set say something about one run; give --effective too.")
+        raise ConfigurationError("--config and --set require --effective.")
     else:
         _show_profiles(profile, every=every, json=json)
 
@@ -76,7 +76,9 @@ def _assignment(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ConfigurationError(f"--set {text!r} sets nothing; write SETTING=VALUE, as in gradients.every_n_steps=5.")
+        raise ConfigurationError(
+            f"--set {text!r} is not an assignment; write SETTING=VALUE, as in gradients.every_n_steps=5."
+        )
     try:
         return name.strip(), yaml.safe_load(value)
     except yaml.YAMLError:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = (
     ("nissa replay nissa-runs/RUN --endpoint http://localhost:4317", "send a run's files to a collector"),
-    ("nissa replay nissa-runs/RUN", "the same, to where OTEL_EXPORTER_OTLP_* say"),
-    ("nissa replay nissa-runs/RUN --dry-run", "what there is to send"),
+    ("nissa replay nissa-runs/RUN", "the same, to the endpoints in OTEL_EXPORTER_OTLP_* variables"),
+    ("nissa replay nissa-runs/RUN --dry-run", "count the telemetry to send"),
 )
 
 
@@ -24,28 +24,28 @@ def replay(
     *,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="OTLP endpoint for all signals; where OTEL_EXPORTER_OTLP_* say if not given."),
+        typer.Option(metavar="URL", help="OTLP endpoint for all signals; default from OTEL_EXPORTER_OTLP_* variables."),
     ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
             metavar="PROTOCOL",
-            help="With --endpoint: grpc or http/protobuf; else what OTEL_* say, else found out by asking.",
+            help="With --endpoint: grpc or http/protobuf; default from OTEL_* variables, else detected.",
         ),
     ] = None,
     patience: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="How long to go on where the collector is away or busy."),
+        typer.Option(min=0, metavar="SECONDS", help="Maximum time to retry if the collector is unreachable or busy."),
     ] = 60.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what there is, and send nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the telemetry without sending it.")] = False,
     json: Json = False,
 ) -> None:
-    """Send the files of a run to a collector, with the times and ids that they have.
+    """Send the telemetry in a run's files to a collector, with its original times and ids.
 
-    Headers, certificates and compression are those of OTEL_EXPORTER_OTLP_*. A run may be sent again: ids and times stay
-    the same. The last line of a killed process, where it is cut off, is left out and said.
+    Headers, certificates and compression come from OTEL_EXPORTER_OTLP_* variables. A run may be sent again, because ids
+    and times stay the same. If the last line of a killed process is incomplete, it is skipped and reported.
 
-    Exit code 1 means that something else was not sent; it says what, and why.
+    Exit code 1 means that other telemetry was not sent; the output names it with the reason.
     """
     from nissa.otel.replay import replay as send  # noqa: PLC0415 - help stays quick without it
 
@@ -53,7 +53,7 @@ def replay(
     if json:
         print_json(_plain(done))
     else:
-        typer.echo("\n".join(_told(done)))
+        typer.echo("\n".join(_summary_lines(done)))
     if not done.complete:
         raise typer.Exit(ExitCode.FINDINGS)
 
@@ -64,7 +64,7 @@ def _plain(done: "Replayed") -> dict[str, Any]:
     return {"complete": done.complete, **asdict(done)}
 
 
-def _told(done: "Replayed") -> list[str]:
+def _summary_lines(done: "Replayed") -> list[str]:
     from nissa.otel.export.reach import tally  # noqa: PLC0415 - help stays quick without it
 
     signals = done.signals.values()

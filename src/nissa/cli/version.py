@@ -8,8 +8,8 @@ from nissa.cli.output import Json, print_json
 from nissa.version import VERSION
 
 EXAMPLES: Final = (
-    ("nissa version", "one line"),
-    ("nissa version --json", "for a script"),
+    ("nissa version", "print one line"),
+    ("nissa version --json", "print JSON for a script"),
 )
 
 

@@ -42,21 +42,23 @@ class AnalyticsConfig(Section):
     """Compute costs of blueprints, and the prior for blueprints that were not tried yet."""
 
     compute_multipliers: dict[str, Multiplier] = Field(default_factory=lambda: COMPUTE_MULTIPLIERS)
-    """Cost of a network with one seed of a blueprint, as a multiple of its cost without; what is given adds to the table."""
+    """Cost of a network with one seed of a blueprint, as a multiple of its cost without. Entries are added to the
+    default table."""
 
     prior_successes: float = Field(default=1.0, ge=0.5, le=1_000)
-    """Fossilized seeds that each blueprint is credited with before it was tried: first parameter of the Beta prior."""
+    """Fossilized seeds credited to each untried blueprint: first parameter of the Beta prior."""
 
     prior_failures: float = Field(default=1.0, ge=0.5, le=1_000)
-    """Culled seeds that each blueprint is charged with before it was tried: second parameter of the Beta prior."""
+    """Culled seeds charged to each untried blueprint: second parameter of the Beta prior."""
 
     shrinkage: float = Field(default=3.0, gt=0, le=1_000)
-    """Fossilized seeds after which a blueprint's own mean accuracy delta counts as much as that of all blueprints."""
+    """Number of fossilized seeds at which a blueprint's own mean accuracy delta and that of all blueprints have equal
+    weight."""
 
     compute_price: float = Field(default=0.1, ge=0, le=1_000)
-    """Reward that a doubling of the network's compute costs; see ``BlueprintAnalytics.rent``."""
+    """Reward deducted for a doubling of the network's compute; see ``BlueprintAnalytics.rent``."""
 
     @field_validator("compute_multipliers")
     @classmethod
-    def _add_to_table(cls, given: dict[str, float]) -> dict[str, float]:
-        return Table(COMPUTE_MULTIPLIERS | given)
+    def _add_to_table(cls, multipliers: dict[str, float]) -> dict[str, float]:
+        return Table(COMPUTE_MULTIPLIERS | multipliers)

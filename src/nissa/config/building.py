@@ -15,18 +15,18 @@ Model = TypeVar("Model", bound=BaseModel)
 _BOOL = TypeAdapter(bool)
 
 
-def build(model: type[Model], base: SettingsLayer, *given: SettingsLayer) -> Model:
+def build(model: type[Model], base: SettingsLayer, *user_layers: SettingsLayer) -> Model:
     """Merge the layers and validate the result as one configuration.
 
     Args:
         model: Model class of the configuration.
         base: The preset, the lowest layer.
-        given: Layers of the user, in rising precedence.
+        user_layers: Layers of the user, in rising precedence.
 
     Raises:
         ConfigurationError: A setting is invalid; lists each problem with its path, allowed values and source layer.
     """
-    layers = settle(base, *given)
+    layers = settle(base, *user_layers)
     merged = merge_layers(layers)
     _refuse_borrowed_label(base, merged)
     try:
@@ -35,14 +35,14 @@ def build(model: type[Model], base: SettingsLayer, *given: SettingsLayer) -> Mod
         raise explain(error, model, layers) from None
 
 
-def settle(base: SettingsLayer, *given: SettingsLayer) -> tuple[SettingsLayer, ...]:
+def settle(base: SettingsLayer, *user_layers: SettingsLayer) -> tuple[SettingsLayer, ...]:
     """Return the layers, lowest first, without the preset's settings that conflict with those of the user."""
-    return (_without_idle_percentiles(base, given), *given)
+    return (_without_idle_percentiles(base, user_layers), *user_layers)
 
 
-def _without_idle_percentiles(base: SettingsLayer, given: tuple[SettingsLayer, ...]) -> SettingsLayer:
+def _without_idle_percentiles(base: SettingsLayer, user_layers: tuple[SettingsLayer, ...]) -> SettingsLayer:
     """Drop the preset's percentiles if the user disabled the histogram, because validation would reject the pair."""
-    gradients = merge_layers(given).get("gradients")
+    gradients = merge_layers(user_layers).get("gradients")
     if not isinstance(gradients, Mapping) or "percentiles" in gradients or not _is_off(gradients.get("histogram")):
         return base
     kept = {key: value for key, value in base.values.get("gradients", {}).items() if key != "percentiles"}

@@ -41,16 +41,16 @@ def read_environment(environ: "Mapping[str, str]") -> SettingsLayer:
     Raises:
         ConfigurationError: A variable with the prefix ``NISSA_`` is unknown, or a section is not a JSON object.
     """
-    given = {name: text for name, text in environ.items() if name.startswith(PREFIX) and text}
-    _refuse_unknown(given)
-    given = {name: text for name, text in given.items() if name not in RESERVED_VARIABLES}
+    variables = {name: text for name, text in environ.items() if name.startswith(PREFIX) and text}
+    _refuse_unknown(variables)
+    variables = {name: text for name, text in variables.items() if name not in RESERVED_VARIABLES}
     source = _Source(_Shape, env_prefix=PREFIX, env_nested_delimiter="__")
-    source.env_vars = {name.lower(): text for name, text in given.items()}  # the source looks up lower-case names
+    source.env_vars = {name.lower(): text for name, text in variables.items()}  # the source looks up lower-case names
     try:
         values = source()
     except SettingsError as error:
         raise ConfigurationError(str(error.__cause__)) from None
-    return SettingsLayer(f"the environment: {', '.join(sorted(given))}", values)
+    return SettingsLayer(f"the environment: {', '.join(sorted(variables))}", values)
 
 
 class _Shape(TelemetryConfig, BaseSettings):  # type: ignore[misc]  # both call their configuration `model_config`

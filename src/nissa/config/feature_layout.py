@@ -57,7 +57,7 @@ def _family(
 
 
 def _mask(name: str, of: str) -> FeatureSpec:
-    return FeatureSpec(name, 0.0, 1.0, _SHARE, f"1 where all of {of} was measured, else 0")
+    return FeatureSpec(name, 0.0, 1.0, _SHARE, f"1 if all of {of} was measured, else 0")
 
 
 def _one(name: str, squash: Transform, meaning: str, *, signed: bool = False) -> list[FeatureSpec]:
@@ -72,7 +72,7 @@ def _changes(what: str, squash: Transform) -> list[FeatureSpec]:
         )
         for back in range(1, LOOKED_BACK + 1)
     ]
-    meaning = f"How many of them were measured, over {LOOKED_BACK}: always the first ones, since validations without are skipped"
+    meaning = f"Number of these that were measured, divided by {LOOKED_BACK}. They are the first ones, because validations without a value are skipped"
     return [*entries, FeatureSpec(name, 0.0, 1.0, _SHARE, meaning)]
 
 
@@ -80,17 +80,17 @@ _PROGRESS: Final = (
     *_one("epoch", Saturate(50.0), "Number of the epoch"),
     *_one("train_loss", _LOSS, "Mean of the losses logged in the epoch", signed=True),
     *_one("validation_loss", _LOSS, "Validation loss", signed=True),
-    *_one("loss_delta", _LOSS_CHANGE, "Its change since the validation before", signed=True),
+    *_one("loss_delta", _LOSS_CHANGE, "Change of the validation loss since the previous validation", signed=True),
     *_one("best_loss", _LOSS, "Lowest validation loss so far", signed=True),
     *_one("train_accuracy", _SHARE, "Training accuracy"),
     *_one("validation_accuracy", _SHARE, "Validation accuracy"),
-    *_one("accuracy_delta", _POINTS, "Its change since the validation before", signed=True),
+    *_one("accuracy_delta", _POINTS, "Change of the validation accuracy since the previous validation", signed=True),
     *_one("best_accuracy", _SHARE, "Highest validation accuracy so far"),
     *_one("train_validation_gap", Saturate(0.5), "Validation loss minus training loss", signed=True),
     *_one("loss_noise", Saturate(0.1), "Standard deviation of the losses logged in the epoch"),
     *_one("learning_rate", Decades(-8, 2), "Learning rate of the newest step"),
-    FeatureSpec("plateau_length", 0.0, 1.0, Saturate(5.0), "Epochs in which the validation loss did not move"),
-    FeatureSpec("loss_nonfinite", 0.0, 1.0, _SHARE, "1 where training or validation loss is NaN or infinite"),
+    FeatureSpec("plateau_length", 0.0, 1.0, Saturate(5.0), "Number of epochs without a change of the validation loss"),
+    FeatureSpec("loss_nonfinite", 0.0, 1.0, _SHARE, "1 if the training or validation loss is NaN or infinite"),
     *_changes("loss", _LOSS_CHANGE),
     *_changes("accuracy", _POINTS),
     *(
@@ -107,12 +107,12 @@ _GRADIENTS: Final = (
             ("gradient_health", "Health score of the newest gradients"),
             ("vanishing_layers", "Share of layers whose gradients vanish"),
             ("exploding_layers", "Share of layers whose gradients explode"),
-            ("nonfinite_layers", "Share of layers with gradients that are not finite"),
+            ("nonfinite_layers", "Share of layers with NaN or infinite gradients"),
         ],
     ),
     *_one("gradient_global_norm", _SIZE, "L2 norm over all layers"),
-    *_one("gradient_norm_spread", Saturate(1.0), "Standard deviation of the layers' norms in decades, zeros left out"),
-    *_one("gradient_zero_fraction", _SHARE, "Share of exact zeros in the layer that has most of them"),
+    *_one("gradient_norm_spread", Saturate(1.0), "Standard deviation of the layers' norms in decades, without zeros"),
+    *_one("gradient_zero_fraction", _SHARE, "Largest share of exact zeros in a layer"),
 )
 
 _CLASSES: Final = (
@@ -121,8 +121,8 @@ _CLASSES: Final = (
         _SHARE,
         [
             ("class_accuracy_mean", "Mean of the per-class accuracies"),
-            ("class_accuracy_worst", "Lowest of them"),
-            ("class_accuracy_best", "Highest of them"),
+            ("class_accuracy_worst", "Lowest per-class accuracy"),
+            ("class_accuracy_best", "Highest per-class accuracy"),
         ],
     ),
     *_one("class_variance", Saturate(0.02), "Population variance of the per-class accuracies"),
@@ -135,17 +135,19 @@ SEED_FEATURES: Final = (
         _SHARE,
         [
             ("seed_gradient_health", "Health score of the seed's newest gradients"),
-            ("seed_vanishing", "Share of its layers whose gradients vanish"),
-            ("seed_exploding", "Share of its layers whose gradients explode"),
+            ("seed_vanishing", "Share of the seed's layers whose gradients vanish"),
+            ("seed_exploding", "Share of the seed's layers whose gradients explode"),
         ],
     ),
-    *_one("seed_gradient_ratio", Decades(-4, 4), "Root mean square of its gradients over that of its host's"),
-    FeatureSpec("seed_stage", 0.0, 1.0, _SHARE, "Number of its stage over 10: training is 0.3, fossilized 0.7"),
-    FeatureSpec("seed_epochs_in_stage", 0.0, 1.0, Saturate(10.0), "Epochs that ended in its stage"),
-    FeatureSpec("seed_epochs_total", 0.0, 1.0, Saturate(25.0), "Epochs that ended since it germinated"),
-    *_one("seed_accuracy", _SHARE, "Validation accuracy of its environment"),
-    *_one("seed_accuracy_delta", _POINTS, "Change of that since it began to blend; not known before", signed=True),
-    *_one("seed_alpha", _SHARE, "How far it is blended in"),
+    *_one("seed_gradient_ratio", Decades(-4, 4), "Root mean square of the seed's gradients over that of the host's"),
+    FeatureSpec("seed_stage", 0.0, 1.0, _SHARE, "Number of the stage divided by 10: training is 0.3, fossilized 0.7"),
+    FeatureSpec("seed_epochs_in_stage", 0.0, 1.0, Saturate(10.0), "Number of epochs that ended in this stage"),
+    FeatureSpec("seed_epochs_total", 0.0, 1.0, Saturate(25.0), "Number of epochs that ended since germination"),
+    *_one("seed_accuracy", _SHARE, "Validation accuracy of the environment"),
+    *_one(
+        "seed_accuracy_delta", _POINTS, "Change of that accuracy since blending began; not known before", signed=True
+    ),
+    *_one("seed_alpha", _SHARE, "Blending weight alpha"),
 )
 """Layout of the feature vector of a seed; independent of the configuration."""
 
@@ -172,16 +174,16 @@ def _of_gradients(gradients: "GradientConfig") -> Iterable[FeatureSpec]:
         return
     yield from _GRADIENTS
     if gradients.percentiles:  # empty without a histogram: the model validates that
-        told = [(percentile_feature(p), f"Percentile {p:g}, median over layers") for p in gradients.percentiles]
-        yield from _family("gradient_percentiles_known", _SIZE, told)
+        features = [(percentile_feature(p), f"Percentile {p:g}, median over layers") for p in gradients.percentiles]
+        yield from _family("gradient_percentiles_known", _SIZE, features)
     if gradients.weight_norms:
         yield from _one("weight_norm", Decades(-4, 4), "L2 norm of a layer's weights, median over layers")
     if gradients.update_ratios:
-        told = [
+        features = [
             ("update_ratio", "Change of a layer's weights over their norm, median over layers"),
-            ("update_ratio_largest", "Largest of these"),
+            ("update_ratio_largest", "Largest update ratio of a layer"),
         ]
-        yield from _family("update_ratio_known", Decades(-8, 0), told)
+        yield from _family("update_ratio_known", Decades(-8, 0), features)
 
 
 def _of_classes(config: "TelemetryConfig") -> Iterable[FeatureSpec]:
@@ -192,7 +194,7 @@ def _of_classes(config: "TelemetryConfig") -> Iterable[FeatureSpec]:
         yield from _one("class_loss_worst", _LOSS, "Highest of the per-class losses", signed=True)
     if config.per_class.track_confusion:
         yield from _one(
-            "class_confusion_worst", _SHARE, "Largest share of a class's examples taken for one other class"
+            "class_confusion_worst", _SHARE, "Largest share of a class's examples that are predicted as one other class"
         )
 
 

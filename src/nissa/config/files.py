@@ -62,7 +62,7 @@ def read_file(path: "str | PathLike[str]", *, named_by: str = "") -> File:
     """
     source = f"{path} (from {named_by})" if named_by else str(path)
     settings = parse(_read(Path(path), source), source)
-    return File(_take_base(settings, source), SettingsLayer(source, settings))
+    return File(_pop_base(settings, source), SettingsLayer(source, settings))
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
         raise ConfigurationError(f"{source} is empty; {_EXAMPLE}, or leave the file out.")
     if not isinstance(content, dict):
         kind = "a list" if isinstance(content, list) else f"only the value {content!r}"
-        raise ConfigurationError(f"{source} holds {kind}; {_EXAMPLE}.")
+        raise ConfigurationError(f"{source} contains {kind}; {_EXAMPLE}.")
     try:
         return expand(content)
     except ConfigurationError as error:
@@ -100,7 +100,7 @@ def _read(path: Path, source: str) -> str:
     raise ConfigurationError(f"The configuration file {source} {problem}.")
 
 
-def _take_base(settings: dict[str, Any], source: str) -> str | None:
+def _pop_base(settings: dict[str, Any], source: str) -> str | None:
     """Remove the key that names the base profile and return its value.
 
     A ``profile_name`` beside a ``profile`` is a label and stays.

@@ -59,7 +59,7 @@ def _compiled(text: str, expression: str) -> re.Pattern[str]:
     except re.error as error:
         where = "" if error.pos is None else f" at position {error.pos}"
         raise ValueError(
-            f"{text!r} is no regular expression: {error.msg}{where}; correct it, or escape the character with a "
+            f"{text!r} is not a regular expression: {error.msg}{where}; correct it, or escape the character with a "
             "backslash (in a variable, a list of expressions with commas must be JSON)"
         ) from None
 

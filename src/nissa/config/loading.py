@@ -48,10 +48,10 @@ def collect(
         ConfigurationError: A profile, file or variable is invalid.
     """
     file = _file(config, environ)
-    given = [file.layer] if file else []
+    file_layers = [file.layer] if file else []
     return (
         _base(profile, environ, file),
-        *given,
+        *file_layers,
         read_environment(environ),
         SettingsLayer("overrides", expand(overrides or {})),
     )

@@ -63,5 +63,5 @@ def _join(one: dict[str, Any], two: dict[str, Any], parents: tuple[str, ...] = (
         elif isinstance(joined[key], dict) and isinstance(value, dict):
             joined[key] = _join(joined[key], value, path)
         else:
-            raise ConfigurationError(f"{'.'.join(path)} is given twice, in two spellings; keep one of them.")
+            raise ConfigurationError(f"{'.'.join(path)} is set twice, in two spellings; keep one of them.")
     return joined

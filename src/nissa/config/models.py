@@ -42,41 +42,41 @@ class TelemetryConfig(Section):
     """Name of the profile that the configuration started from, or a label of your own."""
 
     history_length: int = Field(default=10, ge=5, le=100)
-    """Epoch snapshots that are kept for each environment."""
+    """Number of epoch snapshots to keep for each environment."""
 
     strict: bool | None = None
-    """Raise on an illegal seed transition. Left at null, only under pytest."""
+    """Raise on an illegal seed transition; with null only under pytest."""
 
     overhead_budget: float | None = Field(default=None, gt=0, le=1)
-    """Share of step time that watching may take, 0.02 for 2 %. Gradients are then measured as rarely as that needs, on the
-    same steps on all ranks, and never more often than ``gradients.every_n_steps`` says. Left at null, there is no bound."""
+    """Maximum share of step time for telemetry, 0.02 for 2 %. Gradients are then sampled as rarely as this requires, on
+    the same steps on all ranks, and never more often than ``gradients.every_n_steps``. With null there is no limit."""
 
     gradients: GradientConfig = GradientConfig()
-    """What is measured on gradients."""
+    """Measurement of gradients."""
 
     per_class: PerClassConfig = PerClassConfig()
-    """What is kept about each class."""
+    """Per-class statistics to keep."""
 
     spans: SpanConfig = SpanConfig()
-    """Which spans are written."""
+    """Optional spans to write."""
 
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
-    """When a change counts as a finding."""
+    """Thresholds of findings."""
 
     sharpness: SharpnessConfig = SharpnessConfig()
-    """How curved the loss is where the weights are."""
+    """Measurement of sharpness, the curvature of the loss at the current weights."""
 
     analytics: AnalyticsConfig = AnalyticsConfig()
-    """What blueprints cost, and what is believed of one before it was tried."""
+    """Costs of blueprints, and the prior for untried ones."""
 
     limits: LimitsConfig = LimitsConfig()
-    """The bounds on memory, series and time."""
+    """Limits on memory, series and time."""
 
     files: FilesConfig = FilesConfig()
-    """Where telemetry goes when no exporter is configured."""
+    """Output files, used if no exporter is configured."""
 
     console: ConsoleConfig = ConsoleConfig()
-    """What is printed."""
+    """Console output during training."""
 
     @classmethod
     def from_profile(cls, name: str, overrides: "Mapping[str, Any] | None" = None) -> Self:

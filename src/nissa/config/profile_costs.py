@@ -64,11 +64,11 @@ class ProfileCost:
                 f"A line of the results lacks {', '.join(missing)}; it needs {', '.join(COLUMNS)}."
             )
         if row["profile"] not in PROFILES:
-            raise ConfigurationError(f"A line of the results names {row['profile']!r}, which is no profile.")
+            raise ConfigurationError(f"A line of the results names {row['profile']!r}, which is not a profile.")
         try:
             low, ratio, high = (float(row[name]) for name in ("low", "ratio", "high"))
         except ValueError as error:
-            raise ConfigurationError(f"A line of the results has a number that is none: {error}.") from None
+            raise ConfigurationError(f"A line of the results has an invalid number: {error}.") from None
         if not low <= ratio <= high:
             raise ConfigurationError(f"The ratio {ratio:g} is not within its interval, {low:g} to {high:g}.")
         profile, model, machine = row["profile"], row["model"], row["machine"]

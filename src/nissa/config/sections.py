@@ -34,24 +34,24 @@ class GradientConfig(Section):
     """Measurement and export of the gradients that an optimizer uses."""
 
     enabled: bool = False
-    """Measure gradients at all."""
+    """Measure the gradients of sampled steps."""
 
     every_n_steps: int = Field(default=10, ge=1, le=1_000_000)
     """Measure on every n-th step of an optimizer; 1 measures on each."""
 
     layers: Literal["all"] | tuple[str, ...] = "all"
-    """Which parameters are measured: ``all``, or globs over their names such as ``encoder.*.weight``, regular expressions
-    such as ``re:encoder[.][0-3][.].*`` and types of their modules such as ``type:Linear``; ``!`` before one takes its
-    parameters out, and where all have it the rest is measured."""
+    """Parameters to measure: ``all``, or a list of globs over their names such as ``encoder.*.weight``, regular
+    expressions such as ``re:encoder[.][0-3][.].*`` and types of their modules such as ``type:Linear``. A ``!`` before
+    an entry excludes its parameters; if every entry has one, all other parameters are measured."""
 
     histogram: bool = True
     """Count absolute values in buckets of powers of two: the source of ``nissa.gradient.magnitude`` and of quantiles."""
 
     percentiles: tuple[Annotated[float, Field(ge=0, le=100)], ...] = Field(default_factory=_percentiles_of)
-    """Percentiles of the absolute values to export; kept sorted, each once. Empty where ``histogram`` is off."""
+    """Percentiles of the absolute values to export, sorted and without duplicates. Empty if ``histogram`` is off."""
 
     statistics: tuple[Statistic, ...] = STATISTICS
-    """Which gauges are exported for each parameter. Health and findings see all of them, exported or not."""
+    """Gauges to export for each parameter. Health and findings use all statistics, exported or not."""
 
     vanishing_threshold: float = Field(default=1e-7, gt=0)
     """An absolute gradient value below this counts as vanishing."""
@@ -60,19 +60,20 @@ class GradientConfig(Section):
     """An absolute gradient value above this counts as exploding."""
 
     max_parameters: int = Field(default=200, ge=1, le=100_000)
-    """How many parameters get streams of their own; the rest are folded into the block they belong to."""
+    """Maximum number of parameters with streams of their own; the others are merged into the block they belong to."""
 
     group_by: Literal["parameter", "module", "block"] = "parameter"
-    """What shares a stream: nothing (``parameter``), the parameters of a ``module``, or those of a ``block``: an element of
-    the outermost list, dictionary or sequence of modules, else a child of the network. ``max_parameters`` then bounds."""
+    """Parameters that share a stream: none (``parameter``), those of a ``module``, or those of a ``block``: an element
+    of the outermost list, dictionary or sequence of modules, else a child of the network. ``max_parameters`` then
+    limits the number of groups."""
 
     top_k: int | None = Field(default=None, ge=1, le=100_000)
-    """Export only so many streams of each sampled step: those with non-finite elements first, then those with the largest
-    norm. Health, findings and the global norm still cover all. Left at null, all are exported."""
+    """Maximum number of streams to export for each sampled step: those with non-finite elements first, then those with
+    the largest norm. Health, findings and the global norm still cover all parameters. With null all are exported."""
 
     ranks: Literal["auto", "first", "all"] = "auto"
-    """Which ranks export gradient streams: in ``auto`` one rank exports what all hold alike, and each rank what may differ;
-    ``first`` is rank 0 alone. All ranks measure."""
+    """Ranks that export gradient streams. With ``auto`` one rank exports values that are equal on all ranks, and each
+    rank those that may differ; ``first`` is rank 0 only. All ranks measure."""
 
     weight_norms: bool = False
     """Export ``nissa.weight.norm``, the L2 norm of each measured parameter before a sampled step."""
@@ -137,14 +138,14 @@ class PerClassConfig(Section):
     """Keep per-class accuracy in the snapshots and export it as ``nissa.class.accuracy``."""
 
     track_loss: bool = False
-    """Keep per-class loss in the snapshots too, where a meter or the caller gives it."""
+    """Keep per-class loss in the snapshots, if a meter or the caller passes it."""
 
     track_confusion: bool = False
-    """Keep the confusion matrix in the snapshots too, where a meter or the caller gives it and it has at most
-    ``max_classes`` classes."""
+    """Keep the confusion matrix in the snapshots, if a meter or the caller passes it and it has at most ``max_classes``
+    classes."""
 
     max_classes: int = Field(default=100, ge=1, le=100_000)
-    """How many classes may have a stream of their own."""
+    """Maximum number of classes with streams of their own."""
 
 
 class SpanConfig(Section):
@@ -161,10 +162,10 @@ class DiagnosticsConfig(Section):
     """Thresholds of findings. Accuracies are fractions: 0.02 is two percentage points."""
 
     plateau_epochs: int = Field(default=3, ge=2, le=100)
-    """Epochs without movement of the validation loss before it is called a plateau."""
+    """Number of epochs without a change of the validation loss from which it is on a plateau."""
 
     plateau_delta: float = Field(default=0.005, gt=0, le=1_000)
-    """A validation loss that stays within this distance has not moved."""
+    """Distance within which the validation loss counts as unchanged."""
 
     improvement_delta: float = Field(default=0.02, gt=0, le=1)
     """Rise of the rolling mean of validation accuracy that counts as an improvement."""
@@ -173,13 +174,13 @@ class DiagnosticsConfig(Section):
     """Fall of the rolling mean of validation accuracy that counts as a degradation."""
 
     rolling_window: int = Field(default=3, ge=1, le=50)
-    """Epochs averaged into one rolling mean of validation accuracy."""
+    """Number of epochs in a rolling mean of validation accuracy."""
 
     overfitting_gap: float = Field(default=0.5, gt=0, le=1_000)
-    """Validation loss minus training loss beyond which the network is called overfitted."""
+    """Validation loss minus training loss above which the network is overfitted."""
 
     class_imbalance_spread: float = Field(default=0.2, gt=0, le=1)
-    """Accuracy of the best class minus that of the worst beyond which classes are called imbalanced."""
+    """Accuracy of the best class minus that of the worst above which classes are imbalanced."""
 
     rules: RulesConfig = RulesConfig()
     """Thresholds of the rules that raise red flags."""
@@ -189,53 +190,57 @@ class LimitsConfig(Section):
     """Limits on memory, metric series and time."""
 
     queue_size: int = Field(default=10_000, ge=1, le=10_000_000)
-    """Droppable items that may wait for each backend; what comes on top is dropped and counted."""
+    """Maximum number of droppable items that wait for each backend; further ones are dropped and counted."""
 
     lifecycle_queue_size: int = Field(default=100_000, ge=1, le=10_000_000)
-    """Lifecycle events that may wait for each backend. They have a queue of their own, so that steps never crowd them out."""
+    """Maximum number of lifecycle events that wait for each backend. Their queue is separate, so that steps never
+    displace them."""
 
     readback_queue_size: int = Field(default=64, ge=1, le=4_096)
-    """Copies from the device that may be under way; a step that finds the queue full is dropped and counted."""
+    """Maximum number of pending copies from the device; if the queue is full, the step is dropped and counted."""
 
     gauge_points_per_export: int = Field(default=20_000, ge=1, le=10_000_000)
-    """Gauge points of parameters' streams in one export; beyond it each stream is thinned evenly."""
+    """Maximum number of gauge points of parameters' streams in one export; above it each stream is thinned evenly."""
 
     step_points_per_export: int = Field(default=500_000, ge=1, le=100_000_000)
-    """Gauge points of all other streams in one export, such as the step, its loss and its learning rate. They have a bound of
-    their own, so that parameters never thin them out; beyond it the longest streams are thinned evenly, which is logged once."""
+    """Maximum number of gauge points of all other streams in one export, such as the step, its loss and its learning
+    rate. The limit is separate, so that parameters never displace them; above it the longest streams are thinned
+    evenly, which is logged once."""
 
     max_blueprints: int = Field(default=100, ge=1, le=100_000)
-    """Blueprints that get metric streams of their own; further ones are counted together as ``other``."""
+    """Maximum number of blueprints with metric streams of their own; further ones are counted together as ``other``."""
 
     max_seeds: int = Field(default=10_000, ge=1, le=10_000_000)
-    """Seeds that are remembered; beyond it those whose fate was decided first are forgotten, the living never."""
+    """Maximum number of seeds to remember; above it those whose fate was decided first are forgotten, live ones never."""
 
     max_slots: int = Field(default=100, ge=1, le=100_000)
-    """Slots that get metric streams of their own (``nissa.seed.alpha``, ``nissa.seed.gradient_ratio``); further ones have
-    none."""
+    """Maximum number of slots with metric streams of their own (``nissa.seed.alpha``, ``nissa.seed.gradient_ratio``);
+    further ones have none."""
 
     max_environments: int = Field(default=1_000, ge=1, le=100_000)
-    """Environments that get metric streams of their own; the seeds, gates and steps of further ones are counted as
-    ``other``, and they have no gauges and no gradient streams."""
+    """Maximum number of environments with metric streams of their own. The seeds, gates and steps of further ones are
+    counted as ``other``, and they have no gauges and no gradient streams."""
 
     max_gate_checks: int = Field(default=100, ge=1, le=100_000)
-    """Gates, and checks of gates, that get metric streams of their own; further ones are counted as ``other``."""
+    """Maximum number of gates, and of checks of gates, with metric streams of their own; further ones are counted as
+    ``other``."""
 
     max_event_types: int = Field(default=200, ge=1, le=100_000)
-    """Types of event that get a stream of their own in ``nissa.hub.events``; further ones are counted as ``other``."""
+    """Maximum number of event types with a stream of their own in ``nissa.hub.events``; further ones are counted as
+    ``other``."""
 
     max_backends: int = Field(default=100, ge=1, le=100_000)
-    """Backends that get streams of their own in ``nissa.hub.events`` and ``nissa.hub.queue.size``; further ones are counted
-    as ``other``."""
+    """Maximum number of backends with streams of their own in ``nissa.hub.events`` and ``nissa.hub.queue.size``;
+    further ones are counted as ``other``."""
 
     histogram_buckets: int = Field(default=160, ge=2, le=320)
-    """Buckets of one exponential histogram point; a wider range is exported at a coarser scale."""
+    """Maximum number of buckets in an exponential histogram point; a wider range is exported at a coarser scale."""
 
     exit_timeout_seconds: float = Field(default=5.0, ge=0, le=3_600)
-    """How long the end of a run may wait for what is still queued."""
+    """Maximum time that the end of a run waits for queued data, in seconds."""
 
     validation_wait_seconds: float = Field(default=0.05, ge=0, le=60)
-    """How long ``validate()`` waits for the statistics of the last step."""
+    """Maximum time that ``validate()`` waits for the statistics of the last step, in seconds."""
 
 
 class FilesConfig(Section):
@@ -255,4 +260,4 @@ class ConsoleConfig(Section):
     """Print one line per epoch."""
 
     color: bool | None = None
-    """Use colours. Left at null, they are used when the stream is a terminal."""
+    """Use colours; null uses them if the stream is a terminal."""

@@ -43,8 +43,8 @@ def _gradients(gradients: "GradientConfig") -> str:
 
 
 def _weights(gradients: "GradientConfig") -> list[str]:
-    said = {"weight norms": gradients.weight_norms, "update ratios": gradients.update_ratios}
-    return [name for name, on in said.items() if on]
+    switches = {"weight norms": gradients.weight_norms, "update ratios": gradients.update_ratios}
+    return [name for name, on in switches.items() if on]
 
 
 def _streams(gradients: "GradientConfig") -> str:

@@ -102,23 +102,23 @@ def _path(location: "Location", model: "type[BaseModel]") -> str:
 def _complaint(details: "ErrorDetails", path: str, allowed: str | None) -> str:
     if details["type"] == "value_error":
         return f"cannot be used: {details['ctx']['error']}"
-    given = short_repr(details["input"])
+    actual = short_repr(details["input"])
     if allowed is None:
-        return f"must be a mapping of settings, as in `{path}: {{...}}`, not {given}"
+        return f"must be a mapping of settings, as in `{path}: {{...}}`, not {actual}"
     if "[" in path:
         allowed = allowed.partition("each item ")[2]
-    return f"must be {allowed}, not {given}"
+    return f"must be {allowed}, not {actual}"
 
 
 def _origin(location: "Location", model: "type[BaseModel]", layers: "Sequence[SettingsLayer]") -> str:
     """Return the source of the highest layer that sets the value, for the error message."""
     for layer in reversed(layers):
-        if _gives(layer.values, location[: _depth(location, model)]):
+        if _sets(layer.values, location[: _depth(location, model)]):
             return f" (from {layer.source})"
     return ""
 
 
-def _gives(values: "Mapping[str, object]", location: "Location") -> bool:
+def _sets(values: "Mapping[str, object]", location: "Location") -> bool:
     node: object = values
     for part in location:
         if not isinstance(node, dict):

@@ -61,7 +61,7 @@ def run_demo(
         ConfigurationError: scikit-learn is not installed, or an argument is invalid.
     """
     if epochs < 1:
-        raise ConfigurationError(f"A demo of {epochs} epochs shows nothing; epochs must be at least 1.")
+        raise ConfigurationError(f"epochs must be at least 1, not {epochs}.")
     console = console or Console()
     began = perf_counter()
     digits = load(torch.Generator().manual_seed(seed))
@@ -72,7 +72,7 @@ def run_demo(
         _train(trainers, display, epochs)
         report = _report(run, trainers, profile=profile, seed=seed, seconds=perf_counter() - began)
     report = _with_page(report)
-    _tell(report, console, json_output=json_output)
+    _print_report(report, console, json_output=json_output)
     return report
 
 
@@ -120,7 +120,7 @@ def _report(run: "Run", trainers: list[Trainer], *, profile: str, seed: int, sec
 def _with_page(report: DemoReport) -> DemoReport:
     """Write the HTML report if the telemetry is in local files; without plotly the demo continues without a report."""
     if report.directory is None:
-        return replace(report, no_page="its telemetry went elsewhere")
+        return replace(report, no_page="the telemetry is not in files")
     try:
         from nissa.report import write_report  # noqa: PLC0415 - plotly is an extra
 
@@ -129,7 +129,7 @@ def _with_page(report: DemoReport) -> DemoReport:
         return replace(report, no_page=str(error))
 
 
-def _tell(report: DemoReport, console: Console, *, json_output: bool) -> None:
+def _print_report(report: DemoReport, console: Console, *, json_output: bool) -> None:
     if json_output:
         sys.stdout.write(json.dumps(report.to_dict(), indent=2) + "\n")
     else:

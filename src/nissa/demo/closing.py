@@ -23,40 +23,40 @@ def closing(report: "DemoReport") -> list[str]:
         *_where(report),
         *_page(report),
         "",
-        "Three things to look at:",
+        "What to look at next:",
         *(f"  {number}. {line}" for number, line in enumerate(_worth_a_look(report), 1)),
     ]
 
 
 def _environment(environment: "EnvironmentReport") -> str:
     before = environment.baseline_accuracy
-    grew = ABSENT if before is None else f"{before:.1%} by itself -> {environment.final_accuracy:.1%} with its seeds"
+    grew = ABSENT if before is None else f"{before:.1%} without seeds -> {environment.final_accuracy:.1%} with seeds"
     return f"environment {environment.env_id}: accuracy {grew}"
 
 
 def _seeds(report: "DemoReport") -> str:
     counts = {outcome: len(report.with_outcome(outcome)) for outcome in ("fossilized", "culled", INTERRUPTED)}
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    return f"{len(report.seeds)} seeds in {report.seconds:.0f} s: {told or 'none germinated'}"
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+    return f"{len(report.seeds)} seeds in {report.seconds:.0f} s: {outcomes or 'none germinated'}"
 
 
 def _where(report: "DemoReport") -> list[str]:
     if report.directory is None:
-        return [f"The telemetry of run {report.run_id} went to: {report.destination}"]
+        return [f"The telemetry of run {report.run_id} was sent to: {report.destination}"]
     return [f"The telemetry of run {report.run_id} is in:", *(f"  {Path(report.directory) / name}" for name in FILES)]
 
 
 def _page(report: "DemoReport") -> list[str]:
     if report.page is not None:
-        return ["", f"All of it on one page, for any browser: {report.page}"]
+        return ["", f"Report as one HTML page: {report.page}"]
     return [] if report.directory is None else ["", f"No report was written: {report.no_page}"]
 
 
 def _worth_a_look(report: "DemoReport") -> list[str]:
     kept, refused = report.with_outcome("fossilized"), report.with_outcome("culled")
     return [
-        f"A seed that helped: {_life(kept[0])}" if kept else "No seed was kept: compare their gates.",
-        f"One that did not: {_life(refused[-1])}, {refused[-1].reason}" if refused else "No seed was culled.",
+        f"A seed that was kept: {_life(kept[0])}" if kept else "No seed was kept: compare their gates.",
+        f"A seed that was removed: {_life(refused[-1])}, {refused[-1].reason}" if refused else "No seed was culled.",
         _onward(report.directory),
     ]
 
@@ -68,6 +68,8 @@ def _life(seed: "SeedReport") -> str:
 
 def _onward(directory: str | None) -> str:
     if directory is None:
-        return "What the gradients did when a seed joined: nissa.gradient.norm and .magnitude, by nissa.parameter.name."
+        return (
+            "Gradients when a seed is added: nissa.gradient.norm and nissa.gradient.magnitude, by nissa.parameter.name."
+        )
     logs = Path(directory) / "logs.jsonl"
-    return f"What training looked like, epoch by epoch: grep -o '\"nissa.narrative\",[^}}]*' {logs}"
+    return f"Narrative of each epoch: grep -o '\"nissa.narrative\",[^}}]*' {logs}"

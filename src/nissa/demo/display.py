@@ -184,14 +184,14 @@ def _seed_table(grafts: "Sequence[Graft]", rows: int) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ("alpha", "Δ accuracy"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for graft in _most_telling(grafts, rows):
+    for graft in _displayed(grafts, rows):
         stage = Text(graft.stage.label, style=STAGE_STYLES[graft.stage])
         seed = graft.handle.seed_id
         table.add_row(seed, graft.blueprint, graft.slot, stage, f"{graft.alpha:.2f}", points(graft.change))
     return table
 
 
-def _most_telling(grafts: "Sequence[Graft]", rows: int) -> "list[Graft]":
+def _displayed(grafts: "Sequence[Graft]", rows: int) -> "list[Graft]":
     # If the panel is too small, hide seeds that have ended before active ones.
     surplus = max(0, len(grafts) - rows)
     ended = [graft for graft in grafts if graft.stage in FINAL][:surplus]

@@ -83,7 +83,7 @@ class Graft:
             return self.improvement
         return self.gain if self.gains else None
 
-    def ask(self, gate: "GateResult", *, epoch: int) -> "GateResult":
+    def log_gate(self, gate: "GateResult", *, epoch: int) -> "GateResult":
         """Record the result of a gate, and return it."""
         self.handle.gate(gate)
         self.gates.append(GateRecord(epoch, self.stage.label, gate))

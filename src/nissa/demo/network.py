@@ -84,7 +84,7 @@ class Host(nn.Module):
     def slot(self, name: str) -> Slot:
         """Return the slot with this name."""
         slot = self.slots[name]
-        assert isinstance(slot, Slot)  # noqa: S101 - only slots are put there
+        assert isinstance(slot, Slot)  # noqa: S101 - the list contains only slots
         return slot
 
 

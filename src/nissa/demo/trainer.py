@@ -164,7 +164,7 @@ class Trainer:
         gate = rules.ready_to_blend(
             graft.gain, epochs=graft.epochs_in_stage, host_free=self._host_free(epoch), policy=self._policy
         )
-        graft.ask(gate, epoch=epoch)
+        graft.log_gate(gate, epoch=epoch)
         verdict = rules.decide(gate, epochs=graft.epochs_in_stage, patience=self._policy.training_patience)
         if verdict is GateDecision.ADVANCE:
             graft.start_blending(accuracy=self._recent_accuracy(), epoch=epoch)
@@ -174,13 +174,13 @@ class Trainer:
     def _review_blending(self, graft: Graft, epoch: int) -> None:
         if graft.epochs_in_stage < self._policy.blending_epochs:
             graft.blend_further()
-        elif graft.ask(rules.blended(graft.alpha, policy=self._policy), epoch=epoch).passed:
+        elif graft.log_gate(rules.blended(graft.alpha, policy=self._policy), epoch=epoch).passed:
             graft.start_probation(epoch=epoch)
 
     def _review_probation(self, graft: Graft, epoch: int) -> None:
         improvement = self._improvement(graft)
         gate = rules.permanent(graft.gain, improvement, epochs=graft.epochs_in_stage, policy=self._policy)
-        graft.ask(gate, epoch=epoch)
+        graft.log_gate(gate, epoch=epoch)
         verdict = rules.decide(gate, epochs=graft.epochs_in_stage, patience=self._policy.probation_patience)
         if verdict is GateDecision.HOLD:
             return
@@ -213,8 +213,8 @@ class Trainer:
             epoch=epoch,
             recipe=self.recipe,
         )
-        graft.ask(rules.identified(seed_id, blueprint), epoch=epoch)
-        graft.ask(rules.germinated(present=self.host.slot(slot).seed is module), epoch=epoch)
+        graft.log_gate(rules.identified(seed_id, blueprint), epoch=epoch)
+        graft.log_gate(rules.germinated(present=self.host.slot(slot).seed is module), epoch=epoch)
         graft.start_training(epoch=epoch)
         self.grafts.append(graft)
 

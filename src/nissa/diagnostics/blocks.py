@@ -251,7 +251,7 @@ def _sample_key(sample: "GradientsMeasured") -> tuple[Any, ...]:
 def _only(entries: Sequence[_Entry], key: Callable[[_Entry], tuple[Any, ...]]) -> _Entry:
     """Return the first entry, after a check that all entries have the same key."""
     if not entries:
-        raise ValueError("A block has at least one entry.")
+        raise ValueError("A block needs at least one entry.")
     first = key(entries[0])
     if any(key(each) != first for each in entries[1:]):
         raise ValueError(f"All entries of a block belong together; the first is of {first}.")

@@ -27,11 +27,11 @@ Number = Annotated[float | Literal["NaN", "Infinity", "-Infinity"], BeforeValida
 """A finite number, or the text of a value that JSON numbers exclude."""
 
 
-class _Part(BaseModel):
+class _BriefModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class KeyMetrics(_Part):
+class KeyMetrics(_BriefModel):
     """Values of the newest validation; null if not measured."""
 
     train_loss: Number | None = None
@@ -41,10 +41,10 @@ class KeyMetrics(_Part):
     """Validation loss."""
 
     loss_delta: Number | None = None
-    """Its change since the validation before."""
+    """Change of the validation loss since the previous validation."""
 
     best_loss: Number | None = None
-    """Lowest so far."""
+    """Lowest validation loss so far."""
 
     train_accuracy: Number | None = None
     """Training accuracy as a fraction."""
@@ -53,10 +53,10 @@ class KeyMetrics(_Part):
     """Validation accuracy as a fraction."""
 
     accuracy_delta: Number | None = None
-    """Its change since the validation before."""
+    """Change of the validation accuracy since the previous validation."""
 
     best_accuracy: Number | None = None
-    """Highest so far."""
+    """Highest validation accuracy so far."""
 
     train_validation_gap: Number | None = None
     """Validation loss minus training loss."""
@@ -74,103 +74,103 @@ class KeyMetrics(_Part):
     """Population variance of the per-class accuracies."""
 
     sharpness: dict[str, Number] = Field(default_factory=dict)
-    """By method, where it was measured."""
+    """Sharpness by method, for the methods measured."""
 
     stability_margin: Number | None = None
     """Learning rate over the critical one; above 1 the next step raises the loss of its batch."""
 
 
-class HealthBrief(_Part):
+class HealthBrief(_BriefModel):
     """Health of the newest gradients."""
 
     score: Number | None = None
-    """0 (broken) to 1 (healthy); null where no layer had a gradient."""
+    """0 (broken) to 1 (healthy); null if no layer had a gradient."""
 
     global_norm: Number | None = None
     """L2 norm over all layers."""
 
     layers: int
-    """How many had a gradient."""
+    """Number of layers with a gradient."""
 
     vanishing: int
-    """In how many it vanishes."""
+    """Number of layers whose gradient vanishes."""
 
     exploding: int
-    """In how many it explodes."""
+    """Number of layers whose gradient explodes."""
 
     nonfinite: int
-    """In how many it has elements that are NaN or infinite."""
+    """Number of layers with NaN or infinite gradient elements."""
 
 
-class FindingBrief(_Part):
+class FindingBrief(_BriefModel):
     """Finding of one rule."""
 
     name: str
-    """Of the red flag."""
+    """Name of the red flag."""
 
     seen: str
-    """What was seen."""
+    """Description of the observation."""
 
     certainty: str
-    """How sure that is: certain, likely or possible."""
+    """Certainty of the finding: certain, likely or possible."""
 
     advice: str
-    """What to try."""
+    """Suggested remedy."""
 
     severity: str
-    """How much to care: debug, info, warning, error or critical."""
+    """Severity: debug, info, warning, error or critical."""
 
     layers: tuple[str, ...] = ()
-    """Whom it concerns, worst first, at most five."""
+    """Layers concerned, worst first, at most five."""
 
     value: Number | None = None
-    """What was judged, null where there is no single number."""
+    """Value that was judged; null if there is no single number."""
 
     limit: Number | None = None
-    """What it was judged by."""
+    """Limit that the value was compared with."""
 
 
-class DecisionBrief(_Part):
+class DecisionBrief(_BriefModel):
     """State of training as input of a decision."""
 
     schema_version: Literal[1] = 1
-    """Another one means other fields, or other meanings."""
+    """Version of the schema; another number means other fields or meanings."""
 
     action: str
-    """What is to be done, or was."""
+    """Action to be taken, or already taken."""
 
     reason: str | None = None
-    """Why, in the words of who decides."""
+    """Reason for the action, in the words of the decision maker."""
 
     env_id: str | None = None
-    """The environment, null where there is only one."""
+    """Environment; null if there is only one."""
 
     epoch: int | None = None
-    """Of the newest validation."""
+    """Epoch of the newest validation."""
 
     validations: int = Field(default=0, ge=0)
-    """How many there were; 0 says that nothing below rests on one."""
+    """Number of validations; if 0, no field below is based on one."""
 
     narrative: str = NO_VALIDATION
-    """What training looks like, in one line."""
+    """Description of the training in one line."""
 
     red_flags: tuple[str, ...] = ()
-    """What deserves attention, worst first."""
+    """Red flags that are raised, worst first."""
 
     opportunities: tuple[str, ...] = ()
-    """What invites action."""
+    """Opportunities for action."""
 
     gradient_health: HealthBrief | None = None
-    """Null where no gradients were measured."""
+    """Gradient health; null if no gradients were measured."""
 
     key_metrics: KeyMetrics = KeyMetrics()
-    """The numbers."""
+    """Values of the newest validation."""
 
     seeds: tuple[str, ...] = ()
-    """What happened to seeds before the newest validation, most important first."""
+    """Changes of seeds before the newest validation, most important first."""
 
     findings: tuple[FindingBrief, ...] = ()
-    """What holds now, worst first, with what to try."""
+    """Findings that are raised, worst first, with a suggested remedy."""
 
 
 _MOST_LAYERS = 5
@@ -185,13 +185,13 @@ def decision_brief(
     validations: int,
 ) -> DecisionBrief:
     """Return the brief of a snapshot; without one, its narrative is `NO_VALIDATION`."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "action": str(getattr(action, "name", action)),
         "reason": reason,
         "findings": tuple(map(_finding, findings)),
         "validations": validations,
     }
-    return DecisionBrief(**told if snapshot is None else told | _of(snapshot))
+    return DecisionBrief(**fields if snapshot is None else fields | _of(snapshot))
 
 
 def _of(snapshot: "EpochSnapshot") -> dict[str, Any]:

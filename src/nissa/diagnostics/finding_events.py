@@ -33,8 +33,8 @@ def events_of(finding: Finding, *, env_id: str | None) -> list[TelemetryEvent]:
     anomaly = _ANOMALIES.get(finding.name)
     if anomaly is None or not finding.raised:
         return [change]
-    told = {name: data[name] for name in ("layers", "layer_count", "step", "model")}
-    return [change, _event(EventType.GRADIENT_ANOMALY, finding, env_id, {"anomaly": anomaly, **told})]
+    details = {name: data[name] for name in ("layers", "layer_count", "step", "model")}
+    return [change, _event(EventType.GRADIENT_ANOMALY, finding, env_id, {"anomaly": anomaly, **details})]
 
 
 def _event(kind: EventType, finding: Finding, env_id: str | None, data: dict[str, Any]) -> TelemetryEvent:

@@ -99,8 +99,8 @@ class ValidationMeter:
         predicted = self._predicted(logits, targets)
         if targets.device != metric.counts.device or logits.device != metric.counts.device:
             raise ConfigurationError(
-                f"The logits are on {logits.device} and the targets on {targets.device}, but this meter adds up on "
-                f"{metric.counts.device}; put them there, or make a meter for each device."
+                f"The logits are on {logits.device} and the targets on {targets.device}, but this meter counts on "
+                f"{metric.counts.device}; move them there, or create a meter for each device."
             )
         if isinstance(loss, torch.Tensor):
             loss = _fitting(loss.detach(), targets)
@@ -142,13 +142,13 @@ class ValidationMeter:
         number, scores = len(self.class_names), logits.is_floating_point()
         if logits.shape == targets.shape and not scores:
             return logits
-        if logits.shape == targets.shape and number == 2:  # noqa: PLR2004 - the two of "binary"
+        if logits.shape == targets.shape and number == 2:  # noqa: PLR2004 - the two classes of "binary"
             return logits > 0
         if scores and logits.ndim > 1 and logits.shape[1] == number and _without_classes(logits) == targets.shape:
             return logits.argmax(1)
         raise ConfigurationError(
             f"Logits of shape {tuple(logits.shape)} and {logits.dtype} do not fit targets of shape "
-            f"{tuple(targets.shape)} and {number} classes. Give scores (N, {number}, ...) for targets (N, ...), with "
+            f"{tuple(targets.shape)} and {number} classes. Pass scores (N, {number}, ...) for targets (N, ...), with "
             "the classes in the second dimension, or predicted classes as integers in the shape of the targets."
         )
 
@@ -156,8 +156,8 @@ class ValidationMeter:
         ignored, out_of_range = (int(each) for each in counts[-2:])
         if out_of_range:
             _logger.warning(
-                "%d elements of a validation were left out: their target or prediction is none of %d classes. "
-                "Give ignore_index to leave some out on purpose.",
+                "%d elements of a validation were skipped: their target or prediction is not one of the %d classes. "
+                "Pass ignore_index to skip some on purpose.",
                 out_of_range,
                 len(self.class_names),
             )
@@ -185,9 +185,9 @@ class ValidationMeter:
 
 def _names(classes: int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str):
-        raise ConfigurationError(f"Give the names of the classes as a list, not as one text {classes!r}.")
+        raise ConfigurationError(f"Pass the names of the classes as a list, not as one string {classes!r}.")
     names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
-    if len(names) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 - one class cannot be told apart
+    if len(names) < 2 or len(set(names)) < len(names):  # noqa: PLR2004 - a classifier needs two classes
         raise ConfigurationError(f"A meter needs at least two classes with different names, not {classes!r}.")
     return names
 
@@ -222,7 +222,7 @@ def _fitting(loss: "Tensor", targets: "Tensor") -> "Tensor":
     if loss.numel() != 1:
         raise ConfigurationError(
             f"A loss of shape {tuple(loss.shape)} is neither one number nor one for each of the targets "
-            f"{tuple(targets.shape)}; give its mean, or use reduction='none'."
+            f"{tuple(targets.shape)}; pass its mean, or use reduction='none'."
         )
     return loss.reshape(())
 

@@ -51,19 +51,19 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "exploding_gradients": Sentence(
         "Exploding gradients in {layers}",
         "exploding_gradients",
-        "the flag is raised, or was not judged and there are such layers",
+        "the flag is raised, or was not judged and such layers exist",
     ),
     "vanishing_gradients": Sentence("Vanishing gradients in {layers}", "vanishing_gradients", "as above"),
     "poor_gradient_health": Sentence(
         "Gradient health poor ({score:.2f})",
         "poor_gradient_health",
-        "the flag is raised, and no sentence above says why",
+        "the flag is raised, and no sentence above gives the cause",
     ),
-    "finding": Sentence("{seen}", None, "any other flag is raised: what its rule saw, cut to 90 characters"),
+    "finding": Sentence("{seen}", None, "any other flag is raised: the observation of its rule, cut to 90 characters"),
     "plateau": Sentence(
         "Loss plateaued for {epochs} epochs at ~{loss}",
         "sustained_plateau",
-        "the validation loss has not moved for `diagnostics.plateau_epochs`",
+        "the validation loss has not changed for `diagnostics.plateau_epochs`",
     ),
     "improving": Sentence("Loss improving ({before} -> {loss})", None, f"it fell by more than {MOVED:g}"),
     "degrading": Sentence("Loss degrading ({before} -> {loss})", None, f"it rose by more than {MOVED:g}"),
@@ -71,18 +71,16 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "imbalance": Sentence(
         "Class imbalance: {worst}={low} vs {best}={high}",
         "severe_class_imbalance",
-        "worst and best class are far apart",
+        "the accuracies of the worst and the best class are far apart",
     ),
     "overfitting": Sentence(
         "Possible overfitting (train-val gap: {gap})",
         "overfitting",
         "the validation loss is far above the training loss",
     ),
-    "seed": Sentence(
-        "{seed}", None, f"something happened to a seed; at most {MOST_SEEDS} of them, most important first"
-    ),
-    "more_seeds": Sentence("+{count} more seeds", None, "it happened to more of them"),
-    "normal": Sentence("Training normally", None, "there is nothing else to say"),
+    "seed": Sentence("{seed}", None, f"a seed has changed; at most {MOST_SEEDS} seeds, most important first"),
+    "more_seeds": Sentence("+{count} more seeds", None, "more seeds have changed"),
+    "normal": Sentence("Training normally", None, "no other sentence applies"),
     "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
 }
 """Sentences in the order of a narrative."""
@@ -97,8 +95,8 @@ def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequen
         config: Thresholds of these sentences.
         findings: Findings that are raised and not cleared, worst first.
     """
-    told = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
-    return _joined(told or [_say("normal")])
+    sentences = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
+    return _joined(sentences or [_sentence("normal")])
 
 
 class _Narrator:
@@ -109,35 +107,35 @@ class _Narrator:
 
     def sentences(self) -> Iterator[str]:
         """Yield all sentences that apply, in order."""
-        told = [*self._broken()]
+        broken = [*self._broken()]
         others = [each for each in self._findings if each.name not in _FLAGS]
-        yield from told
-        yield from _seen(others, Severity.CRITICAL, Severity.ERROR)
-        if not told:
+        yield from broken
+        yield from _finding_sentences(others, Severity.CRITICAL, Severity.ERROR)
+        if not broken:
             yield from self._poor_health()
-        yield from _seen(others, Severity.WARNING)
+        yield from _finding_sentences(others, Severity.WARNING)
         yield from self._loss()
         yield from self._health()
         yield from self._classes()
         yield from self._overfitting()
-        yield from _seen(others, Severity.INFO, Severity.DEBUG)
+        yield from _finding_sentences(others, Severity.INFO, Severity.DEBUG)
         yield from self._seeds()
 
-    def _up(self, flag: str) -> bool:
+    def _raised(self, flag: str) -> bool:
         return flag in self._snapshot.red_flags
 
     def _broken(self) -> Iterator[str]:
         losses = (self._snapshot.train_loss, self._snapshot.validation_loss)
         # Report a NaN or infinite loss at once, even if the rule still waits for confirmation.
-        if self._up("nonfinite_loss") or any(x is not None and not math.isfinite(x) for x in losses):
-            yield _say("nonfinite_loss")
-        if (layers := self._layers("nonfinite")) or self._up("nonfinite_gradients"):
-            yield _say("nonfinite_gradients", layers=in_layers(layers))
+        if self._raised("nonfinite_loss") or any(x is not None and not math.isfinite(x) for x in losses):
+            yield _sentence("nonfinite_loss")
+        if (layers := self._layers("nonfinite")) or self._raised("nonfinite_gradients"):
+            yield _sentence("nonfinite_gradients", layers=in_layers(layers))
         for kind in ("exploding", "vanishing"):
             flag, layers = f"{kind}_gradients", self._layers(kind)
             # Absolute sizes mean little: if a rule has judged the layers against a baseline, its flag decides.
-            if self._up(flag) if flag in self._snapshot.judged_flags else layers:
-                yield _say(flag, layers=in_layers(layers))
+            if self._raised(flag) if flag in self._snapshot.judged_flags else layers:
+                yield _sentence(flag, layers=in_layers(layers))
 
     def _layers(self, kind: str) -> tuple[str, ...]:
         found = [each for each in self._findings if each.name == f"{kind}_gradients"]
@@ -149,23 +147,23 @@ class _Narrator:
 
     def _poor_health(self) -> Iterator[str]:
         health = self._snapshot.gradient_health
-        if health is not None and health.score is not None and self._up("poor_gradient_health"):
-            yield _say("poor_gradient_health", score=health.score)
+        if health is not None and health.score is not None and self._raised("poor_gradient_health"):
+            yield _sentence("poor_gradient_health", score=health.score)
 
     def _loss(self) -> Iterator[str]:
         loss, delta = self._snapshot.validation_loss, self._snapshot.loss_delta
         if loss is None or delta is None or not math.isfinite(delta):
             return
         epochs = self._snapshot.plateau_length
-        if self._up("sustained_plateau") or epochs >= self._config.plateau_epochs:
-            yield _say("plateau", epochs=epochs, loss=figure(loss))
+        if self._raised("sustained_plateau") or epochs >= self._config.plateau_epochs:
+            yield _sentence("plateau", epochs=epochs, loss=figure(loss))
         elif abs(delta) > MOVED:
-            yield _say("improving" if delta < 0 else "degrading", before=figure(loss - delta), loss=figure(loss))
+            yield _sentence("improving" if delta < 0 else "degrading", before=figure(loss - delta), loss=figure(loss))
 
     def _health(self) -> Iterator[str]:
         health = self._snapshot.gradient_health
         if health is not None and health.score is not None and health.score >= GOOD_HEALTH:
-            yield _say("good_health")
+            yield _sentence("good_health")
 
     def _classes(self) -> Iterator[str]:
         known = self._snapshot.known_class_accuracies
@@ -173,33 +171,33 @@ class _Narrator:
             return
         worst, best = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
         low, high = known[worst], known[best]
-        if self._up("severe_class_imbalance") or high - low > self._config.class_imbalance_spread:
+        if self._raised("severe_class_imbalance") or high - low > self._config.class_imbalance_spread:
             names = {"worst": short(worst, _MOST_NAME), "best": short(best, _MOST_NAME)}
-            yield _say("imbalance", **names, low=_percent(low), high=_percent(high))
+            yield _sentence("imbalance", **names, low=_percent(low), high=_percent(high))
 
     def _overfitting(self) -> Iterator[str]:
         gap = self._snapshot.train_validation_gap
-        if gap is not None and (self._up("overfitting") or gap > self._config.overfitting_gap):
-            yield _say("overfitting", gap=figure(gap, ".2f"))
+        if gap is not None and (self._raised("overfitting") or gap > self._config.overfitting_gap):
+            yield _sentence("overfitting", gap=figure(gap, ".2f"))
 
     def _seeds(self) -> Iterator[str]:
         seeds = self._snapshot.seeds
-        yield from (_say("seed", seed=each.sentence) for each in seeds[:MOST_SEEDS])
+        yield from (_sentence("seed", seed=each.sentence) for each in seeds[:MOST_SEEDS])
         if len(seeds) > MOST_SEEDS:
-            yield _say("more_seeds", count=len(seeds) - MOST_SEEDS)
+            yield _sentence("more_seeds", count=len(seeds) - MOST_SEEDS)
 
 
 _FLAGS: Final = frozenset(each.flag for each in SENTENCES.values() if each.flag is not None)
 
 
-def _say(name: str, **values: object) -> str:
+def _sentence(name: str, **values: object) -> str:
     return SENTENCES[name].template.format(**values)
 
 
-def _seen(findings: Sequence[Finding], *severities: Severity) -> Iterator[str]:
+def _finding_sentences(findings: Sequence[Finding], *severities: Severity) -> Iterator[str]:
     for severity in severities:
         yield from (
-            _say("finding", seen=short(each.seen, _MOST_SEEN)) for each in findings if each.severity is severity
+            _sentence("finding", seen=short(each.seen, _MOST_SEEN)) for each in findings if each.severity is severity
         )
 
 
@@ -211,9 +209,9 @@ def _joined(sentences: Sequence[str]) -> str:
     line = SEPARATOR.join(sentences)
     if len(line) <= MOST_LENGTH:
         return line
-    most = MOST_LENGTH - len(SEPARATOR + _say("more", count=len(sentences)))
+    most = MOST_LENGTH - len(SEPARATOR + _sentence("more", count=len(sentences)))
     kept: list[str] = []
     for sentence in sentences:
         if len(SEPARATOR.join([*kept, sentence])) <= most:
             kept.append(sentence)
-    return SEPARATOR.join([*kept, _say("more", count=len(sentences) - len(kept))])
+    return SEPARATOR.join([*kept, _sentence("more", count=len(sentences) - len(kept))])

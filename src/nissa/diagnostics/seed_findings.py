@@ -102,9 +102,9 @@ def _sentence(seed: SeedSnapshot, brought: float | None, ratio: float | None) ->
     if seed.stage is Stage.BLENDING and seed.alpha is None:
         template = "{seed} blending"
     alpha = "" if seed.alpha is None else f"{seed.alpha:.2g}"
-    said = template.format(seed=who, alpha=alpha)
-    said += "" if brought is None else POINTS.format(points=figure(brought * 100, "+.1f"))
-    return said + ("" if ratio is None else RATIO.format(ratio=figure(ratio, ".2f")))
+    sentence = template.format(seed=who, alpha=alpha)
+    sentence += "" if brought is None else POINTS.format(points=figure(brought * 100, "+.1f"))
+    return sentence + ("" if ratio is None else RATIO.format(ratio=figure(ratio, ".2f")))
 
 
 _LARGE: Final = 1e6

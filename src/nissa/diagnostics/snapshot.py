@@ -109,12 +109,12 @@ class EpochSnapshot:
         try:
             return _adapter().validate_python({"epoch": None, **data})
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"This is no snapshot as EpochSnapshot.to_dict() returns it: {error}") from error
+            raise ConfigurationError(f"This is not data of EpochSnapshot.to_dict(): {error}") from error
 
 
 @cache
 def _adapter() -> "TypeAdapter[EpochSnapshot]":
-    from pydantic import TypeAdapter  # noqa: PLC0415 - only who reads snapshots back needs it
+    from pydantic import TypeAdapter  # noqa: PLC0415 - needed only to read snapshots back
 
     return TypeAdapter(EpochSnapshot)
 

@@ -62,13 +62,13 @@ def _choose(device_type: str) -> Kernel:
         return measure
     if find_spec(compiler.package) is None:
         if compiler.expected:
-            _logger.warning("There is no %s; the slower kernel measures the same.", compiler.package)
+            _logger.warning("%s is not installed; using the slower kernel, which measures the same.", compiler.package)
         return measure
     try:
         prepared: Kernel = import_module(compiler.module).prepare()
     except Exception as error:  # a broken compiler must only cost speed, so catch everything
         _logger.warning(
-            "The compiled kernel for %s cannot be used; the slower one measures the same.",
+            "The compiled kernel for %s cannot be used; using the slower one, which measures the same.",
             device_type,
             exc_info=error,
         )

@@ -42,7 +42,7 @@ class BucketRange:
 
     def __post_init__(self) -> None:
         if self.scale not in _SCALES:
-            raise ConfigurationError(f"The bucket scale must lie within -4 and 8, not {self.scale}.")
+            raise ConfigurationError(f"The bucket scale must be from -4 to 8, not {self.scale}.")
         if not _EXPONENTS[0] <= self.min_exponent < self.max_exponent <= _EXPONENTS[-1]:
             raise ConfigurationError(
                 f"Bucket exponents must ascend within {_EXPONENTS[0]} and {_EXPONENTS[-1]}, "

@@ -76,12 +76,14 @@ def _measure(
 ) -> "Tensor":
     # Query each tensor property only once: with cold caches each query costs a microsecond between two steps.
     plain = [scale is None and is_plain(tensor) for tensor in tensors]
-    there = [tensor if is_ else stored(tensor, scale).resolve_neg() for is_, tensor in zip(plain, tensors, strict=True)]
-    if not all(is_ or _readable(real) for is_, real in zip(plain, there, strict=True)):
+    stored_tensors = [
+        tensor if is_ else stored(tensor, scale).resolve_neg() for is_, tensor in zip(plain, tensors, strict=True)
+    ]
+    if not all(is_ or _readable(real) for is_, real in zip(plain, stored_tensors, strict=True)):
         return reference.measure(tensors, layout, thresholds, scale)
     pass_ = _Pass(len(tensors), layout, thresholds)
     sizes = [tensor.numel() if is_ else size(tensor) for is_, tensor in zip(plain, tensors, strict=True)]
-    for row, (is_, real, number) in enumerate(zip(plain, there, sizes, strict=True)):
+    for row, (is_, real, number) in enumerate(zip(plain, stored_tensors, sizes, strict=True)):
         if is_:
             pass_.read(row, real, number)
             continue
@@ -124,7 +126,7 @@ class _Pass:
         if fills_its_memory(tensor):
             self.read(row, tensor, tensor.numel())
             return
-        for piece in reference._pieces(tensor, _COPIED):  # noqa: SLF001 - one way to cut
+        for piece in reference._pieces(tensor, _COPIED):  # noqa: SLF001 - share the code that cuts tensors
             copy = piece.contiguous()
             self.read(row, copy, copy.numel())
             self._copies.append(copy)

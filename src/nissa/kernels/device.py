@@ -1,60 +1,60 @@
-"""The compiled part of :mod:`nissa.kernels.triton`: two launches over numbers at addresses.
+"""Device code of :mod:`nissa.kernels.triton`: two Triton kernels over numbers at given addresses.
 
-:func:`scan` reads each number once. A program has a chunk of one tensor, writes what its reductions are, and adds its
-counts of buckets to those of the tensor: integers, whose sum is the same in any order. :func:`pack` then adds up the
-chunks of a tensor, always in the same order, and writes its row.
+:func:`scan` reads each number once. A program processes one chunk of a tensor, stores the chunk's reductions and adds its
+bucket counts to those of the tensor. Counts are integers, so that their sum does not depend on the order. :func:`pack`
+then adds the chunks of a tensor, always in the same order, and writes its row.
 
-Numbers are compared as their bits, see :mod:`nissa.kernels.formats`. Tiles start at addresses that are multiples of 16
-bytes, so that a thread reads 16 bytes at once; the few numbers before and behind a tensor are taken for NaN, which belongs
-to no sum and to no interval.
+Numbers are compared by their bits, see :mod:`nissa.kernels.formats`. Tiles start at multiples of 16 bytes, so that a
+thread loads 16 bytes at once. The few numbers of a tile outside the tensor are replaced by NaN, which is excluded from
+all sums and intervals.
 """
 
 import triton
 import triton.language as tl
 
-# Reductions of a chunk, float64, in which counts are exact.
+# Reductions of a chunk, as float64; counts are exact in it.
 TOTAL, ABS_TOTAL, SQUARES, LEAST, MOST, FINITE, ZEROS, VANISHING, EXPLODING, LOW = map(tl.constexpr, range(10))
 PARTS = 10
-_CHUNKS: tl.constexpr = tl.constexpr(512)  # that are added up at once
-_SLICE: tl.constexpr = tl.constexpr(1024)  # columns of a row that are written at once
+_CHUNKS: tl.constexpr = tl.constexpr(512)  # chunks added per iteration
+_SLICE: tl.constexpr = tl.constexpr(1024)  # columns of a row written per iteration
 
 
-# What is compiled is the same for any of these numbers.
+# Triton must not specialise on these arguments, else it would compile again for some of their values.
 _SCAN_NUMBERS = ["first", "chunks", "tensors", "vanishing", "exploding", "low", "high"]
 _PACK_NUMBERS = ["chunks", "tensors", "zeros_vanish"]
 
 
 @triton.jit(do_not_specialize=_SCAN_NUMBERS)
 def scan(
-    row_of,  # int32 (chunks,): the tensor of each chunk
-    rows,  # int64 (4, P): first chunk, chunks, size, zeros that are not stored
-    places,  # int64 (3, P): address of the first tile; numbers from there to the first element, and to behind the last
-    scale,  # float32 (1,): what numbers are divided by, if SCALED
-    cells,  # int (cells of an octave,): see formats.octave
+    row_of,  # int32 (chunks,): tensor of each chunk
+    rows,  # int64 (4, P): first chunk, number of chunks, size, number of implicit zeros
+    places,  # int64 (3, P): address of the first tile; offsets of the first element and of the end, in elements
+    scale,  # float32 (1,): divisor of the numbers, if SCALED
+    cells,  # int (cells per octave,): see formats.octave
     parts,  # float64 (PARTS, chunks)
     counts,  # int64 (P, SIZE)
-    first,  # chunks before those of this launch
+    first,  # number of chunks before this launch
     chunks,
     tensors,
-    vanishing,  # bits, as FORM compares them
+    vanishing,  # thresholds as bits
     exploding,
     low,
     high,
-    KIND: tl.constexpr,  # 64, 32 or 16 bits of a number, or -16 for bfloat16
-    WIDE: tl.constexpr,  # compare bits of float64, not of float32
+    KIND: tl.constexpr,  # bits per number: 64, 32, 16, or -16 for bfloat16
+    WIDE: tl.constexpr,  # compare as float64 instead of float32
     SCALED: tl.constexpr,
-    SIZE: tl.constexpr,  # buckets, or 0
-    POWER: tl.constexpr,  # the same, up to the next power of two
-    SHARED: tl.constexpr,  # count in memory that is shared by the threads of a program
-    SCALE: tl.constexpr,  # of buckets
-    SHIFT: tl.constexpr,  # from bits to cells
+    SIZE: tl.constexpr,  # number of buckets, or 0
+    POWER: tl.constexpr,  # number of buckets, rounded up to a power of two
+    SHARED: tl.constexpr,  # count in shared memory
+    SCALE: tl.constexpr,  # scale of the buckets
+    SHIFT: tl.constexpr,  # shift from bits to cells
     OFFSET: tl.constexpr,  # OTLP index of the first bucket
     CHUNK: tl.constexpr,
     ROWS: tl.constexpr,
     THREADS: tl.constexpr,
-    TOGETHER: tl.constexpr,  # numbers that a thread reads at once
+    TOGETHER: tl.constexpr,  # numbers per load of a thread
 ):
-    """Reduce and count one chunk."""
+    """Compute the reductions and bucket counts of one chunk."""
     chunk = first + tl.program_id(0)
     row = tl.load(row_of + chunk)
     before = tl.load(places + tensors + row)
@@ -99,7 +99,7 @@ def scan(
             bucket = _bucket(magnitude, cells, WIDE, SCALE, SHIFT, OFFSET)
             covered = (magnitude > low) & (magnitude <= high)
             if SHARED:
-                # What is in no bucket is put into the first, and taken out again below: a mask would cost more.
+                # Numbers outside all buckets are counted in the first and subtracted below, which is cheaper than a mask.
                 n_outside += _sum((covered == 0).to(tl.int32))
                 histogram += tl.histogram(tl.reshape(tl.where(covered, bucket, 0), (TILE,)), POWER)
             else:
@@ -115,7 +115,7 @@ def scan(
     tl.store(at + FINITE * chunks, tl.sum(n_finite).to(tl.float64))
     tl.store(at + ZEROS * chunks, tl.sum(n_zeros).to(tl.float64))
     tl.store(at + VANISHING * chunks, tl.sum(n_vanishing).to(tl.float64))
-    # Beyond any threshold is also what is not finite, and what fills up a tile.
+    # Non-finite numbers and the padding of a tile are above every threshold, so subtract them.
     others = tl.cdiv(stop - start, TILE) * TILE - tl.sum(n_finite)
     tl.store(at + EXPLODING * chunks, (tl.sum(n_beyond) - others).to(tl.float64))
     tl.store(at + LOW * chunks, tl.sum(n_low).to(tl.float64))
@@ -128,17 +128,17 @@ def scan(
 
 @triton.jit(do_not_specialize=_PACK_NUMBERS)
 def pack(
-    rows,  # as for scan
+    rows,  # as in scan
     parts,
     counts,
     packed,  # int64 (P, WIDTH)
     chunks,
     tensors,
-    zeros_vanish,  # 1 where a zero counts as vanishing
+    zeros_vanish,  # 1 if zeros count as vanishing
     SIZE: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Add up the chunks of one tensor and write its row, in the layout of :mod:`nissa.kernels.moments`."""
+    """Add the chunks of one tensor and write its row, in the layout of :mod:`nissa.kernels.moments`."""
     row = tl.program_id(0)
     first = tl.load(rows + row)
     behind = first + tl.load(rows + tensors + row)
@@ -188,13 +188,13 @@ def pack(
 
 @triton.jit
 def _sum(values):
-    """Return the sum of what each thread has; no other thread is needed for it."""
+    """Return the sum per thread, which needs no communication between threads."""
     return tl.sum(tl.sum(values, axis=2), axis=0)
 
 
 @triton.jit
 def _pointer(address, KIND: tl.constexpr):
-    """Return an address as a pointer to bits, of which more than one is read at once."""
+    """Return an address as a pointer to integers, aligned for loads of several numbers."""
     if KIND == 64:
         numbers = address.to(tl.pointer_type(tl.int64))
     elif KIND == 32:
@@ -206,7 +206,7 @@ def _pointer(address, KIND: tl.constexpr):
 
 @triton.jit
 def _load(numbers, within, before, behind, inside, KIND: tl.constexpr):
-    """Return the bits of a tile, with NaN for what is not of the tensor; only whole tiles are read without a mask."""
+    """Return the bits of a tile, with NaN outside the tensor. Tiles fully inside the tensor are loaded without a mask."""
     if inside:
         raw = tl.load(numbers + within)
     else:
@@ -217,7 +217,7 @@ def _load(numbers, within, before, behind, inside, KIND: tl.constexpr):
 
 @triton.jit
 def _decode(raw, scale, KIND: tl.constexpr, SCALED: tl.constexpr, WIDE: tl.constexpr):
-    """Return the values, as float32 or float64, without what they were scaled by."""
+    """Return the values as float32 or float64, divided by ``scale`` if SCALED."""
     if KIND == 64:
         value = raw.to(tl.float64, bitcast=True)
     elif KIND == 32:
@@ -234,7 +234,7 @@ def _decode(raw, scale, KIND: tl.constexpr, SCALED: tl.constexpr, WIDE: tl.const
 
 @triton.jit
 def _magnitude(value, WIDE: tl.constexpr):
-    """Return the bits of a magnitude."""
+    """Return the bits of the magnitude of a value."""
     if WIDE:
         magnitude = value.to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
     else:
@@ -250,9 +250,9 @@ def _infinite(WIDE: tl.constexpr):
 
 @triton.jit
 def _bucket(magnitude, cells, WIDE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl.constexpr, OFFSET: tl.constexpr):
-    """Return the buckets of numbers that are not subnormal, counted from the first one; of others it is of no matter.
+    """Return the index of the bucket of normal numbers, counted from the first bucket. Subnormals give any index.
 
-    The fraction's bits and the entry of their cell carry into how many edges of the octave lie below.
+    Adding the entry of a cell to the fraction bits carries into the number of edges of the octave that are below.
     """
     FRACTION: tl.constexpr = 52 if WIDE else 23
     fraction = magnitude & ((1 << FRACTION) - 1)
@@ -269,7 +269,7 @@ def _bucket(magnitude, cells, WIDE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl
 
 @triton.jit
 def _added(part, first, behind):
-    """Return the sum over chunks."""
+    """Return the sum of a reduction over the chunks of a tensor."""
     found = tl.zeros((_CHUNKS,), tl.float64)
     for start in range(first, behind, _CHUNKS):
         chunk = start + tl.arange(0, _CHUNKS)
@@ -279,7 +279,7 @@ def _added(part, first, behind):
 
 @triton.jit
 def _least(part, sign, first, behind):
-    """Return the smallest over chunks, or of what is opposite to them."""
+    """Return the minimum of a reduction over the chunks of a tensor; with ``sign`` -1 that of the negated values."""
     found = tl.full((_CHUNKS,), float("inf"), tl.float64)
     for start in range(first, behind, _CHUNKS):
         chunk = start + tl.arange(0, _CHUNKS)

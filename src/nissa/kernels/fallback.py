@@ -43,6 +43,6 @@ class FallbackKernel:
             raise
         except Exception as error:
             measured = reference.measure(tensors, layout, thresholds, scale)  # raises if the tensors caused the error
-            _logger.warning("%s failed; the slower one measures the same.", self._called, exc_info=error)
+            _logger.warning("%s failed; using the slower one, which measures the same.", self._called, exc_info=error)
             self._kernel = reference.measure
             return measured

@@ -94,5 +94,5 @@ def octave(scale: int, form: Format) -> "NDArray[np.int64]":
     )
     shift = form.shift(scale)
     found = entries(edges, shift, 1 << (form.fraction - shift))
-    assert found is not None  # noqa: S101 - four cells to a bucket are enough, whatever the scale
+    assert found is not None  # noqa: S101 - four cells per bucket suffice at every scale
     return found

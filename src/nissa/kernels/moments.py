@@ -12,12 +12,12 @@ column name               type    meaning
 4      ``exploding``      int64   ``|x| > thresholds.exploding``
 5      ``underflow``      int64   ``0 < |x| <= 2**min_exponent``; 0 without buckets
 6      ``overflow``       int64   ``|x| > 2**max_exponent``; 0 without buckets
-7      ``total``          float64 sum of the finite elements; 0 where there is none
-8      ``abs_total``      float64 sum of their magnitudes; 0 where there is none
-9      ``sum_of_squares`` float64 sum of their squares; 0 where there is none
-10     ``minimum``        float64 smallest finite element; NaN where there is none
-11     ``maximum``        float64 largest finite element; NaN where there is none
-12     ``abs_max``        float64 largest finite magnitude; NaN where there is none
+7      ``total``          float64 sum of the finite elements; 0 without any
+8      ``abs_total``      float64 sum of their magnitudes; 0 without any
+9      ``sum_of_squares`` float64 sum of their squares; 0 without any
+10     ``minimum``        float64 smallest finite element; NaN without any
+11     ``maximum``        float64 largest finite element; NaN without any
+12     ``abs_max``        float64 largest finite magnitude; NaN without any
 13...  ``buckets``        int64   elements per bucket of ``|x|``, absent without buckets
 ====== ================== ======= ==========================================================================
 
@@ -195,10 +195,10 @@ class Moments:
         Raises:
             ValueError: ``q`` is not within 0 and 1.
         """
-        asked = np.atleast_1d(np.asarray(q, dtype=np.float64))
-        if not np.all((asked >= 0) & (asked <= 1)):
-            raise ValueError(f"A quantile lies within 0 and 1, not {q!r}.")
-        found = self._quantiles(asked[:, np.newaxis])
+        levels = np.atleast_1d(np.asarray(q, dtype=np.float64))
+        if not np.all((levels >= 0) & (levels <= 1)):
+            raise ValueError(f"A quantile must be from 0 to 1, not {q!r}.")
+        found = self._quantiles(levels[:, np.newaxis])
         return found if np.ndim(q) else found[0]
 
     def _quantiles(self, q: "NDArray[np.float64]") -> "NDArray[np.float64]":

@@ -79,12 +79,12 @@ def _prepare(
     """Return size, number of implicit zeros that are only counted, and pieces to read, for each tensor."""
     sizes, implicit, pieces = [], [], []
     for tensor in tensors:
-        there = stored(tensor, scale)
+        elements = stored(tensor, scale)
         sizes.append(size(tensor))
-        pieces.append(list(_pieces(there, most)))
-        implicit.append(sizes[-1] - there.numel())
+        pieces.append(list(_pieces(elements, most)))
+        implicit.append(sizes[-1] - elements.numel())
         if implicit[-1]:  # read one zero, so that minimum and maximum include it
-            pieces[-1].append(there.new_zeros(1))
+            pieces[-1].append(elements.new_zeros(1))
             implicit[-1] -= 1
     return sizes, implicit, pieces
 

@@ -1,14 +1,14 @@
-"""The compiled part of :mod:`nissa.kernels.cpu` and :mod:`nissa.kernels.squares`: loops over numbers at addresses.
+"""Compiled loops of :mod:`nissa.kernels.cpu` and :mod:`nissa.kernels.squares`, over numbers at given addresses.
 
-Numbers are read as their bits. Those of a magnitude are an integer that ascends with it, so every comparison is one of
-integers: exact, the same for subnormals, and with infinities and NaN above all the rest.
+Numbers are compared by their bits. The bits of a magnitude, read as an integer, grow with the magnitude. Comparisons of
+integers are therefore exact, also for subnormals, and infinity and NaN are above all finite numbers.
 
-Several threads may be in a loop at once. Work is a list of runs, cut into tasks, and each thread takes the next task by an
-atomic addition, without the interpreter's lock. Floating-point results are written per run, so that they do not depend on
-who did which.
+Several threads may execute a loop at the same time. The work is a list of runs (contiguous parts of a tensor), grouped
+into tasks. Each thread claims the next task by an atomic addition, without the GIL. Floating-point results are stored per
+run, so that they do not depend on which thread executed which task.
 
-What has no underscore is for others. What is cached on disk is renewed when this file changes, so all that is compiled
-stands here.
+Names without an underscore are the interface. All compiled code is in this file, because numba renews its cache on disk
+only if the file of the compiled function changes.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,50 +24,50 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Bits and decoded values of a block stay in the first cache.
+# Elements per block. Its bits and decoded values fit into the L1 cache.
 _BLOCK = 2048
-# Neighbours are often in the same bucket: a second histogram keeps an increment from waiting for the one before.
+# Adjacent elements are often in the same bucket. With two histograms, an increment need not wait for the previous one.
 _HISTOGRAMS = 2
 _SMALLEST_NORMAL, _INFINITE = 0x400, 0x7C00  # bits of float16
 
 
-# From so many numbers of half precision on, it is faster to count each of the 65,536 there are.
+# From this number of half-precision elements on, it is faster to count how often each of the 65,536 values occurs.
 _MANY = 2**16
 _HALVES = 2**16
 _HALF, _SINGLE = 2, 4  # bytes
 
 
-# By the bytes of a number: the type of its bits, and what they are read as.
+# By bytes per element: the integer type of its bits, and the type that they are decoded to.
 _TYPES = {8: (np.int64, np.float64), 4: (np.int32, np.float32), 2: (np.int16, np.float32)}
 _SIGNATURE = "void(voidptr)"
 
 
 def statistics_loop(size: int, *, cache: bool) -> Any:
-    """Return the compiled loop that fills rows of statistics, a C function.
+    """Return the compiled loop that fills rows of statistics, as a C function.
 
     Args:
-        size: Bytes of a number.
-        cache: Keep the machine code on disk, beside this file or in the user's cache folder.
+        size: Bytes per element.
+        cache: Cache the machine code on disk, beside this file or in the user's cache folder.
 
     Raises:
-        RuntimeError: It shall be kept, and no such folder can be written.
+        RuntimeError: ``cache`` is set, and none of these folders is writable.
     """
     return cfunc(_SIGNATURE, cache=cache)(_make_statistics_loop(*_TYPES[size]))
 
 
 def squares_loop(size: int, *, cache: bool) -> Any:
-    """Return the compiled loop that adds up squares in the same way."""
+    """Return the compiled loop that sums squares; its arguments are those of `statistics_loop`."""
     return cfunc(_SIGNATURE, cache=cache)(_make_squares_loop(*_TYPES[size]))
 
 
 def gather_loop(*, cache: bool) -> "Callable[..., None]":
-    """Return the loop that adds up runs, which is called from Python and compiled when it is."""
+    """Return the loop that adds the results of runs to rows; it is compiled at its first call from Python."""
     gather: Callable[..., None] = njit(nogil=True, cache=cache)(_gather)
     return gather
 
 
 def argument_block(arrays: "Sequence[NDArray[Any]]", *numbers: int) -> "NDArray[np.int64]":
-    """Return what a loop is told: the address and size of arrays, which must live, and then some numbers."""
+    """Return the argument of a loop: address and size of each array, then the numbers. The caller keeps the arrays alive."""
     args = [each for array in arrays for each in (array.__array_interface__["data"][0], array.size)]
     return np.array([*args, *numbers], dtype=np.int64)
 
@@ -87,40 +87,40 @@ def _typed_add(_context: Any, _address: Any, _number: Any) -> Any:
     return types.int64(types.int64, types.int64), generate
 
 
-_pointer: Any = intrinsic(_typed_pointer)  # an address as a pointer
-_add: Any = intrinsic(_typed_add)  # to an int64 at an address, at once; what was there
+_pointer: Any = intrinsic(_typed_pointer)  # converts an address to a pointer
+_add: Any = intrinsic(_typed_add)  # atomic addition to the int64 at an address; returns the previous value
 
 
 @njit
 def _row(args: Any, index: int, dtype: Any) -> Any:
-    """Return one of the arrays that a loop is told of."""
+    """Return an array of the argument block."""
     return carray(_pointer(args[2 * index]), (args[2 * index + 1],), dtype)
 
 
 @njit
 def _rows(args: Any, index: int, columns: int, dtype: Any) -> Any:
-    """Return one of them, as rows of so many columns."""
+    """Return an array of the argument block as rows with a number of columns."""
     size = args[2 * index + 1]
     return carray(_pointer(args[2 * index]), (size // columns, columns), dtype)
 
 
 @njit
 def _next_task(counter: Any) -> Any:
-    """Take the next task."""
+    """Claim the next task and return its index."""
     return _add(np.int64(counter.ctypes.data), np.int64(1))
 
 
 @njit
 def _task_done(counter: Any) -> None:
-    """Note that one more task is done."""
+    """Count a finished task."""
     _add(np.int64(counter.ctypes.data) + 8, np.int64(1))
 
 
-# Sums may be added up in any order, which lets them be vectorized; NaN and infinity keep their meaning.
+# Additions may be reordered, so that the loop is vectorized. The other fast-math flags would break NaN and infinity.
 @njit(fastmath={"reassoc", "nsz"})
 def _reduce(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
-    """Add a block to sums and counts; return its extremes as ordered integers."""
-    # Numba makes every integer one of 64 bits, of which fewer fit into a register: each is brought back to its size.
+    """Add a block to sums and counts; return its minimum and maximum as ordered integers."""
+    # Numba widens integers to 64 bits. Cast each back to the size of an element, so that more fit into a vector register.
     number = limits.dtype.type
     mask, infinite, top, vanishing, exploding = limits[0], limits[1], limits[2], limits[3], limits[4]
     total, abs_total, squares = 0.0, 0.0, 0.0
@@ -152,14 +152,14 @@ def _reduce(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
 
 @njit
 def _ordered(bits: Any, mask: Any, top: Any) -> Any:
-    """Return an integer that ascends with the number: of negative ones, all bits but the sign are turned over."""
+    """Return an integer that grows with the number: all bits of negative numbers except the sign are inverted."""
     number = type(mask)
     return number(bits ^ number(number(bits >> top) & mask))
 
 
 @njit
 def _reduce_finite(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) -> Any:
-    """Do the same for the finite numbers of a block that has others."""
+    """Add the finite elements of a block that also has NaN or infinite ones."""
     mask, infinite, top, vanishing, exploding = limits[0], limits[1], limits[2], limits[3], limits[4]
     least, most = mask, limits.dtype.type(~mask)
     for i in range(bits.size):
@@ -181,13 +181,14 @@ def _reduce_finite(bits: Any, values: Any, limits: Any, sums: Any, counts: Any) 
 
 @njit
 def _count(bits: Any, shift: Any, entries: Any, histograms: Any) -> None:
-    """Put each element of a block into its bucket, where no cell has more than one edge.
+    """Count the elements of a block per bucket, with a table lookup; requires at most one edge per cell.
 
-    Cells with the sign have entries of their own, which take it away. What is added wraps around.
+    A cell is the set of numbers with the same upper bits. Cells of negative numbers have their own entries, which remove
+    the sign by wrapping around.
     """
     one, other = histograms[0], histograms[1]
     unsigned = bits.view(entries.dtype)
-    # Singles are read in pairs, which begin at a multiple of their size.
+    # Read float32 in pairs, as one aligned 64-bit load.
     first = (np.int64(bits.ctypes.data) >> 2) & 1 if entries.itemsize == _SINGLE else 0
     last = first + (bits.size - first) // 2 * 2
     if entries.itemsize == _SINGLE:
@@ -206,13 +207,13 @@ def _count(bits: Any, shift: Any, entries: Any, histograms: Any) -> None:
 
 @njit
 def _slot(bits: Any, shift: Any, entries: Any) -> Any:
-    """Return the bucket of a number, all of which are unsigned: an index that is not is checked for its sign."""
+    """Return the bucket of a number. All operands are unsigned, because numba checks signed indices for wraparound."""
     return np.uint64(entries.dtype.type(bits + entries[bits >> shift])) >> shift
 
 
 @njit
 def _search(bits: Any, mask: Any, edges: Any, histogram: Any) -> None:
-    """Do the same for any edges, by bisection."""
+    """Count the elements of a block per bucket by binary search, for any edges."""
     mask = np.int64(mask)
     for i in range(bits.size):
         histogram[np.searchsorted(edges, bits[i] & mask)] += 1
@@ -220,13 +221,13 @@ def _search(bits: Any, mask: Any, edges: Any, histogram: Any) -> None:
 
 @njit
 def _decode(bits: Any, brain: bool, singles: Any, values: Any) -> None:
-    """Write the float32 values of a block of bfloat16 or float16.
+    """Decode a block of bfloat16 or float16 to float32.
 
     Args:
         bits: int16.
-        brain: They are bfloat16.
-        singles: The memory of ``values``, as int32.
-        values: float32, as many as ``bits``.
+        brain: Whether the elements are bfloat16.
+        singles: Memory of ``values``, viewed as int32.
+        values: Output, float32, of the size of ``bits``.
     """
     if brain:
         for i in range(bits.size):
@@ -234,18 +235,18 @@ def _decode(bits: Any, brain: bool, singles: Any, values: Any) -> None:
         return
     for i in range(bits.size):
         magnitude = np.int32(bits[i]) & 0x7FFF
-        # The upper exponent is that of infinity and NaN.
+        # Rebias the exponent. The larger offset maps infinity and NaN to those of float32.
         singles[i] = (magnitude << 13) + ((112 if magnitude < _INFINITE else 224) << 23)
     for i in range(bits.size):
         magnitude = np.int32(bits[i]) & 0x7FFF
-        # A subnormal is its integer times the smallest one. A float32 that is subnormal never occurs on the way.
+        # A subnormal is an integer multiple of the smallest one. No intermediate float32 is subnormal.
         size = values[i] if magnitude >= _SMALLEST_NORMAL else np.float32(magnitude) * np.float32(2.0**-24)
         values[i] = size if bits[i] >= 0 else -size
 
 
 @njit
 def _tally(bits: Any, tallies: Any) -> None:
-    """Count how often each number of half precision occurs."""
+    """Count how often each of the 65,536 half-precision values occurs."""
     one, other = tallies[0], tallies[1]
     whole = bits.size // 2 * 2
     for i in range(0, whole, 2):
@@ -257,7 +258,7 @@ def _tally(bits: Any, tallies: Any) -> None:
 
 @njit
 def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, found: Any, scratch: Any) -> Any:
-    """Add what was tallied, and forget it; return the extremes as ordered integers."""
+    """Add the tallied values to sums and counts, and reset the tallies; return minimum and maximum as ordered integers."""
     mask, infinite, vanishing, exploding = limits[0], limits[1], limits[3], limits[4]
     shift, cells, entries, edges = table
     sums, counts, local = found
@@ -302,7 +303,7 @@ def _weigh(tallies: Any, limits: Any, brain: bool, table: Any, found: Any, scrat
 
 @njit
 def _value(ordered: int, limits: Any, brain: bool, like: Any) -> float:
-    """Return the number that an ordered integer stands for."""
+    """Return the number of an ordered integer, the inverse of `_ordered`."""
     bits = np.empty(1, limits.dtype)
     bits[0] = ordered ^ ((ordered >> limits[2]) & limits[0])
     if bits.itemsize > _HALF:
@@ -314,7 +315,7 @@ def _value(ordered: int, limits: Any, brain: bool, like: Any) -> float:
 
 @njit
 def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
-    """Add the counts of a run to the buckets of its row, where other threads may be adding, and forget them."""
+    """Add the bucket counts of a run to its row atomically, because other threads add to the same row, and reset them."""
     underflow, overflow, first = columns
     here = np.int64(packed.ctypes.data) + 8 * row * packed.shape[1]
     last = local.shape[1] - 1
@@ -327,20 +328,28 @@ def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
 
 
 def _make_statistics_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
-    """Return a loop that does tasks until none is left: it adds runs of numbers to the statistics of their rows.
+    """Return a loop that executes tasks until none is left: it computes statistics of runs and bucket counts of rows.
 
-    It is told of ``counter``: two zeros in the beginning, how many tasks were begun, and how many are done; of the address
-    and row of each tensor; of tensor, first element and size of each of N runs; of the first run of each task, and N; of
-    ``limits``: integers of the size of a number, the bits of magnitude, those of infinity, how far to shift the sign, up to
-    which magnitude an element vanishes and above which it explodes; of the entries of cells and the bits of edges; of
-    where to put three sums, minimum and maximum of each run; its finite, zero, vanishing and exploding elements; and of
-    packed rows. Numbers are: half precision is bfloat16, how far to shift bits to get a cell, whether cells suffice, the
-    width of packed rows, and their columns for what is not above the first edge, for what is above the last, and for the
-    first bucket, which are not touched where there is no edge.
+    Arrays of the argument block, in order:
+
+    0. ``counter``: number of tasks begun and of tasks done, both 0 at the start.
+    1. Tensors: address and row of each.
+    2. Runs: tensor, first element and size of each of the N runs.
+    3. Tasks: first run of each, then N.
+    4. ``limits``: mask of the magnitude bits, bits of infinity, shift of the sign, largest vanishing magnitude, largest
+       magnitude that does not explode; integers of the size of an element.
+    5. Entries of the cells.
+    6. Bits of the edges.
+    7. Output per run: three sums, minimum and maximum.
+    8. Output per run: finite, zero, vanishing and exploding elements.
+    9. Output: packed rows.
+
+    Numbers of the argument block: whether half precision is bfloat16; shift from bits to cells; whether cells suffice;
+    width of a packed row; its columns of the underflow, the overflow and the first bucket, unused without edges.
 
     Args:
-        bits_type: How numbers are read.
-        values_type: What bits are read as; float32 for half precision, which is decoded first.
+        bits_type: Integer type of an element.
+        values_type: Floating-point type of an element; float32 for half precision, which is decoded first.
     """
     entries_type = {np.int64: np.uint64, np.int32: np.uint32, np.int16: np.uint16}[bits_type]
 
@@ -403,7 +412,7 @@ def _gather(
     found: "tuple[NDArray[np.float64], NDArray[np.int64]]",
     into: "tuple[NDArray[np.float64], NDArray[np.int64]]",
 ) -> None:
-    """Add what was found in runs to what their rows have, in the order of runs."""
+    """Add the results of runs to their rows, always in the order of runs, so that sums are reproducible."""
     tensors, runs, _tasks = work
     for run in range(len(runs)):
         row = tensors[runs[run, 0], 1]
@@ -434,15 +443,15 @@ def _square_differences(values: Any, others: Any) -> float:
 
 
 def _make_squares_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "Callable[[Any], None]":
-    """Return a loop that does tasks until none is left: it adds up squares, of numbers or of differences.
+    """Return a loop that executes tasks until none is left: it sums squares of elements, or of differences from a copy.
 
-    It is told of ``counter``, tensors, runs and tasks like `_make_statistics_loop`'s, but with the address of a copy rather than a row,
-    0 where there is none; and of where to put the sum of each run. Numbers are: half precision is bfloat16, and whether to
-    write copies; otherwise numbers are taken from those that there are.
+    Arrays of the argument block: counter, tensors, runs and tasks as for `_make_statistics_loop`, except that a tensor has
+    the address of its copy (0 without one) instead of a row; then the output, one sum per run. Numbers: whether half
+    precision is bfloat16, and whether to write the copies. Otherwise existing copies are subtracted.
 
     Args:
-        bits_type: How numbers are read.
-        values_type: What bits are read as.
+        bits_type: Integer type of an element.
+        values_type: Floating-point type of an element.
     """
 
     def squares(data: Any) -> None:
@@ -478,7 +487,7 @@ def _make_squares_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "Cal
 
 @njit
 def _values(bits: Any, brain: bool, space: Any) -> Any:
-    """Return the numbers of a block, decoded into the space where they are of half precision."""
+    """Return the values of a block; half precision is decoded into ``space``."""
     if bits.itemsize > _HALF:
         return bits.view(space.dtype)
     these = space[: bits.size]

@@ -59,10 +59,10 @@ class TaskList:
         # Task counter: tasks begun, tasks done. Threads take the next task by an atomic addition, because they run
         # without the GIL and no Python lock is available to them.
         counter = np.zeros(2, dtype=np.int64)
-        there = counter, *self.arrays(), *arrays  # keep references: the loop only has addresses
+        referenced = counter, *self.arrays(), *arrays  # keep references: the loop only has addresses
         # Argument block: a C callback has one pointer argument, so that all addresses, sizes and numbers are in one
         # array.
-        args = argument_block(there, *numbers)
+        args = argument_block(referenced, *numbers)
         parallel_for(loop.ctypes, args.__array_interface__["data"][0], self.tasks)
         if counter[1] < self.tasks:
             raise RuntimeError(f"Only {counter[1]} of {self.tasks} tasks were done.")

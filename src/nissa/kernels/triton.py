@@ -69,10 +69,10 @@ def measure(
     Returns:
         int64 of shape ``(len(tensors), layout.width)``, in the layout of :mod:`nissa.kernels.moments`.
     """
-    there = [stored(tensor).resolve_neg() for tensor in tensors]
-    if not there or not all(_readable(tensor, there[0].device) for tensor in there):
+    stored_tensors = [stored(tensor).resolve_neg() for tensor in tensors]
+    if not stored_tensors or not all(_readable(tensor, stored_tensors[0].device) for tensor in stored_tensors):
         return reference.measure(tensors, layout, thresholds, scale)
-    dense = [tensor if fills_its_memory(tensor) else tensor.contiguous() for tensor in there]
+    dense = [tensor if fills_its_memory(tensor) else tensor.contiguous() for tensor in stored_tensors]
     shapes = tuple((of.dtype, of.numel(), size(tensor) - of.numel()) for of, tensor in zip(dense, tensors, strict=True))
     device = dense[0].device
     plan = _plan(shapes, device, reference.stream_of(device))

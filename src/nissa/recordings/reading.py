@@ -42,7 +42,7 @@ def read(folder: Path) -> Recording:
     for path in files:
         reader.read(path)
     if not reader.lines:
-        raise ConfigurationError(f"The *.jsonl files in {folder} hold no OTLP JSON lines. {HERE}")
+        raise ConfigurationError(f"The *.jsonl files in {folder} contain no OTLP JSON lines. {HERE}")
     return reader.recording(tuple(path.name for path in files))
 
 

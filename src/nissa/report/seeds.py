@@ -95,7 +95,7 @@ def _bar(run: RunSummary, timeline: SeedTimeline, stage: StageSpan) -> Bar | Non
         run.clock.step(timeline.series_key, stage.start),
         run.clock.step(timeline.series_key, end),
         open_end=undecided,
-        told=(
+        tooltip=(
             f"{stage.stage.label}: {timeline.seed_id}",
             f"blueprint {timeline.blueprint or ABSENT}, slot {timeline.slot or ABSENT}",
             f"from {clock_time(stage.start)}, {how_long}",

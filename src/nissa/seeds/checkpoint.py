@@ -35,7 +35,7 @@ def restore(state: object) -> SeedRecord:
     """
     if not isinstance(state, Mapping) or state.get("version") != STATE_VERSION:
         raise ConfigurationError(
-            f"This is no seed state of version {STATE_VERSION}; pass what Seed.state_dict() returned, unchanged."
+            f"This is not a seed state of version {STATE_VERSION}; pass what Seed.state_dict() returned, unchanged."
         )
     try:
         names = [name for name in SeedSnapshot.__dataclass_fields__ if name not in _OF_THE_ENVIRONMENT]
@@ -57,16 +57,16 @@ def restore(state: object) -> SeedRecord:
 def _identity(text: str, bits: int) -> int:
     value = int(text, 16)
     if not 0 < value < 2**bits:
-        raise ValueError(f"{text!r} is no identity of {bits} bits")
+        raise ValueError(f"{text!r} is not an id of {bits} bits")
     return value
 
 
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(fields["seed_id"], str) or not fields["seed_id"]:
-        raise ValueError("'seed_id' is no text")
+        raise ValueError("'seed_id' is not text")
     for name in ("attempt", "germinated_at", "stage_since", "epochs_total", "epochs_in_stage", "isolation_violations"):
         if not _is_count(fields[name]):
-            raise ValueError(f"{name!r} is no whole number")
+            raise ValueError(f"{name!r} is not a whole number")
     return fields
 
 

@@ -41,23 +41,23 @@ class PendingEnd:
     before: SeedSnapshot
     change: TelemetryEvent
 
-    def event(self, told: TelemetryEvent | None = None) -> TelemetryEvent:
+    def event(self, end_event: TelemetryEvent | None = None) -> TelemetryEvent:
         """Return the event of this end, with the time of the change and the details of both signals.
 
         Args:
-            told: End event of the producer, None without one.
+            end_event: End event of the producer, None without one.
         """
         change = self.change
         data = {key: value for key, value in change.data.items() if key not in {"from", "to"}}
         kind, after = END_OF[self.record.stage], self.record.snapshot()
-        if told is None:
+        if end_event is None:
             return replace(change, event_type=kind, data=data, before=self.before, seed=after)
         return replace(
-            told,
-            data=data | told.data,
-            slot_id=change.slot_id if told.slot_id is None else told.slot_id,
-            epoch=change.epoch if told.epoch is None else told.epoch,
-            message=told.message or change.message,
+            end_event,
+            data=data | end_event.data,
+            slot_id=change.slot_id if end_event.slot_id is None else end_event.slot_id,
+            epoch=change.epoch if end_event.epoch is None else end_event.epoch,
+            message=end_event.message or change.message,
             time_unix_nano=change.time_unix_nano,
             before=self.before,
             seed=after,

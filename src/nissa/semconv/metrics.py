@@ -43,7 +43,7 @@ class MetricSpec:
 
 
 EVERY_STREAM: Final = (attr.ENV_ID, attr.MODEL_NAME)
-"""Attributes of every stream, each where there is more than one."""
+"""Attributes of every stream, set if there is more than one environment or model."""
 
 _G, _C, _U, _H, _E = (
     Kind.GAUGE,
@@ -54,8 +54,8 @@ _G, _C, _U, _H, _E = (
 )
 _PARAMETER: Final = (attr.PARAMETER_NAME,)
 
-STEP: Final = MetricSpec("nissa.step", _G, "{step}", "Optimizer steps that happened, at the time of each")
-EPOCH: Final = MetricSpec("nissa.epoch", _G, "{epoch}", "Number of the epoch under way")
+STEP: Final = MetricSpec("nissa.step", _G, "{step}", "Optimizer steps so far, at the time of each")
+EPOCH: Final = MetricSpec("nissa.epoch", _G, "{epoch}", "Number of the current epoch")
 STEP_DURATION: Final = MetricSpec(
     "nissa.step.duration",
     _H,
@@ -65,7 +65,7 @@ STEP_DURATION: Final = MetricSpec(
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
 STEP_SKIPPED: Final = MetricSpec(
-    "nissa.step.skipped", _C, "{step}", "Steps that loss scaling left out, since gradients were not finite"
+    "nissa.step.skipped", _C, "{step}", "Steps skipped by loss scaling because gradients were not finite"
 )
 LOSS: Final = MetricSpec("nissa.loss", _G, "", "Loss; may be NaN or infinite, which is a finding", (attr.PHASE,))
 ACCURACY: Final = MetricSpec("nissa.accuracy", _G, "", "Accuracy as a fraction", (attr.PHASE,))
@@ -75,7 +75,7 @@ CLASS_ACCURACY: Final = MetricSpec(
 LEARNING_RATE: Final = MetricSpec("nissa.learning_rate", _G, "", "Learning rate of the first parameter group")
 CLIP_NORM: Final = MetricSpec("nissa.clip.norm", _G, "", "Norm of all gradients before they were clipped")
 CLIP_FACTOR: Final = MetricSpec(
-    "nissa.clip.factor", _G, "", "What gradients were multiplied with to clip them, at most 1"
+    "nissa.clip.factor", _G, "", "Factor by which gradients were multiplied to clip them, at most 1"
 )
 
 GRADIENT_NORM: Final = MetricSpec("nissa.gradient.norm", _G, "", "L2 norm over finite elements", _PARAMETER)
@@ -102,7 +102,7 @@ GRADIENT_MAGNITUDE: Final = MetricSpec(
     _PARAMETER,
 )
 GRADIENT_NONFINITE: Final = MetricSpec(
-    "nissa.gradient.nonfinite", _C, "{element}", "NaN and infinite elements seen in sampled gradients", _PARAMETER
+    "nissa.gradient.nonfinite", _C, "{element}", "NaN and infinite elements of sampled gradients", _PARAMETER
 )
 GRADIENT_GLOBAL_NORM: Final = MetricSpec(
     "nissa.gradient.global_norm", _G, "", "L2 norm over all finite elements of all parameters"
@@ -121,7 +121,7 @@ SEED_REFUSED: Final = MetricSpec(
     "nissa.seed.refused_transitions",
     _C,
     "{transition}",
-    "Stage changes that the table does not allow",
+    "Stage changes refused because the table does not allow them",
     (attr.BLUEPRINT_ID,),
 )
 SEED_UNSAMPLED: Final = MetricSpec("nissa.seed.unsampled", _C, "{seed}", "Seeds whose trace the sampler dropped")
@@ -132,7 +132,7 @@ GATE_FAILED_CHECKS: Final = MetricSpec(
     "nissa.seed.gate.failed_checks",
     _C,
     "{check}",
-    "Checks on which gates failed",
+    "Failed checks of gates",
     (attr.GATE_NAME, attr.GATE_CHECK, attr.BLUEPRINT_ID),
 )
 SEED_LIFESPAN: Final = MetricSpec(
@@ -144,20 +144,20 @@ SEED_LIFESPAN: Final = MetricSpec(
     (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200),
 )
 SEED_ALPHA: Final = MetricSpec(
-    "nissa.seed.alpha", _G, "", "How far the seed in a slot is blended in", (attr.SEED_SLOT,)
+    "nissa.seed.alpha", _G, "", "Blending weight of the seed in a slot, 0 to 1", (attr.SEED_SLOT,)
 )
 SEED_GRADIENT_RATIO: Final = MetricSpec(
     "nissa.seed.gradient_ratio",
     _G,
     "",
-    "Root mean square of a growing seed's gradients over that of its host's",
+    "Root mean square of a growing seed's gradients over that of its host's gradients",
     (attr.SEED_SLOT,),
 )
 BLUEPRINT_ACCURACY_DELTA: Final = MetricSpec(
     "nissa.blueprint.accuracy_delta",
     _G,
     "",
-    "Mean improvement that a blueprint's fossilized seeds brought, as a fraction",
+    "Mean improvement by a blueprint's fossilized seeds, as a fraction",
     (attr.BLUEPRINT_ID,),
 )
 BLUEPRINT_COMPUTE_COST: Final = MetricSpec(
@@ -172,7 +172,7 @@ BLUEPRINT_PARAMETERS: Final = MetricSpec(
 )
 RED_FLAG: Final = MetricSpec("nissa.red_flag", _G, "", "1 while a finding holds, else 0", (attr.RED_FLAG_NAME,))
 SHARPNESS: Final = MetricSpec(
-    "nissa.sharpness", _G, "", "How curved the loss is where the weights are", (attr.SHARPNESS_METHOD,)
+    "nissa.sharpness", _G, "", "Curvature of the loss at the current weights", (attr.SHARPNESS_METHOD,)
 )
 STABILITY_MARGIN: Final = MetricSpec(
     "nissa.stability_margin", _G, "", "Learning rate over the critical one, above which a step raises its batch's loss"
@@ -182,15 +182,15 @@ HUB_EVENTS: Final = MetricSpec(
     "nissa.hub.events",
     _C,
     "{event}",
-    "Events and measurements by what became of them",
+    "Events and measurements by outcome",
     (attr.BACKEND_NAME, attr.EVENT_TYPE, attr.EVENT_OUTCOME),
 )
 HUB_QUEUE_SIZE: Final = MetricSpec(
     "nissa.hub.queue.size", _G, "{event}", "Items that wait for a backend", (attr.BACKEND_NAME,)
 )
-READBACK_LAG: Final = MetricSpec("nissa.readback.lag", _G, "s", "Time from a step to its statistics being on the host")
+READBACK_LAG: Final = MetricSpec("nissa.readback.lag", _G, "s", "Time from a step until its statistics are on the host")
 READBACK_DROPPED: Final = MetricSpec(
-    "nissa.readback.dropped", _C, "{step}", "Sampled steps that gave way because the reader fell behind"
+    "nissa.readback.dropped", _C, "{step}", "Sampled steps dropped because the reader fell behind"
 )
 OVERHEAD_RATIO: Final = MetricSpec(
     "nissa.overhead.ratio", _G, "", "Share of wall time that telemetry took from training since the last sampled step"
@@ -214,4 +214,4 @@ GRADIENT_STATISTICS: Final[dict[str, MetricSpec]] = {
         GRADIENT_EXPLODING_FRACTION,
     )
 }
-"""The per-parameter gauges by the name that the configuration calls them."""
+"""Per-parameter gauges by their name in the configuration."""

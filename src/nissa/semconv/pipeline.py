@@ -10,7 +10,7 @@ from typing import Final
 from nissa.semconv import attributes as attr
 
 SERVICE_NAME: Final = "service.name"
-"""What trains, as ``OTEL_SERVICE_NAME`` or ``nissa.start(service_name=...)`` says (resource)."""
+"""Name of the training program, from ``OTEL_SERVICE_NAME`` or ``nissa.start(service_name=...)`` (resource)."""
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
 """One process of a service (resource)."""
 RESOURCE: Final = (
@@ -39,9 +39,9 @@ class PipelineSeries:
 
 
 SPAN_NAME: Final = "span_name"
-"""Name of a span, on what is counted of spans."""
+"""Name of the spans that a series counts."""
 STATUS_CODE: Final = "status_code"
-"""Status of a span, on what is counted of spans."""
+"""Status of the spans that a series counts."""
 _OF_SPANS: Final = (SPAN_NAME, STATUS_CODE, "span_kind", attr.BLUEPRINT_ID, attr.SEED_OUTCOME)
 SPANS: Final = PipelineSeries("traces_span_metrics_calls_total", _OF_SPANS)
 SPAN_SECONDS: Final = PipelineSeries("traces_span_metrics_duration_seconds", _OF_SPANS)
@@ -53,7 +53,7 @@ RECEIVER: Final = "receiver"
 _IN: Final = (RECEIVER, "transport")
 _OUT: Final = (EXPORTER, "server_address", "server_port", "url_path")
 SIGNALS: Final = ("metric_points", "spans", "log_records")
-"""What the collector counts apart."""
+"""Signals with separate counters in the collector."""
 UPTIME: Final = PipelineSeries("otelcol_process_uptime_seconds_total")
 MEMORY: Final = PipelineSeries("otelcol_process_memory_rss_bytes")
 ACCEPTED: Final = tuple(PipelineSeries(f"otelcol_receiver_accepted_{each}_total", _IN) for each in SIGNALS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.steps import within
-from benchmarks.steps.within import row, told, watched
+from benchmarks.steps.within import exported_ratios, row, watched
 
 
 def window(**changed: float) -> dict[str, float]:
@@ -31,7 +31,7 @@ def test_points_of_a_run_are_found_in_its_files(tmp_path: Path) -> None:
     metric = f'{{"name":"nissa.overhead.ratio","gauge":{{"dataPoints":[{points}]}}}}'
     line = f'{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{metric}]}}]}}]}}\n'
     (tmp_path / "metrics.jsonl").write_text(line, encoding="utf-8")
-    assert told(tmp_path) == [(10, 0.1), (20, 0.2)]
+    assert exported_ratios(tmp_path) == [(10, 0.1), (20, 0.2)]
 
 
 def test_a_run_is_cut_into_windows_and_tells_of_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_an_empty_bucket_is_blank() -> None:
 
 def lane() -> Lane:
     bars = (
-        Bar(Stage.TRAINING, SECOND, 3 * SECOND, 10, 30, told=("training: s",)),
+        Bar(Stage.TRAINING, SECOND, 3 * SECOND, 10, 30, tooltip=("training: s",)),
         Bar(Stage.BLENDING, 3 * SECOND, 4 * SECOND, 30, 40, open_end=True),
     )
     marks = (Mark("G1", SECOND, 10, passed=True), Mark("G2", 2 * SECOND, 20, passed=False))

@@ -28,7 +28,7 @@ def test_help_names_every_command_with_examples_and_exit_codes() -> None:
     for name in COMMANDS:
         assert f"  {name} " in said.output
     assert "nissa demo\n" in said.output
-    assert "  2  it was called or configured wrongly" in said.output
+    assert "  2  invalid arguments or configuration" in said.output
 
 
 @pytest.mark.parametrize("name", COMMANDS)

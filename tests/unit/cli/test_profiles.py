@@ -113,8 +113,8 @@ def test_without_results_there_is_nothing_to_install(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("was", "becomes", "complaint"),
     [
-        ("standard", "luxury", "no profile"),
-        ("0.012", "much", "number that is none"),
+        ("standard", "luxury", "not a profile"),
+        ("0.012", "much", "invalid number"),
         ("0.012", "0.9", "not within its interval"),
         ("abc1234", "", "lacks commit"),
     ],
@@ -174,7 +174,7 @@ def test_the_table_of_values_shows_them_and_their_sources(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--set", "x=1"], "give --effective too"),
+        (["--set", "x=1"], "require --effective"),
         (["--effective", "--set", "nothing"], "SETTING=VALUE"),
         (["--effective", "--set", "gradients.every=1"], "gradients.every_n_steps"),
         (["--profile", "standart"], "'standard'"),

@@ -92,13 +92,13 @@ def test_an_empty_file_is_refused_with_an_example(text: str, tmp_path: Path) -> 
 
 
 def test_a_list_is_refused_with_an_example(tmp_path: Path) -> None:
-    assert "holds a list; write a mapping such as `profile: standard`" in refusal(write(tmp_path, "- standard"))
+    assert "contains a list; write a mapping such as `profile: standard`" in refusal(write(tmp_path, "- standard"))
 
 
 @pytest.mark.parametrize("text", ["standard", "3", "2024-01-01", "false"])
 def test_a_scalar_is_refused_with_an_example(text: str, tmp_path: Path) -> None:
     message = refusal(write(tmp_path, text))
-    assert "holds only the value" in message
+    assert "contains only the value" in message
     assert "write a mapping such as `profile: standard`" in message
 
 

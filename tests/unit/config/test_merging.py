@@ -54,12 +54,12 @@ def test_spellings_may_be_mixed() -> None:
     ],
 )
 def test_a_setting_in_two_spellings_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match=r"gradients\.enabled is given twice.*keep one"):
+    with pytest.raises(ConfigurationError, match=r"gradients\.enabled is set twice.*keep one"):
         expand(given)
 
 
 def test_a_section_given_whole_and_in_part_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="gradients is given twice"):
+    with pytest.raises(ConfigurationError, match="gradients is set twice"):
         expand({"gradients": None, "gradients.enabled": True})
 
 

@@ -44,7 +44,7 @@ def test_a_setting_carries_default_meaning_and_variable() -> None:
         path="gradients.max_parameters",
         default=200,
         allowed="a whole number from 1 to 100,000",
-        description="How many parameters get streams of their own; the rest are folded into the block they belong to.",
+        description="Maximum number of parameters with streams of their own; the others are merged into the block they belong to.",
     )
     assert SETTINGS["gradients.max_parameters"].variable == "NISSA_GRADIENTS__MAX_PARAMETERS"
 

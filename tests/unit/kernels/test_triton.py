@@ -102,7 +102,7 @@ def test_a_kernel_that_fails_is_told_once_and_costs_no_statistics(caplog: pytest
             agrees(kernel, [spread(100)])
     assert len(tried) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "The kernel of a test failed; the slower one measures the same."
+        "The kernel of a test failed; using the slower one, which measures the same."
     ]
     assert "ptxas fatal" in caplog.text
 
@@ -144,4 +144,4 @@ print(kernels.kernel_for("cuda").__module__)
     done = preloaded.run(["-c", code])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "nissa.kernels.reference"
-    assert done.stderr.count("There is no triton; the slower kernel measures the same.") == 1
+    assert done.stderr.count("triton is not installed; using the slower kernel, which measures the same.") == 1

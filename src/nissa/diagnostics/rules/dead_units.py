@@ -5,7 +5,7 @@ its own past. Only biases, whose gradients do not depend on inputs, are judged b
 Source: Lu et al., "Dying ReLU and Initialization" (2019); Sokar et al., "The Dormant Neuron Phenomenon" (2023).
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.baseline import LayerBaseline
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
+
+_RISE: Final = 0.4
+"""Minimum rise of a layer's share of zeros above its median; chosen on the tuning half of tests/pathologies."""
 
 
 class DeadUnits(Rule):
@@ -42,7 +45,7 @@ class DeadUnits(Rule):
             return None
         otherwise = FINE if self._usual.settled else None
         usual = self._usual.median(block.names)
-        risen = zeros - usual >= self.rules.dead_rise
+        risen = zeros - usual >= _RISE
         dead = (zeros >= self.rules.dead_fraction) & (risen | block.biases | (zeros >= 1))
         self._usual.feed(block.names, zeros, ~dead & ~risen)
         if not dead.any():

@@ -5,7 +5,7 @@ Here the loss is smoothed, so that a single batch does not count as divergence, 
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.loss_tracker import LossTracker
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import StepBlock
+
+_SHARE: Final = 0.5
+"""Share of the progress that must be lost, and of the initial loss that counts as minimum progress; chosen on the tuning half of tests/pathologies."""
 
 
 class Divergence(Rule):
@@ -46,7 +49,7 @@ class Divergence(Rule):
         if first is None:
             return FINE
         gained = max(first - tracker.best, 0.0)
-        rise = self.rules.divergence_share * max(gained, self.rules.divergence_share * abs(first))
+        rise = _SHARE * max(gained, _SHARE * abs(first))
         limit = tracker.best + rise
         if tracker.smooth > limit:
             return Symptom(

@@ -6,7 +6,7 @@ Source: Kumar et al., "ZClip: Adaptive Spike Mitigation for LLM Pre-Training" (2
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.baseline import Baseline
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
+
+_RATIO: Final = 5.0
+"""Minimum ratio to the largest norm of the window; chosen on the tuning half of tests/pathologies."""
 
 
 class GradientSpike(Rule):
@@ -57,5 +60,5 @@ class GradientSpike(Rule):
         if not self._usual.ready:
             return math.inf
         median, deviation = self._usual.usual()
-        beyond = float(self._usual.known.max()) + math.log(self.rules.gradient_spike_ratio)
+        beyond = float(self._usual.known.max()) + math.log(_RATIO)
         return max(median + self.rules.spike_deviations * deviation, beyond)

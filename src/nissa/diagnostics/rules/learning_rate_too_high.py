@@ -5,7 +5,7 @@ stability margin itself is judged by the rule ``sharp_minimum``.
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.loss_tracker import LossTracker
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import StepBlock
 
+_RISE: Final = 4.0
+"""Ratio of an early loss to the first one above which the learning rate is too high; chosen on the tuning half of tests/pathologies."""
+
 _HITS = 2
+
+_PROGRESS: Final = 0.1
+"""Share of the initial loss by which it must fall; the same as in ``learning_rate_too_low``, chosen on the tuning half of tests/pathologies."""
+
+_OSCILLATION: Final = 0.2
+"""Median change from step to step, as a share of the initial loss, above which it oscillates; chosen on the tuning half of tests/pathologies."""
 
 
 class LearningRateTooHigh(Rule):
@@ -28,7 +37,7 @@ class LearningRateTooHigh(Rule):
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         super().__init__(config)
-        self._course = LossTracker(self.rules.warm_up)
+        self._tracker = LossTracker(self.rules.warm_up)
         self._hits = 0
         self._worst = -math.inf
 
@@ -37,33 +46,33 @@ class LearningRateTooHigh(Rule):
         return [self._judge(missed, loss) for missed, loss in block.finite_losses()]
 
     def _judge(self, missed: int, loss: float | None) -> Judgement:
-        course = self._course
+        tracker = self._tracker
         if missed:
-            course.lose(missed)
+            tracker.lose(missed)
         if loss is None:
             return None
-        course.feed(loss)
-        if not course.beginning.over or course.seen <= self.rules.judged_after:
+        tracker.feed(loss)
+        if not tracker.beginning.over or tracker.seen <= self.rules.judged_after:
             return self._early(loss)
-        first = course.beginning.level
-        if first is None or math.isnan(course.smooth) or math.isnan(course.jump):
+        first = tracker.beginning.level
+        if first is None or math.isnan(tracker.smooth) or math.isnan(tracker.jump):
             return None
         start = max(abs(first), math.ulp(0.0))
-        gained = first - course.smooth
-        if gained < self.rules.slow_progress * start and course.jump > self.rules.oscillation * start:
+        gained = first - tracker.smooth
+        if gained < _PROGRESS * start and tracker.jump > _OSCILLATION * start:
             return Symptom(
-                seen=f"Loss jumps by {course.jump:.3f} a step and does not fall",
-                value=course.jump / start,
-                limit=self.rules.oscillation,
+                seen=f"Loss jumps by {tracker.jump:.3f} a step and does not fall",
+                value=tracker.jump / start,
+                limit=_OSCILLATION,
             )
-        return FINE if gained > 2 * self.rules.slow_progress * start else UNCLEAR
+        return FINE if gained > 2 * _PROGRESS * start else UNCLEAR
 
     def _early(self, loss: float) -> Judgement:
-        first = self._course.beginning.start
+        first = self._tracker.beginning.start
         if first is None:  # the first loss was lost, and a later one cannot replace it
             return None
         start = max(abs(first), math.ulp(0.0))
-        limit = self.rules.first_steps_rise * start
+        limit = _RISE * start
         self._hits += loss > limit
         self._worst = max(self._worst, loss)
         # Require several hits, since one batch may be an outlier. The loss may fall again, but stays above its start for long.

@@ -5,7 +5,7 @@ small, and the training loss is near its initial value. Convergence looks the sa
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
@@ -13,6 +13,9 @@ from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.snapshot import EpochSnapshot
+
+_PROGRESS: Final = 0.1
+"""Share of the first losses below which progress is small; the same as in ``learning_rate_too_high``, chosen on the tuning half of tests/pathologies."""
 
 _FALLS = 5
 """Consecutive validations that must improve; random order would do so in 1 of 120 cases."""
@@ -49,8 +52,7 @@ class LearningRateTooLow(Rule):
             return None
         self._falls = self._falls + 1 if loss < before else 0
         gained = _share(first_loss - loss, first_loss)
-        slow = self.rules.slow_progress
-        if not self._falls or gained >= slow or _share(first_train - self._best, first_train) >= slow:
+        if not self._falls or gained >= _PROGRESS or _share(first_train - self._best, first_train) >= _PROGRESS:
             return FINE
         if self._falls <= _FALLS:
             return UNCLEAR
@@ -58,7 +60,7 @@ class LearningRateTooLow(Rule):
             seen=f"Loss falls steadily, but by {gained:.1%} in {self._falls} epochs",
             certainty=Certainty.POSSIBLE,
             value=gained,
-            limit=slow,
+            limit=_PROGRESS,
         )
 
 

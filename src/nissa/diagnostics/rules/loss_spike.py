@@ -5,7 +5,7 @@ over 128 steps). After convergence a hard batch may be many deviations away with
 be a substantial part of the initial loss.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.baseline import Baseline
 from nissa.diagnostics.loss_tracker import Beginning
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import StepBlock
+
+_SHARE: Final = 0.5
+"""Minimum rise above the median, as a share of the initial loss; chosen on the tuning half of tests/pathologies."""
 
 
 class LossSpike(Rule):
@@ -48,7 +51,7 @@ class LossSpike(Rule):
             self._usual.feed(loss)
             return otherwise
         median, deviation = self._usual.usual()
-        limit = median + max(self.rules.spike_deviations * deviation, self.rules.loss_spike_share * abs(scale))
+        limit = median + max(self.rules.spike_deviations * deviation, _SHARE * abs(scale))
         if loss <= limit:
             self._flagged = 0
             self._usual.feed(loss)

@@ -4,13 +4,17 @@ Sharpness limits the step size. It does not imply that the network generalises b
 """
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
 
 if TYPE_CHECKING:
     from nissa.diagnostics.snapshot import EpochSnapshot
+
+_MARGIN: Final = 1.25
+"""Ratio of the learning rate to the critical one above which a minimum is sharp. Full-batch training settles near 1
+(Cohen et al., 2021); single batches scatter around it."""
 
 
 class SharpMinimum(Rule):
@@ -21,7 +25,7 @@ class SharpMinimum(Rule):
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:
         """Judge a validation."""
-        judged = [_average(snapshot, self.rules.sharpness), _margin(snapshot, self.rules.stability_margin)]
+        judged = [_average(snapshot, self.rules.sharpness), _margin(snapshot, _MARGIN)]
         symptoms = [each for each in judged if isinstance(each, Symptom)]
         return symptoms[0] if symptoms else FINE if FINE in judged else None
 

@@ -6,7 +6,7 @@ Source: pulsegrad for the comparison of a layer with its own past; Micikevicius 
 for updates that half precision rounds away.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock
+
+_DROP: Final = 1e-3
+"""Ratio of a layer's share of the global norm to its median below which it stalls; chosen on the tuning half of tests/pathologies."""
 
 _EXPECTED = 3  # minimum number of layers; with fewer, a share means little
 _BURST = 10.0
@@ -66,7 +69,7 @@ class StalledLayer(Rule):
         self._whole.feed(whole)
         share = norms / whole
         usual = self._usual.median(block.names)
-        fallen = (share < self.rules.stalled_drop * usual) & (usual > _ROUNDING)
+        fallen = (share < _DROP * usual) & (usual > _ROUNDING)
         self._usual.feed(block.names, share, ~fallen)
         stalled = fallen
         if block.weight_norms is not None:
