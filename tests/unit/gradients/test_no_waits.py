@@ -17,9 +17,9 @@ ROOT = Path(nissa.__file__).parent
 ASKED = {
     "diagnostics/meter.py",
     "diagnostics/to_host.py",
-    "diagnostics/sharpness/average.py",
+    "diagnostics/sharpness/compiled.py",
+    "diagnostics/sharpness/perturbation.py",
     "diagnostics/sharpness/update.py",
-    "diagnostics/sharpness/vectorised.py",
 }
 """What ``validate(meter=..., closure=...)`` calls, whose answer is a number on the host; see docs/decisions/0015."""
 
