@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nissa.distributed.dtensors import is_distributed
+from nissa.distributed.sharding import unsupported
+from nissa.errors import WatchError
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import recording, untraced
+from nissa.gradients.hooks import active_steps, recording, untraced
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.packing import pack
@@ -23,7 +25,6 @@ from nissa.gradients.readback import Readback, Transfer
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
 from nissa.gradients.step_scalars import step_scalars
-from nissa.gradients.step_scope import StepScope, active_steps
 
 if TYPE_CHECKING:
     from collections import deque
@@ -35,6 +36,17 @@ Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
 """Callable that returns the slot and the parameter ids of each growing seed."""
 
 _logger = logging.getLogger("nissa")
+
+
+class StepScope:
+    """Holder of the capture of a running step.
+
+    A step that raises runs no post hook to release its capture, and a capture references model, parameters and
+    optimizer. Therefore the code that runs the step owns this object, for example the optimizer's pre hook. The watch
+    only holds a weak reference.
+    """
+
+    capture: "Capture | None" = None
 
 
 class Watch:
@@ -355,6 +367,33 @@ class Watch:
             return {INTERVAL: float(interval)} if interval != before else {}
         overhead = self._clock.overhead.close() if self.primary else None
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
+
+
+def check_watchable(model: object, optimizer: object, scaler: Any = None) -> None:
+    """Check the arguments of ``watch()``.
+
+    Raises:
+        WatchError: An argument has the wrong type, the optimizer has none of the model's parameters, or the model is
+            wrapped in a way that hides its parameters.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise WatchError(f"watch() needs a torch.nn.Module to watch, not a {type(model).__name__}.")
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise WatchError(
+            f"watch() needs the torch.optim.Optimizer that trains the model, not a {type(optimizer).__name__}; "
+            "call watch(model, optimizer)."
+        )
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
+    reason = unsupported(model)
+    if reason is not None:
+        raise WatchError(reason)
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not trained & {id(parameter) for parameter in model.parameters()}:
+        raise WatchError(
+            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}: was it built "
+            "for another model, or before the model's parameters were replaced? Build it from model.parameters()."
+        )
 
 
 def _finalize(watch: Watch, delivered: DeliveryProgress, finalized: "deque[Watch] | None") -> None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from nissa.gradients import sampling as module
-from nissa.gradients.overhead import HookTimer, OverheadWindow
+from nissa.gradients.overhead import HookTimer, OverheadWindow, ThreadCpuUsage
 from nissa.gradients.sampling import AdaptiveInterval, FixedInterval, OverheadBudget
-from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
 from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.stopwatch import Stopwatch
 
