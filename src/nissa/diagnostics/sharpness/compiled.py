@@ -78,9 +78,14 @@ def _obstacle(evaluator: "Evaluator", perturbation: "Perturbation") -> str | Non
         return f"the weights in all directions exceed {MAX_STACKED_BYTES >> 20} MB"
     if evaluator.draws:
         return "the loss uses random numbers, and compiled code draws other ones"
-    if _has_hooks(perturbation.model):
-        return "a module has hooks, which would receive batched tensors"
-    return None
+    return _untraceable(perturbation.model)
+
+
+def _untraceable(model: "nn.Module") -> str | None:
+    """Return the reason why the compiler or ``vmap`` would fail or disturb the caller."""
+    if any("_orig_mod" in each._modules for each in model.modules()):  # noqa: SLF001 - the mark of torch's wrapper
+        return "the model is wrapped by torch.compile(), and the wrapper cannot be traced"
+    return "a module has hooks, which would receive batched tensors" if _has_hooks(model) else None
 
 
 def _flaw(losses: list[float], samples: int) -> str | None:
