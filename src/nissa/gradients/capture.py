@@ -11,10 +11,10 @@ from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
 from nissa.gradients.loss_scaling import scale_of
-from nissa.gradients.readback import side_by_side
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
+from nissa.kernels.transfer import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

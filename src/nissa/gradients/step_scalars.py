@@ -6,8 +6,8 @@ import torch
 
 from nissa.gradients.hooks import learning_rate
 from nissa.gradients.packing import one_number
-from nissa.gradients.readback import on_host
 from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
+from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
     from nissa.gradients.steps import PendingStepInputs

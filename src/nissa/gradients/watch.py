@@ -21,10 +21,11 @@ from nissa.gradients.hooks import active_steps, recording, untraced
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.packing import pack
-from nissa.gradients.readback import Readback, Transfer
+from nissa.gradients.readback import Readback
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
 from nissa.gradients.step_scalars import step_scalars
+from nissa.kernels.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections import deque

@@ -16,14 +16,13 @@ from tests.cases import for_each
 ROOT = Path(nissa.__file__).parent
 ASKED = {
     "diagnostics/meter.py",
-    "diagnostics/to_host.py",
     "diagnostics/sharpness/compiled.py",
     "diagnostics/sharpness/perturbation.py",
     "diagnostics/sharpness/update.py",
 }
 """What ``validate(meter=..., closure=...)`` calls, whose answer is a number on the host; see docs/decisions/0015."""
 
-MAY_WAIT = {"gradients/readback.py"} | ASKED
+MAY_WAIT = {"kernels/transfer.py"} | ASKED
 LEFT_OUT = "demo/"
 WAITING = {"item", "tolist", "cpu", "numpy", "synchronize"}
 

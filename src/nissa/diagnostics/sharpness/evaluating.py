@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from nissa.diagnostics.to_host import to_host
 from nissa.errors import ConfigurationError
+from nissa.kernels.transfer import to_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable
