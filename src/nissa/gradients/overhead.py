@@ -169,9 +169,9 @@ class ThreadCpuUsage:
         with self._sections, self._lock:
             at = self._now()
             if at - self._last[0] >= _REFRESH:
-                self._look(at)
+                self._measure(at)
 
-    def _look(self, at: int) -> None:
+    def _measure(self, at: int) -> None:
         process, threads = self._process(), self._cpu()
         began, process_before, before = self._last
         self._last = at, process, threads

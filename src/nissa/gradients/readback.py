@@ -43,7 +43,7 @@ _MOST_ROWS: Final = 10_000
 
 
 @dataclass(slots=True, eq=False)
-class _Row(Generic[T]):
+class _PendingRow(Generic[T]):
     """One queued row: its transfer and its metadata.
 
     Args:
@@ -52,7 +52,7 @@ class _Row(Generic[T]):
     """
 
     transfer: Transfer | None
-    note: T
+    metadata: T
     sample: bool
 
 
@@ -72,8 +72,8 @@ class _EnvironmentRows(Generic[T]):
     __slots__ = ("rows", "samples")
 
     def __init__(self) -> None:
-        self.rows: deque[_Row[T] | threading.Event] = deque()
-        self.samples: deque[_Row[T]] = deque()
+        self.rows: deque[_PendingRow[T] | threading.Event] = deque()
+        self.samples: deque[_PendingRow[T]] = deque()
 
 
 class Readback(Generic[T]):
@@ -130,7 +130,7 @@ class Readback(Generic[T]):
         if self._closed:
             return
         queued = self._rows_of(metadata)
-        row = _Row(transfer, metadata, sample=hurry)
+        row = _PendingRow(transfer, metadata, sample=hurry)
         if hurry:
             queued.samples.append(row)
             if len(queued.samples) > self._capacity:
@@ -206,8 +206,8 @@ class Readback(Generic[T]):
                 if not transfer.ready():
                     queued.rows.appendleft(row)
                     polled = _Polled.WAITING
-                elif _taken(queued, row):
-                    arrived.append((row.note, transfer.arrays()))
+                elif _remove_sample(queued, row):
+                    arrived.append((row.metadata, transfer.arrays()))
                     polled = _Polled.MORE if len(arrived) >= _MOST_AT_ONCE else polled
         if arrived:
             with self._error_boundary.guard("gradient readback"):
@@ -225,7 +225,7 @@ class _Polled(Enum):
     WAITING = "waiting"
 
 
-def _taken(queued: _EnvironmentRows[T], row: _Row[T]) -> bool:
+def _remove_sample(queued: _EnvironmentRows[T], row: _PendingRow[T]) -> bool:
     """Remove a row from the bounded queue of samples; return False if it was dropped meanwhile."""
     if row.sample:
         try:

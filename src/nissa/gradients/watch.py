@@ -261,8 +261,8 @@ class Watch:
                 return
             chosen = self._sampling.selection.names(model, optimizer)
             used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
-            there = {name for name, _ in used}
-            idle = [name for name, parameter in chosen if parameter.requires_grad and name not in there]
+            used_names = {name for name, _ in used}
+            idle = [name for name, parameter in chosen if parameter.requires_grad and name not in used_names]
             self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle)
 
     def _read(self) -> None:
