@@ -185,14 +185,16 @@ class AdaptiveInterval:
     def _log_change(self, before: int, step: int) -> None:
         of = "" if self._name is None else f" of {self._name!r}"
         _logger.warning(
-            "Gradients%s are measured on every %s step from step %d on instead of every %s: that is to take at most %.3g %% "
-            "of step time (overhead_budget)%s.",
+            "Gradients%s are sampled on every %s step from step %d on instead of every %s: overhead_budget allows %.3g %% of "
+            "step time%s.",
             of,
             _th(self.interval),
             step,
             _th(before),
             100 * self._budget.part(),
-            "" if self._costs is None else f", and would have taken {self._costs.share(before):.2%} on this rank",
+            ""
+            if self._costs is None
+            else f"; the previous interval takes {self._costs.share(before):.2%} on this rank",
         )
 
     def _log_limit(self) -> None:
@@ -202,7 +204,7 @@ class AdaptiveInterval:
         if costs.share(self.interval) > self._budget.part():
             self._limit_logged = True
             _logger.warning(
-                "overhead_budget cannot be kept: with every %s step measured, watching still takes %.2f %% of step time.",
+                "overhead_budget cannot be kept: with every %s step sampled, watch() still takes %.2f %% of step time.",
                 _th(self.interval),
                 100 * costs.share(self.interval),
             )
@@ -211,8 +213,8 @@ class AdaptiveInterval:
         self._missed += 1
         if self._missed == _PATIENCE:
             _logger.warning(
-                "overhead_budget changes nothing as long as ranks do not agree: all must watch() the same optimizers in "
-                "the same order, with a budget."
+                "overhead_budget has no effect, because the ranks do not agree on an interval. All ranks must watch() the "
+                "same optimizers in the same order, with a budget."
             )
 
 

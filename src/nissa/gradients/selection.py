@@ -129,7 +129,7 @@ def _warn(selector: LayerSelector, known: "Sequence[tuple[str, type | None]]") -
     sought = selector.what.rpartition(".")[2] if by_type else selector.what.strip("*.")
     close = near_misses(sought, known_names) or known_names[:3]
     _logger.warning(
-        "gradients.layers: %r matches none of the model's %d parameters so far; there are for example: %s.",
+        "gradients.layers: %r matches none of the model's %d parameters so far; parameters are for example: %s.",
         selector.text,
         len(known),
         ", ".join(f"type:{each}" if by_type else each for each in close) or "none",

@@ -277,8 +277,8 @@ class Watch:
         if not self._orphaned:
             self._orphaned = True
             _logger.warning(
-                "A watched model is gone while its optimizer still steps, so that its gradients are no longer measured. "
-                "Keep a reference to what watch() was given: it keeps none."
+                "A watched model was freed while its optimizer still steps, so that its gradients are no longer measured. "
+                "Keep a reference to the model, because watch() keeps none."
             )
 
     def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
@@ -308,8 +308,8 @@ class Watch:
         if not self._recorded:
             self._recorded = True
             _logger.warning(
-                "optimizer.step() is recorded into a CUDA graph, and replaying it calls no hook: its steps are not "
-                "counted and their gradients are absent. Watch with hooks=False and replay in `with watch.step():`."
+                "optimizer.step() is recorded into a CUDA graph. A replay calls no hook, so that its steps are not counted "
+                "and their gradients are absent. Call watch(..., hooks=False), and replay in `with watch.step():`."
             )
 
     def _submit(
@@ -378,7 +378,7 @@ def check_watchable(model: object, optimizer: object, scaler: Any = None) -> Non
             wrapped in a way that hides its parameters.
     """
     if not isinstance(model, torch.nn.Module):
-        raise WatchError(f"watch() needs a torch.nn.Module to watch, not a {type(model).__name__}.")
+        raise WatchError(f"watch() needs a torch.nn.Module, not a {type(model).__name__}.")
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise WatchError(
             f"watch() needs the torch.optim.Optimizer that trains the model, not a {type(optimizer).__name__}; "
@@ -392,8 +392,9 @@ def check_watchable(model: object, optimizer: object, scaler: Any = None) -> Non
     trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if not trained & {id(parameter) for parameter in model.parameters()}:
         raise WatchError(
-            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}: was it built "
-            "for another model, or before the model's parameters were replaced? Build it from model.parameters()."
+            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}. It may "
+            "have been built for another model, or before the model's parameters were replaced. Build it from "
+            "model.parameters()."
         )
 
 
