@@ -23,7 +23,7 @@ import nissa
 from benchmarks.facts import COLUMNS, RESULTS, facts, write
 from benchmarks.steps.rows import interval
 from benchmarks.steps.statistics import mean
-from nissa.gradients.thread_cpu_usage import thread_times
+from nissa.gradients.overhead import thread_times
 
 TENSORS = (10, 30, 100, 150, 300, 1_000)
 ELEMENTS = (1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000, 200_000_000)

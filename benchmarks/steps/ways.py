@@ -125,7 +125,7 @@ def nissa(profile: str, *, timer: bool = False, **settings: Any) -> Entering:
     @contextmanager
     def entering(model: nn.Module, optimizer: Optimizer, folder: Path) -> Iterator[Watching]:
         import nissa  # noqa: PLC0415 - only what is measured is imported
-        from nissa.gradients.thread_cpu_usage import thread_times  # noqa: PLC0415 - as above
+        from nissa.gradients.overhead import thread_times  # noqa: PLC0415 - as above
 
         logging.getLogger("nissa").setLevel(logging.ERROR)  # weights that a benchmark trains on noise raise red flags
         files: dict[str, Any] = {"directory": str(folder)} | ({} if timer else {"export_interval_seconds": 3600})

@@ -43,7 +43,7 @@ Window = Mapping[str, float]
 
 def watched(model: str, way: str, settings: Mapping[str, Any], windows: int) -> list[Window]:
     """Train for some windows and return their measurements."""
-    from nissa.gradients.thread_cpu_usage import thread_times  # noqa: PLC0415 - processes that only wait do without
+    from nissa.gradients.overhead import thread_times  # noqa: PLC0415 - processes that only wait do without
 
     entering = WAYS[way].timed
     assert entering is not None  # noqa: S101 - the caller asks for those that have one

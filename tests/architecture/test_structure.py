@@ -19,7 +19,6 @@ _COMPOSES_A_RUN = {"nissa.run.runtime": 24}
 _FOR_TYPES_ONLY = {
     "nissa.config.feature_layout": "nissa.config.models",
     "nissa.config.summary": "nissa.config.models",
-    "nissa.diagnostics.sharpness.vectorised": "nissa.diagnostics.sharpness.average",
 }
 """Imports for type checkers that close a cycle today."""
 

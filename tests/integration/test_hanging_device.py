@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nissa
-from nissa.gradients.readback import Transfer
+from nissa.kernels.transfer import Transfer
 from tests.support import lines, spans, until
 
 FOLDER = Path("nissa-runs/run")

@@ -26,13 +26,17 @@ class SharpnessConfig(Section):
     """Time that one measurement may take. No evaluation of the loss begins that would probably end later."""
 
     methods: tuple[SharpnessMethod, ...] = METHODS
-    """What is measured: ``critical`` along the optimizer's next update, ``average_case`` in random directions."""
+    """Measures: ``critical`` along the optimizer's next update, ``average_case`` in random directions."""
 
     samples: int = Field(default=5, ge=1, le=1_000)
     """Random directions of ``average_case``."""
 
     scale: float = Field(default=0.01, gt=0, lt=1)
     """Length of a random perturbation of each tensor, as a fraction of the norm of that tensor."""
+
+    compile: bool = False
+    """Evaluate all random directions of ``average_case`` in one compiled call, which is faster from then on. The first
+    measurement takes up to half a minute for the compilation, whatever the budget."""
 
     @field_validator("methods")
     @classmethod

@@ -72,7 +72,8 @@ def _sharpness(sharpness: "SharpnessConfig") -> str:
     if not sharpness.enabled:
         return "off"
     often = "every epoch" if sharpness.every_n_epochs == 1 else f"every {sharpness.every_n_epochs} epochs"
-    return f"{', '.join(sharpness.methods)}, {often}, within {sharpness.budget_milliseconds:g} ms"
+    compiled = ", compiled" if sharpness.compile else ""
+    return f"{', '.join(sharpness.methods)}, {often}, within {sharpness.budget_milliseconds:g} ms{compiled}"
 
 
 def _console(console: "ConsoleConfig") -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nissa.diagnostics.to_host import to_host
 from nissa.errors import ConfigurationError
+from nissa.kernels.transfer import to_host
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -21,7 +21,7 @@ Proposal: TypeAlias = tuple[int, ...]
 """Numbers proposed by a rank; the decision is the elementwise maximum over all ranks."""
 
 _NOTHING: Final = "-"
-_FIRST_LOOK, _LAST_LOOK = 0.005, 0.2
+_FIRST_POLL_SECONDS, _LAST_POLL_SECONDS = 0.005, 0.2
 """Initial and maximum interval for polling the store, in seconds."""
 
 
@@ -110,7 +110,7 @@ class StoreConsensus:
 
     def _exchange(self, round_number: int, proposal: Proposal) -> None:
         self._store.set(f"{round_number}/{self._rank}", _encode(proposal))
-        if self._store.add(f"{round_number}/told", 1) == self._ranks:
+        if self._store.add(f"{round_number}/proposals", 1) == self._ranks:
             proposals = [_decode(self._read(f"{round_number}/{rank}")) for rank in range(self._ranks)]
             granted = tuple(max(each) for each in zip(*filter(None, proposals), strict=True))
             self._remember(round_number, self._decide(round_number, _encode(granted)))
@@ -120,13 +120,13 @@ class StoreConsensus:
 
     def _poll(self, round_number: int) -> None:
         """Poll the store for the decision, until the round is used, a new proposal is queued or `close` is called."""
-        look = _FIRST_LOOK
+        pause = _FIRST_POLL_SECONDS
         while self._passed < round_number and self._proposals.empty() and not self._closed:
-            if self._store.check([f"{round_number}/settled"]):
-                self._remember(round_number, self._read(f"{round_number}/settled"))
+            if self._store.check([f"{round_number}/decision"]):
+                self._remember(round_number, self._read(f"{round_number}/decision"))
                 return
-            sleep(look)
-            look = min(2 * look, _LAST_LOOK)
+            sleep(pause)
+            pause = min(2 * pause, _LAST_POLL_SECONDS)
 
     def _remember(self, round_number: int, decision: str) -> None:
         self._known = {round_number: decision}
@@ -137,12 +137,12 @@ class StoreConsensus:
 
     def _decide(self, round_number: int, value: str) -> str:
         """Write the decision unless another rank has written one; return the decision in the store."""
-        found: bytes = self._store.compare_set(f"{round_number}/settled", "", value)
+        found: bytes = self._store.compare_set(f"{round_number}/decision", "", value)
         return found.decode()
 
     def _forget(self, round_number: int) -> None:
         """Delete the keys of an earlier round. All ranks have applied it once all have proposed for the next one."""
-        for key in ("told", "settled", *range(self._ranks)):
+        for key in ("proposals", "decision", *range(self._ranks)):
             self._store.delete_key(f"{round_number}/{key}")
 
 

@@ -66,8 +66,8 @@ def merge_ranks(
         return rows, sums
     device = _reachable(rows.device, next(iter(distinct)))
     rows, sums = _put(rows, device), None if sums is None else _put(sums, device)
-    here = _put(torch.tensor([[each and not failed] for each in present], dtype=torch.bool, device="cpu"), device)
-    added, largest = _added(rows, here, sums, failed=failed), _largest(rows, here)
+    measured = _put(torch.tensor([[each and not failed] for each in present], dtype=torch.bool, device="cpu"), device)
+    added, largest = _added(rows, measured, sums, failed=failed), _largest(rows, measured)
     for group in distinct:
         members = [row for row, of_row in enumerate(groups) if group in of_row]
         chosen = None if len(members) == len(rows) else _put(torch.tensor(members, device="cpu"), device)
@@ -83,25 +83,25 @@ def identity_rows(number: int, layout: "Layout", device: "torch.device | str") -
     return empty.view(torch.int64)
 
 
-def _added(rows: "Tensor", here: "Tensor", sums: "Tensor | None", *, failed: bool) -> "Tensor":
+def _added(rows: "Tensor", measured: "Tensor", sums: "Tensor | None", *, failed: bool) -> "Tensor":
     """Return the columns to sum over ranks: float64 ``(P, layout.width + E)``."""
     added = rows.to(torch.float64)
     added[:, _SUMS] = rows.view(torch.float64)[:, _SUMS]
     added[:, _EXTREMES] = 0.0
     added[:, _HAD] = 1.0
     # Mask with `where`, because masked values may be NaN and NaN times 0 is NaN.
-    added = torch.where(here, added, 0.0)
+    added = torch.where(measured, added, 0.0)
     added[:, _FAILURES] = float(failed)
     if sums is None:
         return added
     return torch.cat((added, torch.zeros_like(sums) if failed else sums), dim=1)
 
 
-def _largest(rows: "Tensor", here: "Tensor") -> "Tensor":
+def _largest(rows: "Tensor", measured: "Tensor") -> "Tensor":
     """Return the columns to reduce by maximum: -minimum, maximum, abs_max; -inf if absent; float64 ``(P, 3)``."""
     extremes = rows.view(torch.float64)[:, _EXTREMES]
     largest = torch.cat((-extremes[:, :1], extremes[:, 1:]), dim=1)
-    return torch.where(here & ~largest.isnan(), largest, -torch.inf)
+    return torch.where(measured & ~largest.isnan(), largest, -torch.inf)
 
 
 def _rows(added: "Tensor", largest: "Tensor") -> "Tensor":

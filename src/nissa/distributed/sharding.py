@@ -51,10 +51,10 @@ def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
     """
     if not distributed_exist():
         return [Local(gradient if gradient is None else _arrived(gradient), (), first=True) for _, gradient in pairs]
-    parts = [_part(parameter, gradient) for parameter, gradient in pairs]
-    for pending in dict.fromkeys(pending for part in parts for pending in part.pending):
-        _reduce([part for part in parts if pending in part.pending], pending)
-    return [Local(None if part.copy else part.tensor, part.groups, part.first) for part in parts]
+    states = [_local_state(parameter, gradient) for parameter, gradient in pairs]
+    for pending in dict.fromkeys(pending for state in states for pending in state.pending):
+        _reduce([state for state in states if pending in state.pending], pending)
+    return [Local(None if state.copy else state.tensor, state.groups, state.first) for state in states]
 
 
 def replicated(model: "nn.Module") -> "ProcessGroup | None":
@@ -70,7 +70,7 @@ def unsupported(model: "nn.Module") -> str | None:
     if fsdp is None or not any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
         return None
     return (
-        "FullyShardedDataParallel keeps gradients in flat shards, in which parameters cannot be told apart; "
+        "FullyShardedDataParallel keeps gradients in flat shards, in which parameters cannot be distinguished; "
         "shard the model with torch.distributed.fsdp.fully_shard() instead."
     )
 
@@ -86,7 +86,7 @@ class _Pending:
 
 
 @dataclass(slots=True)
-class _Part:
+class _LocalState:
     """Intermediate state of a `Local`.
 
     Args:
@@ -100,29 +100,29 @@ class _Part:
     pending: list[_Pending] = field(default_factory=list)
 
 
-def _part(parameter: "Tensor", gradient: "Tensor | None") -> _Part:
-    told = parameter if gradient is None else gradient
-    if not _is_sharded(told):
-        return _Part(gradient if gradient is None else _arrived(gradient))
-    mesh, placements = told.device_mesh, told.placements
+def _local_state(parameter: "Tensor", gradient: "Tensor | None") -> _LocalState:
+    source = parameter if gradient is None else gradient
+    if not _is_sharded(source):
+        return _LocalState(gradient if gradient is None else _arrived(gradient))
+    mesh, placements = source.device_mesh, source.placements
     # The optimizer redistributes a gradient to the placements of its parameter, so the statistics use them as well.
     wanted = parameter.placements if _is_sharded(parameter) and parameter.device_mesh == mesh else placements
     coordinate = mesh.get_coordinate()
     if coordinate is None:  # this rank is not part of the mesh
-        return _Part(None, first=False)
-    part = _Part(None if gradient is None else _arrived(told.to_local()), first=not any(coordinate))
+        return _LocalState(None, first=False)
+    state = _LocalState(None if gradient is None else _arrived(source.to_local()), first=not any(coordinate))
     for dimension, (is_, becomes) in enumerate(zip(placements, wanted, strict=True)):
         if mesh.size(dimension) == 1:
             continue
         group = mesh.get_group(dimension)
         whole = is_.is_replicate() or is_.is_partial()
         if not whole or not (becomes.is_replicate() or becomes.is_partial()):
-            part.groups += (group,)
-            part.copy |= whole and coordinate[dimension] > 0
-        if is_.is_partial() and part.tensor is not None:
-            kind = part.tensor.dtype, part.tensor.device
-            part.pending.append(_Pending(group, cast("Partial", is_).reduce_op, kind))
-    return part
+            state.groups += (group,)
+            state.copy |= whole and coordinate[dimension] > 0
+        if is_.is_partial() and state.tensor is not None:
+            kind = state.tensor.dtype, state.tensor.device
+            state.pending.append(_Pending(group, cast("Partial", is_).reduce_op, kind))
+    return state
 
 
 def _is_sharded(tensor: "Tensor") -> "TypeGuard[DTensor]":
@@ -135,8 +135,8 @@ def _arrived(tensor: "Tensor") -> "Tensor":
     return tensor if wait is None else wait()
 
 
-def _reduce(parts: list[_Part], pending: _Pending) -> None:
-    tensors = [part.tensor for part in parts if part.tensor is not None]
+def _reduce(states: list[_LocalState], pending: _Pending) -> None:
+    tensors = [state.tensor for state in states if state.tensor is not None]
     flat = torch.cat(
         [tensor.reshape(-1) for tensor in tensors]
     )  # always a copy, so that the reduction does not modify the gradient
@@ -145,5 +145,5 @@ def _reduce(parts: list[_Part], pending: _Pending) -> None:
     if pending.operation == "avg":
         flat /= pending.group.size()
     pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
-    for part, tensor, reduced in zip(parts, tensors, pieces, strict=True):
-        part.tensor = reduced.view(tensor.shape)
+    for state, tensor, reduced in zip(states, tensors, pieces, strict=True):
+        state.tensor = reduced.view(tensor.shape)

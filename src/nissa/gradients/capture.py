@@ -11,10 +11,10 @@ from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.reduce import FAILED, identity_rows, merge_ranks
 from nissa.distributed.sharding import Local, locals_of, replicated
 from nissa.gradients.loss_scaling import scale_of
-from nissa.gradients.readback import side_by_side
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
+from nissa.kernels.transfer import side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -93,15 +93,15 @@ class Sampled:
         rows = [np.asarray(array, dtype=np.int64).reshape(-1, width) for array in arrays]
         packed = rows[0] if len(rows) == 1 else np.concatenate([np.zeros((0, width), dtype=np.int64), *rows])
         counts = packed[:, 0]
-        there = np.flatnonzero(counts >= 0)
-        if len(there) < len(packed):
-            packed = packed[there]
-        slots = np.array([self.slots[row] or "" for row in there], dtype=object)
+        measured = np.flatnonzero(counts >= 0)
+        if len(measured) < len(packed):
+            packed = packed[measured]
+        slots = np.array([self.slots[row] or "" for row in measured], dtype=object)
         return Statistics(
-            names=tuple(self.names[row] for row in there),
-            streams=tuple(self.streams[row] for row in there),
+            names=tuple(self.names[row] for row in measured),
+            streams=tuple(self.streams[row] for row in measured),
             moments=decode(packed[:, : self.layout.width], self.layout),
-            exported=np.array(self.exported, dtype=np.bool_)[there],
+            exported=np.array(self.exported, dtype=np.bool_)[measured],
             squares=np.ascontiguousarray(packed[:, self.layout.width :]).view(np.float64),
             failed=int((counts == FAILED).sum()),
             seeds={slot: np.flatnonzero(slots == slot) for slot in dict.fromkeys(self.slots) if slot is not None},
@@ -109,7 +109,7 @@ class Sampled:
 
 
 @dataclass(slots=True)
-class _Part:
+class _DeviceRows:
     """Parameters and rows of one device in a step; the lists have one entry per parameter."""
 
     names: list[str] = field(default_factory=list)
@@ -155,7 +155,7 @@ class Capture:
         self._optimizer = optimizer
         self._model = model
         self._replicas = None if model is None else replicated(model)
-        self._parts: dict[torch.device, _Part] = {}
+        self._device_rows: dict[torch.device, _DeviceRows] = {}
         self._idle = tuple(idle)
         self.fault: Exception | None = None
         self._weights = self._before() if measures.weights else None
@@ -176,24 +176,28 @@ class Capture:
         for (name, parameter), local in zip(self._candidates, found, strict=True):
             if local.tensor is None and not local.groups:
                 continue  # frozen or unused; a shard that is absent here may exist on another rank
-            part = self._parts.setdefault(parameter.device, _Part())
-            part.names.append(name)
-            part.parameters.append(parameter)
-            part.locals.append(local)
-        for device, part in self._parts.items():
-            self._measure(device, part)
+            device_rows = self._device_rows.setdefault(parameter.device, _DeviceRows())
+            device_rows.names.append(name)
+            device_rows.parameters.append(parameter)
+            device_rows.locals.append(local)
+        for device, device_rows in self._device_rows.items():
+            self._measure(device, device_rows)
 
-    def _measure(self, device: torch.device, part: _Part) -> None:
+    def _measure(self, device: torch.device, device_rows: _DeviceRows) -> None:
         try:
-            here = [torch.empty(0, device=device) if each.tensor is None else each.tensor for each in part.locals]
+            gradients = [
+                torch.empty(0, device=device) if each.tensor is None else each.tensor for each in device_rows.locals
+            ]
             scale = (
                 scale_of(self._optimizer, device) if self._scale is None else self._scale.to(device, non_blocking=True)
             )
-            part.rows = kernel_for(device.type)(here, self._measures.layout, self._measures.thresholds, scale)
+            device_rows.rows = kernel_for(device.type)(
+                gradients, self._measures.layout, self._measures.thresholds, scale
+            )
         except Exception as error:
-            if not part.shared:
+            if not device_rows.shared:
                 raise
-            part.rows = identity_rows(len(part.locals), self._measures.layout, device)
+            device_rows.rows = identity_rows(len(device_rows.locals), self._measures.layout, device)
             self.fault = error
 
     def finish(self, seeds: "Sequence[tuple[str, frozenset[int]]]" = ()) -> tuple[list[torch.Tensor], Sampled]:
@@ -202,47 +206,47 @@ class Capture:
         Args:
             seeds: Slot and parameter ids of each growing seed.
         """
-        parts = list(self._parts.values())
-        tensors = [self._merged(part) for part in parts]
+        all_rows = list(self._device_rows.values())
+        tensors = [self._merged(device_rows) for device_rows in all_rows]
         owner = {key: slot for slot, keys in seeds for key in keys}
         extra = 1 + self._measures.updates if self._measures.weights else 0
-        names = tuple(name for part in parts for name in part.names)
+        names = tuple(name for device_rows in all_rows for name in device_rows.names)
         grouping = self._measures.grouping
         sampled = Sampled(
             names=names,
             streams=names if grouping is None or self._model is None else grouping.streams(self._model, names),
             layout=self._measures.layout,
             extra=extra,
-            exported=tuple(self._exports(local) for part in parts for local in part.locals),
-            slots=tuple(owner.get(id(parameter)) for part in parts for parameter in part.parameters),
+            exported=tuple(self._exports(local) for device_rows in all_rows for local in device_rows.locals),
+            slots=tuple(owner.get(id(parameter)) for device_rows in all_rows for parameter in device_rows.parameters),
             idle=self._idle,
         )
         return tensors, sampled
 
-    def _merged(self, part: _Part) -> torch.Tensor:
-        assert part.rows is not None  # noqa: S101 - read() has filled it
-        squares = self._squares(part) if self._measures.weights else None
+    def _merged(self, device_rows: _DeviceRows) -> torch.Tensor:
+        assert device_rows.rows is not None  # noqa: S101 - read() has filled it
+        squares = self._squares(device_rows) if self._measures.weights else None
         rows, squares = merge_ranks(
-            part.rows,
+            device_rows.rows,
             self._measures.layout,
-            [local.groups for local in part.locals],
-            present=[local.tensor is not None for local in part.locals],
+            [local.groups for local in device_rows.locals],
+            present=[local.tensor is not None for local in device_rows.locals],
             failed=self.fault is not None,
             sums=squares,
         )
         return rows if squares is None else side_by_side(rows, squares.view(torch.int64))
 
-    def _squares(self, part: _Part) -> torch.Tensor:
+    def _squares(self, device_rows: _DeviceRows) -> torch.Tensor:
         try:
             if self._weights is not None:
-                return self._weights.squares(part.parameters)
+                return self._weights.squares(device_rows.parameters)
         except Exception as error:
-            if not part.shared:
+            if not device_rows.shared:
                 raise
             self.fault = error
-        assert part.rows is not None  # noqa: S101 - read() has filled it
-        shape = len(part.parameters), 1 + self._measures.updates
-        return torch.full(shape, torch.nan, dtype=torch.float64, device=part.rows.device)
+        assert device_rows.rows is not None  # noqa: S101 - read() has filled it
+        shape = len(device_rows.parameters), 1 + self._measures.updates
+        return torch.full(shape, torch.nan, dtype=torch.float64, device=device_rows.rows.device)
 
     def _exports(self, local: Local) -> bool:
         if self._measures.ranks == "auto":

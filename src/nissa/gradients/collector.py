@@ -9,9 +9,9 @@ import torch
 from nissa.errors import UnknownNameError
 from nissa.gradients.capture import Capture, Measures, Sampled
 from nissa.gradients.health import assess
-from nissa.gradients.readback import Transfer
 from nissa.gradients.selection import names_of
 from nissa.kernels.moments import Layout, Moments, Thresholds
+from nissa.kernels.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -1,12 +1,20 @@
-"""Helpers for optimizer hooks that do not depend on a watch."""
+"""Step hooks of an optimizer: registration outside compiled graphs, nested calls of ``step()``, and captured CUDA graphs."""
 
+import sys
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
+if TYPE_CHECKING:
+    from types import FrameType
+
 Hook = TypeVar("Hook", bound=Callable[..., Any])
+
+_STEP: Final = torch.optim.Optimizer.profile_hook_step(lambda: None).__code__
+"""Code object of torch's wrapper around every ``step``, which runs the hooks; identifies its stack frames."""
 
 
 def untraced(hook: Hook, owned: object = None) -> Hook:
@@ -59,3 +67,21 @@ def recording() -> bool:
     # Check for initialization first: without CUDA, the capture query costs more than the rest of an unsampled step.
     used: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     return used and torch.cuda.is_current_stream_capturing()
+
+
+def active_steps(optimizers: AbstractSet[int]) -> int:
+    """Return the number of ``step()`` calls of optimizers on the stack.
+
+    The number is 2 if ``step`` of a class calls ``super().step()``, or that of a wrapped optimizer: torch then runs the
+    hooks for each call. Hooks alone cannot distinguish this from a previous step that raised, because that step runs no
+    post hook.
+
+    Args:
+        optimizers: ``id()`` of each optimizer.
+    """
+    number = 0
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - the documented way to the stack
+    while frame is not None:
+        number += frame.f_code is _STEP and id(frame.f_locals.get("self")) in optimizers
+        frame = frame.f_back
+    return number

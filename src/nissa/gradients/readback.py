@@ -1,32 +1,28 @@
 """Asynchronous readback of numbers from devices to the host; the training thread never waits for a device.
 
-The training thread starts a `Transfer`. On CUDA this is an asynchronous copy into pinned memory, followed by an event.
-On other devices it does nothing. `Readback` keeps transfers in order. The worker polls their events and delivers the
-rows that have arrived.
+The training thread starts a `Transfer`. `Readback` keeps transfers in order. The worker polls them and delivers the rows
+that have arrived.
 """
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-import numpy as np
-import torch
-
 from nissa.hub.counts import AtomicCounts
+from nissa.kernels.transfer import Transfer
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from nissa.hub.error_boundary import ErrorBoundary
 
 T = TypeVar("T")
-
-_NUMPY: Final = {torch.float64, torch.float32, torch.float16, torch.int64, torch.int32}
 
 _POLL_SECONDS: Final = 0.0002
 
@@ -46,86 +42,8 @@ _MOST_ROWS: Final = 10_000
 """Maximum number of queued rows per environment; a row without statistics occupies about a kilobyte."""
 
 
-class Transfer:
-    """Copy of tensors to the host, started on construction.
-
-    Args:
-        tensors: Owned by the transfer from now on; at most one per device.
-    """
-
-    __slots__ = ("_events", "_hosts")
-
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._events: list[Any] = []
-        self._hosts = [self._begin(tensor) for tensor in tensors]
-
-    def _begin(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.device.type != "cuda":
-            return tensor
-        # torch's host allocator recycles pinned blocks, so this allocates only until the pipeline is full.
-        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        host.copy_(tensor, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        event.record(torch.cuda.current_stream(tensor.device))
-        self._events.append(event)
-        return host
-
-    def ready(self) -> bool:
-        """Whether the copy has completed; never waits."""
-        return all(event.query() for event in self._events)
-
-    def arrays(self, timeout: float | None = None) -> "list[NDArray[np.generic]]":
-        """Return the numbers; waits until the copy has completed.
-
-        Raises:
-            TimeoutError: The device did not finish within ``timeout`` seconds.
-        """
-        deadline = None if timeout is None else monotonic() + timeout
-        while not self.ready():
-            if deadline is not None and monotonic() > deadline:
-                raise TimeoutError("The device has not finished the step whose gradients were asked for.")
-            sleep(_POLL_SECONDS)
-        return [host.cpu().numpy() for host in self._hosts]
-
-
-def number(value: object, timeout: float) -> float | None:
-    """Return an argument of the caller as a float; a tensor is copied from its device.
-
-    Returns None for None, and if the device did not finish within ``timeout`` seconds.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, torch.Tensor):
-        return float(value)  # type: ignore[arg-type]  # float() raises on an invalid argument of the caller
-    if value.numel() != 1:
-        raise ValueError(f"Expected one number, not a tensor of shape {tuple(value.shape)}; give its mean.")
-    try:
-        (array,) = Transfer([value.detach().reshape(1).to(torch.float64)]).arrays(timeout)
-    except TimeoutError:
-        return None
-    return float(array[0])
-
-
-def on_host(value: torch.Tensor) -> float | None:
-    """Return the value of a CPU tensor, or None if it must be read back like a device tensor.
-
-    The value is read through NumPy, because a torch operation costs tens of microseconds between two steps.
-    """
-    # numpy() fails on subclasses, inside torch.func transforms, and on tensors with the negative bit set.
-    plain = type(value) is torch.Tensor and value.device.type == "cpu" and value.dtype in _NUMPY
-    return float(value.numpy().item()) if plain and not value.requires_grad and not value.is_neg() else None
-
-
-def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Concatenate the columns of two tensors that have equally many rows and the same device."""
-    if left.device.type != "cpu":
-        return torch.cat([left, right], dim=1)
-    # Not torch.cat, which would wake torch's thread pool.
-    return torch.from_numpy(np.concatenate((left.numpy(), right.numpy()), axis=1))
-
-
 @dataclass(slots=True, eq=False)
-class _Row(Generic[T]):
+class _PendingRow(Generic[T]):
     """One queued row: its transfer and its metadata.
 
     Args:
@@ -134,7 +52,7 @@ class _Row(Generic[T]):
     """
 
     transfer: Transfer | None
-    note: T
+    metadata: T
     sample: bool
 
 
@@ -154,8 +72,8 @@ class _EnvironmentRows(Generic[T]):
     __slots__ = ("rows", "samples")
 
     def __init__(self) -> None:
-        self.rows: deque[_Row[T] | threading.Event] = deque()
-        self.samples: deque[_Row[T]] = deque()
+        self.rows: deque[_PendingRow[T] | threading.Event] = deque()
+        self.samples: deque[_PendingRow[T]] = deque()
 
 
 class Readback(Generic[T]):
@@ -212,7 +130,7 @@ class Readback(Generic[T]):
         if self._closed:
             return
         queued = self._rows_of(metadata)
-        row = _Row(transfer, metadata, sample=hurry)
+        row = _PendingRow(transfer, metadata, sample=hurry)
         if hurry:
             queued.samples.append(row)
             if len(queued.samples) > self._capacity:
@@ -288,8 +206,8 @@ class Readback(Generic[T]):
                 if not transfer.ready():
                     queued.rows.appendleft(row)
                     polled = _Polled.WAITING
-                elif _taken(queued, row):
-                    arrived.append((row.note, transfer.arrays()))
+                elif _remove_sample(queued, row):
+                    arrived.append((row.metadata, transfer.arrays()))
                     polled = _Polled.MORE if len(arrived) >= _MOST_AT_ONCE else polled
         if arrived:
             with self._error_boundary.guard("gradient readback"):
@@ -307,7 +225,7 @@ class _Polled(Enum):
     WAITING = "waiting"
 
 
-def _taken(queued: _EnvironmentRows[T], row: _Row[T]) -> bool:
+def _remove_sample(queued: _EnvironmentRows[T], row: _PendingRow[T]) -> bool:
     """Remove a row from the bounded queue of samples; return False if it was dropped meanwhile."""
     if row.sample:
         try:

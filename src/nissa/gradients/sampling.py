@@ -12,14 +12,20 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nissa.distributed.consensus import Consensus, consensus
-from nissa.gradients.budget import FEWEST_STEPS, MOST, MOST_STEPS, CostHistory, StepCosts, choose
+from nissa.gradients.overhead import FEWEST_STEPS, MOST_STEPS, CostHistory, StepCosts, ThreadCpuUsage
 
 if TYPE_CHECKING:
-    from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
     from nissa.hub.error_boundary import ErrorBoundary
 
 _logger = logging.getLogger("nissa")
 _runs = count()
+
+MOST: Final = 10
+"""Sampling is thinned to every ``2**MOST``-th of the configured steps at most."""
+
+_TOO_MUCH, _AIM, _LITTLE = 0.9, 0.75, 0.6
+"""Fractions of the budget: sampling is thinned above the first, until the predicted cost is below the second. It is
+restored once the predicted cost is below the third (hysteresis)."""
 
 _PATIENCE: Final = 5
 """Number of consecutive decisions without agreement before a warning is logged."""
@@ -179,14 +185,16 @@ class AdaptiveInterval:
     def _log_change(self, before: int, step: int) -> None:
         of = "" if self._name is None else f" of {self._name!r}"
         _logger.warning(
-            "Gradients%s are measured on every %s step from step %d on instead of every %s: that is to take at most %.3g %% "
-            "of step time (overhead_budget)%s.",
+            "Gradients%s are sampled on every %s step from step %d on instead of every %s: overhead_budget allows %.3g %% of "
+            "step time%s.",
             of,
             _th(self.interval),
             step,
             _th(before),
             100 * self._budget.part(),
-            "" if self._costs is None else f", and would have taken {self._costs.share(before):.2%} on this rank",
+            ""
+            if self._costs is None
+            else f"; the previous interval takes {self._costs.share(before):.2%} on this rank",
         )
 
     def _log_limit(self) -> None:
@@ -196,7 +204,7 @@ class AdaptiveInterval:
         if costs.share(self.interval) > self._budget.part():
             self._limit_logged = True
             _logger.warning(
-                "overhead_budget cannot be kept: with every %s step measured, watching still takes %.2f %% of step time.",
+                "overhead_budget cannot be kept: with every %s step sampled, watch() still takes %.2f %% of step time.",
                 _th(self.interval),
                 100 * costs.share(self.interval),
             )
@@ -205,9 +213,29 @@ class AdaptiveInterval:
         self._missed += 1
         if self._missed == _PATIENCE:
             _logger.warning(
-                "overhead_budget changes nothing as long as ranks do not agree: all must watch() the same optimizers in "
-                "the same order, with a budget."
+                "overhead_budget has no effect, because the ranks do not agree on an interval. All ranks must watch() the "
+                "same optimizers in the same order, with a budget."
             )
+
+
+def choose(costs: StepCosts, budget: float, every: int, thinning: int) -> int:
+    """Return the next thinning: steps that are multiples of ``every * 2**thinning`` are sampled.
+
+    Sampling is thinned above 90 % of the budget, but restored only below 60 % of it, so that the result does not
+    oscillate.
+
+    Args:
+        costs: Measured costs.
+        budget: Share of step time, 0 to 1.
+        every: The configured interval, which is also the shortest one.
+        thinning: The current thinning; 0 means none.
+    """
+    now = costs.share(every << thinning)
+    if now > budget * _TOO_MUCH:
+        fitting = (each for each in range(thinning, MOST) if costs.share(every << each) <= budget * _AIM)
+        return next(fitting, MOST)
+    fitting = (each for each in range(thinning) if costs.share(every << each) <= budget * _LITTLE)
+    return next(fitting, thinning)
 
 
 def _th(number: int) -> str:

@@ -149,12 +149,12 @@ class Selection:
 
 def _warn(selector: LayerSelector, known: "Sequence[tuple[str, type | None]]") -> None:
     by_type = selector.type_name is not None
-    there = type_names(owner for _, owner in known) if by_type else [name for name, _ in known]
+    known_names = type_names(owner for _, owner in known) if by_type else [name for name, _ in known]
     # Compare the part that a typo most likely affects: the class name of a dotted path, the text inside a glob.
     sought = selector.what.rpartition(".")[2] if by_type else selector.what.strip("*.")
-    close = near_misses(sought, there) or there[:3]
+    close = near_misses(sought, known_names) or known_names[:3]
     _logger.warning(
-        "gradients.layers: %r matches none of the model's %d parameters so far; there are for example: %s.",
+        "gradients.layers: %r matches none of the model's %d parameters so far; parameters are for example: %s.",
         selector.text,
         len(known),
         ", ".join(f"type:{each}" if by_type else each for each in close) or "none",

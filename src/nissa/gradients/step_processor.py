@@ -190,8 +190,8 @@ class StepProcessor:
         if not self._failed:
             self._failed = True
             _logger.warning(
-                "Gradients of a step are absent, since a rank could not measure its part of %d sharded parameters; "
-                "the log of that rank says why. Training is not affected.",
+                "Gradients of a step are absent, because a rank could not measure its shard of %d parameters. The log of "
+                "that rank has the reason. Training is not affected.",
                 parameters,
             )
 
@@ -203,7 +203,7 @@ class StepProcessor:
         losses.missed += missed
         if loss is not None:
             losses.add(loss)
-        while len(epochs) > 2:  # noqa: PLR2004 - the epoch under way, and the one that validate() may still ask for
+        while len(epochs) > 2:  # noqa: PLR2004 - the current epoch, and the previous one for a late validate()
             del epochs[next(iter(epochs))]
 
     def _sample(self, metadata: "StepMetadata", step: int, found: "Statistics", sample: int) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from nissa.gradients.hooks import learning_rate
 from nissa.gradients.packing import one_number
-from nissa.gradients.readback import on_host
 from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
+from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
     from nissa.gradients.steps import PendingStepInputs
@@ -43,9 +43,9 @@ def step_scalars(
                 known |= {} if value is None else {name: float(value)}
                 continue
             number = one_number(value, "log_loss()" if name == LOSS else name)
-            here = on_host(number)
-            if here is None:
+            host_value = on_host(number)
+            if host_value is None:
                 moving[name] = number
             else:
-                known[name] = here
+                known[name] = host_value
     return known, moving

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nissa.gradients.overhead import OverheadWindow
 from nissa.gradients.packing import one_number
-from nissa.gradients.readback import on_host
 from nissa.hub.stopwatch import Stopwatch
+from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
     import torch

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nissa.distributed.dtensors import is_distributed
+from nissa.distributed.sharding import unsupported
+from nissa.errors import WatchError
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import LastHook, recording, untraced
+from nissa.gradients.hooks import LastHook, active_steps, recording, untraced
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pending_scale
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.packing import pack
-from nissa.gradients.readback import Readback, Transfer
+from nissa.gradients.readback import Readback
 from nissa.gradients.selection import unmeasurable
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
 from nissa.gradients.step_scalars import step_scalars
-from nissa.gradients.step_scope import StepScope, active_steps
+from nissa.kernels.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections import deque
@@ -36,6 +38,17 @@ Seeds = Callable[[], Sequence[tuple[str, frozenset[int]]]]
 """Callable that returns the slot and the parameter ids of each growing seed."""
 
 _logger = logging.getLogger("nissa")
+
+
+class StepScope:
+    """Holder of the capture of a running step.
+
+    A step that raises runs no post hook to release its capture, and a capture references model, parameters and
+    optimizer. Therefore the code that runs the step owns this object, for example the optimizer's pre hook. The watch
+    only holds a weak reference.
+    """
+
+    capture: "Capture | None" = None
 
 
 class Watch:
@@ -267,8 +280,8 @@ class Watch:
                 return
             chosen = self._measurable(self._sampling.selection.names(model, optimizer))
             used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
-            there = {name for name, _ in used}
-            idle = [name for name, parameter in chosen if parameter.requires_grad and name not in there]
+            used_names = {name for name, _ in used}
+            idle = [name for name, parameter in chosen if parameter.requires_grad and name not in used_names]
             scale = self._pending_scale(optimizer)
             self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle, scale=scale)
 
@@ -302,8 +315,8 @@ class Watch:
         if not self._orphaned:
             self._orphaned = True
             _logger.warning(
-                "A watched model is gone while its optimizer still steps, so that its gradients are no longer measured. "
-                "Keep a reference to what watch() was given: it keeps none."
+                "A watched model was freed while its optimizer still steps, so that its gradients are no longer measured. "
+                "Keep a reference to the model, because watch() keeps none."
             )
 
     def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
@@ -336,8 +349,8 @@ class Watch:
         if not self._recorded:
             self._recorded = True
             _logger.warning(
-                "optimizer.step() is recorded into a CUDA graph, and replaying it calls no hook: its steps are not "
-                "counted and their gradients are absent. Watch with hooks=False and replay in `with watch.step():`."
+                "optimizer.step() is recorded into a CUDA graph. A replay calls no hook, so that its steps are not counted "
+                "and their gradients are absent. Call watch(..., hooks=False), and replay in `with watch.step():`."
             )
 
     def _submit(
@@ -396,6 +409,29 @@ class Watch:
             return {INTERVAL: float(interval)} if interval != before else {}
         overhead = self._clock.overhead.close() if self.primary else None
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
+
+
+def check_watchable(model: object, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
+    """Check the arguments of ``watch()``, with the optimizer unwrapped.
+
+    Raises:
+        WatchError: An argument has the wrong type, the optimizer has none of the model's parameters, or the model is
+            wrapped in a way that hides its parameters.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise WatchError(f"watch() needs a torch.nn.Module, not a {type(model).__name__}.")
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
+    reason = unsupported(model)
+    if reason is not None:
+        raise WatchError(reason)
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not trained & {id(parameter) for parameter in model.parameters()}:
+        raise WatchError(
+            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}. It may "
+            "have been built for another model, or before the model's parameters were replaced. Build it from "
+            "model.parameters()."
+        )
 
 
 def _finalize(watch: Watch, delivered: DeliveryProgress, finalized: "deque[Watch] | None") -> None:

@@ -32,8 +32,8 @@ class Weights:
         direct = [is_plain(part) and _is_compiled() for _, part in pairs]
         self._compiled = _Compiled([pair for pair, so in zip(pairs, direct, strict=True) if so], updates=updates)
         rest = [pair for pair, so in zip(pairs, direct, strict=True) if not so]
-        here = [part for _, part in rest]
-        self._norms = dict(zip((id(whole) for whole, _ in rest), _norms(here), strict=True))
+        shards = [part for _, part in rest]
+        self._norms = dict(zip((id(whole) for whole, _ in rest), _norms(shards), strict=True))
         self._copies = {id(whole): part.clone() for whole, part in rest} if updates else {}
 
     def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":

@@ -18,17 +18,15 @@ from nissa.errors import TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
-from nissa.gradients.overhead import OverheadWindow
+from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
 from nissa.gradients.readback import Readback
 from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
 from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.gradients.thread_cpu_usage import ThreadCpuUsage
 from nissa.gradients.unwrapping import unwrap
-from nissa.gradients.watch import Watch
-from nissa.gradients.watchable import check_watchable
+from nissa.gradients.watch import Watch, check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.seeds.lifecycle import SeedTable

@@ -10,8 +10,8 @@ from nissa.diagnostics.meter import Measured
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.sharpness.probe import SharpnessProbe
 from nissa.events import EventType, Severity
-from nissa.gradients.readback import number
 from nissa.hub.measurements import ValidationMeasured
+from nissa.kernels.transfer import number
 
 if TYPE_CHECKING:
     from collections.abc import Callable

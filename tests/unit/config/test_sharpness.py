@@ -37,3 +37,5 @@ def test_the_summary_says_what_is_measured() -> None:
     assert "critical, average_case, every 5 epochs, within 500 ms" in TelemetryConfig.research().summary()
     each = TelemetryConfig(sharpness=SharpnessConfig(enabled=True, every_n_epochs=1, methods=("critical",)))
     assert "critical, every epoch" in each.summary()
+    compiled = TelemetryConfig(sharpness=SharpnessConfig(enabled=True, compile=True))
+    assert "within 500 ms, compiled" in compiled.summary()

@@ -42,7 +42,7 @@ def make(store: "Store") -> Iterator[Ranks]:
 
 
 def settled(store: "Store", round_number: int) -> bool:
-    return bool(store.check([f"{round_number}/settled"]))
+    return bool(store.check([f"{round_number}/decision"]))
 
 
 def test_all_get_the_maximum_of_what_they_want(make: Ranks, store: "Store") -> None:
@@ -83,7 +83,7 @@ def test_who_acts_before_all_have_told_settles_it_for_all(make: Ranks, store: "S
     early.propose(0, (4,))
     assert early.decision(0) is None
     late.propose(0, (4,))
-    until(lambda: store.add("0/told", 0) == 2, "the late rank's wish")
+    until(lambda: store.add("0/proposals", 0) == 2, "the late rank's wish")
     assert late.decision(0) is None
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.gradients.budget import MOST, CostHistory, StepCosts, choose
+from nissa.gradients.overhead import CostHistory, StepCosts
+from nissa.gradients.sampling import MOST, choose
 
 COSTS = st.builds(
     StepCosts, step=st.floats(1e3, 1e10), plain=st.floats(0, 1e7), sample=st.floats(0, 1e10, allow_subnormal=False)

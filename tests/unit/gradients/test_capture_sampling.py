@@ -148,8 +148,8 @@ def test_an_optimizer_is_watched_once(lab: "Lab") -> None:
 @pytest.mark.parametrize(
     ("network", "optimizer", "message"),
     [
-        (object(), model()[1], r"needs a torch\.nn\.Module to watch, not a object"),
-        (model()[1], model()[0], r"needs a torch\.nn\.Module to watch, not a SGD"),
+        (object(), model()[1], r"needs a torch\.nn\.Module, not a object"),
+        (model()[1], model()[0], r"needs a torch\.nn\.Module, not a SGD"),
         (model()[0], "adam", r"needs the torch\.optim\.Optimizer .* not a str; call watch\(model, optimizer\)"),
         (model()[0], model()[1], r"has none of the parameters of Linear.*Build it from model\.parameters\(\)"),
     ],

@@ -16,7 +16,7 @@ from torch.optim import LBFGS, SGD, Adam, Optimizer
 import nissa
 from nissa import Run, Stage
 from nissa.config.files import PROFILES
-from nissa.gradients.readback import Transfer
+from nissa.kernels.transfer import Transfer
 from tests.support import points, until
 
 FOLDER = Path("nissa-runs/run")

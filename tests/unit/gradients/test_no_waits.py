@@ -16,14 +16,13 @@ from tests.cases import for_each
 ROOT = Path(nissa.__file__).parent
 ASKED = {
     "diagnostics/meter.py",
-    "diagnostics/to_host.py",
-    "diagnostics/sharpness/average.py",
+    "diagnostics/sharpness/compiled.py",
+    "diagnostics/sharpness/perturbation.py",
     "diagnostics/sharpness/update.py",
-    "diagnostics/sharpness/vectorised.py",
 }
 """What ``validate(meter=..., closure=...)`` calls, whose answer is a number on the host; see docs/decisions/0015."""
 
-MAY_WAIT = {"gradients/readback.py"} | ASKED
+MAY_WAIT = {"kernels/transfer.py"} | ASKED
 LEFT_OUT = "demo/"
 WAITING = {"item", "tolist", "cpu", "numpy", "synchronize"}
 
@@ -104,4 +103,6 @@ def test_the_rule_leaves_the_rest_alone(statement: str) -> None:
 
 
 def test_the_modules_that_know_torch_are_looked_at() -> None:
-    assert {"gradients/capture.py", "gradients/collector.py", "kernels/reference.py", "environment.py"} <= set(MODULES)
+    assert {"gradients/capture.py", "gradients/collector.py", "kernels/reference.py", "run/environment.py"} <= set(
+        MODULES
+    )

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from nissa.gradients.overhead import HookTimer, OverheadWindow
-from nissa.gradients.thread_cpu_usage import ThreadCpuUsage, thread_times
+from nissa.gradients.overhead import HookTimer, OverheadWindow, ThreadCpuUsage, thread_times
 from nissa.hub.stopwatch import Stopwatch
 from nissa.kernels.cores import usable_cores
 

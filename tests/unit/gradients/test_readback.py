@@ -9,9 +9,10 @@ import torch
 
 from nissa.events import TelemetryEvent
 from nissa.gradients import readback
-from nissa.gradients.readback import Readback, Transfer, number, on_host, side_by_side
+from nissa.gradients.readback import Readback
 from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.worker import BackendWorker
+from nissa.kernels.transfer import Transfer, number, on_host, side_by_side
 from tests.support import until
 
 
@@ -347,5 +348,5 @@ def test_of_several_numbers_none_is_picked(several: torch.Tensor) -> None:
 
 
 def test_a_number_that_does_not_come_in_time_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readback.Transfer, "ready", lambda _: False)
+    monkeypatch.setattr(Transfer, "ready", lambda _: False)
     assert number(torch.tensor(1.0), timeout=0.01) is None

@@ -218,4 +218,4 @@ def test_without_parameters_nothing_matches(caplog: pytest.LogCaptureFixture) ->
     empty = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
     empty.param_groups.clear()
     assert Selection(["*.weight"]).warn_unmatched(nn.Module(), empty) == ["*.weight"]
-    assert "none of the model's 0 parameters so far; there are for example: none." in caplog.text
+    assert "none of the model's 0 parameters so far; parameters are for example: none." in caplog.text

@@ -23,7 +23,7 @@ from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured,
 from nissa.kernels.moments import Layout, Thresholds
 
 if TYPE_CHECKING:
-    from nissa.gradients.readback import Transfer
+    from nissa.kernels.transfer import Transfer
 
 Row = tuple["Transfer", StepMetadata]
 Number = tuple[type[Measurement], int, int]

@@ -122,8 +122,8 @@ def test_a_model_that_is_gone_is_told_once_and_training_goes_on(lab: "Lab", capl
         step(network, optimizer)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "A watched model is gone while its optimizer still steps, so that its gradients are no longer measured. "
-        "Keep a reference to what watch() was given: it keeps none."
+        "A watched model was freed while its optimizer still steps, so that its gradients are no longer measured. "
+        "Keep a reference to the model, because watch() keeps none."
     )
     assert lab.samples == []
     assert len(lab.steps) == 2

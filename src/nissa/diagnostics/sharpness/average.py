@@ -6,57 +6,26 @@ the mean of ``|L(w + d) - L(w)| / scale``. Where the gradient vanishes, its expe
 elements of a tensor. As an average over all directions, it hardly depends on the sharpest one.
 """
 
-from dataclasses import dataclass
 from math import isfinite, sqrt
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from nissa.diagnostics.sharpness.directions import Directions, wide
+from nissa.diagnostics.sharpness.compiled import CompiledEvaluation
+from nissa.diagnostics.sharpness.directions import Directions
 from nissa.diagnostics.sharpness.evaluating import Evaluator
 from nissa.diagnostics.sharpness.measured import Sharpness
 from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
+from nissa.diagnostics.sharpness.perturbation import Perturbation
 from nissa.diagnostics.sharpness.support import require_support
-from nissa.diagnostics.sharpness.vectorised import evaluate_together
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-    from nissa.diagnostics.sharpness.directions import DirectionsOf
     from nissa.diagnostics.sharpness.evaluating import Closure
 
 METHOD = "average_case"
-
-
-@dataclass(frozen=True, slots=True)
-class Perturbation:
-    """Perturbation of a model: its trainable weights, their original values, and directions with a length per tensor."""
-
-    model: "nn.Module"
-    weights: "list[Tensor]"
-    kept: "list[Tensor]"
-    lengths: list[float]
-    directions: "DirectionsOf"
-
-    @classmethod
-    def of(
-        cls, model: "nn.Module", guard: ModelStateGuard, scale: float, directions: Directions, samples: int
-    ) -> "Perturbation":
-        """Return the perturbation of the trainable, non-empty weights of a model."""
-        pairs = zip(guard.parameters, guard.weights, guard.kept, strict=True)
-        found = [(weight, kept) for parameter, weight, kept in pairs if parameter.requires_grad and kept.numel()]
-        weights, kept = [each for each, _ in found], [each for _, each in found]
-        norms: Any = torch._foreach_norm([wide(each) for each in kept]) if kept else []  # noqa: SLF001 - see directions.py
-        lengths = [scale * length for length in _numbers(norms)]
-        return cls(model, weights, kept, lengths, directions.of(kept, samples))
-
-    def perturb(self, index: int) -> None:
-        """Set the weights to their original values plus one direction."""
-        moves = zip(self.weights, self.kept, self.directions[index], self.lengths, strict=True)
-        for weight, before, direction, length in moves:
-            # One pass without allocation; on a CPU this is faster than torch's functions for lists of tensors.
-            torch.add(before, direction, alpha=length, out=weight)
 
 
 def average_case(
@@ -67,7 +36,7 @@ def average_case(
     scale: float = 0.01,
     budget: float | None = None,
     directions: Directions | None = None,
-    vectorised: bool = False,
+    compiled: bool = False,
 ) -> Sharpness:
     """Measure the change of the loss in random directions; the model is restored afterwards.
 
@@ -78,7 +47,8 @@ def average_case(
         scale: Length of the perturbation of a tensor over its norm.
         budget: Time limit in seconds, None for none.
         directions: Directions to reuse across measurements, by default new ones.
-        vectorised: Evaluate all directions in one call of the closure with ``torch.func.vmap``, if possible.
+        compiled: Evaluate all directions in one call of the closure, with ``torch.func.vmap`` and ``torch.compile``.
+            If that is not possible, log the reason and evaluate them one by one.
 
     Raises:
         ConfigurationError: The closure does not return a single number, or the model is sharded.
@@ -87,18 +57,23 @@ def average_case(
     with ModelStateGuard(model, []) as guard:
         evaluator = Evaluator(closure, guard, budget)
         perturbation = Perturbation.of(model, guard, scale, directions or Directions(), samples)
-        return measure(evaluator, perturbation, samples, scale, vectorised=vectorised)
+        return measure(evaluator, perturbation, scale, CompiledEvaluation() if compiled else None)
 
 
 def measure(
-    evaluator: Evaluator, perturbation: Perturbation, samples: int, scale: float, *, vectorised: bool = False
+    evaluator: Evaluator, perturbation: Perturbation, scale: float, compiled: CompiledEvaluation | None = None
 ) -> Sharpness:
     """Measure within an active `ModelStateGuard`."""
-    first, started = evaluator.evaluations, evaluator.seconds
-    losses = evaluate_together(evaluator, perturbation) if vectorised and evaluator.affords(samples) else None
+    first, started, samples = evaluator.evaluations, evaluator.seconds, perturbation.samples
+    base, losses = evaluator.base, None
+    # One call cannot stop within the budget, so let the loop measure as many directions as the budget allows.
+    if compiled is not None and evaluator.affords(samples + 1):
+        losses = compiled.losses(evaluator, perturbation)
     if losses is None:
-        losses = _one_by_one(evaluator, perturbation, samples)
-    changes = [abs(loss - evaluator.base) / scale for loss in losses]
+        losses = _one_by_one(evaluator, perturbation)
+    else:
+        base, *losses = losses
+    changes = [abs(loss - base) / scale for loss in losses]
     return Sharpness(
         method=METHOD,
         value=fmean(changes) if changes else None,
@@ -114,19 +89,10 @@ def _standard_error(changes: list[float]) -> float | None:
     return stdev(changes) / sqrt(len(changes)) if len(changes) > 1 and all(map(isfinite, changes)) else None
 
 
-def _one_by_one(evaluator: Evaluator, perturbation: Perturbation, samples: int) -> list[float]:
+def _one_by_one(evaluator: Evaluator, perturbation: Perturbation) -> list[float]:
     losses: list[float] = []
-    while len(losses) < samples and evaluator.affords():
+    while len(losses) < perturbation.samples and evaluator.affords():
         perturbation.perturb(len(losses))
         losses.append(evaluator.loss())
     torch._foreach_copy_(perturbation.weights, perturbation.kept)
     return losses
-
-
-def _numbers(norms: "list[Tensor]") -> list[float]:
-    """Copy scalars from several devices to the host, with one copy per device."""
-    found: dict[int, float] = {}
-    for device in dict.fromkeys(norm.device for norm in norms):
-        here = [index for index, norm in enumerate(norms) if norm.device == device]
-        found.update(zip(here, torch.stack([norms[index] for index in here]).tolist(), strict=True))
-    return [found[index] for index in range(len(norms))]

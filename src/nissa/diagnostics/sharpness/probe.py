@@ -4,11 +4,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from nissa.diagnostics.sharpness import average, critical_sharpness
-from nissa.diagnostics.sharpness.choosing import Choosing
+from nissa.diagnostics.sharpness.compiled import CompiledEvaluation
 from nissa.diagnostics.sharpness.directions import Directions
 from nissa.diagnostics.sharpness.evaluating import Evaluator
 from nissa.diagnostics.sharpness.measured import Sharpness, SharpnessMeasured
 from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
+from nissa.diagnostics.sharpness.perturbation import Perturbation
 from nissa.diagnostics.sharpness.support import unsupported
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ class SharpnessProbe:
     def __init__(self, config: "SharpnessConfig", seed: int = 0) -> None:
         self._config = config
         self._directions = Directions(seed)
-        self._choosing = Choosing()
+        self._compiled = CompiledEvaluation() if config.compile else None
         self._start = 1.0
         self._unnumbered = 0
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def due(self, epoch: int | None) -> bool:
         """Whether to measure in this epoch; without an epoch number, in every n-th call."""
@@ -60,7 +61,7 @@ class SharpnessProbe:
             Exception: Any exception of the closure, after the state was restored.
         """
         if reason := unsupported(model, optimizer):
-            self._say("model", f"Sharpness is not measured for this model: {reason}.")
+            self._warn("model", f"Sharpness is not measured for this model: {reason}.")
             return None
         trained = [] if optimizer is None else [each for group in optimizer.param_groups for each in group["params"]]
         with ModelStateGuard(model, trained) as guard:
@@ -74,15 +75,13 @@ class SharpnessProbe:
             ]
         for each in found:
             if each.reason is not None:
-                self._say(
-                    each.method, f"Sharpness ({each.method}) could not be measured: {each.reason}. This is said once."
-                )
+                self._warn(each.method, f"Sharpness ({each.method}) could not be measured: {each.reason}. Logged once.")
         return SharpnessMeasured(methods=tuple(found), evaluations=evaluator.evaluations, seconds=evaluator.seconds)
 
     def _critical(
         self, evaluator: Evaluator, guard: ModelStateGuard, model: "nn.Module", optimizer: "Optimizer | None"
     ) -> Sharpness:
-        assert optimizer is not None  # noqa: S101 - seen to above
+        assert optimizer is not None  # noqa: S101 - checked by the caller
         found = critical_sharpness.measure(evaluator, guard, model, optimizer, start=self._start)
         if found.stability_margin is not None and 0 < found.stability_margin < critical_sharpness.REACH:
             # Start the next search at this result, which saves most of its evaluations.
@@ -91,14 +90,11 @@ class SharpnessProbe:
 
     def _average(self, evaluator: Evaluator, guard: ModelStateGuard, model: "nn.Module") -> Sharpness:
         samples, scale = self._config.samples, self._config.scale
-        perturbation = average.Perturbation.of(model, guard, scale, self._directions, samples)
-        vectorised = self._choosing.vectorised(model, perturbation.kept, samples)
-        found = average.measure(evaluator, perturbation, samples, scale, vectorised=vectorised)
-        self._choosing.took(found, vectorised=vectorised)
-        return found
+        perturbation = Perturbation.of(model, guard, scale, self._directions, samples)
+        return average.measure(evaluator, perturbation, scale, self._compiled)
 
-    def _say(self, about: str, what: str) -> None:
+    def _warn(self, subject: str, message: str) -> None:
         """Log the first problem of each kind; later ones are in the results."""
-        if about not in self._said:
-            self._said.add(about)
-            _logger.warning("%s", what)
+        if subject not in self._logged:
+            self._logged.add(subject)
+            _logger.warning("%s", message)

@@ -8,7 +8,7 @@ import torch
 from torch.func import functional_call
 
 from nissa.diagnostics.sharpness.directions import wide
-from nissa.diagnostics.sharpness.vectorised import Calling
+from nissa.diagnostics.sharpness.evaluating import ClosureModule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -87,7 +87,7 @@ def _gradients(model: "nn.Module", evaluator: "Evaluator") -> "dict[int, Tensor]
         trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
         leaves = [each.detach().clone().requires_grad_() for _, each in trained]
         weights = {f"model.{name}": leaf for (name, _), leaf in zip(trained, leaves, strict=True)}
-        loss = functional_call(Calling(model, evaluator.closure), weights, ())
+        loss = functional_call(ClosureModule(model, evaluator.closure), weights, ())
         if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
             raise NoUpdateError("the closure returns a loss that knows no gradient: leave out no_grad() and item()")
         found = torch.autograd.grad(loss, leaves, allow_unused=True)

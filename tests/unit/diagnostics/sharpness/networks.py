@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nissa.diagnostics.sharpness import Sharpness, evaluating, model_state_guard, vectorised
+from nissa.diagnostics.sharpness import Sharpness, compiled, evaluating, model_state_guard
 
 Closure = Callable[[], Tensor]
 
@@ -105,7 +105,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, closure: Closure, seconds: float) -> None:
         self.now = 0.0
         self._closure, self._seconds = closure, seconds
-        for module in (evaluating, model_state_guard, vectorised):
+        for module in (compiled, evaluating, model_state_guard):
             monkeypatch.setattr(module, "perf_counter", lambda: self.now)
 
     def __call__(self) -> Tensor:

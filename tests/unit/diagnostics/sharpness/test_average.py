@@ -1,13 +1,29 @@
 import math
+import shutil
+from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
 from nissa import ConfigurationError
-from nissa.diagnostics.sharpness import average_case
+from nissa.config import SharpnessConfig
+from nissa.diagnostics.sharpness import SharpnessProbe, average_case, compiled
 from nissa.diagnostics.sharpness.directions import Directions
 from tests.unit.diagnostics.sharpness.networks import Clock, Quadratic, classifier, timeless
+
+
+@pytest.fixture(autouse=True)
+def traced_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Trace and vectorise without generating code, which takes half a minute."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    yield
+    torch.compiler.reset()
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return Nissa's warnings, without the traces that torch logs."""
+    return [each.getMessage() for each in caplog.records if each.name == "nissa"]
 
 
 def expected(model: Quadratic, scale: float) -> float:
@@ -17,15 +33,15 @@ def expected(model: Quadratic, scale: float) -> float:
     return float(scale / 2 * (norms**2 * traces).sum())
 
 
-@pytest.mark.parametrize("vectorised", [False, True], ids=["loop", "together"])
-def test_at_the_minimum_of_a_quadratic_it_is_what_the_trace_says(vectorised: bool) -> None:
+@pytest.mark.parametrize("compiled", [False, True], ids=["loop", "compiled"])
+def test_at_the_minimum_of_a_quadratic_it_is_what_the_trace_says(compiled: bool) -> None:
     model = Quadratic(at_minimum=True)
-    found = average_case(model, model, samples=400, scale=0.01, vectorised=vectorised)
+    found = average_case(model, model, samples=400, scale=0.01, compiled=compiled)
     assert found.value is not None
     assert found.standard_error is not None
     assert found.standard_error < 0.1 * found.value
     assert abs(found.value - expected(model, 0.01)) < 4 * found.standard_error
-    assert (found.evaluations, found.complete, found.reason) == (401, True, None)
+    assert (found.evaluations, found.complete, found.reason) == (401 + compiled, True, None)
 
 
 def test_the_error_says_how_far_off_few_samples_are() -> None:
@@ -48,13 +64,35 @@ def test_it_grows_with_the_square_of_the_weights_at_a_minimum() -> None:
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn", "gpt"])
-def test_both_ways_look_in_the_same_directions(kind: str) -> None:
+def test_one_compiled_call_equals_the_loop(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     model, closure = classifier(kind)
+    before = [each.clone() for each in model.parameters()]
     one = average_case(model, closure, samples=4)
-    other = average_case(model, closure, samples=4, vectorised=True)
+    other = average_case(model, closure, samples=4, compiled=True)
     assert one.value is not None
-    assert other.value == pytest.approx(one.value, rel=2e-2)
-    assert other.evaluations == 5
+    assert other.value == pytest.approx(one.value, rel=5e-3)
+    assert other.standard_error == pytest.approx(one.standard_error, rel=5e-3)
+    assert other.evaluations == one.evaluations + 1  # the unchanged weights, compiled
+    assert all(each.equal(kept) for each, kept in zip(model.parameters(), before, strict=True))
+    assert messages(caplog) == []
+
+
+def test_generated_code_equals_the_loop(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("inductor needs a C++ compiler")
+    monkeypatch.setattr(compiled, "BACKEND", "inductor")
+    model, closure = classifier("mlp")
+    one, other = (average_case(model, closure, samples=2, compiled=each).value for each in (False, True))
+    assert other == pytest.approx(one, rel=5e-3)
+    assert messages(caplog) == []
+
+
+def test_a_compilation_serves_later_closures_of_the_same_code() -> None:
+    model, closure = classifier("mlp")
+    torch._dynamo.utils.counters.clear()
+    for _ in range(3):
+        assert average_case(model, lambda: closure() * 1, samples=3, compiled=True).complete
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_one_sample_has_no_error() -> None:
@@ -75,8 +113,9 @@ def test_directions_are_the_same_every_time_and_differ_by_seed() -> None:
 def test_directions_that_are_too_large_to_keep_are_drawn_each_time() -> None:
     model, closure = classifier("mlp")
     drawn = Directions(0, max_kept_bytes=0)
-    first, second = (average_case(model, closure, directions=drawn, vectorised=True).value for _ in range(2))
-    assert first == average_case(model, closure).value != second
+    first, second = (average_case(model, closure, directions=drawn, compiled=True).value for _ in range(2))
+    assert first == pytest.approx(average_case(model, closure).value, rel=5e-3)
+    assert second != first
 
 
 def test_directions_are_drawn_anew_for_a_network_that_has_grown() -> None:
@@ -104,28 +143,78 @@ def test_frozen_weights_stay_where_they_are() -> None:
     assert all(each.equal(model.second) for each in seen)
 
 
-@pytest.mark.parametrize("kind", ["hook", "float", "branch", "lstm"])
-def test_what_cannot_be_done_together_is_done_one_by_one(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("hook", "hooks"),
+        ("float", "Unsupported"),
+        ("branch", "Unsupported"),
+        ("lstm", "Unsupported"),
+        ("noise", "random numbers"),
+        ("large", "exceed 0 MB"),
+    ],
+)
+def test_what_cannot_be_compiled_is_measured_one_by_one(
+    kind: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     model, closure = classifier("lstm" if kind == "lstm" else "mlp")
     given = {
         "float": lambda: closure().item(),
         "branch": lambda: closure() if closure() > -1 else torch.zeros(()),
+        "noise": lambda: closure() + torch.rand(()),
     }.get(kind, closure)
     seen: list[torch.Tensor] = []
     if kind == "hook":
         model.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    if kind == "large":
+        monkeypatch.setattr(compiled, "MAX_STACKED_BYTES", 8)
     one = average_case(model, given, samples=3)
-    other = average_case(model, given, samples=3, vectorised=True)
+    other = average_case(model, given, samples=3, compiled=True)
     assert timeless(one) == timeless(other)
     assert not any(torch._C._functorch.is_batchedtensor(each) for each in seen)
+    (message,) = messages(caplog)
+    assert reason in message
 
 
-def test_a_loss_that_takes_its_weights_from_elsewhere_is_measured_where_they_are() -> None:
+def test_a_failing_compiler_is_tried_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    tried = []
+
+    def fail(graph: object, _: object) -> None:
+        tried.append(graph)
+        raise RuntimeError
+
+    monkeypatch.setattr(compiled, "BACKEND", fail)
+    model, closure = classifier("mlp")
+    probe = SharpnessProbe(SharpnessConfig(methods=("average_case",), compile=True, budget_milliseconds=60_000))
+    measured = [probe.measure(model, None, closure) for _ in range(3)]
+    assert all(each is not None and each.methods[0].complete for each in measured)
+    assert len(tried) == 1
+    (message,) = messages(caplog)
+    assert message.startswith("Sharpness is measured without compilation")
+
+
+def test_a_failed_compilation_does_not_spend_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, closure = classifier("mlp")
+    slow = Clock(monkeypatch, closure, 1 / 64)
+
+    def fail(_graph: object, _inputs: object) -> None:
+        slow.now += 24
+        raise RuntimeError
+
+    monkeypatch.setattr(compiled, "BACKEND", fail)
+    assert average_case(model, slow, samples=3, budget=10 / 64, compiled=True).complete
+
+
+def test_a_loss_that_takes_its_weights_from_elsewhere_is_measured_where_they_are(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = nn.Linear(3, 1)
     weight, bias, x = model.weight, model.bias, torch.randn(5, 3)
-    found = average_case(model, lambda: nn.functional.linear(x, weight, bias).square().mean(), vectorised=True)
+    found = average_case(model, lambda: nn.functional.linear(x, weight, bias).square().mean(), compiled=True)
     assert found.value is not None
     assert found.value > 0
+    (message,) = messages(caplog)
+    assert "does not read its weights from the model" in message
 
 
 def test_a_loss_that_leaves_the_numbers_is_found() -> None:
@@ -150,10 +239,12 @@ def test_the_budget_ends_it_and_what_was_measured_counts(monkeypatch: pytest.Mon
     assert none.reason is not None
 
 
-def test_what_the_budget_does_not_allow_together_is_done_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loop_measures_what_the_budget_allows_where_one_call_would_exceed_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, closure = classifier("mlp")
     slow = Clock(monkeypatch, closure, 1 / 64)
-    assert average_case(model, slow, samples=50, budget=10 / 64, vectorised=True).evaluations == 10
+    assert average_case(model, slow, samples=50, budget=10 / 64, compiled=True).evaluations == 10
 
 
 @pytest.mark.parametrize(

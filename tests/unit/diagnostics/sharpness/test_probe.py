@@ -11,6 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 import nissa
 from nissa.config import SharpnessConfig
 from nissa.diagnostics.sharpness import SharpnessMeasured, SharpnessProbe
+from nissa.diagnostics.sharpness import compiled as compiled_evaluation
 from nissa.diagnostics.sharpness.random_states import RandomStates
 from tests.integration.whole_training import frozen
 from tests.unit.diagnostics.sharpness.networks import Quadratic, classifier
@@ -123,6 +124,25 @@ def test_a_closure_that_raises_among_random_directions_leaves_no_trace(fails_at:
     assert found == []
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_training_that_is_measured_by_compiled_calls_is_the_bare_one(
+    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled_evaluation, "BACKEND", "eager")
+    probe = SharpnessProbe(ON.model_copy(update={"compile": True}))
+    x, y = torch.randn(8, 3, 6, 6, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 4
+    found = []
+
+    def use(model: nn.Module, optimizer: Optimizer, number: int) -> None:
+        del number
+        found.append(probe.measure(model, optimizer, lambda: nn.functional.cross_entropy(model(x), y)))
+
+    assert train(use, OPTIMIZERS[name]) == train(nothing, OPTIMIZERS[name])
+    assert all(each is not None and list(each.values) == ["critical", "average_case"] for each in found)
+    assert not [each for each in caplog.records if each.name == "nissa"]
+    torch.compiler.reset()
+
+
 def test_a_loss_that_is_no_number_leaves_no_trace() -> None:
     use, found = probing(value=float("nan"))
     assert train(use, OPTIMIZERS["adam"]) == train(nothing, OPTIMIZERS["adam"])
@@ -224,17 +244,6 @@ def test_it_is_due_every_so_often() -> None:
     assert not SharpnessProbe(SharpnessConfig()).due(0)
 
 
-def test_both_ways_are_tried_before_one_is_chosen() -> None:
-    model, closure = classifier("mlp")
-    probe, values = SharpnessProbe(ON), []
-    for _ in range(5):
-        measured = probe.measure(model, None, closure)
-        assert measured is not None
-        values.append(measured.values["average_case"])
-    assert values == pytest.approx([values[0]] * 5, rel=1e-2)
-    assert set(probe._choosing._seconds) == {False, True}
-
-
 def test_where_there_is_no_value_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     model = Quadratic()
     probe = SharpnessProbe(ON)
@@ -266,7 +275,12 @@ def test_a_watch_does_not_see_the_measurement() -> None:
         assert handle.steps == 3
 
 
-def test_a_compiled_model_is_measured_without_being_compiled_again() -> None:
+@pytest.mark.parametrize("compile_losses", [False, True], ids=["loop", "compiled"])
+def test_a_compiled_model_is_measured_without_being_compiled_again(
+    compile_losses: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiled_evaluation, "BACKEND", "eager")
+    config = ON.model_copy(update={"compile": compile_losses})
     model, _ = classifier("mlp")
     x, compiled = torch.randn(4, 6), []
 
@@ -278,11 +292,12 @@ def test_a_compiled_model_is_measured_without_being_compiled_again() -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
     fast(x)
     assert len(compiled) == 1
-    measured = SharpnessProbe(ON).measure(fast, optimizer, lambda: fast(x).square().mean())
+    measured = SharpnessProbe(config).measure(fast, optimizer, lambda: fast(x).square().mean())
     assert measured is not None
     assert list(measured.values) == ["critical", "average_case"]
     fast(x)
     assert len(compiled) == 1
+    assert ("wrapped by torch.compile()" in caplog.text) is compile_losses
     torch.compiler.reset()
 
 
