@@ -119,7 +119,7 @@ def start(
         **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
 
     Raises:
-        ConfigurationError: A setting, file or argument cannot be used; the message says what to do.
+        ConfigurationError: A setting, file or argument cannot be used; the message states the fix.
         RunActiveError: A run is active already.
     """
     run = import_module("nissa.run.run")

@@ -24,7 +24,7 @@ class NissaError(Exception):
 
 
 class ConfigurationError(NissaError, ValueError):
-    """A setting, file or argument cannot be used; the message says what to do."""
+    """A setting, file or argument cannot be used; the message states the fix."""
 
 
 class UnknownNameError(ConfigurationError):

@@ -50,7 +50,7 @@ class Rank:
         if launched.rank in {None, rank} and launched.world_size in {None, size}:
             return cls(rank, launched.local_rank, size)
         _logger.warning(
-            "The process group says rank %d of %d, and the environment says rank %s of %s; telemetry uses the former. "
+            "This process is rank %d of %d in the process group, but rank %s of %s in the environment; the former is used. "
             "If that is wrong, call nissa.start() before init_process_group().",
             rank,
             size,

@@ -130,7 +130,7 @@ def _all_reduce(
 
 def _reachable(device: "torch.device", group: "ProcessGroup") -> "torch.device":
     """Return a device that a group supports. Gradients offloaded to the host may have to return to the GPU for NCCL."""
-    types = [each.type for each in group._device_types]  # noqa: SLF001 - torch tells it nowhere else
+    types = [each.type for each in group._device_types]  # noqa: SLF001 - torch has no public name for it
     return device if device.type in types else torch.device(types[0])
 
 

@@ -47,7 +47,7 @@ def compare(readings: Iterable[Reading]) -> list[CheckResult]:
     """Return one finding per server with a valid ``Date`` header, or a single note if no server sent one."""
     known = [(reading, skew) for reading in readings if (skew := reading.skew) is not None]
     if not known:
-        found = "The collector's clock is not known: gRPC says no time, and nothing answered over HTTP."
+        found = "The collector's clock is not known: gRPC responses have no time, and no HTTP request was answered."
         return [
             CheckResult(
                 CHECK, Level.NOTE, found, "See that both machines keep their clocks by NTP, or name a --health URL."

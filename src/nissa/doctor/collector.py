@@ -44,18 +44,18 @@ def judge_health(url: str, response: "HttpResponse | None", *, asked_for: bool) 
         found = f"No health check answers at {url}, so that the collector's health is not known."
         advice = "Turn on the extension health_check, or name its URL with --health."
         return CheckResult(CHECK, Level.WARNING if asked_for else Level.NOTE, found, advice)
-    said = _status(response)
+    status = _status(response)
     if response.status == _GOOD:
-        return CheckResult(CHECK, Level.OK, f"{url} says: {said}.")
+        return CheckResult(CHECK, Level.OK, f"{url} reports: {status}.")
     advice = "See the collector's log; a pipeline of it is not ready."
-    return CheckResult(CHECK, Level.ERROR, f"{url} answers {response.status}: {said}.", advice)
+    return CheckResult(CHECK, Level.ERROR, f"{url} answers {response.status}: {status}.", advice)
 
 
 def _status(response: "HttpResponse") -> str:
     with suppress(ValueError):
-        said = json.loads(response.body)
-        if isinstance(said, dict) and "status" in said:
-            return str(said["status"]) + (f", up for {said['uptime']}" if said.get("uptime") else "")
+        parsed = json.loads(response.body)
+        if isinstance(parsed, dict) and "status" in parsed:
+            return str(parsed["status"]) + (f", up for {parsed['uptime']}" if parsed.get("uptime") else "")
     return "healthy" if response.status == _GOOD else "nothing more"
 
 
@@ -93,11 +93,11 @@ def _losses(totals: dict[str, float]) -> Iterator[CheckResult]:
     for prefix, (what, advice) in _LOST.items():
         counts = {name: count for name, count in totals.items() if name.startswith(prefix) and count > 0}
         if counts:
-            told = ", ".join(
+            lost = ", ".join(
                 f"{count:,.0f} {name.removeprefix(prefix).strip('_').replace('_', ' ')}"
                 for name, count in counts.items()
             )
-            yield CheckResult(CHECK, Level.WARNING, f"Since it started, {told} were {what}.", advice)
+            yield CheckResult(CHECK, Level.WARNING, f"Since it started, {lost} were {what}.", advice)
 
 
 def _queues(queues: dict[str, dict[str, float]]) -> Iterator[CheckResult]:

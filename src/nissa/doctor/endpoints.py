@@ -77,8 +77,8 @@ def _problem(result: EndpointResult, variable: str) -> tuple[str, str]:
     """Return the problem and the advice."""
     if result.attempt is None:
         return "no answer in time; not even the host's name was resolved, perhaps.", f"Check the name in {variable}."
-    if result.probed is not None and (said := _of_connection(result, variable)):
-        return said
+    if result.probed is not None and (problem := _of_connection(result, variable)):
+        return problem
     return _of_status(result, variable)
 
 
@@ -123,7 +123,7 @@ def _of_connection(result: EndpointResult, variable: str) -> tuple[str, str] | N
             f"Begin {variable} with http://" + (", or set OTEL_EXPORTER_OTLP_INSECURE=true." if grpc else "."),
         ),
         ServerKind.OTHER: (
-            "something listens there that is no OTLP receiver.",
+            "the server there is not an OTLP receiver.",
             f"Correct {variable}, or look at what listens on port {port}.",
         ),
     }
@@ -138,10 +138,10 @@ def _of_connection(result: EndpointResult, variable: str) -> tuple[str, str] | N
 
 
 def _certificate_advice(detail: str, host: str) -> str:
-    said = detail.lower()
-    if "mismatch" in said or "not valid for" in said:
+    message = detail.lower()
+    if "mismatch" in message or "not valid for" in message:
         return f"It is for another name than {host!r}: use a name that is in it, or have one issued for this name."
-    if "expired" in said or "not yet valid" in said:
+    if "expired" in message or "not yet valid" in message:
         return "Have it renewed; if it is new, compare the clocks of both machines."
     return "Set OTEL_EXPORTER_OTLP_CERTIFICATE to the file of the authority that signed it (for HTTP, unset REQUESTS_CA_BUNDLE)."
 
@@ -149,26 +149,26 @@ def _certificate_advice(detail: str, host: str) -> str:
 def _of_status(result: EndpointResult, variable: str) -> tuple[str, str]:
     assert result.attempt is not None  # noqa: S101 - see the only caller
     status, reason = result.attempt.status, " ".join(result.attempt.reason.split())
-    said = f"{status} {reason}".strip() if status else reason
+    answer = f"{status} {reason}".strip() if status else reason
     if status in _UNAUTHORISED:
-        return f"it refuses us ({said}).", "Set OTEL_EXPORTER_OTLP_HEADERS, such as authorization=Bearer%20TOKEN."
+        return f"it refuses us ({answer}).", "Set OTEL_EXPORTER_OTLP_HEADERS, such as authorization=Bearer%20TOKEN."
     if status in _NOT_THERE:
-        return f"it takes no {result.target.signal} ({said}).", _path_advice(result, variable)
+        return f"it takes no {result.target.signal} ({answer}).", _path_advice(result, variable)
     if status in _BUSY:
         return (
-            f"it does not take exports now ({said}).",
+            f"it does not take exports now ({answer}).",
             "Look at the collector's log: memory, queues, what it sends to.",
         )
     if (status or "").startswith(_REDIRECTS):
         target = result.attempt.headers.get("location", "elsewhere")
         return (
-            f"it redirects to {target} ({said}), which exporters do not follow.",
+            f"it redirects to {target} ({answer}), which exporters do not follow.",
             f"Put that address into {variable}.",
         )
     if "MissingSchema" in reason or "InvalidSchema" in reason or "InvalidURL" in reason:
         return "that is no URL.", f"Begin {variable} with http:// or https://."
     where = "See the collector's log." if status else "Check OTEL_EXPORTER_OTLP_HEADERS, and the collector's log."
-    return f"the export failed ({said}).", where
+    return f"the export failed ({answer}).", where
 
 
 def _path_advice(result: EndpointResult, variable: str) -> str:

@@ -72,4 +72,4 @@ def _joined(joined: "Joined") -> CheckResult:
     if joined.pulled:
         found = f"Metrics join {joined.kind}; what pulls sees the latest values, and distributions in coarse buckets."
         return CheckResult(CHECK, Level.NOTE, found, "Send OTLP to a collector to keep each step.")
-    return CheckResult(CHECK, Level.OK, f"Metrics join {joined.kind}; asked for by {joined.readers} reader(s).")
+    return CheckResult(CHECK, Level.OK, f"Metrics join {joined.kind}; collected by {joined.readers} reader(s).")

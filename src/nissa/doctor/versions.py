@@ -57,10 +57,12 @@ def judge(found: dict[str, str | None]) -> list[CheckResult]:
             )
     train = {_numbers(present) for name in _TRAIN if (present := found.get(name))}
     if len(train) > 1:
-        told = ", ".join(f"{name} {found[name]}" for name in _TRAIN if found.get(name))
+        releases = ", ".join(f"{name} {found[name]}" for name in _TRAIN if found.get(name))
         advice = f"Install one version of all: pip install --upgrade {' '.join(_TRAIN)}"
         findings.append(
-            CheckResult(CHECK, Level.WARNING, f"OpenTelemetry's packages are of different releases: {told}.", advice)
+            CheckResult(
+                CHECK, Level.WARNING, f"OpenTelemetry's packages are of different releases: {releases}.", advice
+            )
         )
     return findings
 

@@ -66,7 +66,7 @@ def page(run: RunSummary, sections: Sequence[PageSection]) -> str:
 
 def _environment() -> Any:
     try:
-        import jinja2  # noqa: PLC0415 - the message says what to install
+        import jinja2  # noqa: PLC0415 - the error message names the package to install
     except ImportError as error:
         raise ConfigurationError("The report needs jinja2: pip install 'nissa[report]'") from error
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

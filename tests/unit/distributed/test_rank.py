@@ -34,7 +34,7 @@ def test_a_process_group_has_precedence_and_a_contradiction_is_logged(caplog: py
     assert not caplog.records
     with caplog.at_level(logging.WARNING, "nissa"):
         assert Rank.discover({"SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_NTASKS": "2"}) == Rank(0, None, 1)
-    assert "rank 0 of 1, and the environment says rank 1 of 2" in caplog.text
+    assert "rank 0 of 1 in the process group, but rank 1 of 2 in the environment" in caplog.text
 
 
 def train(rank: int, folder: str) -> None:
