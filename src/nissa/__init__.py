@@ -80,9 +80,12 @@ _hub: NissaHub | None = None
 
 
 def get_hub() -> NissaHub:
-    """Return the hub of this process, created at the first call. A run receives the events of this hub."""
+    """Return the hub of this process, created at the first call. A run receives the events of this hub.
+
+    A forked child has a hub of its own: the backends' threads of the parent's hub do not exist there.
+    """
     global _hub  # noqa: PLW0603 - the one convenience default; everything else is owned by somebody
-    if _hub is None:
+    if _hub is None or _hub.abandoned:
         _hub = NissaHub()
     return _hub
 
@@ -90,7 +93,7 @@ def get_hub() -> NissaHub:
 def reset_hub() -> NissaHub:
     """End the active run, close the hub and its backends, and return a new one."""
     global _hub  # noqa: PLW0603 - see get_hub
-    if _hub is not None:
+    if _hub is not None and not _hub.abandoned:
         _hub.close()
     _hub = NissaHub()
     return _hub
@@ -103,6 +106,7 @@ def start(
     config: "TelemetryConfig | str | os.PathLike[str] | None" = None,
     run_id: str | None = None,
     backends: "Iterable[Backend]" = (),
+    replace: bool = False,
     **overrides: Any,
 ) -> "Run":
     """Start a run.
@@ -116,11 +120,13 @@ def start(
         config: A YAML file with settings, or a complete `TelemetryConfig`, which is used unchanged.
         run_id: Identity of the run. Defaults to ``NISSA_RUN_ID``, then to the launcher's run id, then to a new id.
         backends: Additional backends, closed at the end of the run.
+        replace: End the active run first. In IPython and in notebooks, where a cell is often run again, the active run is
+            always ended, with a notice.
         **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
 
     Raises:
         ConfigurationError: A setting, file or argument cannot be used; the message states the fix.
-        RunActiveError: A run is active already.
+        RunActiveError: A run is active already; it is that of `current_run`.
     """
     run = import_module("nissa.run.run")
     started: Run = run.start(
@@ -130,9 +136,17 @@ def start(
         config=config,
         run_id=run_id,
         backends=backends,
+        replace=replace,
         **overrides,
     )
     return started
+
+
+def current_run() -> "Run | None":
+    """Return the active run of this process, or None: for code that has no handle of it."""
+    run = import_module("nissa.run.run")
+    active: Run | None = run.active_run(get_hub())
+    return active
 
 
 def __getattr__(name: str) -> Any:
@@ -148,4 +162,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*_LAZY, "NissaHub", "get_hub", "reset_hub", "start"])
+    return sorted([*_LAZY, "NissaHub", "current_run", "get_hub", "reset_hub", "start"])

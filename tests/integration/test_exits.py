@@ -165,6 +165,41 @@ def test_forked_workers_export_nothing_and_training_goes_on(tmp_path: Path) -> N
     assert [span.name for span in spans(only_run(tmp_path))].count("epoch") == 1
 
 
+def test_a_forked_child_starts_a_run_of_its_own_or_is_warned_once(tmp_path: Path) -> None:
+    body = """
+    import logging
+    logging.basicConfig()
+    run = nissa.start("diagnostic", run_id="parent")
+    run.watch(model, optimizer)
+    with run.epoch(0):
+        step(run)
+    pid = os.fork()
+    if pid == 0:
+        for number in (1, 2):  # on the parent's run
+            with run.epoch(number):
+                step(run)
+        assert nissa.current_run() is None
+        with nissa.start("diagnostic", run_id="child") as own:
+            assert nissa.current_run() is own
+            own.watch(model, optimizer)
+            with own.epoch(3):
+                step(own)
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert nissa.current_run() is run
+    with run.epoch(4):
+        step(run)
+    """
+    status, _, err = _run(body, tmp_path)
+    assert status == 0, err
+    assert err.count("call nissa.start() here") == 1, err
+    found = {
+        name: [span.attributes["nissa.epoch"] for span in spans(tmp_path / "nissa-runs" / name) if span.name == "epoch"]
+        for name in ("parent", "child")
+    }
+    assert found == {"parent": [0, 4], "child": [3]}
+
+
 def test_a_second_process_continues_a_seed_in_the_same_trace(tmp_path: Path) -> None:
     first = """
     import json

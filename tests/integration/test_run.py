@@ -1,6 +1,8 @@
 """A whole run, as users see it, read back from the files that it wrote."""
 
+import gc
 import json
+import logging
 from pathlib import Path
 from time import sleep
 
@@ -14,7 +16,7 @@ from nissa.recordings.values import attributes
 from nissa.run.run import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
-from tests.support import points, records, spans
+from tests.support import finish, points, records, script, spans
 
 
 def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None:
@@ -277,11 +279,47 @@ def test_a_second_run_begins_anew(toy: Toy) -> None:
             run.watch(toy.model, toy.optimizer)
             with run.epoch(0):
                 toy.step(run)
-            with pytest.raises(nissa.RunActiveError, match="close"):
+            with pytest.raises(nissa.RunActiveError, match="is active in this process"):
                 nissa.start()
     for name in ("a", "b"):
         assert [point.value for point in points(Path("nissa-runs") / name, "nissa.step")] == [0]
     assert nissa.get_hub().backends == ()
+
+
+def test_a_lost_run_is_found_again_or_replaced(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:
+    assert nissa.current_run() is None
+    nissa.start("diagnostic", run_id="lost", console__enabled=False).watch(toy.model, toy.optimizer)
+    gc.collect()
+    lost = nissa.current_run()
+    assert lost is not None
+    assert lost.run_id == "lost"
+    with pytest.raises(nissa.RunActiveError, match=r"lost is active .* replace=True"):
+        nissa.start()
+    with caplog.at_level(logging.WARNING, "nissa"):
+        run = nissa.start("diagnostic", run_id="new", console__enabled=False, replace=True)
+    assert "The run lost is ended" in caplog.text
+    assert lost.closed
+    assert nissa.current_run() is run
+    run.watch(toy.model, toy.optimizer)
+    toy.step(run)
+    run.close()
+    assert nissa.current_run() is None
+    assert [point.value for point in points(Path("nissa-runs") / "new", "nissa.step")] == [0]
+
+
+def test_in_ipython_a_second_start_replaces_the_first(tmp_path: Path) -> None:
+    body = """
+    from IPython.core.interactiveshell import InteractiveShell
+    shell = InteractiveShell.instance()
+    cell = "import logging, nissa; logging.basicConfig(); run = nissa.start(console__enabled=False)"
+    for _ in range(2):
+        assert shell.run_cell(cell).success
+    assert nissa.current_run() is shell.user_ns["run"]
+    """
+    status, _, err = finish(script("    import nissa\n" + body, folder=tmp_path))
+    assert status == 0, err
+    assert err.count("is ended, because another one is started") == 1
+    assert len(list((tmp_path / "nissa-runs").iterdir())) == 2
 
 
 def test_closing_the_hub_ends_the_run() -> None:

@@ -112,6 +112,8 @@ class NissaHub:
         self.stopwatch = Stopwatch()
         self._rejections: AtomicCounts[str] = AtomicCounts()
         self.closed = False
+        # Whether this hub was inherited by a forked child, in which none of its threads exists.
+        self.abandoned = False
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
         self._workers = _Workers()
         self._listener: Listener | None = None
@@ -281,6 +283,12 @@ class NissaHub:
             if worker.wants_measurements:
                 worker.put(measurement)
 
+    def abandon(self) -> None:
+        """Close the hub in a forked child, without waiting for its threads: they exist only in the parent."""
+        self.closed = self.abandoned = True
+        self._listener = None
+        self.sections.renew_in_child()
+
     def flush(self, timeout: float = 5.0, *, besides: str | None = None) -> bool:
         """Wait until every backend has exported the items emitted so far. Return whether all finished in time.
 
@@ -332,8 +340,9 @@ class NissaHub:
         return self._rejections.snapshot()
 
     def count_rejection(self, reason: str) -> None:
-        """Count an event that a run rejected."""
-        self._rejections.increment(reason)
+        """Count an event that a run rejected; in a forked child, log once what to do."""
+        if not self._too_late_after_fork():
+            self._rejections.increment(reason)
 
     @property
     def healthy(self) -> bool:
@@ -341,9 +350,16 @@ class NissaHub:
         return not any(delivery.outcome in {DROPPED, FAILED, REJECTED} for delivery in self.deliveries())
 
     def _too_late(self) -> bool:
-        if self.closed:
+        if not self._too_late_after_fork() and self.closed:
             self._reject("closed", "it came after the hub was closed")
         return self.closed
+
+    def _too_late_after_fork(self) -> bool:
+        if self.abandoned:
+            self._reject(
+                "forked", "this process was forked from the one that the run belongs to; call nissa.start() here"
+            )
+        return self.abandoned
 
     def _reject(self, reason: str, detail: str) -> None:
         if self._rejections.increment(reason):

@@ -1,14 +1,16 @@
 """Telemetry of one training run, from `nissa.start` to its end."""
 
+import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, strftime, time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from nissa.config import TelemetryConfig, load
 from nissa.diagnostics.brief import DecisionBrief
@@ -34,8 +36,13 @@ if TYPE_CHECKING:
     from nissa.gradients.watch import Watch
     from nissa.hub.backend import Backend
 
+_logger = logging.getLogger("nissa")
 
-def start(
+_active: WeakKeyDictionary[NissaHub, "ref[Run]"] = WeakKeyDictionary()
+"""Active run of each hub, by which a lost handle is found again; the hub itself keeps the run alive."""
+
+
+def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     profile: str | None = None,
     *,
     hub: NissaHub,
@@ -44,13 +51,11 @@ def start(
     run_id: str | None = None,
     backends: "Iterable[Backend]" = (),
     clock: Callable[[], int] = time_ns,
+    replace: bool = False,
     **overrides: Any,
 ) -> "Run":
     """Start a run; see `nissa.start`."""
-    if hub.has_listener:
-        raise RunActiveError(
-            "A run is active on this hub; close() it, or leave its with block, before starting another."
-        )
+    _end_active_run(hub, replace=replace)
     settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
     identity = run_id or _named_run_id(os.environ) or common_run_id(_new_run_id())
     rank = Rank.discover(os.environ)
@@ -64,6 +69,30 @@ def start(
         exit_seconds=settings.limits.exit_timeout_seconds,
     )
     return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+
+
+def active_run(hub: NissaHub) -> "Run | None":
+    """Return the active run of a hub, or None."""
+    run = reference() if (reference := _active.get(hub)) is not None else None
+    return None if run is None or run.closed else run
+
+
+def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
+    active = active_run(hub)
+    if active is None:
+        return
+    if not (replace or _is_interactive()):
+        raise RunActiveError(
+            f"The run {active.run_id} is active in this process. End it with nissa.current_run().close() before you start "
+            "another, or start the other one with replace=True, which ends it."
+        )
+    _logger.warning("The run %s is ended, because another one is started.", active.run_id)
+    active.close()
+
+
+def _is_interactive() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
 
 
 class Run:
@@ -107,6 +136,7 @@ class Run:
         self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
+        _active[hub] = ref(self)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
         self._send(EventType.TRAINING_STARTED, data=data)
@@ -293,8 +323,7 @@ class Run:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
         self._runtime.closed = True
-        self._hub.closed = True
-        self._hub.sections.renew_in_child()
+        self._hub.abandon()
         self._runtime.stop_watching()
 
 
