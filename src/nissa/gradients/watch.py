@@ -411,15 +411,23 @@ class Watch:
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
 
 
-def check_watchable(model: object, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
-    """Check the arguments of ``watch()``, with the optimizer unwrapped.
+def check_model(model: object) -> None:
+    """Check the type of the model passed to ``watch()``.
 
     Raises:
-        WatchError: An argument has the wrong type, the optimizer has none of the model's parameters, or the model is
-            wrapped in a way that hides its parameters.
+        WatchError: It is not a module.
     """
     if not isinstance(model, torch.nn.Module):
         raise WatchError(f"watch() needs a torch.nn.Module, not a {type(model).__name__}.")
+
+
+def check_watchable(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
+    """Check the arguments of ``watch()``, with the optimizer unwrapped.
+
+    Raises:
+        WatchError: The scaler has the wrong type, the optimizer has none of the model's parameters, or the model is
+            wrapped in a way that hides its parameters.
+    """
     if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
         raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
     reason = unsupported(model)

@@ -26,7 +26,7 @@ from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.gradients.unwrapping import unwrap
-from nissa.gradients.watch import Watch, check_watchable
+from nissa.gradients.watch import Watch, check_model, check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.seeds.lifecycle import SeedTable
@@ -224,6 +224,7 @@ class Runtime:
         """
         if self.closed:
             raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
+        check_model(model)
         unwrapped = unwrap(optimizer, scaler)
         optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
         check_watchable(model, optimizer, scaler)

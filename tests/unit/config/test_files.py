@@ -30,7 +30,7 @@ def test_the_presets_are_those_in_the_folder() -> None:
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_preset_starts_with_what_it_is_for(name: str) -> None:
-    assert (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").startswith("# For ")
+    assert (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").startswith(("# For ", "# To "))
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -152,11 +152,11 @@ def test_what_a_later_version_adds_is_ignored() -> None:
     "data", [{"epoch": "soon"}, {"confusion": 1}, {"gradient_health": 1}, {"train_loss": "much"}], ids=str
 )
 def test_what_is_no_snapshot_is_refused(data: dict[str, Any]) -> None:
-    with pytest.raises(ConfigurationError, match="no snapshot as EpochSnapshot"):
+    with pytest.raises(ConfigurationError, match="not data of EpochSnapshot"):
         EpochSnapshot.from_dict(data)
 
 
 def test_what_is_no_mapping_is_refused() -> None:
     nothing: Any = None
-    with pytest.raises(ConfigurationError, match="no snapshot"):
+    with pytest.raises(ConfigurationError, match="not data of EpochSnapshot"):
         EpochSnapshot.from_dict(nothing)

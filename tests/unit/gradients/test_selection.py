@@ -131,7 +131,7 @@ def test_a_lone_selector_may_be_given_as_text(network: nn.Module) -> None:
 
 
 def test_a_selector_that_cannot_be_used_is_refused() -> None:
-    with pytest.raises(ValueError, match="no regular expression"):
+    with pytest.raises(ValueError, match="not a regular expression"):
         Selection(["re:("])
 
 
