@@ -47,6 +47,6 @@ def test_the_index_has_every_decision_with_its_title() -> None:
 
 
 def test_links_between_pages_lead_to_files() -> None:
-    for page in (ROOT / "docs").rglob("*.md"):
+    for page in (*(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.md")):
         for link in re.findall(r"(?<!\")\]\((?!http|#)([^)#\s]+)", page.read_text()):
             assert (page.parent / link).exists(), (page.relative_to(ROOT), link)
