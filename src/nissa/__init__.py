@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.snapshot import EpochSnapshot as EpochSnapshot
     from nissa.diagnostics.tracker import DiagnosticTracker as DiagnosticTracker
     from nissa.errors import ConfigurationError as ConfigurationError
+    from nissa.errors import InvalidValueError as InvalidValueError
     from nissa.errors import NissaError as NissaError
     from nissa.errors import RunActiveError as RunActiveError
     from nissa.errors import TransitionError as TransitionError
@@ -57,6 +58,7 @@ _LAZY = {
     "FileBackend": "nissa.backends.file",
     "GateResult": "nissa.events",
     "GradientStatistics": "nissa.gradients.collector",
+    "InvalidValueError": "nissa.errors",
     "MemoryBackend": "nissa.backends.memory",
     "NissaError": "nissa.errors",
     "PendingGradients": "nissa.gradients.collector",

@@ -6,6 +6,7 @@
     ├── ConfigurationError (ValueError)     a setting, file, name or argument that cannot be used
     │   ├── UnknownNameError                a profile, stage, exporter or key that does not exist; names near misses
     │   └── WatchError                      a model and optimizer that cannot be watched together
+    ├── InvalidValueError (ValueError)      a value of the training loop that cannot be used (only under ``strict=True``)
     ├── TransitionError                     a stage change that the table does not allow (only under ``strict=True``)
     └── RunActiveError (RuntimeError)       a second run on a hub that already has one
 
@@ -51,6 +52,14 @@ class UnknownNameError(ConfigurationError):
 
 class WatchError(ConfigurationError):
     """A model and an optimizer cannot be watched together."""
+
+
+class InvalidValueError(NissaError, ValueError):
+    """A running training loop passed a value that cannot be used; the message states the fix.
+
+    Raised only under ``strict=True``, the default under pytest. Otherwise the value is absent, which is logged once per call
+    and counted.
+    """
 
 
 class TransitionError(NissaError):

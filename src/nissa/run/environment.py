@@ -5,6 +5,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
@@ -77,7 +78,17 @@ class Environment:
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:
-        """Mark an epoch; everything in the block belongs to it. An exception passes through unchanged."""
+        """Mark an epoch; everything in the block belongs to it. An exception passes through unchanged.
+
+        Args:
+            number: A whole number.
+        """
+        whole_number = _whole(number)
+        if whole_number is None:
+            self._runtime.refuse("epoch()", f"Pass a whole number, not {type(number).__name__}: the block is no epoch.")
+            yield
+            return
+        number = whole_number
         ids = SpanIds(new_trace_id(), new_span_id())
         self._begin_epoch(number, ids)
         error: BaseException | None = None
@@ -114,7 +125,10 @@ class Environment:
             model: Name of the watch that the value belongs to; by default the first watch of the environment.
         """
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("log_loss"):
-            self._clock.log_loss(loss, model, scale=scale)
+            try:
+                self._clock.log_loss(loss, model, scale=scale)
+            except (TypeError, ValueError) as error:
+                self._runtime.refuse("log_loss()", str(error))
 
     def clip_grad_norm_(
         self,
@@ -178,7 +192,7 @@ class Environment:
             The snapshot. A fault in the meter or the closure is logged once; the affected fields are then None.
         """
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
-        snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id)
+        snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id, narrative="No diagnosis: the validation failed")
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("validate"):
             snapshot = self._epoch_snapshot = self._validation(self._epoch, inputs)
         return snapshot
@@ -349,6 +363,13 @@ def _snapshot_data(snapshot: EpochSnapshot) -> dict[str, Any]:
         "narrative": snapshot.narrative,
         "red_flags": list(snapshot.red_flags) or None,
     }
+
+
+def _whole(number: object) -> int | None:
+    try:
+        return index(number)  # type: ignore[arg-type]  # also for the integers of numpy and torch
+    except TypeError:
+        return None
 
 
 def _type_name(error: BaseException | None) -> str | None:

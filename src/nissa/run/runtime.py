@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
-from nissa.errors import TransitionError, WatchError
+from nissa.errors import InvalidValueError, TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
@@ -94,6 +94,7 @@ class Runtime:
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
         self._warned_without_steps: set[str | None] = set()
+        self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed
         self.sampling = SamplingPlan(
             every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
@@ -300,6 +301,19 @@ class Runtime:
         remaining = self._watches_of(env_id)
         if closed.primary and remaining:  # one watch must continue to count the environment's steps
             remaining[0].primary = True
+
+    def refuse(self, call: str, reason: str) -> None:
+        """Refuse a value that the training loop has passed; it is absent, which is counted, and logged once per call.
+
+        Raises:
+            InvalidValueError: The run is strict.
+        """
+        if self.strict:
+            raise InvalidValueError(f"{call}: {reason}")
+        self.hub.count_rejection("invalid_value")
+        if call not in self._refused:
+            self._refused.add(call)
+            _logger.warning("%s: %s The value is absent; further ones are only counted.", call, reason)
 
     def warn_without_steps(self, env_id: str | None, reason: str) -> None:
         """Log once per environment that its watched optimizers have made no step, although steps were expected."""

@@ -101,16 +101,44 @@ class Validation:
         """Return the values passed by the caller, completed with those of the meter."""
         wait = self._runtime.config.limits.validation_wait_seconds
         passed: dict[str, Any] = {
-            "train_accuracy": number(inputs.train_accuracy, wait),
-            "validation_loss": number(inputs.loss, wait),
-            "validation_accuracy": number(inputs.accuracy, wait),
-            "per_class_accuracy": _numbers(inputs.per_class_accuracy, wait),
-            "per_class_loss": _numbers(inputs.per_class_loss, wait),
+            "train_accuracy": self._number("train_accuracy", inputs.train_accuracy, wait, fraction=True),
+            "validation_loss": self._number("loss", inputs.loss, wait),
+            "validation_accuracy": self._number("accuracy", inputs.accuracy, wait, fraction=True),
+            "per_class_accuracy": self._numbers("per_class_accuracy", inputs.per_class_accuracy, wait, fraction=True),
+            "per_class_loss": self._numbers("per_class_loss", inputs.per_class_loss, wait),
         }
         if metered is None:
             return passed
         known = {name: value for name, value in passed.items() if value is not None and value != {}}
         return _meter_values(metered) | known
+
+    def _number(self, name: str, value: object, wait: float, *, fraction: bool = False) -> float | None:
+        """Return an argument as a number, or None if it is missing, refused or did not arrive in time."""
+        call = f"validate({name}=...)"
+        if isinstance(value, str | bytes):  # float() would parse them
+            self._runtime.refuse(call, f"Pass a number, not {type(value).__name__}.")
+            return None
+        try:
+            found = number(value, wait)
+        except (TypeError, ValueError) as error:
+            self._runtime.refuse(call, f"{str(error).rstrip('.')}.")
+            return None
+        if fraction and found is not None and (found < 0 or found > 1):
+            self._runtime.refuse(call, f"Pass a fraction from 0 to 1, not {found:g}; {found:g} % is {found / 100:g}.")
+            return None
+        return found
+
+    def _numbers(self, name: str, per_class: Any, wait: float, *, fraction: bool = False) -> dict[object, float]:
+        """Return the values per class as numbers, without those that are refused or did not arrive in time."""
+        if per_class is not None and not isinstance(per_class, Mapping):
+            self._runtime.refuse(
+                f"validate({name}=...)", f"Pass a mapping from class to value, not {type(per_class).__name__}."
+            )
+            return {}
+        numbers = {
+            each: self._number(name, value, wait, fraction=fraction) for each, value in (per_class or {}).items()
+        }
+        return {each: value for each, value in numbers.items() if value is not None}
 
     @staticmethod
     def _not_arrived(inputs: ValidationInputs, values: Mapping[str, Any]) -> Iterator[str]:
@@ -205,9 +233,3 @@ def _sharpness_values(measured: "SharpnessMeasured") -> dict[str, Any]:
         "sharpness_error": measured.errors,
         "stability_margin": measured.stability_margin,
     }
-
-
-def _numbers(per_class: Mapping[Any, Any] | None, wait: float) -> dict[object, float]:
-    """Return the values per class as numbers, without those that did not arrive from their device in time."""
-    numbers = {name: number(value, wait) for name, value in (per_class or {}).items()}
-    return {name: value for name, value in numbers.items() if value is not None}

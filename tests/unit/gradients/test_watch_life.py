@@ -12,7 +12,11 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from nissa import InvalidValueError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.unit.gradients.conftest import Lab
 
 
@@ -176,16 +180,25 @@ def test_a_fault_within_a_closure_returns_what_the_closure_returned(
     assert lab.hub.error_boundary.faults == {"gradient capture": 1}
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("loss", ["high", torch.ones(3), torch.empty(0), [1.0]], ids=repr)
-def test_a_loss_that_is_no_number_is_absent_and_costs_nothing_else(lab: "Lab", loss: Any) -> None:
+@pytest.mark.parametrize("loss", ["high", "1.0", torch.ones(3), torch.empty(0), [1.0], None], ids=repr)
+def test_a_loss_that_is_no_number_is_absent_and_costs_nothing_else(
+    make_lab: "Callable[..., Lab]", caplog: pytest.LogCaptureFixture, loss: Any
+) -> None:
+    lab = make_lab(strict=False)
     network, optimizer = model()
     lab.env.watch(network, optimizer)
-    lab.env.log_loss(loss)
-    step(network, optimizer)
-    assert [(each.step, each.loss) for each in lab.steps] == [(0, None)]
-    assert len(lab.samples) == 1
-    assert lab.hub.error_boundary.faults == {"log_loss": 1}
+    for _ in range(2):
+        lab.env.log_loss(loss)
+        step(network, optimizer)
+    assert [(each.step, each.loss) for each in lab.steps] == [(0, None), (1, None)]
+    assert len(lab.samples) == 2
+    assert lab.hub.rejections == {"invalid_value": 2}
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["log_loss()"]
+
+
+def test_a_strict_run_raises_for_a_loss_that_is_no_number(lab: "Lab") -> None:
+    with pytest.raises(InvalidValueError, match=r"log_loss\(\): .* not 'high'"):
+        lab.env.log_loss("high")  # type: ignore[arg-type]
 
 
 @pytest.mark.faults
