@@ -40,6 +40,8 @@ class Environment:
         self.env_id = env_id
         self._runtime = runtime
         self._epoch: int | None = None
+        # The last epoch, which a validation after its end belongs to.
+        self._ended_epoch: int | None = None
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
         self._epoch_snapshot: EpochSnapshot | None = None
@@ -99,6 +101,27 @@ class Environment:
             raise
         finally:
             self._end_epoch(number, error)
+
+    def begin_epoch(self, number: int) -> None:
+        """Begin an epoch, for callbacks that cannot use a ``with`` block; an epoch that is still open ends first.
+
+        Args:
+            number: A whole number.
+        """
+        whole_number = _whole(number)
+        if whole_number is None:
+            self._runtime.refuse("begin_epoch()", f"Pass a whole number, not {type(number).__name__}.")
+            return
+        if self._epoch is not None:
+            self._end_epoch(self._epoch, None)
+        self._begin_epoch(whole_number, SpanIds(new_trace_id(), new_span_id()))
+
+    def end_epoch(self) -> None:
+        """End the epoch that `begin_epoch` has begun. A validation that follows still belongs to it."""
+        if self._epoch is None:
+            self._runtime.refuse("end_epoch()", "No epoch is open; call begin_epoch() first.")
+            return
+        self._end_epoch(self._epoch, None)
 
     @contextmanager
     def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
@@ -192,9 +215,10 @@ class Environment:
             The snapshot. A fault in the meter or the closure is logged once; the affected fields are then None.
         """
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
-        snapshot = EpochSnapshot(epoch=self._epoch, env_id=self.env_id, narrative="No diagnosis: the validation failed")
+        epoch = self._ended_epoch if self._epoch is None else self._epoch
+        snapshot = EpochSnapshot(epoch=epoch, env_id=self.env_id, narrative="No diagnosis: the validation failed")
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("validate"):
-            snapshot = self._epoch_snapshot = self._validation(self._epoch, inputs)
+            snapshot = self._epoch_snapshot = self._validation(epoch, inputs)
         return snapshot
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
@@ -310,7 +334,7 @@ class Environment:
             if error is None:
                 self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
-        self._epoch = None
+        self._epoch, self._ended_epoch = None, number
 
     def _epoch_identity(self) -> dict[str, Any]:
         ids = self._clock.epoch_ids

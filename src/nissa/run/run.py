@@ -212,6 +212,14 @@ class Run:
         with self._default.epoch(number):
             yield
 
+    def begin_epoch(self, number: int) -> None:
+        """Begin an epoch, for callbacks that cannot use a ``with`` block; see `Environment.begin_epoch`."""
+        self._default.begin_epoch(number)
+
+    def end_epoch(self) -> None:
+        """End the epoch that `begin_epoch` has begun; see `Environment.end_epoch`."""
+        self._default.end_epoch()
+
     @contextmanager
     def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
         """Mark the saving of a checkpoint; see `Environment.checkpoint`."""
