@@ -359,3 +359,26 @@ def test_numbers_given_as_tensors_are_read() -> None:
     assert (snapshot.validation_loss, snapshot.validation_accuracy) == (0.25, 0.5)
     assert snapshot.epoch is None
     assert snapshot.gradient_health is None
+
+
+def test_the_end_of_a_run_prints_where_its_telemetry_is(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    with nissa.start("standard", run_id="mine") as run:
+        run.watch(toy.model, toy.optimizer)
+        toy.step(run)
+    run.close()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nissa:")]
+    command = line.partition("view it with: ")[2]
+    assert command == f"nissa report {Path('nissa-runs') / 'mine'}"
+    assert (Path(command.split()[-1]) / "metrics.jsonl").is_file()
+
+
+def test_a_run_whose_output_is_closed_ends_quietly(tmp_path: Path) -> None:
+    body = """
+    import os, sys, nissa
+    run = nissa.start("standard")
+    sys.stdout.close()
+    run.close()
+    sys.stdout = open(os.devnull, "w")
+    """
+    status, _, err = finish(script(body, folder=tmp_path))
+    assert (status, err) == (0, "")

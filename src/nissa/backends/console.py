@@ -48,6 +48,20 @@ class ConsoleBackend:
             EventType.RED_FLAG_RAISED: _finding,
         }
 
+    def print_location(self, run_id: str, directory: str | None, destination: str) -> None:
+        """Print where the telemetry of a run is and how to view it.
+
+        Args:
+            run_id: Identity of the run.
+            directory: Folder with the run's files; None if there are none.
+            destination: Where the telemetry was exported to.
+        """
+        if directory is None:
+            text = f"nissa: the telemetry of run {run_id} was exported to {destination}"
+        else:
+            text = f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {directory}"
+        self._console.print(Text(text))
+
     def emit(self, event: "TelemetryEvent") -> None:
         """Print the event if its type has a line format or its transition was refused; ignore others."""
         if event.refused is not None:

@@ -1,6 +1,7 @@
 """Backends of a run: created at its start, and removed at its end within a deadline."""
 
 import logging
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class RunBackends:
         self._add_metrics()
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
+        self._console: ConsoleBackend | None = None
+        self._location = run_id, None if providers.folder is None else str(providers.folder), providers.origin
         self._added: list[str] = []
         self._add(user_backends, providers)
 
@@ -80,7 +83,8 @@ class RunBackends:
     def _all(self, user_backends: "Iterable[Backend]") -> "Iterator[Backend]":
         console = self._runtime.config.console
         if console.enabled:
-            yield ConsoleBackend(color=console.color)
+            self._console = ConsoleBackend(color=console.color)
+            yield self._console
         yield from user_backends
         yield self.otel
 
@@ -97,4 +101,7 @@ class RunBackends:
         # backend delays this, but does not prevent it.
         self._hub.flush(self._runtime.config.limits.exit_timeout_seconds / 4, besides=last)
         self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
+        if self._console is not None:
+            with suppress(OSError, ValueError):  # standard output may be closed by now
+                self._console.print_location(*self._location)
         self._hub.flush(max(0.0, deadline - monotonic()))
