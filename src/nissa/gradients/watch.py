@@ -107,6 +107,7 @@ class Watch:
         self._updated = self._nests = False
         self._entry = 0
         self._left_out: set[str] = set()
+        self._measurable_ids: list[int] = []
         self._steppers = frozenset(map(id, (optimizer, *outer)))
         self._samples = self._unbegun = 0
         self._skips = SkipCounts()
@@ -287,8 +288,12 @@ class Watch:
 
     def _measurable(self, chosen: "list[tuple[str, torch.nn.Parameter]]") -> "list[tuple[str, torch.nn.Parameter]]":
         """Return the parameters that can be measured; log the names of the others once."""
+        ids = [id(parameter) for _, parameter in chosen]
+        if ids == self._measurable_ids:  # checked before: a check of each costs more than the rest of `_begin`
+            return chosen
         reasons = {name: reason for name, parameter in chosen if (reason := unmeasurable(parameter)) is not None}
         if not reasons:
+            self._measurable_ids = ids
             return chosen
         if news := {name: reason for name, reason in reasons.items() if name not in self._left_out}:
             self._left_out |= set(news)
