@@ -35,15 +35,17 @@ def report(run: Path) -> dict[str, Any]:
 def test_a_run_can_be_reported_while_it_goes_on_and_after_it_was_killed(tmp_path: Path) -> None:
     process = script(_ENDLESS, folder=tmp_path)
     runs = tmp_path / "nissa-runs"
-    until(lambda: runs.is_dir() and any(runs.glob("*/traces.jsonl")), "files")
-    run = only_run(tmp_path)
-    until(
-        lambda: any(span.name == "validation" for span in _spans(run)) and (run / "metrics.jsonl").stat().st_size,
-        "a metric",
-    )
-    going = report(run)
-    process.send_signal(signal.SIGKILL)
-    finish(process)
+    try:
+        until(lambda: runs.is_dir() and any(runs.glob("*/traces.jsonl")), "files")
+        run = only_run(tmp_path)
+        until(
+            lambda: any(span.name == "validation" for span in _spans(run)) and (run / "metrics.jsonl").stat().st_size,
+            "a metric",
+        )
+        going = report(run)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        finish(process)
     killed = report(run)
     for told in (going, killed):
         assert told["status"] == "open"
