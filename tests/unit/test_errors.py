@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from nissa import errors
 from nissa.errors import (
     ConfigurationError,
+    InvalidValueError,
     NissaError,
     RunActiveError,
     TransitionError,
@@ -21,6 +22,7 @@ TREE = {
     ConfigurationError: NissaError,
     UnknownNameError: ConfigurationError,
     WatchError: ConfigurationError,
+    InvalidValueError: NissaError,
     TransitionError: NissaError,
     RunActiveError: NissaError,
 }

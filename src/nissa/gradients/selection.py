@@ -71,6 +71,33 @@ def unmeasurable(parameter: "torch.Tensor") -> str | None:
     return None
 
 
+class MeasurableParameters:
+    """Filter of the parameters for which there are statistics; logs the names of the others once."""
+
+    def __init__(self) -> None:
+        self._left_out: set[str] = set()
+        # Parameters of the last call, if all of them could be measured: checking each again costs more than the rest of
+        # the preparation of a sample.
+        self._known: list[int] = []
+
+    def __call__(self, chosen: "list[tuple[str, torch.nn.Parameter]]") -> "list[tuple[str, torch.nn.Parameter]]":
+        """Return the name and tensor of each parameter that can be measured."""
+        ids = [id(parameter) for _, parameter in chosen]
+        if ids == self._known:
+            return chosen
+        reasons = {name: reason for name, parameter in chosen if (reason := unmeasurable(parameter)) is not None}
+        if not reasons:
+            self._known = ids
+            return chosen
+        if news := {name: reason for name, reason in reasons.items() if name not in self._left_out}:
+            self._left_out |= set(news)
+            _logger.warning(
+                "Not measured, because Nissa has no statistics for them: %s. All other parameters are measured.",
+                ", ".join(f"{name} ({reason})" for name, reason in news.items()),
+            )
+        return [pair for pair in chosen if pair[0] not in reasons]
+
+
 class Selection:
     """Parameters of a model that the configuration selects, with their names.
 

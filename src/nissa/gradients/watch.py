@@ -22,7 +22,7 @@ from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pe
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
-from nissa.gradients.selection import unmeasurable
+from nissa.gradients.selection import MeasurableParameters
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
 from nissa.gradients.step_scalars import step_scalars
@@ -106,8 +106,7 @@ class Watch:
         # Whether an inner step of the running step has changed weights, and whether the previous step had an inner one.
         self._updated = self._nests = False
         self._entry = 0
-        self._left_out: set[str] = set()
-        self._measurable_ids: list[int] = []
+        self._measurable = MeasurableParameters()
         self._steppers = frozenset(map(id, (optimizer, *outer)))
         self._samples = self._unbegun = 0
         self._skips = SkipCounts()
@@ -285,23 +284,6 @@ class Watch:
             idle = [name for name, parameter in chosen if parameter.requires_grad and name not in used_names]
             scale = self._pending_scale(optimizer)
             self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle, scale=scale)
-
-    def _measurable(self, chosen: "list[tuple[str, torch.nn.Parameter]]") -> "list[tuple[str, torch.nn.Parameter]]":
-        """Return the parameters that can be measured; log the names of the others once."""
-        ids = [id(parameter) for _, parameter in chosen]
-        if ids == self._measurable_ids:  # checked before: a check of each costs more than the rest of `_begin`
-            return chosen
-        reasons = {name: reason for name, parameter in chosen if (reason := unmeasurable(parameter)) is not None}
-        if not reasons:
-            self._measurable_ids = ids
-            return chosen
-        if news := {name: reason for name, reason in reasons.items() if name not in self._left_out}:
-            self._left_out |= set(news)
-            _logger.warning(
-                "Not measured, because Nissa has no statistics for them: %s. All other parameters are measured.",
-                ", ".join(f"{name} ({reason})" for name, reason in news.items()),
-            )
-        return [pair for pair in chosen if pair[0] not in reasons]
 
     def _pending_scale(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
         """Return the loss scale of a step marked by hand, which begins before the scaler divides by it."""
