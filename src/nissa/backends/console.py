@@ -1,5 +1,6 @@
 """Console backend: one line per epoch, seed event and finding."""
 
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from nissa.backends.terminal import Console, Text
@@ -30,11 +31,13 @@ class ConsoleBackend:
     Args:
         stream: Output stream; None is standard output.
         color: Use colours; None uses them if the stream is a terminal.
+        closing: Line that `close` prints; None prints none.
     """
 
     name = "console"
 
-    def __init__(self, stream: IO[str] | None = None, *, color: bool | None = None) -> None:
+    def __init__(self, stream: IO[str] | None = None, *, color: bool | None = None, closing: str | None = None) -> None:
+        self._closing = closing
         self._console = Console(
             file=stream, force_terminal=color, no_color=color is False, highlight=False, soft_wrap=True
         )
@@ -48,20 +51,6 @@ class ConsoleBackend:
             EventType.RED_FLAG_RAISED: _finding,
         }
 
-    def print_location(self, run_id: str, directory: str | None, destination: str) -> None:
-        """Print where the telemetry of a run is and how to view it.
-
-        Args:
-            run_id: Identity of the run.
-            directory: Folder with the run's files; None if there are none.
-            destination: Where the telemetry was exported to.
-        """
-        if directory is None:
-            text = f"nissa: the telemetry of run {run_id} was exported to {destination}"
-        else:
-            text = f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {directory}"
-        self._console.print(Text(text))
-
     def emit(self, event: "TelemetryEvent") -> None:
         """Print the event if its type has a line format or its transition was refused; ignore others."""
         if event.refused is not None:
@@ -71,6 +60,25 @@ class ConsoleBackend:
             line = make(event) if make else None
         if line is not None:
             self._console.print(line)
+
+    def close(self, _timeout: float) -> None:
+        """Print the closing line."""
+        if self._closing is not None:
+            with suppress(OSError, ValueError):  # standard output may be closed by now
+                self._console.print(Text(self._closing))
+
+
+def location_line(run_id: str, directory: str | None, destination: str) -> str:
+    """Return where the telemetry of a run is and how to view it.
+
+    Args:
+        run_id: Identity of the run.
+        directory: Folder with the run's files; None if there are none.
+        destination: Where the telemetry was exported to.
+    """
+    if directory is None:
+        return f"nissa: the telemetry of run {run_id} was exported to {destination}"
+    return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {directory}"
 
 
 def epoch_line(event: "TelemetryEvent") -> Text:

@@ -1,11 +1,10 @@
 """Backends of a run: created at its start, and removed at its end within a deadline."""
 
 import logging
-from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from nissa.backends.console import ConsoleBackend
+from nissa.backends.console import ConsoleBackend, location_line
 from nissa.errors import NissaError
 from nissa.otel.backend import OpenTelemetryBackend
 from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
@@ -53,8 +52,8 @@ class RunBackends:
         self._add_metrics()
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
-        self._console: ConsoleBackend | None = None
-        self._location = run_id, None if providers.folder is None else str(providers.folder), providers.origin
+        folder = None if providers.folder is None else str(providers.folder)
+        self._closing = location_line(run_id, folder, providers.origin)
         self._added: list[str] = []
         self._add(user_backends, providers)
 
@@ -83,8 +82,7 @@ class RunBackends:
     def _all(self, user_backends: "Iterable[Backend]") -> "Iterator[Backend]":
         console = self._runtime.config.console
         if console.enabled:
-            self._console = ConsoleBackend(color=console.color)
-            yield self._console
+            yield ConsoleBackend(color=console.color, closing=self._closing)
         yield from user_backends
         yield self.otel
 
@@ -101,7 +99,4 @@ class RunBackends:
         # backend delays this, but does not prevent it.
         self._hub.flush(self._runtime.config.limits.exit_timeout_seconds / 4, besides=last)
         self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
-        if self._console is not None:
-            with suppress(OSError, ValueError):  # standard output may be closed by now
-                self._console.print_location(*self._location)
         self._hub.flush(max(0.0, deadline - monotonic()))
