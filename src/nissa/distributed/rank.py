@@ -71,9 +71,9 @@ def common_run_id(proposal: str) -> str:
     The ranks agree through the store of the process group, and none waits for another. Without a process group, the
     proposal is returned.
     """
-    number = next(_runs)
     if _process_group() is None:
         return proposal
+    number = next(_runs)  # of this process group: a run that one rank started before it does not count
     try:
         from torch.distributed.distributed_c10d import _get_default_store  # noqa: PLC0415 - no public name
 
