@@ -349,3 +349,13 @@ def test_optimizers_of_pytorch_optimizer_are_watched_at_the_step_that_changes_we
     assert [step.step for step in lab.steps] == [0, 1, 2, 3]
     for sample, used in zip(lab.samples, truth[1::2] if name == "SAM" else truth, strict=True):
         lab.agrees(sample, used)
+
+
+def test_an_optimizer_without_hooks_is_watched_by_hand_as_the_error_says(lab: Lab, network: nn.Module) -> None:
+    optimizer = Replacing(network.parameters())
+    watch = lab.env.watch(network, optimizer, hooks=False)
+    backward(network)
+    truth = gradients(network)
+    with watch.step():
+        optimizer.step()
+    lab.agrees(lab.samples[-1], truth)

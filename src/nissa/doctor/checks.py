@@ -127,7 +127,7 @@ def _begin(job: Callable[[], T]) -> "Future[T]":
     def run() -> None:
         try:
             future.set_result(job())
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
+        except Exception as error:  # noqa: BLE001 - the caller of result() receives it
             future.set_exception(error)
 
     # Daemon: a request that hangs must not keep the process from exiting. ThreadPoolExecutor would join it at exit.

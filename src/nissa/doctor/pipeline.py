@@ -65,7 +65,7 @@ def check_producer(meter: object) -> CheckResult:
 
 def _joined(joined: "Joined") -> CheckResult:
     if not joined.readers:
-        found = f"Metrics join {joined.kind}, and nobody reads it: no metrics exporter is configured."
+        found = f"Metrics join {joined.kind}, but no reader collects it: no metrics exporter is configured."
         return CheckResult(
             CHECK, Level.WARNING, found, "Set OTEL_METRICS_EXPORTER, such as to otlp, if metrics are wanted."
         )

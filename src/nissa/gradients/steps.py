@@ -128,9 +128,10 @@ class StepClock:
 
 
 def _value_now(loss: Any) -> "torch.Tensor | float":
-    if isinstance(loss, str | bytes):  # float() would parse them
-        raise TypeError(f"log_loss() takes a number or a tensor of one element, not {loss!r}.")
     if not hasattr(loss, "detach"):
+        # float() would parse text; its own message does not name the call.
+        if isinstance(loss, str | bytes) or not (hasattr(loss, "__float__") or hasattr(loss, "__index__")):
+            raise TypeError(f"log_loss() takes a number or a tensor of one element, not {type(loss).__name__}.")
         return float(loss)
     value = one_number(loss.detach(), "log_loss()")
     known = on_host(value)

@@ -32,12 +32,13 @@ class UnwrappedOptimizer:
     scaler: Any = None
 
 
-def unwrap(optimizer: object, scaler: Any = None) -> UnwrappedOptimizer:
+def unwrap(optimizer: object, scaler: Any = None, *, hooks: bool = True) -> UnwrappedOptimizer:
     """Return the optimizer to watch. Nothing is changed.
 
     Args:
         optimizer: A ``torch.optim.Optimizer``, or a wrapper around one.
         scaler: Gradient scaler that the caller passed, None if there is none.
+        hooks: Whether hooks will be registered. Otherwise an optimizer for which torch runs none is accepted.
 
     Raises:
         WatchError: The object is no optimizer, or torch runs step hooks neither for it nor for an optimizer inside.
@@ -50,6 +51,8 @@ def unwrap(optimizer: object, scaler: Any = None) -> UnwrappedOptimizer:
         )
     hooked = [layer for layer in layers if runs_step_hooks(layer)]
     complete = [layer for layer in hooked if _parameter_ids(layer) >= _parameter_ids(layers[0])]
+    if not complete and not hooks and isinstance(optimizer, torch.optim.Optimizer):
+        complete = [optimizer]
     if not complete:
         names = " or ".join(f".{name}" for name in _INNER)
         raise WatchError(

@@ -151,7 +151,7 @@ class Environment:
             try:
                 self._clock.log_loss(loss, model, scale=scale)
             except (TypeError, ValueError) as error:
-                self._runtime.refuse("log_loss()", str(error))
+                self._runtime.refuse("log_loss()", str(error).removeprefix("log_loss() "))
 
     def clip_grad_norm_(
         self,

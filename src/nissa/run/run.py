@@ -80,6 +80,8 @@ def active_run(hub: NissaHub) -> "Run | None":
 def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
     active = active_run(hub)
     if active is None:
+        if hub.has_listener:
+            raise RunActiveError("Another listener is active on this hub; nissa.reset_hub() returns a new one.")
         return
     if not (replace or _is_interactive()):
         raise RunActiveError(

@@ -226,7 +226,7 @@ class Runtime:
         if self.closed:
             raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
         check_model(model)
-        unwrapped = unwrap(optimizer, scaler)
+        unwrapped = unwrap(optimizer, scaler, hooks=hooks)
         optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
         check_watchable(model, optimizer, scaler)
         self._remove_finalized()
@@ -270,7 +270,7 @@ class Runtime:
     def stop_watching(self) -> None:
         """Close all watches, which removes their hooks."""
         for env_id, clock in list(self._clocks.items()):
-            if clock.has_pending_inputs:
+            if clock.has_pending_inputs and not self.hub.abandoned:
                 self.warn_without_steps(env_id, "losses were logged")
         for _, watch in list(self._watches.values()):
             watch.close()

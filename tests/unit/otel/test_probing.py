@@ -42,7 +42,7 @@ def test_a_provider_that_nobody_reads_is_a_warning() -> None:
     provider = MeterProvider([], shutdown_on_exit=False)
     found = check_producer(provider)
     assert found.level is Level.WARNING
-    assert "nobody reads it" in found.found
+    assert "no reader collects it" in found.found
     provider.shutdown()
 
 
