@@ -284,16 +284,34 @@ def frames_of(folder: Path, signal: Signal, kind: Kind, damaged: list[DamagedFra
 def _listed(number: int, path: Path) -> tuple[Segment, int]:
     """Return a segment that is on disk, and the sequence number of its last frame, -1 if it has none."""
     segment, last = Segment(number, path), -1
-    try:
-        data = path.read_bytes()
-    except OSError:
-        data = b""
-    for found in walk(data):
+    for found in _parts(path):
         if isinstance(found, Damage):
             segment.items += found.items
         else:
             segment.items = found.items_after
             segment.begun = segment.begun or found.time_unix_nano
             last = found.sequence
-    segment.size = len(data)
+        segment.size = found.end
     return segment, last
+
+
+def _parts(path: Path) -> list[Header | Damage]:
+    """Return the parts of a segment; payloads are verified only where the headers do not follow one another."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            return [*_chained(file.fileno())] or [*walk(path.read_bytes())]
+    except OSError:
+        return []
+
+
+def _chained(descriptor: int) -> list[Header | Damage]:
+    """Return the headers that begin where the frame before them ends; empty if they do not reach the end of the file."""
+    headers: list[Header | Damage] = []
+    size, offset = os.fstat(descriptor).st_size, 0
+    while offset < size:
+        header = decode_header(os.pread(descriptor, HEADER_BYTES, offset), base=offset)
+        if header is None or header.end > size:
+            return []
+        headers.append(header)
+        offset = header.end
+    return headers
