@@ -65,7 +65,7 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
         profile=settings.profile_name,
         rank=rank,
         folder=Path(settings.files.directory) / identity,
-        export_interval_seconds=settings.files.export_interval_seconds,
+        files=settings.files,
         exit_seconds=settings.limits.exit_timeout_seconds,
     )
     return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from nissa.backends.append_file import LineFile
+    from nissa.journal.append_file import AppendFile
     from nissa.otel.export.export_log import ExportLog
 
 
@@ -28,7 +28,7 @@ class FileSink:
         log: Counts and logs what becomes of the items.
     """
 
-    def __init__(self, files: "Mapping[str, LineFile]", *, log: "ExportLog") -> None:
+    def __init__(self, files: "Mapping[str, AppendFile]", *, log: "ExportLog") -> None:
         self._files = files
         self._log = log
         self._pending = PendingWrites(self._write, log)

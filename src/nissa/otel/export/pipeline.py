@@ -35,6 +35,7 @@ _QUEUE_SIZE: Final = 100_000
 """Spans, and log records, that wait for the export thread; it empties the queue ten times per second."""
 
 _JOIN_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.1
 
 
 class Client(Protocol):
@@ -88,7 +89,8 @@ class ExportPipeline:
     """Owner of the export thread.
 
     Args:
-        make_sink: Returns the sink; called in this process, and again in a forked child that has something to export.
+        make_sink: Returns the sink, given a function that wakes the thread; called in this process, and again in a forked
+            child that has something to export.
         collect: Returns the metrics to write, None for none; foreign callbacks run in it.
         interval: Seconds between two writes of metrics; infinity writes them only at a flush and at the end.
         exit_seconds: Time limit of `close`.
@@ -96,7 +98,7 @@ class ExportPipeline:
 
     def __init__(
         self,
-        make_sink: Callable[[], Sink],
+        make_sink: Callable[[Callable[[], object]], Sink],
         *,
         collect: "Callable[[], MetricsData | None]",
         interval: float,
@@ -106,8 +108,8 @@ class ExportPipeline:
         self._collect = collect
         self._interval = interval
         self._exit_seconds = exit_seconds
-        self.sink = make_sink()
         self._reset()
+        self.sink = make_sink(self.wake)
         self._thread = self._start()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)
@@ -147,7 +149,7 @@ class ExportPipeline:
 
     def _wake(self) -> None:
         if self._pid is None:  # a forked child: the thread and the sink exist only in its parent
-            self.sink = self._make_sink()
+            self.sink = self._make_sink(self.wake)
             self._thread = self._start()
         if self._idle:
             self._idle = False
@@ -167,19 +169,31 @@ class ExportPipeline:
         Returns:
             Whether everything was delivered within ``timeout`` seconds (by default the exit timeout).
         """
-        limit = self._exit_seconds if timeout is None else timeout
-        delivered = self._request(_Flush(last=True), limit)
+        deadline = self._exit_seconds if timeout is None else timeout
+        delivered = self._request(_Flush(last=True), deadline)
         if not self._closed and self._pid == os.getpid():
             self._closed = True
             self._wakeups.put(None)
             self._thread.join(_JOIN_SECONDS)
         return delivered
 
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Flush, with the signature of a provider's method."""
+        return self.flush(timeout_millis / 1_000)
+
+    def shutdown(self) -> bool:
+        """Close, with the signature of a provider's method."""
+        return self.close()
+
     def _request(self, request: _Flush, timeout: float) -> bool:
-        if self._closed or self._pid != os.getpid() or not self._thread.is_alive():
+        if self._closed or self._pid != os.getpid():
             return True
         self._wakeups.put(request)
-        return request.done.wait(timeout) and request.outcome
+        deadline = monotonic() + timeout
+        while not request.done.wait(min(_POLL_SECONDS, max(0.0, deadline - monotonic()))):
+            if monotonic() >= deadline or not self._thread.is_alive():  # it may have ended before it saw the request
+                return False
+        return request.outcome
 
     # On the export thread.
 
