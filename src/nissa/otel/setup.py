@@ -205,9 +205,7 @@ def _from_environment(
         )
         built.attach(providers.tracer, providers.meter, providers.logger)
     shared = others(settings, environ).get("OTEL_METRICS_EXPORTER", "none") != "none"
-    found = replace(
-        providers, origin=_describe(environ), built=built, shared=shared, exit_seconds=exit_seconds
-    )
+    found = replace(providers, origin=_describe(environ), built=built, shared=shared, exit_seconds=exit_seconds)
     found.end.at_exit()
     return found
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from nissa.config.sections import FilesConfig
+    from nissa.journal import Signal
     from nissa.otel.export.pipeline import Sink
     from nissa.otel.export.spool_sink import Journal
 
@@ -78,7 +79,7 @@ def private_providers(built: BuiltPipeline) -> tuple[TracerProvider, MeterProvid
     return tracer, meter, logger
 
 
-def otlp_settings(environ: Mapping[str, str]) -> dict[str, OtlpSettings]:
+def otlp_settings(environ: Mapping[str, str]) -> "dict[Signal, OtlpSettings]":
     """Return the OTLP settings of each signal that the variables export over OTLP.
 
     Raises:
@@ -91,7 +92,7 @@ def otlp_settings(environ: Mapping[str, str]) -> dict[str, OtlpSettings]:
     }
 
 
-def others(settings: Mapping[str, OtlpSettings], environ: Mapping[str, str]) -> dict[str, str]:
+def others(settings: "Mapping[Signal, OtlpSettings]", environ: Mapping[str, str]) -> dict[str, str]:
     """Return variables that select the exporters that the pipeline does not replace, for the SDK's configurator."""
     return {
         f"OTEL_{signal.upper()}_EXPORTER": ",".join(
@@ -110,7 +111,7 @@ def _exporters(signal: str, environ: Mapping[str, str]) -> list[str]:
 
 
 def spool_pipeline(
-    settings: Mapping[str, OtlpSettings],
+    settings: "Mapping[Signal, OtlpSettings]",
     folder: Path,
     resource: "Resource",
     files: "FilesConfig",
@@ -134,18 +135,20 @@ def spool_pipeline(
     def make_sink(wake: Callable[[], object]) -> "Sink":
         forked = os.getpid() != owner
         own = folder.with_name(f"{folder.name}-pid{os.getpid()}") if forked else folder
-        journal = _journal(own, destinations, files)
+        journal: Journal = _journal(own, destinations, files)
         if not forked:
             journal = JournalWithLeftovers(journal, Path(files.directory), destinations)
         return SpoolSink(journal, {signal: OtlpClient(each) for signal, each in settings.items()}, wake=wake, log=log)
 
-    pipeline = ExportPipeline(make_sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds)
+    pipeline = ExportPipeline(
+        make_sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds
+    )
     return BuiltPipeline(pipeline, log, reader, frozenset(settings), resource)
 
 
-def _journal(folder: Path, destinations: Mapping[str, str], files: "FilesConfig") -> "Journal":
+def _journal(folder: Path, destinations: "Mapping[Signal, str]", files: "FilesConfig") -> "Journal":
     try:
-        return Spool.create(folder, destinations, limit_bytes=files.max_spool_bytes, fsync=files.fsync, keep=files.keep)  # type: ignore[arg-type]  # signals
+        return Spool.create(folder, destinations, limit_bytes=files.max_spool_bytes, fsync=files.fsync, keep=files.keep)
     except JournalError as error:
         _logger.warning(
             "%s Until then telemetry is kept in memory only, and what is not delivered is lost with the process.", error

@@ -3,7 +3,10 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from nissa.journal import Signal
 
 _logger = logging.getLogger("nissa")
 
@@ -69,7 +72,9 @@ class ExportLog:
     def refused(self, signal: str, items: int, reason: str) -> None:
         """Record that items were refused for good."""
         self._counts[signal, REFUSED] += items
-        self._once(f"refused {signal}", _REFUSED, self._destinations[signal], ITEMS[signal], reason or "no reason given")
+        self._once(
+            f"refused {signal}", _REFUSED, self._destinations[signal], ITEMS[signal], reason or "no reason given"
+        )
 
     def failed(self, signal: str, reason: str) -> None:
         """Record that a request failed and will be sent again."""
@@ -94,7 +99,7 @@ class ExportLog:
             self._logged.discard("unwritable")
             _logger.info("Telemetry is written to %s again.", self._folder)
 
-    def ended(self, waiting: Mapping[str, int]) -> None:
+    def ended(self, waiting: "Mapping[Signal, int]") -> None:
         """Log at the end what was not delivered."""
         if any(waiting.values()):
             _logger.warning(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
+from nissa.journal import Signal
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites
 from nissa.otel.metrics.metric_lines import metric_lines
 
@@ -28,7 +29,7 @@ class FileSink:
         log: Counts and logs what becomes of the items.
     """
 
-    def __init__(self, files: "Mapping[str, AppendFile]", *, log: "ExportLog") -> None:
+    def __init__(self, files: "Mapping[Signal, AppendFile]", *, log: "ExportLog") -> None:
         self._files = files
         self._log = log
         self._pending = PendingWrites(self._write, log)
@@ -45,7 +46,7 @@ class FileSink:
         """Append metrics to ``metrics.jsonl``."""
         self._add("metrics", metric_lines(data))
 
-    def _lines(self, signal: str, items: list[Any], encode: Callable[[list[Any]], Any]) -> Iterator[tuple[str, int]]:
+    def _lines(self, signal: Signal, items: list[Any], encode: Callable[[list[Any]], Any]) -> Iterator[tuple[str, int]]:
         for item in items:
             try:
                 line = json.dumps(encode([item]).to_dict(), separators=(",", ":"))
@@ -55,7 +56,7 @@ class FileSink:
             else:
                 yield f"{line}\n", 1
 
-    def _add(self, signal: str, lines: Iterator[tuple[str, int]]) -> None:
+    def _add(self, signal: Signal, lines: Iterator[tuple[str, int]]) -> None:
         for line, items in lines:
             self._pending.add(Entry(signal, line.encode(), items))
 
@@ -63,7 +64,7 @@ class FileSink:
         self._files[entry.signal].append(entry.payload)
         self._log.delivered(entry.signal, entry.items)
 
-    def deliver(self, *, now: bool = False) -> float:
+    def deliver(self, *, now: bool = False) -> float:  # noqa: ARG002 - the interface of a sink
         """Write what waits for the disk; return the seconds until the next attempt."""
         self._pending.flush()
         return REWRITE_SECONDS if self._pending else inf

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nissa.errors import JournalError
-from nissa.journal import Spool, destinations_of, spools
+from nissa.journal import SIGNALS, Kind, Signal, Spool, destinations_of, spools
 from nissa.otel.export.export_log import ITEMS, tally
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from nissa.otel.export.spool_sink import Journal
 
 _logger = logging.getLogger("nissa")
@@ -26,15 +28,15 @@ class JournalWithLeftovers:
         destinations: Destination per signal; only spools with the same ones are taken over.
     """
 
-    def __init__(self, own: "Journal", runs: Path, destinations: Mapping[str, str]) -> None:
+    def __init__(self, own: "Journal", runs: Path, destinations: "Mapping[Signal, str]") -> None:
         self._own = own
         self._candidates: Iterator[Path] = _spools_of(runs, destinations)
         self._current: Spool | None = None
-        self._delivered: dict[str, int] = {}
-        self._lent: dict[str, Any] = {}  # frame of the current leftover by signal, until it is delivered
+        self._delivered: dict[Signal, int] = {}
+        self._lent: dict[Signal, Any] = {}  # frame of the current leftover by signal, until it is delivered
 
     @property
-    def dropped(self) -> "Mapping[str, int]":
+    def dropped(self) -> "Counter[Signal]":
         """Items per signal that were removed at the bound of the own journal."""
         return self._own.dropped
 
@@ -43,21 +45,21 @@ class JournalWithLeftovers:
         """Bytes of the own journal."""
         return self._own.size_bytes
 
-    def append(self, signal: str, payload: bytes, items: int, *, time_unix_nano: int, kind: str = "bulk") -> None:
+    def append(self, signal: Signal, payload: bytes, items: int, *, time_unix_nano: int, kind: Kind = "bulk") -> None:
         """Append a request to the own journal."""
         self._own.append(signal, payload, items, time_unix_nano=time_unix_nano, kind=kind)
 
-    def peek(self, signal: str) -> Any:
+    def peek(self, signal: Signal) -> Any:
         """Return the oldest frame of the own journal that is not delivered, else one of an earlier process."""
         return self._own.peek(signal) or self._leftover(signal)
 
-    def _leftover(self, signal: str) -> Any:
+    def _leftover(self, signal: Signal) -> Any:
         if self._current is None and not self._take_next():
             return None
         assert self._current is not None  # noqa: S101 - for the type checker
-        found = self._current.peek(signal)
+        found: Any = self._current.peek(signal)
         self._lent[signal] = found
-        if found is None and not any(self._current.waiting(each) for each in ITEMS):  # type: ignore[arg-type]  # a Signal
+        if found is None and not any(map(self._current.waiting, SIGNALS)):
             self._finish()
         return found
 
@@ -90,7 +92,7 @@ class JournalWithLeftovers:
         else:
             self._own.advance(frame)
 
-    def waiting(self, signal: str) -> int:
+    def waiting(self, signal: Signal) -> int:
         """Return the number of items of the own journal that are not delivered."""
         return self._own.waiting(signal)
 
@@ -100,7 +102,7 @@ class JournalWithLeftovers:
         self._own.close()
 
 
-def _spools_of(runs: Path, destinations: Mapping[str, str]) -> Iterator[Path]:
+def _spools_of(runs: Path, destinations: "Mapping[Signal, str]") -> Iterator[Path]:
     for run in sorted(runs.iterdir()) if runs.is_dir() else ():
         if run.is_dir() and not run.is_symlink():
             yield from (folder for folder in spools(run) if destinations_of(folder) == dict(destinations))

@@ -4,6 +4,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final
 
+from nissa.journal import Kind, Signal
+
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -11,7 +13,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 class MemoryFrame:
     """A request in memory, with the attributes of `nissa.journal.Frame` that a sink uses."""
 
-    signal: str
+    signal: Signal
     payload: bytes
     items: int
 
@@ -24,16 +26,16 @@ class MemoryJournal:
     """
 
     def __init__(self, limit_bytes: int = MAX_BYTES) -> None:
-        self.dropped: Counter[str] = Counter()
+        self.dropped: Counter[Signal] = Counter()
         self._limit = limit_bytes
-        self._frames: dict[str, deque[MemoryFrame]] = {}
+        self._frames: dict[Signal, deque[MemoryFrame]] = {}
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all requests."""
         return sum(len(frame.payload) for frames in self._frames.values() for frame in frames)
 
-    def append(self, signal: str, payload: bytes, items: int, *, time_unix_nano: int, kind: str = "bulk") -> None:
+    def append(self, signal: Signal, payload: bytes, items: int, *, time_unix_nano: int, kind: Kind = "bulk") -> None:  # noqa: ARG002 - a spool's interface
         """Append a compressed request."""
         self._frames.setdefault(signal, deque()).append(MemoryFrame(signal, payload, items))
         while self.size_bytes > self._limit:
@@ -41,7 +43,7 @@ class MemoryJournal:
             frame = frames.popleft()
             self.dropped[frame.signal] += frame.items
 
-    def peek(self, signal: str) -> MemoryFrame | None:
+    def peek(self, signal: Signal) -> MemoryFrame | None:
         """Return the oldest request that is not delivered."""
         frames = self._frames.get(signal)
         return frames[0] if frames else None
@@ -52,7 +54,7 @@ class MemoryJournal:
         if frames and frames[0] is frame:
             frames.popleft()
 
-    def waiting(self, signal: str) -> int:
+    def waiting(self, signal: Signal) -> int:
         """Return the number of items that are not delivered."""
         return sum(frame.items for frame in self._frames.get(signal, ()))
 

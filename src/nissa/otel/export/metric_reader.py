@@ -78,14 +78,14 @@ class ExportReader(MetricReader):
         merge = self.merge
         return collected if merge is None else merge(collected, self, self._resource)
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's interface
         """Do nothing: the pipeline's flush collects."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **_: Any) -> None:
         """Do nothing: the pipeline's end collects once more."""
 
-    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> None:
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> None:  # noqa: ARG002
         self._collected = metrics_data
 
 

@@ -7,6 +7,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Final
 
 from nissa.errors import JournalError
+from nissa.journal import Kind, Signal
 
 if TYPE_CHECKING:
     from nissa.otel.export.export_log import ExportLog
@@ -30,10 +31,10 @@ class Entry:
         time_unix_nano: Time at which it was handed over.
     """
 
-    signal: str
+    signal: Signal
     payload: bytes
     items: int
-    kind: str = "bulk"
+    kind: Kind = "bulk"
     time_unix_nano: int = field(default_factory=time_ns)
 
 
@@ -55,9 +56,9 @@ class PendingWrites:
         return bool(self._entries)
 
     @property
-    def items(self) -> Counter[str]:
+    def items(self) -> Counter[Signal]:
         """Number of waiting items per signal."""
-        found = Counter[str]()
+        found = Counter[Signal]()
         for entry in self._entries:
             found[entry.signal] += entry.items
         return found

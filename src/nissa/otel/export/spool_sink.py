@@ -8,6 +8,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from nissa.journal import Kind, Signal
 from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites
 from nissa.otel.export.sender import Sender
@@ -16,7 +17,6 @@ from nissa.otel.otlp import Outcome
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from nissa.journal import Frame
     from nissa.otel.export.export_log import ExportLog
     from nissa.otel.export.pipeline import Client
     from nissa.otel.otlp import SendResult
@@ -29,16 +29,24 @@ _COMPRESSION_LEVEL: Final = 6
 class Journal(Protocol):
     """The part of `nissa.journal.Spool` that the sink uses; `MemoryJournal` has it too."""
 
-    def append(self, signal: str, payload: bytes, items: int, *, time_unix_nano: int, kind: str = "bulk") -> None:
+    @property
+    def dropped(self) -> Counter[Signal]:
+        """Items that were removed because there was no room for them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of everything that is kept."""
+
+    def append(self, signal: Signal, payload: bytes, items: int, *, time_unix_nano: int, kind: Kind = "bulk") -> None:
         """Append a compressed request; raises JournalError."""
 
-    def peek(self, signal: str) -> "Frame | None":
-        """Return the oldest frame that is not delivered."""
+    def peek(self, signal: Signal) -> Any:
+        """Return the oldest frame (`nissa.journal.Frame` or `MemoryFrame`) that is not delivered, or None."""
 
-    def advance(self, frame: "Frame") -> None:
+    def advance(self, frame: Any) -> None:
         """Move the signal's cursor behind a frame."""
 
-    def waiting(self, signal: str) -> int:
+    def waiting(self, signal: Signal) -> int:
         """Return the number of items that are not delivered."""
 
     def close(self) -> None:
@@ -57,7 +65,7 @@ class _Lane:
     """
 
     sender: Sender
-    frame: "Frame | None" = None
+    frame: Any = None
     failures: int = 0
     retry_at: float = 0.0
 
@@ -77,16 +85,19 @@ class SpoolSink:
     """
 
     def __init__(
-        self, journal: Journal, clients: "Mapping[str, Client]", *, wake: Callable[[], object], log: "ExportLog"
+        self, journal: Journal, clients: "Mapping[Signal, Client]", *, wake: Callable[[], object], log: "ExportLog"
     ) -> None:
         self._journal = journal
         self._wake = wake
         self._log = log
-        self._results: deque[tuple[str, SendResult]] = deque()
+        self._results: deque[tuple[Signal, SendResult]] = deque()
         self._pending = PendingWrites(self._write, log)
-        self._lanes = {signal: _Lane(Sender(signal, client, self._received(signal))) for signal, client in clients.items()}
+        self._dropped: Counter[Signal] = Counter()
+        self._lanes = {
+            signal: _Lane(Sender(signal, client, self._received(signal))) for signal, client in clients.items()
+        }
 
-    def _received(self, signal: str) -> "Callable[[SendResult], object]":
+    def _received(self, signal: Signal) -> "Callable[[SendResult], object]":
         def received(result: "SendResult") -> None:
             self._results.append((signal, result))
             self._wake()
@@ -113,10 +124,10 @@ class SpoolSink:
             for request in metric_requests(data, self._unencodable("metrics")):
                 self._append("metrics", request, "bulk")
 
-    def _unencodable(self, signal: str) -> Callable[[int, Exception], None]:
+    def _unencodable(self, signal: Signal) -> Callable[[int, Exception], None]:
         return lambda items, error: self._log.lost(signal, items, f"it cannot be encoded: {error}")
 
-    def _append(self, signal: str, request: Request, kind: str) -> None:
+    def _append(self, signal: Signal, request: Request, kind: Kind) -> None:
         payload = gzip.compress(request.body, _COMPRESSION_LEVEL, mtime=0)
         self._pending.add(Entry(signal, payload, request.items, kind))
 
@@ -130,6 +141,7 @@ class SpoolSink:
     def deliver(self, *, now: bool = False) -> float:
         """Handle results, and send the next frame of each signal; return the seconds until the next attempt."""
         self._pending.flush()
+        self._count_dropped()
         while self._results:
             self._handle(*self._results.popleft())
         pause = REWRITE_SECONDS if self._pending else inf
@@ -139,7 +151,13 @@ class SpoolSink:
             pause = min(pause, self._continue(signal, lane))
         return pause
 
-    def _continue(self, signal: str, lane: _Lane) -> float:
+    def _count_dropped(self) -> None:
+        dropped = Counter(self._journal.dropped)
+        for signal, items in (dropped - self._dropped).items():
+            self._log.lost(signal, items, "files.max_spool_bytes was reached, and the oldest gave way")
+        self._dropped = dropped
+
+    def _continue(self, signal: Signal, lane: _Lane) -> float:
         if lane.frame is not None:
             return inf  # the sender wakes the thread
         rest = lane.retry_at - monotonic()
@@ -149,7 +167,7 @@ class SpoolSink:
             lane.sender.send(frame.payload)
         return inf if rest <= 0 else rest
 
-    def _handle(self, signal: str, result: "SendResult") -> None:
+    def _handle(self, signal: Signal, result: "SendResult") -> None:
         lane = self._lanes[signal]
         frame, lane.frame = lane.frame, None
         if frame is None:
@@ -178,7 +196,12 @@ class SpoolSink:
         return outcome
 
     @property
-    def waiting(self) -> Counter[str]:
+    def size_bytes(self) -> int:
+        """Size of the journal."""
+        return self._journal.size_bytes
+
+    @property
+    def waiting(self) -> Counter[Signal]:
         """Items per signal that are not delivered."""
         return self._pending.items + Counter({signal: self._journal.waiting(signal) for signal in self._lanes})
 

@@ -34,9 +34,13 @@ if TYPE_CHECKING:
 
     Rows = Sequence[GaugeRow | GaugePoint | GaugeSeries]
 
+MAX_BLOCK_BYTES: Final = 1 << 19
+"""Maximum size of a block, unless a single row is larger."""
+
 _TIME_TAG: Final = b"\x19"  # time_unix_nano, field 3, 64 bits
 _VALUE_TAG: Final = b"\x21"  # as_double, field 4, 64 bits
 _NUMBER: Final = 8
+_VARINT_BITS: Final = 7
 _NUMBERS_LENGTH: Final = 2 * (1 + _NUMBER)
 
 
@@ -72,17 +76,15 @@ def _blocks_of_streams(shared: _Identity, members: "Sequence[Any]") -> Iterator[
     points = [(time, value) for member in members for _, time, value in member.points()]
     times = np.array([time for time, _ in points], dtype="<u8")
     values = np.array([value for _, value in points], dtype="<f8")
-    template = _Template([shared.attributes])
-    yield template.fill(times, values[:, None]), len(points)
+    yield from _Template([shared.attributes]).blocks(times, values[:, None], None)
 
 
 def _blocks_of_rows(shared: _Identity, rows: Sequence[GaugeRow]) -> Iterator[tuple[bytes, int]]:
-    template = _Template(shared.attributes)
     times = np.array([row.time for row in rows], dtype="<u8")
     values = np.array([row.values for row in rows], dtype="<f8")
     # NaN means "not measured" in an array only; see `GaugeRow`.
     absent = np.isnan(values) & np.array([[isinstance(row.values, np.ndarray)] for row in rows])
-    yield template.fill(times, values, absent if absent.any() else None), int(values.size - absent.sum())
+    yield from _Template(shared.attributes).blocks(times, values, absent if absent.any() else None)
 
 
 class _Template:
@@ -95,15 +97,32 @@ class _Template:
     def __init__(self, attributes: Sequence[Mapping[str, Any]]) -> None:
         parts = [_point(tuple((key, type(value), value) for key, value in each.items())) for each in attributes]
         self._bytes = np.frombuffer(b"".join(body for body, _ in parts), dtype=np.uint8)
-        self._lengths = np.array([len(body) for body, _ in parts])
-        starts = np.cumsum(self._lengths) - self._lengths + np.array([offset for _, offset in parts])
+        self._lengths = np.array([len(body) for body, _ in parts], dtype=np.intp)
+        starts = np.cumsum(self._lengths) - self._lengths + np.array([offset for _, offset in parts], dtype=np.intp)
         self._times = (starts[:, None] + 1 + np.arange(_NUMBER)).ravel()
         self._values = self._times + _NUMBER + 1
 
-    def fill(
-        self, times: "NDArray[np.uint64]", values: "NDArray[np.float64]", absent: "NDArray[np.bool_] | None" = None
+    def blocks(
+        self, times: "NDArray[np.uint64]", values: "NDArray[np.float64]", absent: "NDArray[np.bool_] | None"
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield the encoded points, and their number, a few rows at a time.
+
+        Args:
+            times: Nanoseconds since the Unix epoch (rows,).
+            values: Values (rows, streams).
+            absent: Which of them are left out (rows, streams); None if none are.
+        """
+        rows = max(1, MAX_BLOCK_BYTES // max(1, len(self._bytes)))
+        for start in range(0, len(times), rows):
+            part = slice(start, start + rows)
+            left_out = None if absent is None else absent[part]
+            count = values[part].size - (0 if left_out is None else int(left_out.sum()))
+            if count:
+                yield self._fill(times[part], values[part], left_out), count
+
+    def _fill(
+        self, times: "NDArray[np.uint64]", values: "NDArray[np.float64]", absent: "NDArray[np.bool_] | None"
     ) -> bytes:
-        """Return the encoded points: times (rows,), values and absent (rows, streams)."""
         count, streams = values.shape
         block = np.tile(self._bytes, (count, 1))
         block[:, self._times] = np.tile(times[:, None].view(np.uint8), (1, streams))
@@ -180,7 +199,7 @@ def _text(number: int, text: str) -> bytes:
 def varint(number: int) -> bytes:
     """Return a number as protobuf's variable-length integer."""
     found = bytearray()
-    while number > 0x7F:
+    while number >> _VARINT_BITS:
         found.append(number & 0x7F | 0x80)
-        number >>= 7
+        number >>= _VARINT_BITS
     return bytes([*found, number])

@@ -75,7 +75,8 @@ class MetricProducer:
             Reason why neither was possible, None on success.
         """
         if reader is not None:
-            return self._join_reader(reader)
+            self._join_reader(reader)
+            return None
         refused = self._join(provider)
         if refused is None or not is_real(provider):
             return refused

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from nissa.errors import ConfigurationError
-from nissa.otel.export.files import SIGNALS
+from nissa.journal import SIGNALS
 from nissa.otel.replay.requests import is_request
 from nissa.recordings.jsonl_reader import DamagedLine, JsonLine, json_lines
 

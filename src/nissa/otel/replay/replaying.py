@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.otel.export.files import SIGNALS
-from nissa.otel.export.portions import MOST_BYTES
+from nissa.journal import SIGNALS
+from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
 from nissa.otel.export.ways import asked_for, protocol
 from nissa.otel.replay.lines import Skipped, files_of, lines_of
 from nissa.otel.replay.requests import WHAT, Request, count, joined, portions
