@@ -9,7 +9,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final
 
-import requests  # type: ignore[import-untyped]  # it has no types of its own
+import requests
 
 from nissa.otel.otlp import credentials
 from nissa.otel.otlp.messages import partial_success

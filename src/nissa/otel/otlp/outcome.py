@@ -54,7 +54,7 @@ class SendResult:
     retry_after: float | None = None
     endpoint_fault: bool = False
     status: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 def of_status(status: int) -> tuple[Outcome, bool]:
