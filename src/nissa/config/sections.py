@@ -233,6 +233,16 @@ class LimitsConfig(Section):
     """Maximum number of backends with streams of their own in ``nissa.hub.events`` and ``nissa.hub.queue.size``;
     further ones are counted as ``other``."""
 
+    payload_items: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Maximum number of entries in the data of one event, those of nested containers included. Further ones are left
+    out, and the event is marked as truncated."""
+
+    payload_depth: int = Field(default=6, ge=1, le=20)
+    """Maximum number of nested containers in the data of one event; a deeper one is replaced by the name of its type."""
+
+    payload_characters: int = Field(default=65_536, ge=1_024, le=16_777_216)
+    """Maximum length of all text in the data of one event, in characters; a single text has at most 8,192."""
+
     histogram_buckets: int = Field(default=160, ge=2, le=320)
     """Maximum number of buckets in an exponential histogram point; a wider range is exported at a coarser scale."""
 
@@ -264,6 +274,13 @@ class FilesConfig(Section):
 
     fsync: bool = False
     """Force each write to the disk, so that telemetry also survives the death of the machine; slow."""
+
+    @field_validator("directory")
+    @classmethod
+    def _refuse_nul(cls, directory: Path) -> Path:
+        if "\0" in str(directory):
+            raise ValueError("a path cannot contain NUL characters; give the path of a folder")
+        return directory
 
 
 class ConsoleConfig(Section):

@@ -43,8 +43,10 @@ class AppendFile:
             JournalError: The record could not be written whole, or the file was removed. Nothing of it remains, unless
                 `broken` is True.
         """
-        if self.removed:
+        found = self._found()
+        if found is None:
             raise JournalError(f"{self.path} was removed while it was in use. It will be created again.")
+        self.size = found.st_size  # differs where another process appends too, which locks exclude if there are any
         try:
             self._write(parts)
             if self._fsync:
@@ -58,11 +60,7 @@ class AppendFile:
     @property
     def removed(self) -> bool:
         """Whether the file is no longer at its path: what is written to it would be freed with the process."""
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - a Path would cost as much again, for each record
-        except OSError:
-            return True
-        return (found.st_dev, found.st_ino) != self._identity
+        return self._found() is None
 
     @property
     def broken(self) -> bool:
@@ -78,6 +76,14 @@ class AppendFile:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
+
+    def _found(self) -> os.stat_result | None:
+        """Return the state of the file; None if it is no longer at its path."""
+        try:
+            found = os.stat(self.path)  # noqa: PTH116 - a Path would cost as much again, for each record
+        except OSError:
+            return None
+        return found if (found.st_dev, found.st_ino) == self._identity else None
 
     def _write(self, parts: tuple[bytes, ...]) -> None:
         """Write all parts. A short write is continued, because only the next attempt states its cause."""

@@ -173,6 +173,7 @@ class OpenTelemetryBackend:
             attr.SEED_FROM: event.data.get("from"),
             attr.SEED_TO: event.data.get("to"),
             attr.TRANSITION_REFUSED: event.refused,
+            attr.EVENT_TRUNCATED: event.truncated or None,
             attr.RED_FLAG_NAME: event.data.get("flag") if event.event_type in _FLAGS else None,
         }
         if event.event_type == EventType.SEED_GATE_EVALUATED:
