@@ -266,6 +266,9 @@ class FilesConfig(Section):
     """How telemetry reaches a collector: ``journal`` writes it to disk first, sends it with Nissa's OTLP client, and keeps
     what is not delivered; ``sdk`` uses the official exporters, which lose it."""
 
+    max_bytes: int = Field(default=2 << 30, ge=1 << 20, le=1 << 42)
+    """Maximum size of the files of one process of a run; as they fill, metrics are written for fewer steps."""
+
     max_spool_bytes: int = Field(default=1 << 30, ge=1 << 16, le=1 << 40)
     """Maximum size of the telemetry that waits for a collector; above it the oldest metrics are dropped first."""
 

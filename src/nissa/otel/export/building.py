@@ -14,8 +14,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from nissa.errors import ConfigurationError, JournalError
-from nissa.journal import SIGNALS, Spool
-from nissa.journal.append_file import AppendFile
+from nissa.journal import SIGNALS, FileJournal, Spool
 from nissa.otel.export.export_log import ExportLog
 from nissa.otel.export.file_sink import FileSink
 from nissa.otel.export.leftovers import JournalWithLeftovers
@@ -169,9 +168,10 @@ def file_pipeline(
     log = ExportLog(dict.fromkeys(SIGNALS, str(folder)), str(folder))
     owner = os.getpid()
     try:
-        sink = FileSink({signal: AppendFile(folder / f"{signal}{suffix}.jsonl") for signal in SIGNALS}, log=log)
+        journal = FileJournal.create(folder, suffix, limit_bytes=files.max_bytes, fsync=files.fsync)
     except JournalError as error:
         raise ConfigurationError(f"{error} Or configure an exporter, such as OTEL_TRACES_EXPORTER=otlp.") from error
+    sink = FileSink(journal, log=log)
     pipeline = ExportPipeline(
         lambda _: sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds
     )

@@ -8,43 +8,50 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
-from nissa.journal import Signal
-from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites
+from nissa.journal import FileJournal, Kind, Signal
+from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.metrics.metric_lines import metric_lines
+from nissa.otel.metrics.step_thinning import StepThinning
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from opentelemetry.sdk.metrics.export import MetricsData
 
-    from nissa.journal.append_file import AppendFile
     from nissa.otel.export.export_log import ExportLog
 
 
 class FileSink:
     """Writes one span or log record per line, and metrics in lines of up to 1,000 points.
 
+    As the journal fills, gauges are written for fewer steps: every second one from half of the bound on, and so on.
+
     Args:
-        files: Open file per signal.
+        journal: Files of the folder.
         log: Counts and logs what becomes of the items.
     """
 
-    def __init__(self, files: "Mapping[Signal, AppendFile]", *, log: "ExportLog") -> None:
-        self._files = files
+    def __init__(self, journal: FileJournal, *, log: "ExportLog") -> None:
+        self._journal = journal
         self._log = log
-        self._pending = PendingWrites(self._write, log)
+        self._pending = PendingWrites(self._write, lambda: journal.dropped, log)
+        self._steps = StepThinning()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files."""
+        return self._journal.size_bytes
 
     def write_spans(self, spans: list[Any]) -> None:
         """Append spans to ``traces.jsonl``."""
-        self._add("traces", self._lines("traces", spans, encode_spans))
+        for kind, part in by_kind(spans):
+            self._add("traces", self._lines("traces", part, encode_spans), kind)
 
     def write_records(self, records: list[Any]) -> None:
         """Append log records to ``logs.jsonl``."""
-        self._add("logs", self._lines("logs", records, encode_logs))
+        self._add("logs", self._lines("logs", records, encode_logs), "lifecycle")
 
     def write_metrics(self, data: "MetricsData") -> None:
         """Append metrics to ``metrics.jsonl``."""
-        self._add("metrics", metric_lines(data))
+        self._add("metrics", metric_lines(self._steps.thin(data, self._journal.thinning)), "bulk")
 
     def _lines(self, signal: Signal, items: list[Any], encode: Callable[[list[Any]], Any]) -> Iterator[tuple[str, int]]:
         for item in items:
@@ -56,13 +63,15 @@ class FileSink:
             else:
                 yield f"{line}\n", 1
 
-    def _add(self, signal: Signal, lines: Iterator[tuple[str, int]]) -> None:
+    def _add(self, signal: Signal, lines: Iterator[tuple[str, int]], kind: Kind) -> None:
         for line, items in lines:
-            self._pending.add(Entry(signal, line.encode(), items))
+            self._pending.add(Entry(signal, line.encode(), items, kind))
 
     def _write(self, entry: Entry) -> None:
-        self._files[entry.signal].append(entry.payload)
-        self._log.delivered(entry.signal, entry.items)
+        before = self._journal.dropped[entry.signal]
+        self._journal.append(entry.signal, entry.payload, entry.items, kind=entry.kind)
+        if self._journal.dropped[entry.signal] == before:
+            self._log.delivered(entry.signal, entry.items)
 
     def deliver(self, *, now: bool = False) -> float:  # noqa: ARG002 - the interface of a sink
         """Write what waits for the disk; return the seconds until the next attempt."""
@@ -79,5 +88,4 @@ class FileSink:
         self._pending.flush()
         for signal, items in self._pending.items.items():
             self._log.lost(signal, items, "the file cannot be written")
-        for file in self._files.values():
-            file.close()
+        self._journal.close()

@@ -1,13 +1,14 @@
 """Requests that wait to be written: kept in memory while the disk is full or the folder is gone, and written afterwards."""
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import time_ns
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nissa.errors import JournalError
 from nissa.journal import Kind, Signal
+from nissa.semconv import spans as names
 
 if TYPE_CHECKING:
     from nissa.otel.export.export_log import ExportLog
@@ -43,12 +44,17 @@ class PendingWrites:
 
     Args:
         write: Writes an entry; raises JournalError if it cannot.
+        dropped: Returns the items that the journal has dropped at its bound.
         log: Is told of failures, recoveries and losses.
     """
 
-    def __init__(self, write: Callable[[Entry], object], log: "ExportLog") -> None:
+    def __init__(
+        self, write: Callable[[Entry], object], dropped: Callable[[], Counter[Signal]], log: "ExportLog"
+    ) -> None:
         self._write = write
+        self._dropped = dropped
         self._log = log
+        self._already_dropped: Counter[Signal] = Counter()
         self._entries: deque[Entry] = deque()
         self._bytes = 0
 
@@ -81,6 +87,13 @@ class PendingWrites:
                 return
             self._remove_first()
         self._log.written()
+        self._count_dropped()
+
+    def _count_dropped(self) -> None:
+        dropped = Counter(self._dropped())
+        for signal, items in (dropped - self._already_dropped).items():
+            self._log.lost(signal, items, "the journal has reached its bound (files.max_bytes, files.max_spool_bytes)")
+        self._already_dropped = dropped
 
     def _remove_first(self) -> Entry:
         entry = self._entries.popleft()
@@ -91,3 +104,11 @@ class PendingWrites:
         while self._bytes > MAX_BYTES:
             entry = self._remove_first()
             self._log.lost(entry.signal, entry.items, "the disk cannot be written, and the memory for it is full")
+
+
+def by_kind(spans: Sequence[Any]) -> Iterator[tuple[Kind, list[Any]]]:
+    """Yield spans by kind: those of steps are many and give way first, all others belong to the lifecycle."""
+    steps = [span for span in spans if span.name == names.STEP]
+    lifecycle = [span for span in spans if span.name != names.STEP]
+    parts: tuple[tuple[Kind, list[Any]], ...] = (("lifecycle", lifecycle), ("bulk", steps))
+    yield from ((kind, part) for kind, part in parts if part)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nissa.journal import Kind, Signal
 from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
-from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites
+from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.export.sender import Sender
 from nissa.otel.otlp import Outcome
 
@@ -91,8 +91,7 @@ class SpoolSink:
         self._wake = wake
         self._log = log
         self._results: deque[tuple[Signal, SendResult]] = deque()
-        self._pending = PendingWrites(self._write, log)
-        self._dropped: Counter[Signal] = Counter()
+        self._pending = PendingWrites(self._write, lambda: journal.dropped, log)
         self._lanes = {
             signal: _Lane(Sender(signal, client, self._received(signal))) for signal, client in clients.items()
         }
@@ -109,8 +108,9 @@ class SpoolSink:
     def write_spans(self, spans: list[Any]) -> None:
         """Append spans to the journal."""
         if "traces" in self._lanes:
-            for request in span_requests(spans, self._unencodable("traces")):
-                self._append("traces", request, "lifecycle")
+            for kind, part in by_kind(spans):
+                for request in span_requests(part, self._unencodable("traces")):
+                    self._append("traces", request, kind)
 
     def write_records(self, records: list[Any]) -> None:
         """Append log records to the journal."""
@@ -141,7 +141,6 @@ class SpoolSink:
     def deliver(self, *, now: bool = False) -> float:
         """Handle results, and send the next frame of each signal; return the seconds until the next attempt."""
         self._pending.flush()
-        self._count_dropped()
         while self._results:
             self._handle(*self._results.popleft())
         pause = REWRITE_SECONDS if self._pending else inf
@@ -150,12 +149,6 @@ class SpoolSink:
                 lane.retry_at, lane.failures = 0.0, 0
             pause = min(pause, self._continue(signal, lane))
         return pause
-
-    def _count_dropped(self) -> None:
-        dropped = Counter(self._journal.dropped)
-        for signal, items in (dropped - self._dropped).items():
-            self._log.lost(signal, items, "files.max_spool_bytes was reached, and the oldest gave way")
-        self._dropped = dropped
 
     def _continue(self, signal: Signal, lane: _Lane) -> float:
         if lane.frame is not None:

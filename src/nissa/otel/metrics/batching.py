@@ -23,7 +23,7 @@ def batches(metrics: Sequence[Metric], most: int) -> Iterator[list[Metric]]:
         yield batch
 
 
-def with_points(metric: Metric, points: list[Any]) -> Metric:
+def with_points(metric: Metric, points: Sequence[Any]) -> Metric:
     """Return a metric with other points."""
     data: Any = metric.data  # of whichever kind it is, the points are of the same
     return replace(metric, data=replace(data, data_points=points))

@@ -44,7 +44,7 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is no folder. Give the folder of a run, such as nissa-runs/<run id>.")
-    found = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
+    found: dict[str, list[Path]] = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
     if any(found.values()):
         return found
     runs = sorted(each.parent.name for each in folder.glob("*/traces*.jsonl"))

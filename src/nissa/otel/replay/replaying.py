@@ -98,7 +98,7 @@ def replay(
     """
     files = files_of(folder)
     damaged: list[DamagedLine] = []
-    found = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
+    found: dict[str, Signal] = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
     with asked_for(endpoint, protocol):
         if not dry_run:
             _settle(endpoint)

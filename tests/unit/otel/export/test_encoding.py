@@ -29,7 +29,9 @@ from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
 from nissa.otel.metrics.points import GaugePoints
 
 texts = st.text(max_size=12)
-attributes = st.dictionaries(texts, texts | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False))
+attributes = st.dictionaries(
+    texts, texts | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False)
+)
 times = st.integers(1, 2**63 - 1)
 numbers = st.floats() | st.sampled_from([0.0, -0.0, 5e-324, math.inf, -math.inf, math.nan])
 
@@ -49,7 +51,9 @@ def gauge_rows(draw: st.DrawFn) -> list[GaugeRow | GaugePoint | GaugeSeries]:
             streams = draw(st.lists(attributes, max_size=4))
             return [
                 GaugeRow(streams, draw(times), np.array(values) if kind == "statistics" else tuple(values))
-                for values in draw(st.lists(st.lists(numbers, min_size=len(streams), max_size=len(streams)), max_size=3))
+                for values in draw(
+                    st.lists(st.lists(numbers, min_size=len(streams), max_size=len(streams)), max_size=3)
+                )
             ]
 
 

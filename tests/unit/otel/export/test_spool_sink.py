@@ -93,7 +93,10 @@ def test_nothing_is_lost_while_the_collector_is_down_and_it_is_logged_twice(
     assert settled(sink)
     assert collector.got == ["a", "b"]
     messages = [record.getMessage() for record in caplog.records if record.name == "nissa"]
-    assert [message.partition(" at ")[0] for message in messages] == ["Telemetry does not reach the collector", "The collector"]
+    assert [message.partition(" at ")[0] for message in messages] == [
+        "Telemetry does not reach the collector",
+        "The collector",
+    ]
     assert log.healthy
 
 
