@@ -18,8 +18,12 @@ ITEMS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log reco
 """Name of the items of each signal."""
 
 _UNREACHABLE: Final = (
-    "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s and sent when the "
-    "collector answers. Is the collector up? `make stack` starts one."
+    "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s, and this run or a later "
+    "one sends it when the collector answers. Is the collector up? `make stack` starts one."
+)
+_UNDELIVERED: Final = (
+    "Not delivered to the collector at %s in time: %s. They are kept in %s, and a later run with the same destination sends "
+    "them, or `nissa replay`. Is the collector up? `make stack` starts one."
 )
 _REFUSED: Final = (
     "The collector at %s refuses %s (%s). Training goes on; refused telemetry is lost. See the collector's log, and check "
@@ -101,13 +105,12 @@ class ExportLog:
 
     def ended(self, waiting: "Mapping[Signal, int]") -> None:
         """Log at the end what was not delivered."""
-        if any(waiting.values()):
-            _logger.warning(
-                "Not delivered: %s. They are kept in %s: the next run with the same destination sends them, or "
-                "`nissa replay`.",
-                tally({ITEMS[signal]: count for signal, count in waiting.items()}),
-                self._folder,
-            )
+        undelivered = {ITEMS[signal]: count for signal, count in waiting.items() if count}
+        if undelivered:
+            where = ", ".join(dict.fromkeys(self._destinations[signal] for signal, count in waiting.items() if count))
+            # The warning that the collector is unreachable says the same.
+            level = logging.INFO if "unreachable" in self._logged else logging.WARNING
+            _logger.log(level, _UNDELIVERED, where, tally(undelivered), self._folder)
 
     def _once(self, cause: str, message: str, *args: object) -> None:
         level = logging.DEBUG if cause in self._logged else logging.WARNING
