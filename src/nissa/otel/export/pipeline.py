@@ -71,6 +71,10 @@ class Sink(Protocol):
     def outcome(self) -> bool | None:
         """Whether everything written was delivered; None while a delivery is still being tried."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is on disk, or waits in memory."""
+
     def close(self) -> None:
         """Close files and connections; called once, after the last write."""
 
