@@ -22,7 +22,7 @@ _UNREACHABLE: Final = (
     "one sends it when the collector answers. Is the collector up? `make stack` starts one."
 )
 _UNDELIVERED: Final = (
-    "Not delivered to the collector at %s in time: %s. They are kept in %s, and a later run with the same destination sends "
+    "Not delivered to the collector at %s %s: %s. They are kept in %s, and a later run with the same destination sends "
     "them, or `nissa replay`. Is the collector up? `make stack` starts one."
 )
 _REFUSED: Final = (
@@ -76,9 +76,8 @@ class ExportLog:
     def refused(self, signal: str, items: int, reason: str) -> None:
         """Record that items were refused for good."""
         self._counts[signal, REFUSED] += items
-        self._once(
-            f"refused {signal}", _REFUSED, self._destinations[signal], ITEMS[signal], reason or "no reason given"
-        )
+        where, why = self._destinations[signal], reason or "no reason given"
+        self._once(f"refused at {where}: {why}", _REFUSED, where, ITEMS[signal], why)
 
     def failed(self, signal: str, reason: str) -> None:
         """Record that a request failed and will be sent again."""
@@ -103,14 +102,24 @@ class ExportLog:
             self._logged.discard("unwritable")
             _logger.info("Telemetry is written to %s again.", self._folder)
 
+    def late(self, waiting: "Mapping[Signal, int]", seconds: float) -> None:
+        """Log that a flush did not finish in time; called on the thread that waited for it."""
+        self._undelivered(waiting, f"within {seconds:.1f} s")
+
     def ended(self, waiting: "Mapping[Signal, int]") -> None:
         """Log at the end what was not delivered."""
-        undelivered = {ITEMS[signal]: count for signal, count in waiting.items() if count}
-        if undelivered:
-            where = ", ".join(dict.fromkeys(self._destinations[signal] for signal, count in waiting.items() if count))
-            # The warning that the collector is unreachable says the same.
-            level = logging.INFO if "unreachable" in self._logged else logging.WARNING
-            _logger.log(level, _UNDELIVERED, where, tally(undelivered), self._folder)
+        self._undelivered(waiting, "before the end")
+
+    def _undelivered(self, waiting: "Mapping[Signal, int]", when: str) -> None:
+        counts = {signal: count for signal, count in waiting.items() if count}
+        if not counts:
+            return
+        where = ", ".join(dict.fromkeys(self._destinations[signal] for signal in counts))
+        # The warning that the collector is unreachable says the same.
+        level = logging.INFO if self._logged & {"unreachable", "undelivered"} else logging.WARNING
+        self._logged.add("undelivered")
+        items = tally({ITEMS[signal]: count for signal, count in counts.items()})
+        _logger.log(level, _UNDELIVERED, where, when, items, self._folder)
 
     def _once(self, cause: str, message: str, *args: object) -> None:
         level = logging.DEBUG if cause in self._logged else logging.WARNING

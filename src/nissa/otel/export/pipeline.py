@@ -71,6 +71,9 @@ class Sink(Protocol):
     def outcome(self) -> bool | None:
         """Whether everything written was delivered; None while a delivery is still being tried."""
 
+    def late(self, seconds: float) -> None:
+        """Log what is not delivered after a flush that took so long; called on the thread that waited."""
+
     @property
     def size_bytes(self) -> int:
         """Size of what is on disk, or waits in memory."""
@@ -199,7 +202,10 @@ class ExportPipeline:
         self._wakeups.put(request)
         deadline = monotonic() + timeout
         while not request.done.wait(min(_POLL_SECONDS, max(0.0, deadline - monotonic()))):
-            if monotonic() >= deadline or not self.thread.is_alive():  # it may have ended before it saw the request
+            if monotonic() >= deadline:
+                self.sink.late(timeout)
+                return False
+            if not self.thread.is_alive():  # it may have ended before it saw the request
                 return False
         return request.outcome
 
