@@ -60,7 +60,7 @@ def telemetry(signal: str, text: str = "value") -> Any:
         data = reader.get_metrics_data()
         meter.shutdown()
         return data
-    records = InMemoryLogRecordExporter()
+    records: Any = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
     logger = LoggerProvider(shutdown_on_exit=False)
     logger.add_log_record_processor(SimpleLogRecordProcessor(records))
     logger.get_logger("t").emit(body=text, event_name="e")
@@ -69,8 +69,8 @@ def telemetry(signal: str, text: str = "value") -> Any:
 
 def payload(signal: str, data: Any) -> bytes:
     """Return telemetry as a serialized request."""
-    encode: Callable[[Any], Any] = {"traces": encode_spans, "metrics": encode_metrics, "logs": encode_logs}[signal]
-    return bytes(encode(data).SerializeToString())
+    encoders: dict[str, Any] = {"traces": encode_spans, "metrics": encode_metrics, "logs": encode_logs}
+    return bytes(encoders[signal](data).SerializeToString())
 
 
 def official(signal: str, protocol: str) -> Any:
