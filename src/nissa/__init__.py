@@ -4,6 +4,7 @@ Importing this package is fast: torch, the OpenTelemetry SDK and pydantic are im
 """
 
 from importlib import import_module
+from os import getpid
 from typing import TYPE_CHECKING, Any
 
 from nissa.hub.hub import NissaHub as NissaHub
@@ -78,7 +79,8 @@ _LAZY = {
 }
 """Module of each public name that is loaded on first use."""
 
-_hub: NissaHub | None = None
+# Keyed by process id: a forked child has a hub of its own, because the threads of its parent's hub do not exist there.
+_hubs: dict[int, NissaHub] = {}
 
 
 def get_hub() -> NissaHub:
@@ -86,19 +88,18 @@ def get_hub() -> NissaHub:
 
     A forked child has a hub of its own: the backends' threads of the parent's hub do not exist there.
     """
-    global _hub  # noqa: PLW0603 - the one convenience default; everything else is owned by somebody
-    if _hub is None or _hub.abandoned:
-        _hub = NissaHub()
-    return _hub
+    hub = _hubs.get(getpid())
+    # `setdefault` is atomic: of several threads that call this at the same time, all get the same hub.
+    return _hubs.setdefault(getpid(), NissaHub()) if hub is None else hub
 
 
 def reset_hub() -> NissaHub:
     """End the active run, close the hub and its backends, and return a new one."""
-    global _hub  # noqa: PLW0603 - see get_hub
-    if _hub is not None and not _hub.abandoned:
-        _hub.close()
-    _hub = NissaHub()
-    return _hub
+    hub = _hubs.get(getpid())
+    if hub is not None:
+        hub.close()
+    new = _hubs[getpid()] = NissaHub()
+    return new
 
 
 def start(

@@ -7,6 +7,7 @@
     │   ├── UnknownNameError                a profile, stage, exporter or key that does not exist; names near misses
     │   └── WatchError                      a model and optimizer that cannot be watched together
     ├── InvalidValueError (ValueError)      a value of the training loop that cannot be used (only under ``strict=True``)
+    ├── JournalError                        telemetry that could not be written to disk; the pipeline keeps it and tries again
     ├── TransitionError                     a stage change that the table does not allow (only under ``strict=True``)
     └── RunActiveError (RuntimeError)       a second run on a hub that already has one
 
@@ -59,6 +60,13 @@ class InvalidValueError(NissaError, ValueError):
 
     Raised only under ``strict=True``, the default under pytest. Otherwise the value is absent, which is logged once per call
     and counted.
+    """
+
+
+class JournalError(NissaError):
+    """Telemetry could not be written to disk; the message states the cause and the fix.
+
+    Nothing of the failed write remains in the file, so that the caller can try again.
     """
 
 

@@ -189,6 +189,7 @@ class TelemetryEvent:
         seed: State of the seed after the event; set by the active run.
         before: State of the seed before the event; None if the event began its life or was refused.
         refused: Reason why the state table refused the event, None if it was accepted.
+        truncated: Whether the hub left out a part of ``data`` because of its limits.
     """
 
     event_type: str
@@ -204,6 +205,7 @@ class TelemetryEvent:
     seed: SeedSnapshot | None = None
     refused: str | None = None
     before: SeedSnapshot | None = None
+    truncated: bool = False
 
     @property
     def timestamp(self) -> datetime:
@@ -240,6 +242,7 @@ class TelemetryEvent:
             "blueprint_id": self.seed.blueprint_id if self.seed else None,
             "trace_id": self.seed.ids.trace_hex if self.seed else None,
             "refused": self.refused,
+            "truncated": self.truncated or None,
         }
         return {key: value for key, value in plain.items() if value is not None}
 

@@ -89,8 +89,8 @@ def epoch_line(event: "TelemetryEvent") -> Text:
         f"loss {_number(data.get('train_loss'))} -> {_number(data.get('validation_loss'))}",
         f"accuracy {_percent(data.get('validation_accuracy'))}",
     ]
-    seeds = data.get("seeds") or {}
-    if seeds:
+    seeds = data.get("seeds")
+    if seeds and isinstance(seeds, dict):
         parts.append("seeds " + ", ".join(f"{count} {stage}" for stage, count in seeds.items()))
     if data.get("narrative"):
         parts.append(str(data["narrative"]))

@@ -30,9 +30,11 @@ class FileBackend:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = LineFile(self.path)
+            self._file = LineFile(self.path, follow=True)  # the caller chose the path, which may be /dev/stdout
         except OSError as error:
             raise ConfigurationError(f"Cannot write events to {path}: {error.strerror}.") from error
+        except ValueError as error:  # NUL or invalid Unicode
+            raise ConfigurationError(f"Cannot write events to {str(path)!r}: {error}.") from error
 
     def emit(self, event: "TelemetryEvent") -> None:
         """Append an event."""

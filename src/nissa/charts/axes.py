@@ -17,7 +17,7 @@ STEP: Final[dict[str, Any]] = {"type": "linear", "title": {"text": "optimizer st
 """X axis with optimizer steps."""
 
 
-def milliseconds(times: Times) -> Values:
+def milliseconds(times: Times | Values) -> Values:
     """Convert nanoseconds to milliseconds, the unit of plotly's date axis."""
     return np.round(times / 1e6)
 

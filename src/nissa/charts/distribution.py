@@ -55,7 +55,7 @@ def _powers(band: Band | None, quantiles: Sequence[Series]) -> dict[str, Any]:
     values = values[values > 0]
     if not len(values):
         return {}
-    low, high = int(np.floor(np.log10(values.min()))), int(np.ceil(np.log10(values.max())))
+    low, high = max(int(np.floor(np.log10(values.min()))), -307), min(int(np.ceil(np.log10(values.max()))), 308)
     ticks = list(range(low, high + 1, max(1, -(-(high - low) // MOST_TICKS))))
     return {"tickvals": [10.0**each for each in ticks], "ticktext": [f"10<sup>{each}</sup>" for each in ticks]}
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from nissa.charts.series import Series, Times, Values
+
+_LATEST: Final = 2**63 - 1  # nanoseconds, the limit of int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ def gather(rows: Sequence[Series], *, most_columns: int) -> Grid:
     for index, row in enumerate(rows):
         at = np.searchsorted(instants, row.times) * columns // len(instants)
         np.fmax.at(cells[index], at, row.values)
-    edges = np.append(instants[first], instants[-1] + _width(instants))
+    last = min(int(instants[-1]) + _width(instants), _LATEST)
+    edges = np.append(instants[first], np.int64(last))
     return Grid(tuple(row.name for row in rows), edges, _steps(rows, edges), cells)
 
 

@@ -8,6 +8,7 @@ import typer
 from nissa.cli import demo, doctor, profiles, replay, report, version
 from nissa.cli.output import ExitCode, epilog
 from nissa.errors import NissaError
+from nissa.printable import printable_lines
 
 _EXAMPLES = (
     ("nissa demo", "run a small example, in about a minute"),
@@ -53,5 +54,5 @@ def main() -> None:
     try:
         app()
     except NissaError as error:
-        typer.echo(f"nissa: {error}", err=True)
+        typer.echo(f"nissa: {printable_lines(str(error))}", err=True)
         sys.exit(ExitCode.MISUSE)

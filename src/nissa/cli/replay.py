@@ -65,7 +65,7 @@ def _plain(done: "Replayed") -> dict[str, Any]:
 
 
 def _summary_lines(done: "Replayed") -> list[str]:
-    from nissa.otel.export.reach import tally  # noqa: PLC0415 - help stays quick without it
+    from nissa.otel.export.export_log import tally  # noqa: PLC0415 - help stays quick without it
 
     signals = done.signals.values()
     counts = tally({each.what: each.found if done.dry_run else each.sent for each in signals})

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from nissa.cli.output import Json, print_json
+from nissa.printable import printable
 
 if TYPE_CHECKING:
     from nissa.report import WrittenReport
+
+MOST_NAMED: Final = 20
+"""Maximum number of unreadable parts that are named; ``--json`` lists all."""
 
 EXAMPLES: Final = (
     ("nissa report", "write the page of the newest run in nissa-runs"),
@@ -50,10 +54,12 @@ def report(
 
 
 def _print_summary(written: "WrittenReport") -> None:
-    typer.echo(written.path)
+    typer.echo(printable(written.path))
     typer.echo(
         f"  run {written.run_id}, {written.status}: {written.points:,} points, {written.seeds} seeds, "
         f"{written.findings} findings; {written.bytes / 1e6:.1f} MB"
     )
     if written.damaged:
-        typer.echo(f"nissa: skipped unreadable parts: {', '.join(written.damaged)}", err=True)
+        more = f" and {len(written.damaged) - MOST_NAMED:,} more" if len(written.damaged) > MOST_NAMED else ""
+        named = ", ".join(written.damaged[:MOST_NAMED])
+        typer.echo(f"nissa: skipped unreadable parts: {named}{more}", err=True)

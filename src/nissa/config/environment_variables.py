@@ -1,6 +1,7 @@
 """Settings from environment variables such as ``NISSA_GRADIENTS__EVERY_N_STEPS=10``."""
 
 import json
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -65,6 +66,8 @@ class _Source(EnvSettingsSource):
             return _section(field_name, value)
         try:
             decoded = json.loads(value)
+        except RecursionError:
+            raise ValueError(f"The list {short_repr(value)} is nested too deeply; give one such as 1,2,3.") from None
         except ValueError:
             decoded = [item.strip() for item in value.split(",")]
         return decoded if isinstance(decoded, list | dict) else [decoded]
@@ -73,10 +76,10 @@ class _Source(EnvSettingsSource):
 def _section(name: str, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = variable(name)
         raise ValueError(
-            f"{whole} must be a JSON object, not {text!r}; to set one of its fields, use {whole}__<FIELD>."
+            f"{whole} must be a JSON object, not {short_repr(text)}; to set one of its fields, use {whole}__<FIELD>."
         ) from None
 
 

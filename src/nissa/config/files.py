@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from nissa.config.merging import SettingsLayer, expand
+from nissa.config.merging import TOO_NESTED, NestingError, SettingsLayer, check_nesting, expand
 from nissa.errors import ConfigurationError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -73,8 +73,11 @@ def parse(text: str, source: str) -> dict[str, Any]:
     """
     try:
         content = yaml.load(text, Loader=_Loader)  # noqa: S506  # derived from the safe loader
+        check_nesting(content)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
         raise ConfigurationError(f"{source} is not valid YAML: {_locate(error)}") from None
+    except (NestingError, RecursionError):
+        raise ConfigurationError(f"{source} {TOO_NESTED}.") from None
     if content is None:
         raise ConfigurationError(f"{source} is empty; {_EXAMPLE}, or leave the file out.")
     if not isinstance(content, dict):
@@ -97,6 +100,8 @@ def _read(path: Path, source: str) -> str:
         problem = f"is not UTF-8 text (byte {error.start}); save it as UTF-8"
     except OSError as error:
         problem = f"cannot be read ({error.strerror}); check the path and its permissions"
+    except ValueError as error:
+        problem = f"cannot be read ({error}); correct the path"
     raise ConfigurationError(f"The configuration file {source} {problem}.")
 
 

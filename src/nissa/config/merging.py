@@ -2,9 +2,48 @@
 
 from collections.abc import Iterable, Mapping
 from functools import reduce
-from typing import Any, NamedTuple
+from itertools import chain, islice
+from typing import Any, Final, NamedTuple
 
 from nissa.errors import ConfigurationError
+
+MOST_DEPTH: Final = 20
+"""Maximum number of nested mappings and lists of settings."""
+
+MOST_ENTRIES: Final = 10_000
+"""Maximum number of entries of settings, where one that several YAML aliases refer to counts several times."""
+
+TOO_NESTED: Final = (
+    f"contains itself, is nested more than {MOST_DEPTH} levels deep or has more than {MOST_ENTRIES:,} entries; "
+    "write the settings without anchors, as in `gradients: {every_n_steps: 10}`"
+)
+
+
+class NestingError(Exception):
+    """Settings are nested too deeply; caught where their source is known."""
+
+
+def check_nesting(settings: object) -> None:
+    """Check that nested settings are finite and small, since a YAML anchor may contain itself or multiply.
+
+    Raises:
+        NestingError: They are not.
+    """
+    entries, level = 0, [settings]
+    for _ in range(MOST_DEPTH + 1):
+        level = list(islice(chain.from_iterable(map(_inside, level)), MOST_ENTRIES + 1))
+        entries += len(level)
+        if not level:
+            return
+        if entries > MOST_ENTRIES:
+            break
+    raise NestingError
+
+
+def _inside(node: object) -> Iterable[object]:
+    if isinstance(node, Mapping):
+        return node.values()
+    return node if isinstance(node, list | tuple | set | frozenset) else ()
 
 
 class SettingsLayer(NamedTuple):
@@ -35,11 +74,19 @@ def expand(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Convert flat keys (``gradients__every_n_steps``, ``gradients.every_n_steps``) to nested mappings.
 
     Raises:
-        ConfigurationError: A key is not a string, or a setting occurs in two spellings.
+        ConfigurationError: A key is not a string, a setting occurs in two spellings, or the settings contain themselves.
     """
+    try:
+        check_nesting(overrides)
+    except NestingError:
+        raise ConfigurationError(f"The settings {TOO_NESTED}.") from None
+    return _expand(overrides)
+
+
+def _expand(overrides: Mapping[str, Any]) -> dict[str, Any]:
     expanded: dict[str, Any] = {}
     for key, value in overrides.items():
-        nested = expand(value) if isinstance(value, Mapping) else value
+        nested = _expand(value) if isinstance(value, Mapping) else value
         for part in reversed(_parts(key)):
             nested = {part: nested}
         expanded = _join(expanded, nested)

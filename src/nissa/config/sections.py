@@ -233,6 +233,16 @@ class LimitsConfig(Section):
     """Maximum number of backends with streams of their own in ``nissa.hub.events`` and ``nissa.hub.queue.size``;
     further ones are counted as ``other``."""
 
+    payload_items: int = Field(default=1_000, ge=1, le=1_000_000)
+    """Maximum number of entries in the data of one event, those of nested containers included. Further ones are left
+    out, and the event is marked as truncated."""
+
+    payload_depth: int = Field(default=6, ge=1, le=20)
+    """Maximum number of nested containers in the data of one event; a deeper one is replaced by the name of its type."""
+
+    payload_characters: int = Field(default=65_536, ge=1_024, le=16_777_216)
+    """Maximum length of all text in the data of one event, in characters; a single text has at most 8,192."""
+
     histogram_buckets: int = Field(default=160, ge=2, le=320)
     """Maximum number of buckets in an exponential histogram point; a wider range is exported at a coarser scale."""
 
@@ -244,13 +254,36 @@ class LimitsConfig(Section):
 
 
 class FilesConfig(Section):
-    """Output files, used if no exporter is configured."""
+    """Output files: OTLP JSON lines if no exporter is configured, else the spool of what a collector has not accepted yet."""
 
     directory: Path = Path("nissa-runs")
     """Folder that receives one subfolder per run."""
 
-    export_interval_seconds: float = Field(default=15.0, ge=0.1, le=3_600)
-    """Seconds between two exports of metrics to the files."""
+    export_interval_seconds: float = Field(default=5.0, ge=0.1, le=3_600)
+    """Seconds between two writes of metrics to the files; at most 5, so that a killed process loses no more."""
+
+    delivery: Literal["journal", "sdk"] = "journal"
+    """How telemetry reaches a collector: ``journal`` writes it to disk first, sends it with Nissa's OTLP client, and keeps
+    what is not delivered; ``sdk`` uses the official exporters, which lose it."""
+
+    max_bytes: int = Field(default=2 << 30, ge=1 << 20, le=1 << 42)
+    """Maximum size of the files of one process of a run; as they fill, metrics are written for fewer steps."""
+
+    max_spool_bytes: int = Field(default=1 << 30, ge=1 << 16, le=1 << 40)
+    """Maximum size of the telemetry that waits for a collector; above it the oldest metrics are dropped first."""
+
+    keep: bool = False
+    """Keep delivered telemetry on disk, for a report or a replay."""
+
+    fsync: bool = False
+    """Force each write to the disk, so that telemetry also survives the death of the machine; slow."""
+
+    @field_validator("directory")
+    @classmethod
+    def _refuse_nul(cls, directory: Path) -> Path:
+        if "\0" in str(directory):
+            raise ValueError("a path cannot contain NUL characters; give the path of a folder")
+        return directory
 
 
 class ConsoleConfig(Section):

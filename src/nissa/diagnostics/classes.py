@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from nissa.hub.plain_data import to_name
+
 if TYPE_CHECKING:
     from nissa.config import PerClassConfig
     from nissa.diagnostics.observations import Observations
@@ -37,12 +39,12 @@ def of_classes(observations: "Observations", config: "PerClassConfig", classes: 
         and len(observations.confusion) <= config.max_classes
     ):
         found["confusion"] = tuple(tuple(int(count) for count in row) for row in observations.confusion)
-        found["class_names"] = tuple(str(name) for name in observations.class_names)
+        found["class_names"] = tuple(to_name(name) or "None" for name in observations.class_names)
     return found
 
 
 def _named(by_class: Mapping[object, float | None] | None, classes: "CardinalityLimiter") -> dict[str, float]:
-    known = ((str(name), float(value)) for name, value in (by_class or {}).items() if value is not None)
+    known = ((to_name(name) or "None", float(value)) for name, value in (by_class or {}).items() if value is not None)
     return {name: value for name, value in known if classes.own(name) is not None}
 
 

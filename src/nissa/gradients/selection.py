@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from nissa.config.layer_selectors import ALL, LayerSelector, parse_selector
 from nissa.errors import near_misses
 from nissa.gradients.selectors import matches, owner_types, type_names
+from nissa.printable import printable_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +29,9 @@ _MEASURABLE: Final = frozenset(
     {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128}
 )
 
+_MOST_PATH: Final = 1_024
+"""Maximum length of a parameter's name, which is the path of its module."""
+
 _REMEMBERED: Final = 2**17
 """Size of the name caches; bounded because the names of growing networks change."""
 
@@ -38,7 +42,11 @@ def clean_name(name: str) -> str:
     parts = name.split(".")
     while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts.pop(0)
-    return ".".join(part for part in parts if part not in _WRAPPERS or part in _LEADING) or name
+    return _safe(".".join(part for part in parts if part not in _WRAPPERS or part in _LEADING) or name)
+
+
+def _safe(path: str) -> str:
+    return printable_name(path, _MOST_PATH)
 
 
 def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]":
@@ -49,7 +57,7 @@ def names_of(model: "torch.nn.Module") -> "list[tuple[str, torch.nn.Parameter]]"
         return [(short, parameter) for short, (_, parameter) in zip(cleaned, parameters, strict=True)]
     owners = Counter(cleaned)
     return [
-        (short if owners[short] == 1 else name, parameter)
+        (short if owners[short] == 1 else _safe(name), parameter)
         for short, (name, parameter) in zip(cleaned, parameters, strict=True)
     ]
 

@@ -14,8 +14,10 @@ from nissa.hub.counts import AtomicCounts
 from nissa.hub.critical import CriticalSections
 from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.normalize import ForeignEvent, Rejected, emitter, normalize
+from nissa.hub.plain_data import PayloadLimits
 from nissa.hub.stopwatch import Stopwatch
 from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker, Source
+from nissa.printable import printable_name
 
 if TYPE_CHECKING:
     from nissa.events import TelemetryEvent
@@ -115,6 +117,9 @@ class NissaHub:
         # Whether this hub was inherited by a forked child, in which none of its threads exists.
         self.abandoned = False
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
+        self.payload_limits = PayloadLimits()
+        # Claim of the thread that is starting a run, by process id: a forked child must not find that of its parent.
+        self.claims: dict[int, object] = {}
         self._workers = _Workers()
         self._listener: Listener | None = None
         # Lock that keeps the order of events equal in the state table, the analytics and the queues of all backends.
@@ -134,7 +139,7 @@ class NissaHub:
         """
         if not callable(getattr(backend, "emit", None)):
             raise ConfigurationError(f"{backend!r} is not a backend: add a method emit(event).")
-        chosen = name or str(getattr(backend, "name", "") or type(backend).__name__.lower())
+        chosen = printable_name(name or str(getattr(backend, "name", "") or type(backend).__name__.lower()))
         with self.sections, self.order:
             workers = self._workers
             if self.closed:
@@ -189,9 +194,12 @@ class NissaHub:
         """Set the active run, which maps each emitted event to the events for the backends; None removes it."""
         self._listener = listener
 
-    def resize(self, *, queue_size: int, lifecycle_queue_size: int) -> None:
-        """Set the queue limits of backends that are added from now on."""
+    def resize(
+        self, *, queue_size: int, lifecycle_queue_size: int, payload_limits: PayloadLimits | None = None
+    ) -> None:
+        """Set the queue limits of backends that are added from now on, and the limits of further events' data."""
         self._sizes = {"capacity": queue_size, "reserve": lifecycle_queue_size}
+        self.payload_limits = payload_limits or self.payload_limits
 
     @property
     def has_listener(self) -> bool:
@@ -207,7 +215,8 @@ class NissaHub:
         """
         with self.stopwatch.own, self.error_boundary.guard("hub"):
             try:
-                known = event.normalize() if isinstance(event, ForeignEvent) else normalize(event)
+                limits = self.payload_limits
+                known = event.normalize(limits) if isinstance(event, ForeignEvent) else normalize(event, limits=limits)
             except Rejected as rejection:
                 self._reject(rejection.reason, str(rejection))
             else:

@@ -2,14 +2,13 @@
 
 The input is a `TelemetryEvent`, or any object or mapping with its attributes. The seed slots of other packages, for
 example, pass such events to ``on_telemetry``. Their vocabulary differs between versions; this module is the only place
-that maps it. `to_plain_data` converts the values: the result is safe to store, share between threads and export. A value
-on a device is never read, because that would wait for the device. It is replaced by a description.
+that maps it. `nissa.hub.plain_data` converts and bounds the values, and `nissa.printable` escapes the text.
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from enum import Enum
 from fractions import Fraction
 from numbers import Integral, Real
 from time import time_ns
@@ -17,6 +16,8 @@ from typing import Any, Final
 
 from nissa.errors import UnknownNameError
 from nissa.events import EventType, Severity, Stage, TelemetryEvent, as_mapping, nanoseconds
+from nissa.hub.plain_data import DEFAULT_LIMITS, PayloadLimits, PlainData, to_name, to_plain_data, to_text
+from nissa.printable import printable, printable_name
 
 _TYPE_ALIASES: Final = {"SEED_PRUNED": EventType.SEED_CULLED}
 _KEY_ALIASES: Final = {
@@ -30,10 +31,12 @@ _PERCENT_KEYS: Final = frozenset(
     {"improvement", "accuracy", "accuracy_delta", "val_accuracy", "train_accuracy", "blending_delta", "counterfactual"}
 )
 _STAGE_KEYS: Final = frozenset({"from", "to"})
+_NAME_KEYS: Final = frozenset({"blueprint_id", "flag", "gate"})
+_TEXT_KEYS: Final = frozenset({"error", "narrative", "path", "reason"})
+_LIST_KEYS: Final = frozenset({"checks_failed", "checks_passed"})
 _FIELDS: Final = (*TelemetryEvent.__dataclass_fields__, "timestamp")
 _NO_ENVIRONMENT: Final = -1
 _LATEST: Final = 2**63  # nanoseconds; OTLP carries no later time
-_MOST_NESTING: Final = 6
 _MOST_INTEGER: Final = 2**63  # limit of OTLP integers
 
 
@@ -41,37 +44,67 @@ class Rejected(ValueError):  # noqa: N818 - it is an outcome, counted by its rea
     """An invalid event; ``reason`` is one of a few short names, so that rejections can be counted by it."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(printable(f"{reason}: {detail}"))
         self.reason = reason
 
 
-def normalize(item: object, *, percent: bool = False, env_id: str | int | None = None) -> TelemetryEvent:
+def normalize(
+    item: object,
+    *,
+    percent: bool = False,
+    env_id: str | int | None = None,
+    limits: PayloadLimits = DEFAULT_LIMITS,
+) -> TelemetryEvent:
     """Return ``item`` as a `TelemetryEvent` that shares no mutable state with it.
 
     Args:
         item: A `TelemetryEvent`, or an object or mapping with its attributes.
         percent: Whether accuracies and improvements in its data are in percent; they are converted to fractions.
         env_id: Environment of an event that does not name one.
+        limits: Maximum size of its data; what is beyond is left out, and the event is marked as truncated.
 
     Raises:
         Rejected: The item is not a valid event.
     """
+    try:
+        return _normalized(item, percent=percent, env_id=env_id, limits=limits)
+    except Rejected:
+        raise
+    except Exception as error:  # a value of the producer can raise anything, wherever it is compared or converted
+        raise Rejected("unreadable", f"reading a {type(item).__name__} raised {type(error).__name__}") from error
+
+
+def own_event(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent:
+    """Return an event that a call on a run or seed has created, with bounded plain data and escaped text."""
+    plain = PlainData(limits)
+    return replace(
+        event,
+        data=_typed(plain.mapping(event.data.items())),
+        slot_id=to_name(event.slot_id),
+        message=to_text(event.message),
+        truncated=plain.truncated,
+    )
+
+
+def _normalized(item: object, *, percent: bool, env_id: str | int | None, limits: PayloadLimits) -> TelemetryEvent:
     attributes = _attributes(item)
     event_type = _event_type(attributes.get("event_type"), item)
-    data = _data(event_type, attributes.get("data"), percent=percent)
+    plain = PlainData(limits)
+    data = _data(event_type, attributes.get("data"), plain, percent=percent)
     known = _known(event_type)
     inner_env = data.pop("env_id", None) if known else data.get("env_id")
     event = TelemetryEvent(
         event_type=event_type,
-        seed_id=_text(_first(attributes.get("seed_id"), data.get("seed_id"))),
-        slot_id=_text(_first(attributes.get("slot_id"), data.get("slot_id"))),
+        seed_id=to_name(_first(attributes.get("seed_id"), data.get("seed_id"))),
+        slot_id=to_name(_first(attributes.get("slot_id"), data.get("slot_id"))),
         epoch=_whole("epoch", _first(attributes.get("epoch"), data.get("epoch") if known else None)),
         data=data,
-        message=_text(attributes.get("message")) or "",
+        message=to_text(attributes.get("message")),
         severity=_severity(attributes.get("severity")),
-        env_id=_text(_first(_environment(attributes.get("env_id")), _environment(inner_env), env_id)),
+        env_id=to_name(_first(_environment(attributes.get("env_id")), _environment(inner_env), env_id)),
         time_unix_nano=_time(attributes),
-        event_id=_text(attributes.get("event_id")) or uuid.uuid4().hex,
+        event_id=to_name(attributes.get("event_id")) or uuid.uuid4().hex,
+        truncated=plain.truncated,
     )
     _check(event)
     return event
@@ -101,9 +134,9 @@ class ForeignEvent:
     def __init__(self, item: object, *, percent: bool, env_id: str | int | None) -> None:
         self.item, self.percent, self.env_id = item, percent, env_id
 
-    def normalize(self) -> TelemetryEvent:
+    def normalize(self, limits: PayloadLimits) -> TelemetryEvent:
         """See `normalize`."""
-        return normalize(self.item, percent=self.percent, env_id=self.env_id)
+        return normalize(self.item, percent=self.percent, env_id=self.env_id, limits=limits)
 
 
 def _attributes(item: object) -> dict[str, Any]:
@@ -119,22 +152,20 @@ def _first(*values: object) -> object:
     return next((value for value in values if value is not None), None)
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(to_plain_data(value))
-
-
 def _known(event_type: str) -> bool:
     return event_type in EventType.__members__
 
 
 def _event_type(value: object, item: object) -> str:
-    given = getattr(value, "name", value)
-    if not isinstance(given, str) or not given:
+    given = value if isinstance(value, str) else getattr(value, "name", None)
+    # A subclass of str, such as a string enumeration, may override the methods of text.
+    name = str.__str__(given) if isinstance(given, str) else ""
+    if not name:
         raise Rejected(
             "no_event_type", f"{type(item).__name__} has no attribute or key 'event_type' that contains a name"
         )
-    alias = _TYPE_ALIASES.get(given.upper(), given.upper())
-    return EventType(alias) if _known(alias) else str.__str__(given)
+    alias = _TYPE_ALIASES.get(name.upper(), name.upper())
+    return EventType(alias) if _known(alias) else printable_name(name)
 
 
 def _environment(value: object) -> object:
@@ -148,14 +179,22 @@ def _whole(what: str, value: object) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise Rejected(f"bad_{what}", f"{what} is {to_plain_data(value)!r}, not a whole number")
-    return int(value)
+    number = int(value)
+    if not -_MOST_INTEGER <= number < _MOST_INTEGER:
+        raise Rejected(f"bad_{what}", f"{what} is outside the range of 64-bit integers")
+    return number
 
 
 def _severity(value: object) -> Severity:
-    for given in (getattr(value, "value", None), getattr(value, "name", None), value):
-        if isinstance(given, str) and given.upper() in Severity.__members__:
-            return Severity[given.upper()]
-    return Severity.INFO
+    for name in ("value", "name"):
+        given = getattr(value, name, None)
+        if isinstance(given, str) and (found := _severity_named(given)) is not None:
+            return found
+    return (_severity_named(value) if isinstance(value, str) else None) or Severity.INFO
+
+
+def _severity_named(name: str) -> Severity | None:
+    return Severity.__members__.get(str.__str__(name).upper())
 
 
 def _time(attributes: Mapping[str, Any]) -> int:
@@ -183,28 +222,57 @@ def _moment(moment: object) -> int:
     raise Rejected("bad_time", f"timestamp is a {type(moment).__name__}; give a datetime, ISO text or Unix seconds")
 
 
-def _data(event_type: str, payload: object, *, percent: bool) -> dict[str, Any]:
+def _data(event_type: str, payload: object, plain: PlainData, *, percent: bool) -> dict[str, Any]:
     if payload is None:
         return {}
     entries = _entries(payload)
-    if not _known(event_type):
-        return {key: to_plain_data(value) for key, value in entries.items()}
+    try:
+        return (
+            _known_data(event_type, entries, plain, percent=percent) if _known(event_type) else plain.mapping(entries)
+        )
+    except Rejected:
+        raise
+    except Exception as error:  # an iterator of the producer can raise anything
+        raise Rejected("unreadable", f"reading the data raised {type(error).__name__}") from error
+
+
+def _known_data(
+    event_type: str, entries: Iterable[tuple[object, object]], plain: PlainData, *, percent: bool
+) -> dict[str, Any]:
+    """Return the data of a known event with our names of the keys, fractions and names of stages."""
     data: dict[str, Any] = {}
-    for key, value in entries.items():
-        name = _KEY_ALIASES.get(key, key)
-        if data.get(name) is None or (name == key and value is not None):
-            stage = name in _STAGE_KEYS and event_type == EventType.SEED_STAGE_CHANGED and value is not None
-            data[name] = _stage(value) if stage else to_plain_data(value)
-    return {key: _fraction(value) if percent and key in _PERCENT_KEYS else value for key, value in data.items()}
+    stages = _STAGE_KEYS if event_type == EventType.SEED_STAGE_CHANGED else frozenset()
+    for key, value in entries:
+        if not plain.take_item():
+            break
+        text = plain.key(key)
+        name = _KEY_ALIASES.get(text, text)
+        if data.get(name) is None or (name == text and value is not None):
+            data[name] = _stage(value) if name in stages and value is not None else plain(value)
+    return _typed({key: _fraction(value) if percent and key in _PERCENT_KEYS else value for key, value in data.items()})
 
 
-def _entries(payload: object) -> dict[str, Any]:
+def _typed(data: dict[str, Any]) -> dict[str, Any]:
+    """Give the entries that backends read the type that they expect: names, sentences and lists of names."""
+    for key, value in data.items():
+        if value is None:
+            continue
+        if key in _NAME_KEYS:
+            data[key] = to_name(value)
+        elif key in _TEXT_KEYS and not isinstance(value, str):
+            data[key] = to_text(value)
+        elif key in _LIST_KEYS:
+            data[key] = [to_name(each) or "None" for each in (value if isinstance(value, list) else [value])]
+    return data
+
+
+def _entries(payload: object) -> Iterable[tuple[object, object]]:
     try:
         entries = (
             None if hasattr(type(payload), "shape") else as_mapping(payload)
         )  # arrays and tensors have attributes, but are not payloads
         if entries is not None:
-            return {str(to_plain_data(key)): value for key, value in entries.items()}
+            return entries.items()
     except Exception as error:  # properties of the producer can raise anything
         raise Rejected("unreadable", f"reading the data raised {type(error).__name__}") from error
     raise Rejected("bad_data", f"data is a {type(payload).__name__}, neither a mapping nor an object with attributes")
@@ -222,49 +290,3 @@ def _stage(value: object) -> str:
         return Stage.parse(name if isinstance(name, str) else to_plain_data(value)).label
     except UnknownNameError as error:
         raise Rejected("unknown_stage", str(error)) from error
-
-
-def to_plain_data(value: object, depth: int = 0) -> Any:
-    """Return a value as plain data, without tensors, numpy scalars or shared mutable objects."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)  # for a member of a string enumeration this returns its value, not its name
-    if isinstance(value, Integral | Real):
-        return _number(value)
-    if type(value).__module__ == "numpy" and type(value).__name__ in {"bool", "bool_"}:
-        return bool(value)
-    nested = None if depth >= _MOST_NESTING else _nested(value, depth + 1)
-    return _described(value) if nested is None else nested
-
-
-def _number(value: Integral | Real) -> Any:
-    if not isinstance(value, Integral):
-        try:
-            return float(value)
-        except OverflowError:  # a fraction beyond the range of a float
-            return _described(value)
-    whole = int(value)
-    return whole if -_MOST_INTEGER <= whole < _MOST_INTEGER else _described(whole)
-
-
-def _nested(value: object, depth: int) -> dict[str, Any] | list[Any] | None:
-    if isinstance(value, Mapping):
-        return {str(to_plain_data(key, _MOST_NESTING)): to_plain_data(entry, depth) for key, entry in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_plain_data(entry, depth) for entry in value]
-    names = getattr(type(value), "__dataclass_fields__", None)
-    return None if names is None else {name: to_plain_data(getattr(value, name, None), depth) for name in names}
-
-
-def _described(value: object) -> str:
-    kind = type(value).__name__
-    if isinstance(value, Mapping | list | tuple | set | frozenset) or hasattr(type(value), "__dataclass_fields__"):
-        return f"<{kind}>"  # str() would include all nested values
-    try:
-        if isinstance(value, Enum):
-            return value.name
-        shape = getattr(value, "shape", None)  # an array or tensor
-        return str(value) if shape is None else f"<{kind} {tuple(shape)}>"
-    except Exception:  # noqa: BLE001 - whatever the producer's code raises
-        return f"<{kind}>"

@@ -102,7 +102,11 @@ class OpenTelemetryBackend:
             error_boundary=error_boundary,
             owns_provider=providers.owned,
         )
-        self.refused = self._producer.install(providers.meter) if providers.meter is not None else "telemetry is off"
+        self.refused = (
+            self._producer.install(providers.meter, providers.only_reader)
+            if providers.meter is not None
+            else "telemetry is off"
+        )
         self._handlers: dict[str, Callable[[TelemetryEvent], None]] = {
             EventType.EPOCH_STARTED: self._epochs.begin,
             EventType.EPOCH_COMPLETED: self._epochs.end,
@@ -169,6 +173,7 @@ class OpenTelemetryBackend:
             attr.SEED_FROM: event.data.get("from"),
             attr.SEED_TO: event.data.get("to"),
             attr.TRANSITION_REFUSED: event.refused,
+            attr.EVENT_TRUNCATED: event.truncated or None,
             attr.RED_FLAG_NAME: event.data.get("flag") if event.event_type in _FLAGS else None,
         }
         if event.event_type == EventType.SEED_GATE_EVALUATED:

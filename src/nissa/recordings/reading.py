@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from nissa.errors import ConfigurationError
+from nissa.printable import printable, printable_name
 from nissa.recordings.folders import HERE, recorded_files
 from nissa.recordings.jsonl_reader import DamagedLine, json_lines
 from nissa.recordings.records import (
@@ -20,10 +21,18 @@ from nissa.recordings.records import (
     SpanEvent,
     Stream,
 )
-from nissa.recordings.values import attributes, nanoseconds, number
+from nissa.recordings.values import attributes, count, name, nanoseconds, number, text, whole
 
 _DELTA: Final = 1
 _FAILED: Final = 2
+_LEAST_SCALE: Final = -10
+_MOST_SCALE: Final = 20
+_MOST_OFFSET: Final = 2**31 - 1
+_MOST_COUNT: Final = 2**63 - 1
+_MOST_EXPONENT: Final = 2_100.0  # doubles reach from 2**-1074 to 2**1024, and the coarsest bucket spans 1,024 exponents
+MOST_NAMED: Final = 5
+"""Maximum number of unreadable parts in an error message."""
+
 _Key = tuple[str, tuple[str, int | None], str]
 
 
@@ -42,8 +51,11 @@ def read(folder: Path) -> Recording:
     for path in files:
         reader.read(path)
     if not reader.lines:
-        raise ConfigurationError(f"The *.jsonl files in {folder} contain no OTLP JSON lines. {HERE}")
-    return reader.recording(tuple(path.name for path in files))
+        damaged = f" These parts cannot be read: {', '.join(reader.damaged[:MOST_NAMED])}." if reader.damaged else ""
+        raise ConfigurationError(
+            f"The *.jsonl files in {printable(str(folder))} contain no OTLP JSON lines.{damaged} {HERE}"
+        )
+    return reader.recording(tuple(printable_name(path.name) for path in files))
 
 
 class _Reader:
@@ -67,9 +79,14 @@ class _Reader:
         for line in json_lines(path, self._damaged, replace=True):
             try:
                 self._line(line.value)
-            # A malformed line must not make the rest of the run unreadable.
-            except (ValueError, KeyError, TypeError, AttributeError):
+            # A malformed line must not make the rest of the run unreadable. RecursionError: attributes nested too deeply.
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self._damaged.append(line.damaged())
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """Lines and files that could not be parsed."""
+        return tuple(map(str, self._damaged))
 
     def recording(self, files: tuple[str, ...]) -> Recording:
         """Return everything that was parsed, in chronological order."""
@@ -79,7 +96,7 @@ class _Reader:
             streams=tuple(self._stream(key) for key in self._numbers),
             distributions=tuple(self._distribution_stream(key) for key in self._distributions),
             logs=tuple(sorted(self._logs, key=lambda record: record.time)),
-            damaged=tuple(map(str, self._damaged)),
+            damaged=self.damaged,
             point_count=self._points,
             processes=tuple(self._processes.values()),
         )
@@ -110,18 +127,19 @@ class _Reader:
             for point in metric.get(kind, {}).get("dataPoints", ()):
                 value = number(point)
                 if value is not None:
-                    key = self._key(metric["name"], point, process)
-                    self._numbers.setdefault(key, []).append((nanoseconds(point, "timeUnixNano"), value))
+                    at = nanoseconds(point, "timeUnixNano")  # before the stream exists, which must not stay empty
+                    self._numbers.setdefault(self._key(metric["name"], point, process), []).append((at, value))
         exponential = metric.get("exponentialHistogram", {})
         for point in exponential.get("dataPoints", ()):
+            distribution = _distribution(point)
             key = self._key(metric["name"], point, process)
             self._cumulative[key] = exponential.get("aggregationTemporality") != _DELTA
-            self._distributions.setdefault(key, []).append(_distribution(point))
+            self._distributions.setdefault(key, []).append(distribution)
         self._points += len(metric.get("histogram", {}).get("dataPoints", ()))
 
-    def _key(self, name: str, point: Mapping[str, Any], process: Process) -> _Key:
+    def _key(self, metric: Any, point: Mapping[str, Any], process: Process) -> _Key:
         self._points += 1
-        key = name, process.identity, json.dumps(point.get("attributes", ()), sort_keys=True)
+        key = name(metric), process.identity, json.dumps(point.get("attributes", ()), sort_keys=True)
         if key not in self._heads:
             self._heads[key] = attributes(point), process
         return key
@@ -143,41 +161,48 @@ class _Reader:
 def _span(span: Mapping[str, Any], process: Process) -> Span:
     status = span.get("status", {})
     return Span(
-        name=span["name"],
-        trace_id=span["traceId"],
-        span_id=span["spanId"],
-        parent_id=span.get("parentSpanId") or None,
+        name=name(span["name"]),
+        trace_id=name(span["traceId"]),
+        span_id=name(span["spanId"]),
+        parent_id=name(span.get("parentSpanId") or "") or None,
         start=nanoseconds(span, "startTimeUnixNano"),
         end=nanoseconds(span, "endTimeUnixNano"),
         attributes=attributes(span),
         events=tuple(
-            SpanEvent(each["name"], nanoseconds(each, "timeUnixNano"), attributes(each))
+            SpanEvent(name(each["name"]), nanoseconds(each, "timeUnixNano"), attributes(each))
             for each in span.get("events", ())
         ),
-        error=status.get("message", "") if status.get("code") == _FAILED else None,
+        error=text(status.get("message", "")) if status.get("code") == _FAILED else None,
         process=process,
     )
 
 
 def _record(record: Mapping[str, Any], process: Process) -> LogRecord:
     return LogRecord(
-        name=record.get("eventName", ""),
+        name=name(record.get("eventName", "")),
         time=nanoseconds(record, "timeUnixNano") or nanoseconds(record, "observedTimeUnixNano"),
-        severity=int(record.get("severityNumber", 0)),
-        body=str(record.get("body", {}).get("stringValue", "")),
+        severity=whole(record.get("severityNumber", 0)),
+        body=text(record.get("body", {}).get("stringValue", "")),
         attributes=attributes(record),
-        trace_id=record.get("traceId", ""),
+        trace_id=name(record.get("traceId", "")),
         process=process,
     )
 
 
 def _distribution(point: Mapping[str, Any]) -> Distribution:
     positive = point.get("positive", {})
+    scale = whole(point.get("scale", 0), _LEAST_SCALE, _MOST_SCALE)
+    offset = whole(positive.get("offset", 0), -_MOST_OFFSET, _MOST_OFFSET)
+    counts = [whole(each) for each in positive.get("bucketCounts", ())]
+    # Buckets beyond the range of a double cannot contain anything, and would make the chart's grid arbitrarily large.
+    low, high = offset / 2.0**scale, (offset + len(counts)) / 2.0**scale
+    if sum(counts) > _MOST_COUNT or (counts and (low < -_MOST_EXPONENT or high > _MOST_EXPONENT)):
+        raise ValueError("the histogram is out of range")
     return Distribution(
         start=nanoseconds(point, "startTimeUnixNano"),
         time=nanoseconds(point, "timeUnixNano"),
-        scale=int(point.get("scale", 0)),
-        offset=int(positive.get("offset", 0)),
-        counts=np.array([int(count) for count in positive.get("bucketCounts", ())], dtype=np.int64),
-        zeros=int(point.get("zeroCount", 0)),
+        scale=scale,
+        offset=offset,
+        counts=np.array(counts, dtype=np.int64),
+        zeros=count(point, "zeroCount"),
     )

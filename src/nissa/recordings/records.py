@@ -31,7 +31,7 @@ class Process:
     def rank(self) -> int | None:
         """Rank of the process; None without distributed training."""
         rank = self.attributes.get(attr.RANK)
-        return rank if isinstance(rank, int) else None
+        return rank if isinstance(rank, int) and not isinstance(rank, bool) else None
 
 
 @dataclass(frozen=True, slots=True)

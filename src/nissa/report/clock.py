@@ -23,8 +23,13 @@ class Clock:
             parts.setdefault((series_key.env, series_key.rank), []).append((stream.times, stream.values))
         for key, found in parts.items():
             times = np.concatenate([times for times, _ in found])
-            order = np.argsort(times, kind="stable")  # A resumed run continues in another process: merge its streams.
-            self._axes[key] = times[order], np.concatenate([values for _, values in found])[order]
+            values = np.concatenate([values for _, values in found])
+            times, values = times[np.isfinite(values)], values[np.isfinite(values)]
+            if len(times):
+                order = np.argsort(
+                    times, kind="stable"
+                )  # A resumed run continues in another process: merge its streams.
+                self._axes[key] = times[order], values[order]
 
     @property
     def known(self) -> bool:
@@ -35,7 +40,7 @@ class Clock:
         """Return the last step of each environment."""
         steps: dict[str, int] = {}
         for (env, _), (_, values) in self._axes.items():
-            steps[env] = max(steps.get(env, 0), int(np.nanmax(values)))
+            steps[env] = max(steps.get(env, 0), int(values.max()))
         return steps
 
     def steps(self, series_key: SeriesKey, times: Times) -> Values:

@@ -15,6 +15,9 @@ TAIL: Final = 0.001
 """Share of the smallest elements that is left out of the chart."""
 
 
+EXPONENTS: Final = (-1_022.0, 1_023.0)
+"""Range of the binary exponents of normal doubles, which bounds of buckets are limited to."""
+
 FINEST: Final = 4
 """Finest scale of an exponential histogram that is drawn: 2**4 = 16 buckets per power of two."""
 
@@ -100,7 +103,7 @@ def _band(gains: Sequence[_Gain], most_columns: int, most_rows: int) -> Band | N
         np.add.at(counts[:, column], rows[inside], gain.counts[inside])
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = np.where(totals > 0, counts / totals, np.nan)
-    bounds = np.exp2(np.arange(low, high + 2) / 2.0**scale)
+    bounds = np.exp2(np.clip(np.arange(low, high + 2) / 2.0**scale, *EXPONENTS))
     return Band(edges, None, bounds, shares)
 
 
@@ -114,7 +117,7 @@ def _range(gains: Sequence[_Gain], most_rows: int) -> tuple[int, int, int]:
     indices = np.concatenate([gain.indices(scale) for gain in gains])
     counts = np.concatenate([gain.counts for gain in gains])
     order = np.argsort(indices[counts > 0], kind="stable")
-    occupied, below = indices[counts > 0][order], np.cumsum(counts[counts > 0][order])
+    occupied, below = indices[counts > 0][order], np.cumsum(counts[counts > 0][order].astype(np.float64))
     low, high = int(occupied[np.searchsorted(below, TAIL * below[-1])]), int(occupied[-1])
     while high - low + 1 > most_rows:
         scale, low, high = scale - 1, low >> 1, high >> 1
@@ -136,7 +139,7 @@ LEVELS: Final = (0.01, 0.5, 0.99)
 def quantiles_of(band: Band) -> list[tuple[float, NDArray[np.int64], NDArray[np.float64]]]:
     """Estimate quantiles of each column from its buckets; return level, times (column centres) and values."""
     below = np.nancumsum(band.shares, axis=0) + (1 - np.nansum(band.shares, axis=0))
-    middles = (band.edges[:-1] + band.edges[1:]) // 2
-    centres = np.sqrt(band.bounds[:-1] * band.bounds[1:])
+    middles = band.edges[:-1] + (band.edges[1:] - band.edges[:-1]) // 2
+    centres = np.sqrt(band.bounds[:-1]) * np.sqrt(band.bounds[1:])
     known = np.flatnonzero(np.isfinite(band.shares).any(axis=0))
     return [(level, middles[known], centres[(below[:, known] < level).sum(axis=0)]) for level in LEVELS]

@@ -179,9 +179,20 @@ def _total(run: RunSummary, series_key: SeriesKey, band: Band | None) -> Variant
 def _quantiles(run: RunSummary) -> dict[tuple[SeriesKey, str], list[tuple[float, Stream]]]:
     found: dict[tuple[SeriesKey, str], list[tuple[float, Stream]]] = {}
     for series_key, stream in run.streams(metric.GRADIENT_QUANTILE):
-        level = float(stream.attributes.get(attr.QUANTILE, "nan"))
+        level = _level(stream.attributes.get(attr.QUANTILE))
+        if level is None:
+            continue
         found.setdefault((series_key, _parameter(stream)), []).append((level, stream))
     return {key: sorted(figures, key=lambda each: each[0]) for key, figures in found.items()}
+
+
+def _level(attribute: object) -> float | None:
+    """Return a quantile's level, 0 to 1; None if the attribute is something else."""
+    try:
+        level = float(str(attribute))
+    except ValueError:
+        return None
+    return level if 0 <= level <= 1 else None
 
 
 def _quantile(run: RunSummary, series_key: SeriesKey, level: float, stream: Stream) -> Series:

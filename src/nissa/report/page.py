@@ -126,6 +126,6 @@ def _extents(run: RunSummary) -> dict[str, list[float]]:
     starts = [int(stream.times[0]) for spec in (metric.STEP, metric.LOSS) for _, stream in run.streams(spec)]
     starts += [life.start for life in run.timelines]
     begin, end = min(starts, default=run.begin), run.end
-    time = axes.milliseconds(np.array([begin, max(end, begin + 1_000_000)])).tolist()
+    time = axes.milliseconds(np.array([begin, max(end, begin + 1_000_000)], dtype=np.float64)).tolist()
     steps = run.clock.last_steps()
     return {"time": time} | ({"step": [0, max(*steps.values(), 1)]} if steps else {})

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from nissa.events import EventType
 from nissa.recordings import LogRecord, Recording
+from nissa.recordings.values import as_number, as_whole
 from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
@@ -99,7 +100,7 @@ def findings(recording: Recording) -> list[RecordedFinding]:
 
 def _flag(record: LogRecord) -> tuple[SeriesKey, str, Any]:
     name = str(record.attributes.get(attr.RED_FLAG_NAME, ""))
-    return SeriesKey.of(record.attributes, record.process), name, detail(record.attributes, "model")
+    return SeriesKey.of(record.attributes, record.process), name, str(detail(record.attributes, "model"))
 
 
 def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) -> RecordedFinding:
@@ -115,8 +116,8 @@ def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) 
         sentence=record.body.removesuffix(advice).strip() or _details(attributes),
         advice=advice,
         certainty=str(detail(attributes, "certainty") or ""),
-        epoch=attributes.get(attr.EPOCH),
-        step=detail(attributes, "step"),
+        epoch=as_whole(attributes.get(attr.EPOCH)),
+        step=as_whole(detail(attributes, "step")),
     )
 
 
@@ -138,10 +139,10 @@ def narratives(recording: Recording) -> list[RecordedNarrative]:
         RecordedNarrative(
             series_key=SeriesKey.of(record.attributes, record.process),
             time=record.time,
-            epoch=record.attributes.get(attr.EPOCH),
+            epoch=as_whole(record.attributes.get(attr.EPOCH)),
             text=record.body or str(record.attributes.get(attr.NARRATIVE, "")),
-            loss=record.attributes.get(attr.LOSS),
-            accuracy=record.attributes.get(attr.ACCURACY),
+            loss=as_number(record.attributes.get(attr.LOSS)),
+            accuracy=as_number(record.attributes.get(attr.ACCURACY)),
         )
         for record in recording.logs
         if record.name == names.EVENT_NARRATIVE

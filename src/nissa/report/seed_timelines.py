@@ -10,6 +10,7 @@ from typing import Any, Final
 from nissa.errors import UnknownNameError
 from nissa.events import Stage
 from nissa.recordings import LogRecord, Recording, Span
+from nissa.recordings.values import as_names, as_number, as_whole
 from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
@@ -99,13 +100,13 @@ def _timeline(trace: Sequence[Span], gates: list[GateMark] | None) -> SeedTimeli
         series_key=SeriesKey.of(last.attributes, last.process),
         slot=str(attributes.get(attr.SEED_SLOT, "")),
         blueprint=str(attributes.get(attr.BLUEPRINT_ID, "")),
-        parameters=attributes.get(attr.SEED_PARAMETERS),
+        parameters=as_whole(attributes.get(attr.SEED_PARAMETERS)),
         start=min(span.start for span in roots),
         end=last.end if ended else None,
         outcome=str(last.attributes.get(attr.SEED_OUTCOME, OPEN)) if ended else OPEN,
-        improvement=attributes.get(attr.SEED_IMPROVEMENT),
+        improvement=as_number(attributes.get(attr.SEED_IMPROVEMENT)),
         reason=str(attributes.get(attr.SEED_CULL_REASON, "")),
-        epochs=last.attributes.get(attr.SEED_EPOCHS),
+        epochs=as_whole(last.attributes.get(attr.SEED_EPOCHS)),
         attempts=len(roots),
         stages=_stages(trace),
         gates=tuple(gates if gates is not None else _noted(trace)),
@@ -163,8 +164,8 @@ def _gate(time: int, attributes: Any) -> GateMark:
         name=str(attributes.get(attr.GATE_NAME, "")),
         time=time,
         passed=bool(attributes.get(attr.GATE_PASSED)),
-        score=attributes.get(attr.GATE_SCORE),
-        failed=tuple(map(str, attributes.get(attr.GATE_CHECKS_FAILED) or ())),
+        score=as_number(attributes.get(attr.GATE_SCORE)),
+        failed=as_names(attributes.get(attr.GATE_CHECKS_FAILED)),
         message=str(attributes.get(attr.GATE_MESSAGE) or ""),
     )
 

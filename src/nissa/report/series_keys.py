@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from nissa.recordings import Process, Recording
 from nissa.semconv import attributes as attr
+
+_MOST_DIGITS: Final = 18
+"""Number of digits from which a name is sorted as text."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,4 +68,4 @@ class SeriesNames:
 
 
 def _natural(name: str) -> tuple[int, str]:
-    return (int(name), "") if name.isdigit() else (1 << 62, name)
+    return (int(name), "") if name.isdecimal() and len(name) < _MOST_DIGITS else (1 << 62, name)

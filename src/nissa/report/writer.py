@@ -1,10 +1,15 @@
 """Write the HTML report of a run's folder."""
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
+from nissa.backends.append_file import open_regular
 from nissa.errors import ConfigurationError
+from nissa.printable import printable, printable_name
 from nissa.recordings import read
 from nissa.report.findings_table import findings_section, narratives_section
 from nissa.report.gradients import gradients
@@ -59,10 +64,11 @@ def write_report(folder: Path, output: Path | None = None) -> WrittenReport:
         ConfigurationError: The folder contains no telemetry, the file cannot be written, or plotly is not installed.
     """
     recording = read(folder)
-    run = RunSummary(recording, folder.resolve().name)
-    text = page(run, sections(run))
+    run = RunSummary(recording, printable_name(folder.resolve().name))
+    with np.errstate(all="ignore"):  # a recorded value near the largest double overflows in a mean or median
+        text = page(run, sections(run))
     path = output or folder / NAME
-    _write(path, text)
+    _write(path, text, follow=output is not None)
     return WrittenReport(
         path=str(path),
         bytes=len(text.encode()),
@@ -83,11 +89,16 @@ def sections(run: RunSummary) -> list[PageSection]:
     return [make(run) for make in (learning, seeds, blueprints, findings_section, gradients, pace, narratives_section)]
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, *, follow: bool) -> None:
+    """Write the page; in the folder of the run, a link that somebody else has put there is not followed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if follow:
+            path.write_text(text, encoding="utf-8")
+        else:
+            with open(open_regular(path, os.O_TRUNC), "w", encoding="utf-8") as file:  # noqa: PTH123 - opened already
+                file.write(text)
     except OSError as error:
         raise ConfigurationError(
-            f"Cannot write the report to {path}: {error.strerror}. Choose another --output."
+            f"Cannot write the report to {printable(str(path))}: {error.strerror}. Choose another --output."
         ) from error

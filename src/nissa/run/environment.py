@@ -14,6 +14,7 @@ from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.dtensors import whole
 from nissa.errors import ConfigurationError
 from nissa.events import EventType, SpanIds
+from nissa.hub.plain_data import to_name
 from nissa.run.validation import Validation, ValidationInputs
 from nissa.seeds.checkpoint import restore
 from nissa.seeds.seed import Seed
@@ -274,10 +275,9 @@ class Environment:
             TransitionError: A seed with this id is alive, and the run is strict.
         """
         data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count_parameters(module)}
-        self._attach_module(
-            self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module
-        )
-        return self._seed(str(seed_id))
+        known_id = to_name(seed_id) or "None"
+        self._attach_module(self._send(EventType.SEED_GERMINATED, seed_id=known_id, slot_id=slot, data=data), module)
+        return self._seed(known_id)
 
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.

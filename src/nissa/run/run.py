@@ -2,12 +2,11 @@
 
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, strftime, time_ns
+from time import monotonic, time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
@@ -15,13 +14,15 @@ from weakref import WeakKeyDictionary, ref
 from nissa.config import TelemetryConfig, load
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.snapshot import EpochSnapshot
-from nissa.distributed.rank import Rank, common_run_id
+from nissa.distributed.rank import Rank
 from nissa.errors import RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
+from nissa.hub.plain_data import PayloadLimits, to_name
 from nissa.otel.setup import Providers, obtain
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
+from nissa.run.identity import run_identity
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.seeds.checkpoint import state_dict
@@ -55,20 +56,39 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     **overrides: Any,
 ) -> "Run":
     """Start a run; see `nissa.start`."""
-    _end_active_run(hub, replace=replace)
-    settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
-    identity = run_id or _named_run_id(os.environ) or common_run_id(_new_run_id())
-    rank = Rank.discover(os.environ)
-    providers = obtain(
-        service_name=service_name,
-        run_id=identity,
-        profile=settings.profile_name,
-        rank=rank,
-        folder=Path(settings.files.directory) / identity,
-        export_interval_seconds=settings.files.export_interval_seconds,
-        exit_seconds=settings.limits.exit_timeout_seconds,
-    )
-    return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+    with _starting(hub):
+        _end_active_run(hub, replace=replace)
+        settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
+        identity = run_identity(run_id)
+        rank = Rank.discover(os.environ)
+        providers = obtain(
+            service_name=None if service_name is None else to_name(service_name),
+            run_id=identity,
+            profile=settings.profile_name,
+            rank=rank,
+            folder=Path(settings.files.directory) / identity,
+            files=settings.files,
+            exit_seconds=settings.limits.exit_timeout_seconds,
+        )
+        return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+
+
+@contextmanager
+def _starting(hub: NissaHub) -> Iterator[None]:
+    """Reserve a hub for the run that this thread starts; threads that start one at the same time are refused.
+
+    `dict.setdefault` is atomic, so no lock is needed, which a signal handler or a forked child could find locked.
+    """
+    process, claim = os.getpid(), object()
+    if hub.claims.setdefault(process, claim) is not claim:
+        raise RunActiveError(
+            "Another thread of this process is starting a run. Start one run per process, and use it in all threads: "
+            "nissa.current_run() returns it, and run.environment(id) separates their trainings."
+        )
+    try:
+        yield
+    finally:
+        del hub.claims[process]
 
 
 def active_run(hub: NissaHub) -> "Run | None":
@@ -134,7 +154,11 @@ class Run:
         self._runtime = Runtime(config, hub, now=clock, on_hub_closed=self.close)
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
-        hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
+        hub.resize(
+            queue_size=config.limits.queue_size,
+            lifecycle_queue_size=config.limits.lifecycle_queue_size,
+            payload_limits=_payload_limits(config),
+        )
         self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
@@ -165,7 +189,7 @@ class Run:
 
     def environment(self, env_id: int | str) -> Environment:
         """Return the environment with an id, created at its first use. Parallel environments share only the run."""
-        key = str(env_id)
+        key = to_name(env_id) or "None"
         if key not in self._environments:
             self._environments[key] = Environment(self._runtime, key)
         return self._environments[key]
@@ -350,11 +374,6 @@ def _abandon_in_children(run: Run) -> None:
         os.register_at_fork(after_in_child=in_child)
 
 
-def _named_run_id(environ: Mapping[str, str]) -> str | None:
-    """Return the run id that the environment names, or None."""
-    elastic = environ.get("TORCHELASTIC_RUN_ID")
-    return environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
-
-
-def _new_run_id() -> str:
-    return f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+def _payload_limits(config: TelemetryConfig) -> PayloadLimits:
+    limits = config.limits
+    return PayloadLimits(limits.payload_items, limits.payload_depth, limits.payload_characters)

@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Final
 
 from torch.nn.parameter import is_lazy
@@ -28,7 +29,9 @@ from nissa.gradients.steps import StepClock
 from nissa.gradients.unwrapping import unwrap
 from nissa.gradients.watch import Watch, check_model, check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
+from nissa.hub.normalize import own_event
 from nissa.kernels.moments import Layout, Thresholds
+from nissa.printable import MOST_NAME, printable, printable_name
 from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
@@ -158,11 +161,12 @@ class Runtime:
         return self.deliver(TelemetryEvent(event_type, data=data, **fields))
 
     def deliver(self, event: TelemetryEvent) -> list[TelemetryEvent]:
-        """Pass a Nissa event to the hub, inside an error boundary.
+        """Pass a Nissa event to the hub, inside an error boundary; its data are bounded and its text is escaped.
 
         After the end of the run, the event is only applied to the state table, so that the seed handles of a training
         loop that outlives the run keep working.
         """
+        event = own_event(event, self.hub.payload_limits)
         if self.closed:
             self.hub.count_rejection("run_ended")
             with self.hub.sections, self.hub.order:
@@ -225,6 +229,7 @@ class Runtime:
         """
         if self.closed:
             raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
+        _check_name(name)
         check_model(model)
         unwrapped = unwrap(optimizer, scaler, hooks=hooks)
         optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
@@ -308,6 +313,7 @@ class Runtime:
         Raises:
             InvalidValueError: The run is strict.
         """
+        reason = printable(reason)
         if self.strict:
             raise InvalidValueError(f"{call}: {reason}")
         self.hub.count_rejection("invalid_value")
@@ -360,6 +366,15 @@ class Runtime:
             findings += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
         for env_id, finding in sorted(findings, key=lambda pair: pair[1].time_unix_nano):
             self.emit_findings([finding], env_id)
+
+
+def _check_name(name: object) -> None:
+    if name is None or (isinstance(name, str) and printable_name(name) == name != ""):
+        return
+    raise WatchError(
+        f"watch(name=...) takes text of 1 to {MOST_NAME} characters without line breaks and control characters, not "
+        f"{short_repr(name)}: the name becomes an attribute of the watch's metrics."
+    )
 
 
 def _size(parameter: "torch.Tensor") -> int:

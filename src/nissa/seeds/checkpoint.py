@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from nissa.errors import ConfigurationError
 from nissa.events import SeedSnapshot, SpanIds, Stage
+from nissa.hub.plain_data import to_name
 from nissa.seeds.accuracies import Baseline
 from nissa.seeds.slots import SeedRecord, new_span_id
 
@@ -64,6 +65,8 @@ def _identity(text: str, bits: int) -> int:
 def _checked(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(fields["seed_id"], str) or not fields["seed_id"]:
         raise ValueError("'seed_id' is not text")
+    for name in ("seed_id", "env_id", "slot_id", "blueprint_id"):
+        fields[name] = to_name(fields[name])
     for name in ("attempt", "germinated_at", "stage_since", "epochs_total", "epochs_in_stage", "isolation_violations"):
         if not _is_count(fields[name]):
             raise ValueError(f"{name!r} is not a whole number")

@@ -7,15 +7,19 @@ event for it, with the details of both signals.
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from nissa.errors import ConfigurationError
 from nissa.events import EventType, SeedSnapshot, Severity, Stage, TelemetryEvent
+from nissa.hub.plain_data import to_name
 from nissa.seeds.accuracies import Accuracies
 from nissa.seeds.checkpoint import restore
 from nissa.seeds.pending_ends import MOST_PENDING, PendingEnd, PendingEnds
 from nissa.seeds.slots import MOST_SEEDS, SeedRecord, Slots
 from nissa.seeds.stages import ALIVE, ENDED, FINAL, STAGE_OF, path, refusal
+
+_MOST_COUNT: Final = 2**53
+"""Largest count of parameters or epochs that an event may contain."""
 
 
 class SeedTable:
@@ -298,8 +302,9 @@ def _remember(record: SeedRecord, data: dict[str, Any]) -> None:
         record.parameters = _count(data.get("parameters"))
     blueprint = data.get("blueprint_id")
     if record.blueprint_id is None and blueprint is not None:
-        record.blueprint_id = str(blueprint)
+        record.blueprint_id = to_name(blueprint)
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """Return a count; None for anything else, and for one that further counting could take beyond OTLP's integers."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT else None

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
-from nissa.hub.normalize import to_plain_data
 from nissa.seeds.checkpoint import state_dict
 from nissa.seeds.slots import SeedKey, SeedRecord, Slots
 
@@ -164,7 +163,7 @@ class Seed:
             seed_id=self.seed_id,
             slot_id=self.slot,
             env_id=self._life.env_id,
-            data={key: to_plain_data(value) for key, value in data.items() if value is not None},
+            data={key: value for key, value in data.items() if value is not None},
             message=message,
             severity=severity,
             time_unix_nano=self._clock(),

@@ -97,6 +97,8 @@ EVENT_OUTCOME: Final = "nissa.event.outcome"
 """``delivered``, ``dropped``, ``failed`` or ``rejected``."""
 EVENT_MESSAGE: Final = "nissa.event.message"
 """Message of the event."""
+EVENT_TRUNCATED: Final = "nissa.event.truncated"
+"""True if a part of the event's data was left out, because it was beyond ``limits.payload_*``."""
 
 SPAN_PENDING: Final = "nissa.span.pending"
 """True on a zero-length ``.started`` span, which shows a span that has not ended yet."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from nissa.hub.normalize import normalize, to_plain_data
+from nissa.hub.normalize import normalize
+from nissa.hub.plain_data import to_plain_data
 
 
 def _refuse(*_arguments: object, **_named: object) -> NoReturn:
@@ -70,9 +71,31 @@ def test_an_attribute_on_a_device_is_not_read_either(name: str) -> None:
 def test_tensors_and_arrays_are_described_by_type_and_shape() -> None:
     assert to_plain_data(torch.zeros(2, 3)) == "<Tensor (2, 3)>"
     assert to_plain_data(torch.nn.Parameter(torch.zeros(2))) == "<Parameter (2,)>"
-    assert to_plain_data(torch.tensor(1.0)) == "<Tensor ()>"
+    assert to_plain_data(torch.tensor(1.0, device="meta")) == "<Tensor ()>"
     assert to_plain_data(torch.zeros(3, device="meta")) == "<Tensor (3,)>"
     assert to_plain_data(np.zeros((4, 0))) == "<ndarray (4, 0)>"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (torch.tensor(0.5), 0.5),
+        (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
+        (torch.tensor(0.5, requires_grad=True), 0.5),
+        (torch.tensor(3), 3),
+        (torch.tensor(True), True),
+        (np.array(0.5), 0.5),
+        (np.array(3), 3),
+        (np.array(False), False),
+        (torch.tensor(1j), "<Tensor ()>"),
+        (np.array("text"), "<ndarray ()>"),
+    ],
+)
+def test_a_single_number_on_the_host_is_a_number(given: object, expected: object) -> None:
+    found = to_plain_data(given)
+
+    assert found == expected
+    assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize(

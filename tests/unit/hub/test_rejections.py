@@ -89,6 +89,8 @@ def stage_change(data: object) -> dict[str, object]:
         ({"event_type": "X", "epoch": np.True_}, "bad_epoch"),
         ({"event_type": "X", "epoch": 1.0}, "bad_epoch"),
         ({"event_type": "X", "epoch": "1"}, "bad_epoch"),
+        ({"event_type": "X", "epoch": 2**63}, "bad_epoch"),
+        ({"event_type": "X", "epoch": -(10**400)}, "bad_epoch"),
         ({"event_type": "EPOCH_COMPLETED", "data": {"epoch": False}}, "bad_epoch"),
         ({"event_type": "X", "timestamp": "yesterday"}, "bad_time"),
         ({"event_type": "X", "timestamp": True}, "bad_time"),
@@ -111,7 +113,7 @@ def stage_change(data: object) -> dict[str, object]:
         (stage_change({"to": True}), "unknown_stage"),
         (stage_change({"to": "6"}), "unknown_stage"),
         (stage_change({"to": "training", "from": "nowhere"}), "unknown_stage"),
-        (stage_change({"to": torch.tensor(3)}), "unknown_stage"),
+        (stage_change({"to": torch.tensor([3])}), "unknown_stage"),
     ],
 )
 def test_each_kind_of_nonsense_has_its_reason(item: object, reason: str) -> None:

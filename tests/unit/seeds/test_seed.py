@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from nissa import EventType, GateResult, Seed, Severity, Stage, TelemetryEvent, UnknownNameError
+from nissa.hub.normalize import own_event
+from nissa.hub.plain_data import PayloadLimits
 from nissa.seeds.checkpoint import restore
 from nissa.testing import FakeClock
 from tests.unit.seeds.conftest import Told
@@ -24,6 +26,7 @@ def sent() -> list[TelemetryEvent]:
 @pytest.fixture
 def germinate(told: Told, sent: list[TelemetryEvent], nissa_clock: FakeClock) -> NewSeed:
     def send(event: TelemetryEvent) -> None:
+        event = own_event(event, PayloadLimits())  # as a run does
         sent.append(event)
         told.seen.extend(told.table.apply(event))
 
@@ -165,13 +168,16 @@ def test_an_end_without_a_measurement_leaves_the_improvement_absent(germinate: N
     assert seed.improvement is None
 
 
-def test_numpy_s_numbers_are_numbers_and_a_tensor_is_not_read(germinate: NewSeed, sent: list[TelemetryEvent]) -> None:
-    first, second = germinate("a"), germinate("b")
-    first.cull(reason="late", improvement=np.float32(0.5))  # type: ignore[arg-type]  # as callers do
-    second.cull(reason="late", improvement=torch.tensor(0.5))  # type: ignore[arg-type]  # as callers do
+def test_scalars_of_numpy_and_on_the_cpu_are_numbers_and_a_device_is_not_read(
+    germinate: NewSeed, sent: list[TelemetryEvent]
+) -> None:
+    given = (np.float32(0.5), torch.tensor(0.5), torch.tensor(0.5, device="meta"))
+    seeds = [germinate(name) for name in "abc"]
+    for seed, improvement in zip(seeds, given, strict=True):
+        seed.cull(reason="late", improvement=improvement)  # type: ignore[arg-type]  # as callers do
 
-    assert (first.improvement, second.improvement) == (0.5, None)
-    assert [event.data["improvement"] for event in sent] == [0.5, "<Tensor ()>"]
+    assert [seed.improvement for seed in seeds] == [0.5, 0.5, None]
+    assert [event.data["improvement"] for event in sent] == [0.5, 0.5, "<Tensor ()>"]
 
 
 def test_ending_twice_is_refused(germinate: NewSeed, told: Told) -> None:

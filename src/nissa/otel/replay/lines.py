@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from nissa.errors import ConfigurationError
-from nissa.otel.export.files import SIGNALS
+from nissa.journal import SIGNALS
 from nissa.otel.replay.requests import is_request
 from nissa.recordings.jsonl_reader import DamagedLine, JsonLine, json_lines
 
@@ -44,7 +44,7 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is no folder. Give the folder of a run, such as nissa-runs/<run id>.")
-    found = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
+    found: dict[str, list[Path]] = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
     if any(found.values()):
         return found
     runs = sorted(each.parent.name for each in folder.glob("*/traces*.jsonl"))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.otel.export.files import SIGNALS
-from nissa.otel.export.portions import MOST_BYTES
+from nissa.journal import SIGNALS
+from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
 from nissa.otel.export.ways import asked_for, protocol
 from nissa.otel.replay.lines import Skipped, files_of, lines_of
 from nissa.otel.replay.requests import WHAT, Request, count, joined, portions
@@ -98,7 +98,7 @@ def replay(
     """
     files = files_of(folder)
     damaged: list[DamagedLine] = []
-    found = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
+    found: dict[str, Signal] = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
     with asked_for(endpoint, protocol):
         if not dry_run:
             _settle(endpoint)

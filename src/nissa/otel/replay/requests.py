@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # it has no types of its own
 
-from nissa.otel.export.keeping import POINTS, RECORDS, SPANS
+from nissa.otel.export.export_log import ITEMS
 
 Request = dict[str, Any]
 """An export request as JSON."""
 
-WHAT: Final = {"traces": SPANS, "metrics": POINTS, "logs": RECORDS}
+WHAT: Final = ITEMS
 """What the items of a signal are called."""
 _LEVELS: Final = {
     "traces": ("resourceSpans", "scopeSpans", "spans"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 
 from nissa.events import SpanIds, TelemetryEvent
-from nissa.otel.traces.spans import remote
+from nissa.otel.traces.spans import end_span, remote
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
@@ -86,7 +86,7 @@ class EpochSpans:
         attributes = {**self._common, attr.ENV_ID: step.env_id, attr.STEP: step.step, attr.LOSS: step.loss}
         start = step.time_unix_nano - round(step.duration * 1e9)
         parent = self._parent(step.env_id, step.epoch_ids)
-        self._factory.start(names.STEP, start, attributes, parent=parent).end(step.time_unix_nano)
+        end_span(self._factory.start(names.STEP, start, attributes, parent=parent), step.time_unix_nano)
 
     def validation(self, seen: "ValidationMeasured") -> None:
         """Export a span for a validation; its narrative is a span attribute and a log-based Event."""
@@ -100,7 +100,7 @@ class EpochSpans:
         }
         parent = self._parent(seen.env_id, seen.epoch_ids)
         span = self._factory.start(names.VALIDATION, seen.started, attributes, parent=parent)
-        span.end(seen.time_unix_nano)
+        end_span(span, seen.time_unix_nano)
         flags = [name for name, raised in seen.red_flags.items() if raised]
         self._log.emit(
             names.EVENT_NARRATIVE,
@@ -120,11 +120,12 @@ class EpochSpans:
             attr.CHECKPOINT_SAVED: not event.data.get("error"),
         }
         parent = self._parent(event.env_id, ids_of(event))
-        start = event.data.get("started", event.time_unix_nano)
+        started, at = event.data.get("started"), event.time_unix_nano
+        start = started if isinstance(started, int) and 0 <= started <= at else at
         span = self._factory.start(names.CHECKPOINT, start, attributes, parent=parent)
         if event.data.get("error"):
             span.set_status(Status(StatusCode.ERROR, str(event.data["error"])))
-        span.end(event.time_unix_nano)
+        end_span(span, event.time_unix_nano)
 
     def red_flag(self, event: TelemetryEvent) -> None:
         """Export a zero-length span for a raised red flag, in the epoch of the step or validation that caused it."""
@@ -140,7 +141,7 @@ class EpochSpans:
             attr.EVENT_MESSAGE: event.message or None,
         }
         parent = None if epoch is None else epoch.context
-        self._factory.start(names.RED_FLAG, at, attributes, parent=parent).end(at)
+        end_span(self._factory.start(names.RED_FLAG, at, attributes, parent=parent), at)
 
     def _parent(self, env_id: str | None, epoch: SpanIds | None) -> SpanContext | None:
         """Return the span context of an open or ended epoch, with the sampler's decision if it is still known."""
@@ -155,11 +156,20 @@ class EpochSpans:
         if span is None:
             return
         if error:
-            span.set_status(Status(StatusCode.ERROR, error))
-        span.end(at)
+            span.set_status(Status(StatusCode.ERROR, str(error)))
+        end_span(span, at)
 
 
 def ids_of(event: TelemetryEvent) -> SpanIds | None:
     """Return the trace and span id of the event's epoch, None if the event has none."""
-    trace_id, span_id = event.data.get("trace_id"), event.data.get("span_id")
-    return SpanIds(int(trace_id, 16), int(span_id, 16)) if trace_id and span_id else None
+    trace_id, span_id = _identity(event, "trace_id", 128), _identity(event, "span_id", 64)
+    return SpanIds(trace_id, span_id) if trace_id and span_id else None
+
+
+def _identity(event: TelemetryEvent, key: str, bits: int) -> int:
+    """Return an id in the event's data; 0, which is no id, for anything else."""
+    try:
+        found = int(str(event.data.get(key, "0")), 16)
+    except ValueError:
+        return 0
+    return found if 0 < found < 2**bits else 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 
 from nissa.events import EventType, SeedSnapshot, SpanIds, Stage, TelemetryEvent
-from nissa.otel.traces.spans import present, remote
+from nissa.otel.traces.spans import end_span, present, remote
 from nissa.seeds.stages import FINAL
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
@@ -98,7 +98,7 @@ class SeedSpans:
     def interrupt(self, at: int, reason: str | None) -> None:
         """End all open spans: seeds with an error status, and stages after a cull."""
         for span in self._cooling.values():
-            span.end(at)
+            end_span(span, at)
         self._cooling.clear()
         for key in list(self._open):
             self._interrupt(key, at, reason or "the run ended before the seed's fate was decided")
@@ -116,9 +116,9 @@ class SeedSpans:
         spans.root.set_status(Status(StatusCode.ERROR, reason))
         if spans.stage is not None:
             spans.stage.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
-            spans.stage.end(at)
+            end_span(spans.stage, at)
         spans.root.set_attributes({attr.SEED_OUTCOME: _INTERRUPTED})
-        spans.root.end(at)
+        end_span(spans.root, at)
 
     def _begin(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         key, at = _key(seed), event.time_unix_nano
@@ -150,7 +150,7 @@ class SeedSpans:
         self._update(spans, seed)
         if spans.stage is not None:
             spans.stage.set_attributes(present({attr.SEED_ALPHA: seed.alpha}))
-            spans.stage.end(event.time_unix_nano)
+            end_span(spans.stage, event.time_unix_nano)
             spans.stage = None
 
     @staticmethod
@@ -170,7 +170,7 @@ class SeedSpans:
         attributes = self._moment(event, seed)
         span = self._factory.start(name, at, attributes, parent=spans.root.get_span_context(), links=self._links(seed))
         if seed.stage in FINAL:
-            span.end(at)
+            end_span(span, at)
             return
         self._factory.announce(span, name, at, attributes)
         spans.stage = span
@@ -182,7 +182,7 @@ class SeedSpans:
         at, attributes = event.time_unix_nano, self._moment(event, seed)
         span = self._factory.start(name, at, attributes, parent=self._root(seed.ids))
         if seed.stage is Stage.DORMANT:
-            span.end(at)
+            end_span(span, at)
             return
         self._factory.announce(span, name, at, attributes)
         self._cooling[_key(seed)] = span
@@ -190,7 +190,7 @@ class SeedSpans:
     def _stop_cooling(self, key: _Key, at: int) -> None:
         span = self._cooling.pop(key, None)
         if span is not None:
-            span.end(at)
+            end_span(span, at)
 
     def _root(self, ids: SpanIds) -> SpanContext:
         """Return the context of a root span that has ended or that another process exported."""
@@ -202,7 +202,7 @@ class SeedSpans:
         span = self._factory.start(names.GATE, event.time_unix_nano, attributes, parent=self.context_of(event))
         for check in event.data.get("checks_failed") or ():  # trace search cannot match one item of a list attribute
             span.add_event(names.EVENT_FAILED_CHECK, {attr.GATE_CHECK: check_name(str(check))}, event.time_unix_nano)
-        span.end(event.time_unix_nano)
+        end_span(span, event.time_unix_nano)
 
     def _violation(self, event: TelemetryEvent, seed: SeedSnapshot) -> None:
         counted = {attr.SEED_ISOLATION_VIOLATIONS: seed.isolation_violations}
@@ -234,7 +234,7 @@ class SeedSpans:
         self._enter(spans, event, seed)
         outcome = {attr.SEED_OUTCOME: seed.stage.label, attr.SEED_CULL_REASON: event.data.get("reason")}
         spans.root.set_attributes(present(outcome))
-        spans.root.end(event.time_unix_nano)
+        end_span(spans.root, event.time_unix_nano)
         if not spans.root.get_span_context().trace_flags.sampled:
             self._dropped[seed.ids] = None  # later spans and Events must not refer to a dropped trace
             if len(self._dropped) > self._most_seeds:

@@ -96,5 +96,23 @@ def remote(ids: SpanIds, *, sampled: bool = True) -> SpanContext:
 
 
 def present(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes without those that are None."""
-    return {key: value for key, value in attributes.items() if value is not None}
+    """Return the attributes without those that are None, and others as OpenTelemetry accepts them.
+
+    Example: an attribute that is the list ``["a", 1]`` becomes ``["a", "1"]``, since the items of a list need one type.
+    """
+    return {key: _attribute(value) for key, value in attributes.items() if value is not None}
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, str | bool | int | float):
+        return value
+    return [str(each) for each in value] if isinstance(value, list | tuple) else str(value)
+
+
+def end_span(span: Span, at: int) -> None:
+    """End a span, but not before its start: the clock of a producer may have been set back meanwhile.
+
+    A viewer would show a span that ends before it starts as one of 584 years.
+    """
+    start = getattr(span, "start_time", None)
+    span.end(at if start is None else max(at, start))
