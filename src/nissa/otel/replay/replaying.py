@@ -11,14 +11,19 @@ from nissa.journal import SIGNALS
 from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
 from nissa.otel.export.ways import asked_for, protocol
 from nissa.otel.replay.lines import Skipped, files_of, lines_of
-from nissa.otel.replay.requests import WHAT, Request, count, joined, portions
+from nissa.otel.replay.requests import WHAT, Request, count, is_message, joined, portions, split
 from nissa.otel.replay.wire import Sender, Verdict, spoken
 from nissa.otel.setup import ENDPOINTS
+from nissa.printable import printable
 from nissa.recordings.jsonl_reader import DamagedLine, JsonLine
 
 _MOST_LINES: Final = 512
 """Lines of spans or log records, which hold one each, that go as one request."""
 _PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+MOST_REASON: Final = 500
+"""Maximum length of a reason, which may be the text of a server."""
+MOST_REASONS: Final = 20
+"""Maximum number of reasons per signal; further ones are left out."""
 PATIENCE: Final = 60.0
 """Seconds for which a request is tried again by default."""
 
@@ -49,8 +54,9 @@ class Signal:
 
     def failed(self, reason: str) -> None:
         """Note why items were not sent."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
+        safe = printable(reason, MOST_REASON)
+        if safe not in self.reasons and len(self.reasons) < MOST_REASONS:
+            self.reasons.append(safe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +138,34 @@ def _replay(signal: str, lines: Iterable[JsonLine], told: Signal, patience: floa
             told.found += items
             if hopeless:  # counted all the same, to say how many are missing
                 continue
-            answer = sender.send(request, raw)
-            taken = answer.verdict is Verdict.TAKEN
-            told.sent += items - answer.rejected if taken else 0
-            if not taken or answer.rejected:
-                told.failed(answer.reason or "the collector does not say why")
-            hopeless = answer.verdict is Verdict.HOPELESS
+            verdict = _send(signal, sender, told, request, raw)
+            if verdict is Verdict.REFUSED and raw is None and (rest := _messages(signal, request)) is not None:
+                verdict = _send(signal, sender, told, rest, None)
+            hopeless = verdict is Verdict.HOPELESS
     finally:
         told.requests = sender.requests
         sender.close()
+
+
+def _send(signal: str, sender: Sender, told: Signal, request: Request, raw: bytes | None) -> Verdict:
+    """Send a request, and count what arrived."""
+    items, answer = count(signal, request), sender.send(request, raw)
+    taken = answer.verdict is Verdict.TAKEN
+    rejected = min(max(0, answer.rejected), items)
+    told.sent += items - rejected if taken else 0
+    if not taken or rejected:
+        told.failed(answer.reason or "the collector does not say why")
+    return answer.verdict
+
+
+def _messages(signal: str, request: Request) -> Request | None:
+    """Return what is OTLP of a refused request, so that one malformed line does not cost its neighbours.
+
+    None if that is everything, or nothing.
+    """
+    parts = list(split(signal, request))
+    good = [each for each in parts if is_message(signal, each)]
+    return joined(signal, good) if 0 < len(good) < len(parts) else None
 
 
 def _sender(signal: str, patience: float) -> Sender:

@@ -27,14 +27,23 @@ _MESSAGES: Final = {"traces": "Trace", "metrics": "Metrics", "logs": "Logs"}
 
 
 def is_request(signal: str, value: Any) -> bool:
-    """Return whether a value is an export request of a signal, as far as it is looked into."""
+    """Whether a value is an export request of a signal, down to its spans, metric points or log records."""
     levels = _LEVELS[signal]
     nodes = [value]
     for name in levels:
         if not all(isinstance(node, dict) and isinstance(node.get(name, []), list) for node in nodes):
             return False
         nodes = [each for node in nodes for each in node.get(name, [])]
-    return levels[0] in value and all(isinstance(node, dict) for node in nodes)
+    if levels[0] not in value or not all(isinstance(node, dict) for node in nodes):
+        return False
+    return signal != "metrics" or all(map(_is_metric, nodes))
+
+
+def _is_metric(metric: dict[str, Any]) -> bool:
+    kinds = [metric[kind] for kind in _KINDS if kind in metric]
+    if not all(isinstance(kind, dict) and isinstance(kind.get(_POINTS, []), list) for kind in kinds):
+        return False
+    return all(isinstance(point, dict) for kind in kinds for point in kind.get(_POINTS, []))
 
 
 def count(signal: str, request: Request) -> int:
@@ -53,9 +62,15 @@ def joined(signal: str, requests: Iterable[Request]) -> Request:
     return {name: [each for request in requests for each in request[name]]}
 
 
+def split(signal: str, request: Request) -> Iterator[Request]:
+    """Yield a request in parts of one resource, as its lines have."""
+    name = _LEVELS[signal][0]
+    yield from ({**request, name: [each]} for each in request[name])
+
+
 def body(request: Request) -> bytes:
-    """Return a request as JSON."""
-    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    """Return a request as JSON; a lone surrogate is escaped, as JSON allows and UTF-8 does not."""
+    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def portions(signal: str, request: Request, most: int) -> Iterator[Request]:
@@ -93,6 +108,22 @@ def message(signal: str, request: Request) -> Any:
     Raises:
         ValueError: It is none.
     """
+    try:
+        return _parsed(signal, request)
+    except Exception as error:  # protobuf raises errors of many types for what is no OTLP
+        raise ValueError(str(error)) from error
+
+
+def is_message(signal: str, request: Request) -> bool:
+    """Whether a request can be turned into a protobuf message, which `is_request` does not look at closely enough."""
+    try:
+        message(signal, request)
+    except ValueError:
+        return False
+    return True
+
+
+def _parsed(signal: str, request: Request) -> Any:
     module = import_module(f"opentelemetry.proto.collector.{_package(signal)}.v1.{_package(signal)}_service_pb2")
     empty = getattr(module, f"Export{_MESSAGES[signal]}ServiceRequest")()
     return ParseDict(_with_binary_ids(request), empty, ignore_unknown_fields=True)

@@ -9,21 +9,30 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from http import HTTPStatus
+from queue import Empty, SimpleQueue
+from threading import Thread
 from time import monotonic, sleep, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from nissa.otel.export.probing import attempt, build_exporter
 from nissa.otel.export.ways import GRPC, HTTP
 from nissa.otel.random_isolation import PRIVATE
 from nissa.otel.replay.requests import Request, body, message
+from nissa.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
 
 _TIMEOUT: Final = 10.0
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 30.0
 _JITTER: Final = 0.2
+_LEAST_PAUSE: Final = 0.1
+_ATTEMPT: Final = 3 * _TIMEOUT
+"""Seconds for a whole HTTP exchange; `_TIMEOUT` limits each wait within it, so a server that drips would never end."""
+_MOST_REASON: Final = 300
 _LOOK: Final = 3.0
 """Seconds that a server has to show which protocol it speaks."""
 
@@ -99,7 +108,8 @@ class Sender:
             answer = self._post(request, raw)
             if answer.verdict is not Verdict.BUSY:
                 return answer
-            wait = pause * PRIVATE.uniform(1 - _JITTER, 1 + _JITTER) if answer.pause is None else answer.pause
+            own = pause * PRIVATE.uniform(1 - _JITTER, 1 + _JITTER)
+            wait = own if answer.pause is None else max(answer.pause, _LEAST_PAUSE)
             if monotonic() + wait > deadline:
                 return Answer(Verdict.HOPELESS, f"{answer.reason}; tried for {self._patience:g} s")
             sleep(wait)
@@ -111,13 +121,19 @@ class Sender:
 
     def _over_http(self, request: Request, raw: bytes | None) -> Answer:
         client = self._exporter._client  # noqa: SLF001
-        result = client._transport.request(  # noqa: SLF001
-            "POST",
-            self._exporter._endpoint,  # noqa: SLF001
-            headers={**client._headers, "Content-Type": "application/json"},  # noqa: SLF001
-            data=client._compress(body(request) if raw is None else raw),  # noqa: SLF001
-            timeout=_TIMEOUT,
+        data = client._compress(body(request) if raw is None else raw)  # noqa: SLF001
+        result = _within(
+            _ATTEMPT,
+            lambda: client._transport.request(  # noqa: SLF001
+                "POST",
+                self._exporter._endpoint,  # noqa: SLF001
+                headers={**client._headers, "Content-Type": "application/json"},  # noqa: SLF001
+                data=data,
+                timeout=_TIMEOUT,
+            ),
         )
+        if result is None:
+            return Answer(Verdict.HOPELESS, f"the answer did not end within {_ATTEMPT:g} s")
         if result.error is not None:
             away = client._transport.is_connection_error(result.error)  # noqa: SLF001
             return Answer(Verdict.BUSY if away else Verdict.HOPELESS, f"{type(result.error).__name__}: {result.error}")
@@ -145,6 +161,24 @@ class Sender:
         return Answer(Verdict.TAKEN, partial.error_message, rejected)
 
 
+def _within(seconds: float, call: "Callable[[], T]") -> "T | None":
+    """Return the result of a call; None if it raises or takes longer, which leaves it behind on a thread of its own."""
+    results: SimpleQueue[T | None] = SimpleQueue()
+
+    def run() -> None:
+        found = None
+        try:
+            found = call()
+        finally:
+            results.put(found)
+
+    Thread(target=run, name="nissa-replay", daemon=True).start()
+    try:
+        return results.get(timeout=seconds)
+    except Empty:
+        return None
+
+
 def _http_answer(result: Any) -> Answer:
     status, reason = int(result.status_code), f"{result.status_code} {result.reason or ''}".strip()
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
@@ -159,8 +193,14 @@ def _taken(result: Any) -> Answer:
     try:
         partial = json.loads(result.content() or b"{}").get("partialSuccess") or {}
         rejected = next((int(number) for name, number in partial.items() if name.startswith("rejected")), 0)
-        return Answer(Verdict.TAKEN, str(partial.get("errorMessage", "")), rejected)
-    except (ValueError, AttributeError):  # an answer that is no JSON says nothing of what was rejected
+        return Answer(Verdict.TAKEN, printable(str(partial.get("errorMessage", "")), _MOST_REASON), rejected)
+    except (
+        ValueError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ):  # an answer that is no JSON says nothing of what was rejected
         return Answer(Verdict.TAKEN)
 
 
@@ -172,11 +212,11 @@ def _seconds(header: str | None) -> float | None:
     """Return what ``Retry-After`` says: seconds, or a date."""
     if not header:
         return None
-    if header.strip().isdigit():
-        return float(header)
     try:
+        if header.strip().isdigit():
+            return float(header)
         return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -190,6 +230,7 @@ def _grpc_answer(error: Any) -> Answer:
 
 def _pause(error: Any) -> float | None:
     """Return the pause that a collector asks for in the details of a gRPC status."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # noqa: PLC0415 - as above
     from google.rpc import (  # type: ignore[import-untyped]  # noqa: PLC0415 - only where it is spoken
         error_details_pb2,
         status_pb2,
@@ -197,10 +238,14 @@ def _pause(error: Any) -> float | None:
 
     for name, value in error.trailing_metadata() or ():
         if name == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
+            try:
+                details = status_pb2.Status.FromString(value).details
+            except DecodeError:
+                return None
+            for detail in details:
                 found = error_details_pb2.RetryInfo()
                 if detail.Unpack(found):
-                    return float(found.retry_delay.seconds + found.retry_delay.nanos / 1e9)
+                    return max(0.0, float(found.retry_delay.seconds + found.retry_delay.nanos / 1e9))
     return None
 
 
@@ -214,7 +259,6 @@ def _asked(protocol: str) -> str | None:
         exporter = build_exporter("traces", protocol)
     except Exception:  # noqa: BLE001 - it is told when the exporter is built that is used
         return None
-    try:
-        return attempt("traces", protocol, exporter, _LOOK).status
-    finally:
-        exporter.shutdown()
+    found = _within(3 * _LOOK, lambda: attempt("traces", protocol, exporter, _LOOK).status)
+    exporter.shutdown()
+    return found
