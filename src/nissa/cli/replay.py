@@ -34,7 +34,7 @@ def replay(
         str | None,
         typer.Option(
             metavar="PROTOCOL",
-            help="With --endpoint: grpc or http/protobuf; default from OTEL_* variables, else detected.",
+            help="With --endpoint: grpc, http/protobuf or http/json; default from OTEL_* variables, else detected.",
         ),
     ] = None,
     patience: Annotated[

@@ -1,6 +1,5 @@
 """Selection of the gauge points of every n-th step, for files that approach their bound."""
 
-
 from dataclasses import replace
 from typing import TYPE_CHECKING
 

@@ -1,14 +1,11 @@
-"""OTLP JSON requests: counted, joined, split into what a collector takes, and turned into protobuf for gRPC."""
+"""OTLP JSON requests: counted, joined, split into what a collector takes, and turned into protobuf."""
 
-import base64
 import json
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from typing import Any, Final
 
-from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # it has no types of its own
-
 from nissa.otel.export.export_log import ITEMS
+from nissa.otel.otlp.messages import from_json
 
 Request = dict[str, Any]
 """An export request as JSON."""
@@ -22,8 +19,6 @@ _LEVELS: Final = {
 }
 _KINDS: Final = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 _POINTS: Final = "dataPoints"
-_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
-_MESSAGES: Final = {"traces": "Trace", "metrics": "Metrics", "logs": "Logs"}
 
 
 def is_request(signal: str, value: Any) -> bool:
@@ -109,7 +104,7 @@ def message(signal: str, request: Request) -> Any:
         ValueError: It is none.
     """
     try:
-        return _parsed(signal, request)
+        return from_json(signal, request)
     except Exception as error:  # protobuf raises errors of many types for what is no OTLP
         raise ValueError(str(error)) from error
 
@@ -121,29 +116,3 @@ def is_message(signal: str, request: Request) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _parsed(signal: str, request: Request) -> Any:
-    module = import_module(f"opentelemetry.proto.collector.{_package(signal)}.v1.{_package(signal)}_service_pb2")
-    empty = getattr(module, f"Export{_MESSAGES[signal]}ServiceRequest")()
-    return ParseDict(_with_binary_ids(request), empty, ignore_unknown_fields=True)
-
-
-def _package(signal: str) -> str:
-    return "trace" if signal == "traces" else signal
-
-
-def _with_binary_ids(node: Any) -> Any:
-    """Return JSON whose ids are base64, as protobuf has them, instead of OTLP's hexadecimal."""
-    if isinstance(node, list):
-        return [_with_binary_ids(each) for each in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        name: _binary(value) if name in _IDS and isinstance(value, str) else _with_binary_ids(value)
-        for name, value in node.items()
-    }
-
-
-def _binary(value: str) -> str:
-    return base64.b64encode(bytes.fromhex(value)).decode()

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from typer.testing import CliRunner
 
 from nissa.cli.app import app
@@ -17,7 +18,7 @@ from nissa.otel.replay import Replayed, replay, wire
 from tests import otlp
 from tests.cases import for_each
 from tests.hostile import is_safe
-from tests.unit.otel.replay.test_wire import serving
+from tests.receivers import Response, http_receiver
 from tests.unit.report.test_malformed import LINES
 
 TRACE, OWN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -30,8 +31,8 @@ def line(name: str = "s", **more: object) -> str:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("_TIMEOUT", 0.5), ("_ATTEMPT", 1.5), ("_LOOK", 0.5)):
-        monkeypatch.setattr(wire, name, seconds)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
+    monkeypatch.setattr(wire, "_DETECTION_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -97,7 +98,9 @@ def unsafe_reason(connection: socket.socket) -> None:
     connection.sendall(b"HTTP/1.1 400 \x1b[2Jbad\x00\r\nContent-Length: 9\r\n\r\n\x1b[2J\nforg")
 
 
-FAILING: list[Serve] = [hang, close, garbage, drip_headers, endless_body, cut_body, unsafe_reason]
+FAILING: list[Serve] = [hang, close, garbage, drip_headers, unsafe_reason]
+UNREADABLE: list[Serve] = [endless_body, cut_body]
+"""The status says that the request was accepted, and the rest of the answer cannot be read."""
 
 
 def check(done: Replayed, seconds: float) -> None:
@@ -112,13 +115,19 @@ def check(done: Replayed, seconds: float) -> None:
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 def test_a_replay_to_a_failing_endpoint_ends_with_a_reason(folder: Path, protocol: str) -> None:
-    for serve in FAILING:
+    for serve in FAILING if protocol != "grpc" else FAILING + UNREADABLE:
         with listening(serve) as endpoint:
             began = monotonic()
             check(replay(folder, endpoint=endpoint, protocol=protocol, patience=0.2), monotonic() - began)
 
 
-@for_each("serve", [hang, close, drip_headers, endless_body], ids=lambda serve: serve.__name__)
+@for_each("serve", UNREADABLE, ids=lambda serve: serve.__name__)
+def test_an_answer_that_is_not_complete_counts_by_its_status(serve: Serve, folder: Path) -> None:
+    with listening(serve) as endpoint:
+        assert replay(folder, endpoint=endpoint, protocol="http/protobuf", patience=0.2).complete
+
+
+@for_each("serve", [hang, close, drip_headers], ids=lambda serve: serve.__name__)
 def test_the_command_detects_no_protocol_there_and_ends_with_exit_code_1(serve: Serve, folder: Path) -> None:
     with listening(serve) as endpoint:
         done = CliRunner().invoke(app, ["replay", str(folder), "--endpoint", endpoint, "--patience", "0.2"])
@@ -138,8 +147,8 @@ def test_an_endpoint_where_nothing_listens_is_a_reason(folder: Path) -> None:
 )
 def test_a_nonsensical_pause_ends_the_replay(header: str, folder: Path) -> None:
     value = header.encode("latin-1", "replace").decode("latin-1")
-    with serving(*[(503, {"Retry-After": value}, b"")] * 6) as server:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+    with http_receiver(Response(503, {"Retry-After": value})) as server:
+        endpoint = server.url
         began = monotonic()
         check(replay(folder, endpoint=endpoint, protocol="http/protobuf", patience=0.2), monotonic() - began)
 
@@ -158,26 +167,27 @@ def test_a_nonsensical_pause_ends_the_replay(header: str, folder: Path) -> None:
     ],
 )
 def test_a_nonsensical_answer_to_what_was_taken_is_not_a_failure(content: bytes, folder: Path) -> None:
-    with serving(*[(200, {}, content)] * 2) as server:
-        done = replay(folder, endpoint=f"http://127.0.0.1:{server.server_port}", protocol="http/protobuf", patience=0.2)
+    with http_receiver(Response(200, {"Content-Type": "application/json"}, content)) as server:
+        done = replay(folder, endpoint=server.url, protocol="http/protobuf", patience=0.2)
     assert done.complete
     assert {name: each.sent for name, each in done.signals.items()} == {"traces": 1, "metrics": 0, "logs": 1}
 
 
 def test_no_more_items_are_rejected_than_were_sent(folder: Path) -> None:
     content = json.dumps({"partialSuccess": {"rejectedSpans": 10**30, "errorMessage": "\x1b[2J" * 1_000}}).encode()
-    with serving((200, {}, content), (200, {}, b"")) as server:
-        done = replay(folder, endpoint=f"http://127.0.0.1:{server.server_port}", protocol="http/protobuf", patience=0.2)
+    with http_receiver(Response(200, {"Content-Type": "application/json"}, content), Response()) as server:
+        done = replay(folder, endpoint=server.url, protocol="http/protobuf", patience=0.2)
     assert done.signals["traces"].sent == 0
     assert all(is_safe(reason) and len(reason) <= 500 for reason in done.signals["traces"].reasons)
 
 
 def test_a_line_that_is_no_otlp_does_not_cost_its_neighbours(tmp_path: Path) -> None:
     folder = otlp.write(tmp_path, traces=[line("a"), line("b", startTimeUnixNano="yesterday"), line("c")])
-    with serving((400, {}, b"bad"), (200, {}, b"")) as server:
-        done = replay(folder, endpoint=f"http://127.0.0.1:{server.server_port}", protocol="http/protobuf", patience=0.2)
-        sent = json.loads(server.got[-1][2])
-    assert [span["name"] for each in sent["resourceSpans"] for span in each["scopeSpans"][0]["spans"]] == ["a", "c"]
+    with http_receiver() as server:
+        done = replay(folder, endpoint=server.url, protocol="http/protobuf", patience=0.2)
+    (got,) = server.got
+    spans = ExportTraceServiceRequest.FromString(got.body).resource_spans
+    assert [span.name for each in spans for span in each.scope_spans[0].spans] == ["a", "c"]
     assert (done.signals["traces"].found, done.signals["traces"].sent) == (3, 2)
 
 
@@ -187,11 +197,9 @@ def test_malformed_lines_are_left_out_or_refused(tmp_path: Path, protocol: str) 
     folder = otlp.write(tmp_path, traces=lines, metrics=lines, logs=lines)
     counted = replay(folder, dry_run=True)
     assert counted.skipped
-    with serving(*[(200, {}, b"")] * 500) as server:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
+    with http_receiver() as server:
+        endpoint = server.url
         done = replay(folder, endpoint=endpoint, protocol=protocol, patience=0)
-        for _, _, body in server.got if protocol != "grpc" else []:
-            json.loads(body.decode(), parse_constant=lambda name: pytest.fail(f"{name} was sent"))
     assert done.skipped == counted.skipped
     assert {name: each.found for name, each in done.signals.items()} == {
         name: each.found for name, each in counted.signals.items()
@@ -207,8 +215,8 @@ def test_an_entry_that_is_no_file_is_named_and_the_rest_is_sent(folder: Path, ki
         path.mkdir()
     else:
         path.symlink_to("nowhere" if kind == "dangling" else path.name)
-    with serving(*[(200, {}, b"")] * 2) as server:
-        done = replay(folder, endpoint=f"http://127.0.0.1:{server.server_port}", protocol="http/protobuf", patience=0)
+    with http_receiver() as server:
+        done = replay(folder, endpoint=server.url, protocol="http/protobuf", patience=0)
     assert {name: each.sent for name, each in done.signals.items()} == {"traces": 1, "metrics": 0, "logs": 1}
     (skipped,) = done.skipped
     assert str(skipped).startswith("metrics.jsonl: it ")
