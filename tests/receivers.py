@@ -1,11 +1,12 @@
 """Receivers of OTLP on the loopback interface, plain or with TLS, that record requests and answer as a test scripts it."""
 
 import gzip
+import socket
 import ssl
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -230,3 +231,42 @@ def grpc_receiver(
     finally:
         found.over.set()
         server.stop(0).wait()
+
+
+@contextmanager
+def relay(receiver: Receiver) -> Iterator[tuple[int, list[int]]]:
+    """Yield the port of a TCP relay to a receiver, and the numbers of bytes that passed towards it."""
+    passed: list[int] = []
+
+    def copy(source: socket.socket, target: socket.socket, counts: list[int]) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                counts.append(len(data))
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def join(near: socket.socket) -> None:
+        with near, socket.create_connection((LOOPBACK, receiver.port)) as far:
+            back = Thread(target=copy, args=(far, near, []), daemon=True)
+            back.start()
+            copy(near, far, passed)
+            back.join(10)
+
+    def accept() -> None:
+        while True:
+            try:
+                near, _ = listening.accept()
+            except OSError:  # The listening socket was closed.
+                return
+            threads.append(Thread(target=join, args=(near,), daemon=True))
+            threads[-1].start()
+
+    threads: list[Thread] = []
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        accepting = Thread(target=accept, daemon=True)
+        accepting.start()
+        yield listening.getsockname()[1], passed
+        listening.shutdown(socket.SHUT_RDWR)
+        accepting.join(10)
+    for thread in threads:
+        thread.join(10)

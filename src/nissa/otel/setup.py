@@ -23,6 +23,7 @@ from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.resources import Resource
 
 from nissa.errors import ConfigurationError, UnknownNameError
+from nissa.hub.plain_data import to_name
 from nissa.otel import random_isolation
 from nissa.otel.export.building import file_pipeline, others, otlp_settings, private_providers, spool_pipeline
 from nissa.otel.export.ending import BoundedEnd
@@ -137,7 +138,7 @@ def _resource_attributes(
     keys = [entry.partition("=")[0].strip() for entry in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")]
     named = environ.get("OTEL_SERVICE_NAME") or "service.name" in keys
     found = {
-        "service.name": service_name or (None if named else "nissa"),
+        "service.name": to_name(service_name) or (None if named else "nissa"),
         attr.RUN_ID: run_id,
         attr.PROFILE: profile,
         attr.RANK: rank.rank,

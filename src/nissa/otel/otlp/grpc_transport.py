@@ -1,11 +1,12 @@
 """OTLP over gRPC: serialized requests through a generic method, so that nothing is encoded again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # it has no types of its own
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # the same
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # the same
 
 from nissa.errors import ConfigurationError
@@ -107,16 +108,17 @@ def _channel_credentials(settings: OtlpSettings) -> Any:
 
 def _pause(metadata: Iterable[tuple[str, Any]]) -> float | None:
     """Return the pause that a receiver asks for: ``RetryInfo`` in the status details, or by itself."""
-    for name, value in metadata:
-        for packed in _details(name, value):
-            found = error_details_pb2.RetryInfo()
-            if packed.Unpack(found):
-                return float(found.retry_delay.seconds + found.retry_delay.nanos / 1e9)
-        if name == "google.rpc.retryinfo-bin":
-            found = error_details_pb2.RetryInfo.FromString(value)
-            return float(found.retry_delay.seconds + found.retry_delay.nanos / 1e9)
+    with suppress(DecodeError):
+        for name, value in metadata:
+            for info in _retry_infos(name, value):
+                return max(0.0, float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9))
     return None
 
 
-def _details(name: str, value: bytes) -> Iterable[Any]:
-    return status_pb2.Status.FromString(value).details if name == "grpc-status-details-bin" else ()
+def _retry_infos(name: str, value: bytes) -> Iterator[Any]:
+    if name == "google.rpc.retryinfo-bin":
+        yield error_details_pb2.RetryInfo.FromString(value)
+    for packed in status_pb2.Status.FromString(value).details if name == "grpc-status-details-bin" else ():
+        found = error_details_pb2.RetryInfo()
+        if packed.Unpack(found):
+            yield found

@@ -45,13 +45,34 @@ def to_json(message: Any) -> bytes:
 def from_json(signal: str, tree: dict[str, Any]) -> Any:
     """Return OTLP JSON, already parsed, as a message; unknown fields are ignored.
 
+    Lone surrogates, which JSON can escape and protobuf cannot encode, become question marks.
+
     Raises:
         ValueError: It is not a request.
     """
+    binary = _with_ids(tree, _base64)
     try:
-        return ParseDict(_with_ids(tree, _base64), _message(signal, "Request"), ignore_unknown_fields=True)
-    except Error as error:
+        return _from_protobuf_json(signal, binary)
+    except ValueError:
+        encodable = _encodable(binary)
+        if encodable == binary:
+            raise
+        return _from_protobuf_json(signal, encodable)
+
+
+def _from_protobuf_json(signal: str, tree: Any) -> Any:
+    try:
+        return ParseDict(tree, _message(signal, "Request"), ignore_unknown_fields=True)
+    except (Error, UnicodeError) as error:
         raise ValueError(str(error)) from error
+
+
+def _encodable(node: Any) -> Any:
+    if isinstance(node, str):
+        return node.encode(errors="replace").decode()
+    if isinstance(node, list):
+        return [_encodable(each) for each in node]
+    return {name: _encodable(value) for name, value in node.items()} if isinstance(node, dict) else node
 
 
 def partial_success(signal: str, body: bytes, content_type: str) -> tuple[int, str]:
@@ -67,7 +88,7 @@ def partial_success(signal: str, body: bytes, content_type: str) -> tuple[int, s
             partial = {field.json_name: value for field, value in answer.partial_success.ListFields()}
         rejected = next((int(value) for name, value in partial.items() if name.startswith("rejected")), 0)
         return max(rejected, 0), str(partial.get("errorMessage", ""))
-    except (AttributeError, TypeError, ValueError):
+    except Exception:  # noqa: BLE001 - a hostile response raises anything, RecursionError and OverflowError included
         return 0, ""
 
 

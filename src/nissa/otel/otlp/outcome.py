@@ -97,6 +97,6 @@ def retry_after_seconds(header: str | None) -> float | None:
 def _until(date: str) -> float | None:
     try:
         moment = parsedate_to_datetime(date)
-    except (TypeError, ValueError):
+        return max(0.0, moment.timestamp() - time()) if moment.tzinfo else None
+    except (OverflowError, TypeError, ValueError):
         return None
-    return max(0.0, moment.timestamp() - time()) if moment.tzinfo else None

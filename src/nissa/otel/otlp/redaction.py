@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
+from nissa.printable import printable
+
 HIDDEN: Final = "***"
 _SHORTEST: Final = 3
 """Minimum length of a secret; shorter values would match parts of ordinary words."""
@@ -32,12 +34,14 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, texts)), re.IGNORECASE) if texts else None
 
     def clean(self, text: str) -> str:
-        """Return text on one line and without credentials, cut to a length that fits a message."""
-        hidden = self._known.sub(HIDDEN, text) if self._known else text
-        line = " ".join(hidden.split())
-        # Collapsed white space may have made a secret that contains some.
-        hidden = self._known.sub(HIDDEN, line) if self._known else line
-        return _QUERY.sub(r"\1", _USER_INFO.sub("", hidden))[:_LONGEST_REASON]
+        """Return text on one line and without credentials, safe to print and cut to a length that fits a message."""
+        line = " ".join(self.hide(text).split())
+        hidden = self.hide(line)  # Collapsed white space may have made a secret that contains some.
+        return printable(_QUERY.sub(r"\1", _USER_INFO.sub("", hidden)), _LONGEST_REASON)
+
+    def hide(self, text: str) -> str:
+        """Return text with known secrets replaced."""
+        return self._known.sub(HIDDEN, text) if self._known else text
 
 
 def public_url(url: str) -> str:

@@ -37,6 +37,8 @@ _COMPRESSIONS: Final = {
     HTTP_JSON: ("deflate", "gzip", "none"),
 }
 _SIGNALS: Final = ("traces", "metrics", "logs")
+ENDPOINTS: Final = (f"{PREFIX}ENDPOINT", *(f"{PREFIX}{signal.upper()}_ENDPOINT" for signal in _SIGNALS))
+"""Variables that name an endpoint, which turns on OTLP for all signals."""
 _CODES: Final = RETRYABLE_CODES | {
     *("UNKNOWN", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "UNAUTHENTICATED"),
     *("RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "UNIMPLEMENTED", "INTERNAL", "OK"),

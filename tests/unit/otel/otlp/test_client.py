@@ -164,6 +164,14 @@ def test_a_pause_that_grpc_asks_for_makes_an_exhausted_resource_retryable(form: 
     assert (result.outcome, result.retry_after) == (Outcome.RETRY, 2.5)
 
 
+@pytest.mark.parametrize("key", ["grpc-status-details-bin", "google.rpc.retryinfo-bin"])
+@pytest.mark.parametrize("value", [b"\xff\xff", b"", b"\x1a\x02\x0a\xff"])
+def test_details_that_cannot_be_read_ask_for_no_pause(key: str, value: bytes) -> None:
+    with grpc_receiver(Response(grpc.StatusCode.UNAVAILABLE, {key: value})) as receiver:
+        result = sent(receiver, GRPC)
+    assert (result.outcome, result.retry_after or None) == (Outcome.RETRY, None)
+
+
 @pytest.mark.parametrize("kind", ["protobuf", "json", "grpc"])
 def test_rejected_items_of_a_delivered_request_are_counted(kind: str) -> None:
     partial = ExportTraceServiceResponse()
@@ -177,7 +185,19 @@ def test_rejected_items_of_a_delivered_request_are_counted(kind: str) -> None:
     assert (result.outcome, result.rejected, result.reason) == (Outcome.DELIVERED, 3, "too old")
 
 
-@pytest.mark.parametrize("body", [b"\xff\xff", b"<html>", b"[1]", b'{"partialSuccess": 3}', b"null"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xff",
+        b"<html>",
+        b"[1]",
+        b'{"partialSuccess": 3}',
+        b"null",
+        b"[" * 60_000,
+        b'{"partialSuccess": {"rejectedSpans": 1e400}}',
+    ],
+    ids=lambda body: body[:16],
+)
 @pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf", "text/html"])
 def test_a_response_that_cannot_be_read_rejects_nothing(body: bytes, kind: str) -> None:
     with http_receiver(Response(200, {"Content-Type": kind}, body)) as receiver:
