@@ -56,10 +56,10 @@ class LastHook:
         self._handle.remove()
 
 
-def learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:
-    """Return the learning rate of the first parameter group, or None if it has none."""
-    rate = optimizer.param_groups[0].get("lr") if optimizer.param_groups else None
-    return rate if isinstance(rate, int | float | torch.Tensor) else None
+def learning_rates(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | float | None]:
+    """Return the learning rate of each parameter group, None for a group that has none."""
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    return [rate if isinstance(rate, int | float | torch.Tensor) else None for rate in rates]
 
 
 def recording() -> bool:

@@ -45,9 +45,17 @@ class Idle(Optimizer):
 class Rows(list[Row]):
     """Takes the place of the reader."""
 
-    def submit(self, transfer: "Transfer", note: StepMetadata, *, hurry: bool = True) -> None:
-        del hurry
+    def submit(self, transfer: "Transfer", note: StepMetadata, *, hurry: bool = True, place: object = None) -> None:
+        del hurry, place
         self.append((transfer, note))
+
+    def hold(self, row: Any) -> None:
+        self.held = row
+        row.send()
+
+    def take(self, row: Any) -> bool:
+        del row
+        return False
 
 
 class Bench:
@@ -219,7 +227,7 @@ def test_rows_that_arrive_after_the_optimizer_was_collected_are_marked() -> None
     bench = Bench()
     bench.step()
     ((_, note),) = bench.rows
-    assert not note.delivered.closed
+    assert not note.state.closed
     bench.optimizer = cast("Any", None)
     gc.collect()
-    assert note.delivered.closed
+    assert note.state.closed
