@@ -136,7 +136,7 @@ def test_a_loss_after_a_skipped_step_is_dropped_with_it(lab: Lab, network: nn.Mo
     lab.env.watch(network, optimizer, scaler=scaler)
     for batch in range(4):
         optimizer.zero_grad()
-        scaler.scale(loss_of(network, batch) * (torch.inf if batch == 2 else 1.0)).backward()
+        scaler.scale(loss_of(network, batch) * (torch.inf if batch == 2 else 1.0)).backward()  # type: ignore[no-untyped-call]
         scaler.step(optimizer)
         scaler.update()
         lab.env.log_loss(float(batch))

@@ -77,7 +77,8 @@ class Rounds:
         self.number = -1
         self._whole = WholeModel(name, optimizers)
         self._members: set[RoundMember] = set()
-        self._entered: set[RoundMember] = set()
+        self._places: dict[RoundMember, int] = {}
+        self._last = -1
         self._cost = 0
         self._epoch_now = epoch
         self._epoch: object = None
@@ -89,11 +90,18 @@ class Rounds:
         return member
 
     def enter(self, member: "RoundMember") -> None:
-        """Begin a step of an optimizer; if it has made its step already, a new round begins."""
+        """Begin a step of an optimizer.
+
+        A new round begins if an optimizer steps that is not behind the last one in the order of the epoch's steps: an
+        optimizer may step less often than others, and gradients of two iterations must not be combined.
+        """
         epoch = self._epoch_now()
-        if member in self._entered or not self._entered or epoch is not self._epoch:
+        if epoch is not self._epoch:
+            self._places.clear()
+        place = self._places.setdefault(member, max(self._places.values(), default=-1) + 1)
+        if place <= self._last or self.number < 0 or epoch is not self._epoch:
             self._begin(epoch)
-        self._entered.add(member)
+        self._last = place
 
     def passed(self, cost: int) -> None:
         """Record a finished step and its cost in nanoseconds."""
@@ -103,9 +111,14 @@ class Rounds:
         """Remove an optimizer that is no longer watched."""
         if member in self._members:
             self._members.discard(member)
-            self._entered.discard(member)
+            self._places.pop(member, None)
             if not self._members:
                 self.schedule.close()
+
+    def close(self) -> None:
+        """Remove all optimizers."""
+        for member in list(self._members):
+            self.leave(member)
 
     def current(self) -> Round:
         """Return the current round."""
@@ -116,7 +129,6 @@ class Rounds:
             self.schedule.passed(self.number, self._cost, self._epoch)
         self.number += 1
         self._cost, self._epoch = 0, epoch
-        self._entered.clear()
         self.sampled = self.schedule.wants(self.number)
 
 

@@ -30,6 +30,8 @@ from nissa.gradients.step_scalars import step_scalars
 if TYPE_CHECKING:
     from collections import deque
 
+    from torch.utils.hooks import RemovableHandle
+
     from nissa.gradients.rounds import RoundMember
     from nissa.gradients.sampling import SamplingSchedule
     from nissa.gradients.steps import StepClock
@@ -125,18 +127,29 @@ class Watch:
         self._on_close = on_close
         self._finalizer = weakref.finalize(optimizer, _finalize, self, self._state, finalized)
         self._finalizer.atexit = False
-        # Weak reference: a watch may stay in the queue `finalized`, and must not keep the scaler alive meanwhile.
-        self._scaled_steps: weakref.ref[ScaledSteps] | None = None
-        if scaler is not None:
-            scaled_steps = ScaledSteps.of(scaler)
-            scaled_steps.add(self.key, self)
-            self._scaled_steps = weakref.ref(scaled_steps)
-        # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
-        self._hooks = [LastHook(each, untraced(self._before, scope)) for each in (optimizer, *outer) if hooks]
-        self._post_hooks = [
-            each.register_step_post_hook(untraced(self._after)) for each in (optimizer, *outer) if hooks
-        ]
+        self._scaled_steps = None if scaler is None else self._wrap(scaler)
+        self._hooks: list[LastHook] = []
+        self._post_hooks: list[RemovableHandle] = []
+        try:
+            self._register((optimizer, *outer) if hooks else (), scope)
+        except BaseException:
+            self.close()
+            self.schedule.close()
+            raise
         self.by_hand = not hooks
+
+    def _wrap(self, scaler: Any) -> "weakref.ref[ScaledSteps]":
+        """Report the steps that a scaler skips to this watch."""
+        scaled_steps = ScaledSteps.of(scaler)
+        scaled_steps.add(self.key, self)
+        # Weak reference: a watch may stay in the queue `finalized`, and must not keep the scaler alive meanwhile.
+        return weakref.ref(scaled_steps)
+
+    def _register(self, optimizers: Sequence[torch.optim.Optimizer], scope: StepScope) -> None:
+        # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
+        for each in optimizers:
+            self._hooks.append(LastHook(each, untraced(self._before, scope)))
+            self._post_hooks.append(each.register_step_post_hook(untraced(self._after)))
 
     @property
     def steps(self) -> int:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nissa.errors import UnknownNameError, WatchError
+from nissa.gradients.rounds import Rounds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nissa.gradients.sampling import SamplingSchedule
     from nissa.gradients.watch import Watch
 
 
@@ -58,6 +62,34 @@ class WatchGroup:
         """Stop watching all optimizers and remove all hooks; idempotent."""
         for watch in self:
             watch.close()
+
+
+def open_group(
+    model_name: str | None,
+    names: Mapping[str, str],
+    schedule: "SamplingSchedule",
+    epoch: "Callable[[], object]",
+    open_watch: "Callable[..., Watch]",
+) -> WatchGroup:
+    """Open the watches of a group; if one fails, none stays open.
+
+    Args:
+        model_name: Name of the model, None if it has none.
+        names: Full name of each optimizer, by its name in the group.
+        schedule: Sampling schedule of the group.
+        epoch: Returns the current epoch.
+        open_watch: Opens the watch of an optimizer by its name in the group, with ``member=`` as its sampling schedule.
+    """
+    rounds = Rounds(model_name, tuple(names.values()), schedule, epoch)
+    watches: dict[str, Watch] = {}
+    try:
+        for name in names:
+            watches[name] = open_watch(name, member=rounds.member())
+    except BaseException:
+        WatchGroup(watches).close()
+        rounds.close()
+        raise
+    return WatchGroup(watches)
 
 
 def are_several(optimizer: object) -> bool:

@@ -21,7 +21,6 @@ from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
 from nissa.gradients.readback import Readback
-from nissa.gradients.rounds import RoundMember, Rounds
 from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
 from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
@@ -29,7 +28,7 @@ from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.gradients.unwrapping import UnwrappedOptimizer, unwrap
 from nissa.gradients.watch import Watch, check_model, check_watchable
-from nissa.gradients.watch_group import WatchGroup, are_several, named, step_in_backward
+from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.seeds.lifecycle import SeedTable
@@ -246,16 +245,12 @@ class Runtime:
         unwrapped = {key: self._check(model, each, scaler, hooks=hooks) for key, each in named(several).items()}
         names = {key: key if name is None else f"{name}.{key}" for key in unwrapped}
         self._check_names(env_id, *names.values())
-        schedule = self.sampling.schedule(name)
-        rounds = Rounds(name, tuple(names.values()), schedule, lambda: self.clock(env_id).epoch_ids)
-        watches: dict[str, Watch] = {}
-        try:
-            for key, each in unwrapped.items():
-                watches[key] = self._open(env_id, model, each, name=names[key], hooks=hooks, member=rounds.member())
-        except BaseException:
-            WatchGroup(watches).close()
-            raise
-        return WatchGroup(watches)
+
+        def open_(key: str, **member: Any) -> Watch:
+            return self._open(env_id, model, unwrapped[key], name=names[key], hooks=hooks, **member)
+
+        clock = self.clock(env_id)
+        return open_group(name, names, self.sampling.schedule(name), lambda: clock.epoch_ids, open_)
 
     def _check(self, model: "torch.nn.Module", optimizer: Any, scaler: Any, *, hooks: bool) -> UnwrappedOptimizer:
         unwrapped = unwrap(optimizer, scaler, hooks=hooks)
@@ -285,7 +280,7 @@ class Runtime:
         *,
         name: str | None,
         hooks: bool,
-        member: RoundMember | None = None,
+        **member: Any,
     ) -> Watch:
         self.sampling.selection.warn_unmatched(model, unwrapped.optimizer)
         watch = Watch(
@@ -295,7 +290,7 @@ class Runtime:
             hooks=hooks,
             scaler=unwrapped.scaler,
             outer=unwrapped.outer,
-            member=member,
+            **member,
             **self._components(env_id),
         )
         return self._register(env_id, model, watch)

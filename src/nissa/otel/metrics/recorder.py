@@ -122,7 +122,7 @@ class MetricRecorder:
         for index, rate in enumerate(step.learning_rates):
             group = self._parameter_groups.own(index)
             if group is not None:
-                attributes = model | {attr.PARAMETER_GROUP_INDEX: index}
+                attributes = model | {attr.PARAMETER_GROUP_INDEX: group}
                 self._store.gauge(metric.LEARNING_RATE, attributes, step.time_unix_nano, rate)
 
     def whole_model(self, sample: "WholeModelMeasured") -> None:
