@@ -44,10 +44,13 @@ def plain_step(network: nn.Module, optimizer: torch.optim.Optimizer, batch: int)
     return loss
 
 
-def test_the_losses_that_lbfgs_returns_belong_to_their_steps(lab: Lab, network: nn.Module) -> None:
+@pytest.mark.parametrize("first", [0, 3], ids=["every loss", "those from the fourth step on"])
+@pytest.mark.parametrize("sampled", [True, False])
+def test_the_losses_that_lbfgs_returns_belong_to_their_steps(network: nn.Module, sampled: bool, first: int) -> None:
+    lab = Lab("diagnostic" if sampled else "minimal")
     optimizer = torch.optim.LBFGS(network.parameters(), lr=0.05, max_iter=2)
     lab.env.watch(network, optimizer)
-    truth = []
+    truth: list[tuple[int, float | None]] = []
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -56,9 +59,12 @@ def test_the_losses_that_lbfgs_returns_belong_to_their_steps(lab: Lab, network: 
         return loss
 
     for number in range(20):
-        truth.append((number, loss_of(network).item()))
-        lab.env.log_loss(optimizer.step(closure))  # type: ignore[no-untyped-call]
+        truth.append((number, loss_of(network).item() if number >= first else None))
+        loss = optimizer.step(closure)  # type: ignore[no-untyped-call]
+        if number >= first:
+            lab.env.log_loss(loss)
     assert exported(lab) == truth
+    lab.close()
 
 
 def test_losses_logged_after_the_step_of_a_plain_loop_belong_to_it(lab: Lab, network: nn.Module) -> None:
@@ -125,9 +131,29 @@ def test_a_loop_that_changes_to_losses_before_steps_is_followed(lab: Lab, networ
         plain_step(network, optimizer, 0)
         lab.env.log_loss(11.0)
         plain_step(network, optimizer, 1)
-    found = exported(lab)
-    assert found[:2] == [(0, 0.0), (1, 1.0)]
-    assert [loss for _, loss in found[2:]] in ([10.0, 11.0], [10.5, None])
+    assert exported(lab) == [(0, 0.0), (1, 1.0), (2, 10.0), (3, 11.0)]
+
+
+def test_a_loss_whose_row_was_sent_by_a_validation_is_averaged_with_the_next(lab: Lab, network: nn.Module) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    lab.env.watch(network, optimizer)
+    for batch in range(4):
+        plain_step(network, optimizer, batch)
+        if batch == 1:
+            lab.env.validate(loss=1.0)
+        lab.env.log_loss(float(batch))
+    assert exported(lab) == [(0, 0.0), (1, None), (2, 1.5), (3, 3.0)]
+
+
+def test_a_step_before_the_loop_decides_nothing_if_somebody_waits_for_it(lab: Lab, network: nn.Module) -> None:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    lab.env.watch(network, optimizer)
+    plain_step(network, optimizer, 0)
+    lab.flush()
+    for batch in range(3):
+        lab.env.log_loss(float(batch))
+        plain_step(network, optimizer, batch)
+    assert exported(lab) == [(0, None), (1, 0.0), (2, 1.0), (3, 2.0)]
 
 
 def test_a_loss_after_a_skipped_step_is_dropped_with_it(lab: Lab, network: nn.Module) -> None:

@@ -62,6 +62,14 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | floa
     return [rate if isinstance(rate, int | float | torch.Tensor) else None for rate in rates]
 
 
+def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any] | None:
+    """Return the closure among the arguments of ``step()``, the first of which is the optimizer."""
+    keyword = kwargs.get("closure")
+    if callable(keyword):
+        return keyword  # type: ignore[no-any-return]  # whatever it takes and returns
+    return args[1] if len(args) > 1 and callable(args[1]) else None
+
+
 def recording() -> bool:
     """Whether a CUDA graph is being captured, so that operations are recorded and not executed."""
     # Check for initialization first: without CUDA, the capture query costs more than the rest of an unsampled step.

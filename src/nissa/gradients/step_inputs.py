@@ -16,12 +16,14 @@ class PendingStepInputs:
         losses: Number of logged losses.
         clip_norm: Norm of all gradients before clipping.
         clip_limit: Maximum norm of the clipping.
+        late: Whether a loss belongs to the step before, whose row was sent too early.
     """
 
     total: "torch.Tensor | float" = 0.0
     losses: int = 0
     clip_norm: "torch.Tensor | float | None" = None
     clip_limit: float | None = None
+    late: bool = False
 
     @property
     def loss(self) -> "torch.Tensor | float | None":
@@ -36,4 +38,4 @@ class PendingStepInputs:
     def over(self, other: "PendingStepInputs") -> "PendingStepInputs":
         """Return these values, completed with those of another object."""
         clipping, loss = self if self.clip_limit is not None else other, self if self.losses else other
-        return PendingStepInputs(loss.total, loss.losses, clipping.clip_norm, clipping.clip_limit)
+        return PendingStepInputs(loss.total, loss.losses, clipping.clip_norm, clipping.clip_limit, loss.late)

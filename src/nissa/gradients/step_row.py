@@ -85,17 +85,11 @@ class StepRow:
         """Take the row back to change it; return False if it was sent."""
         return self._readback.take(self)
 
-    def add_loss(self, loss: "torch.Tensor | float") -> bool:
-        """Add a loss that is logged after the step; return False if it cannot belong to it any more."""
-        if self.skipped:
-            return True
-        if not self.take() or self._inputs is None:
-            return False
-        self._inputs.add(loss)
-        if isinstance(loss, torch.Tensor):
-            self._streams = [*self._streams, *_streams([loss])]
-        self._readback.hold(self)
-        return True
+    def add_loss(self, loss: "torch.Tensor | float") -> None:
+        """Add a loss that is logged after the step to a row that was taken, and hold it again."""
+        if self._inputs is not None:
+            self._inputs.add(loss)
+        self.hold()
 
     def send(self) -> None:
         """Start the copy to the host and queue the row. The caller holds the row: it was taken, or never held."""

@@ -76,6 +76,8 @@ class StepClock:
 
     def begin_epoch(self, ids: "SpanIds") -> None:
         """Enter an epoch; time between epochs does not count as step duration."""
+        for model in list(self._waiting):  # a loss that follows is one of the new epoch
+            self.release(model, primary=False)
         self.epoch_ids, self.last, self._in_epoch = ids, None, True
 
     def end_epoch(self) -> None:
@@ -101,7 +103,18 @@ class StepClock:
         now = _value_now(loss)
         scaled = now if scale == 1 else now * scale
         row, order = self._waiting.get(model, (None, None))
-        if row is None or order is None or not order.logged_after() or not row.add_loss(scaled):
+        if row is None or order is None:
+            self._of(model).add(scaled)
+        elif row.skipped:
+            return  # like the loss of every skipped step
+        elif not row.take():
+            inputs = self._of(model)
+            inputs.add(scaled)
+            inputs.late = bool(order.after)
+        elif order.logged_after():
+            row.add_loss(scaled)
+        else:
+            row.hold()
             self._of(model).add(scaled)
 
     def submit(self, row: "StepRow", order: LossOrder, model: str | None, *, primary: bool) -> None:

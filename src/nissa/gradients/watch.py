@@ -17,7 +17,7 @@ from nissa.distributed.dtensors import is_distributed
 from nissa.distributed.sharding import unsupported
 from nissa.errors import WatchError
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import LastHook, active_steps, recording, untraced
+from nissa.gradients.hooks import LastHook, active_steps, closure_of, recording, untraced
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pending_scale
 from nissa.gradients.lost_gradients import reason_of_loss
 from nissa.gradients.overhead import HookTimer
@@ -273,6 +273,7 @@ class Watch:
             self._capture = None
         else:
             self._inside, self._nested, self._updated, self._capture = True, False, False, None
+            self._closure = closure_of(args, kwargs) is not None
             self._due, self._found_inf = False, None
             if not self._wanted() or recording():
                 return None
@@ -281,14 +282,12 @@ class Watch:
                 return None
         self._entry += 1
         # A closure computes the gradients later, so that at this point any parameter may still receive one.
-        keyword = callable(kwargs.get("closure"))
-        closure = kwargs["closure"] if keyword else args[1] if len(args) > 1 and callable(args[1]) else None
-        self._closure = closure is not None
+        closure = closure_of(args, kwargs)
         self._begin(optimizer, everything=closure is not None)
         if closure is None:
             self._read()
             return None
-        if keyword:
+        if kwargs.get("closure") is closure:
             return args, {**kwargs, "closure": self._capturing(closure)}
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
@@ -420,7 +419,9 @@ class Watch:
             counts.skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:
             known |= self._own_numbers()
-        waits = not skipped and counts.order.stepped(logged=inputs.losses > 0, closure=self._closure)
+        waits = not skipped and counts.order.stepped(
+            logged=inputs.losses > 0 and not inputs.late, closure=self._closure
+        )
         fields: dict[str, Any] = {
             "env_id": self._clock.env_id,
             "model_name": self.name,
