@@ -64,9 +64,9 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | floa
 
 def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any] | None:
     """Return the closure among the arguments of ``step()``, the first of which is the optimizer."""
-    keyword = kwargs.get("closure")
-    if callable(keyword):
-        return keyword  # type: ignore[no-any-return]  # whatever it takes and returns
+    closure: Callable[..., Any] | None = kwargs.get("closure")
+    if callable(closure):
+        return closure
     return args[1] if len(args) > 1 and callable(args[1]) else None
 
 

@@ -224,7 +224,8 @@ class Readback(Generic[T]):
         return flushed
 
     def _send_held(self, chosen: Callable[[HeldRow, float], bool]) -> None:
-        for row, since in list(self._held.items()):
+        # A list of the items would allocate in between, and allocation may run a finalizer and so another thread.
+        for row, since in self._held.copy().items():
             if chosen(row, since) and self.take(row):
                 row.send()
 

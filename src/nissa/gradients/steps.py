@@ -45,7 +45,7 @@ class StepCounts:
 
 
 _MOST_NAMES: Final = 1_000
-"""Maximum number of model names with pending inputs or counts; beyond it the oldest are dropped."""
+"""Maximum number of model names with pending inputs, counts or waiting rows; beyond it the oldest are dropped or sent."""
 
 
 class StepClock:
@@ -133,6 +133,8 @@ class StepClock:
             self._waiting[model] = row, order
             if primary:
                 self._waiting[None] = row, order
+        while len(self._waiting) > _MOST_NAMES:
+            self.release(next(iter(self._waiting)), primary=False)
 
     def release(self, model: str | None, *, primary: bool) -> None:
         """Send the waiting row of a model's previous step."""

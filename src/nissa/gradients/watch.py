@@ -287,7 +287,7 @@ class Watch:
         if closure is None:
             self._read()
             return None
-        if kwargs.get("closure") is closure:
+        if "closure" in kwargs:
             return args, {**kwargs, "closure": self._capturing(closure)}
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
