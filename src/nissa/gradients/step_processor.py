@@ -329,7 +329,10 @@ def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, mis
 
 def _learning_rates(numbers: dict[str, float]) -> tuple[float | None, ...]:
     """Return the learning rate of each parameter group."""
-    by_group = {int(name.removeprefix(RATE)): rate for name, rate in numbers.items() if name.startswith(RATE)}
+    names = [name for name in numbers if name.startswith(RATE)]
+    if len(names) == 1 and names[0] == f"{RATE}0":  # the usual case
+        return (numbers[names[0]],)
+    by_group = {int(name.removeprefix(RATE)): numbers[name] for name in names}
     return tuple(by_group.get(group) for group in range(max(by_group, default=-1) + 1))
 
 

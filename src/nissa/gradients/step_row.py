@@ -7,7 +7,7 @@ import torch
 
 from nissa.gradients.capture import joined
 from nissa.gradients.packing import pack
-from nissa.gradients.step_metadata import LOSS, StepMetadata
+from nissa.gradients.step_metadata import LOSS
 from nissa.gradients.step_scalars import split_scalars
 from nissa.kernels.transfer import Transfer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nissa.gradients.capture import Sampled
     from nissa.gradients.readback import Readback
     from nissa.gradients.step_inputs import PendingStepInputs
+    from nissa.gradients.step_metadata import StepMetadata
     from nissa.hub.error_boundary import ErrorBoundary
 
 
@@ -28,10 +29,10 @@ class StepRow:
 
     Args:
         inputs: Values that the training loop logged for the step.
-        known: Scalars on the host.
+        known: Scalars on the host, those of the metadata.
         moving: Scalars that must be copied.
         waits: Whether the row waits for a loss.
-        fields: The other fields of `StepMetadata`.
+        metadata: Metadata of the step, without those of the sample.
 
     Attributes:
         environment: Id of the environment.
@@ -49,10 +50,10 @@ class StepRow:
         known: dict[str, float],
         moving: dict[str, torch.Tensor],
         waits: bool,
-        fields: dict[str, Any],
+        metadata: "StepMetadata",
     ) -> None:
-        self.environment = fields["env_id"]
-        self.skipped = bool(fields["skipped"])
+        self.environment = metadata.env_id
+        self.skipped = metadata.skipped
         self.waits = waits
         self.place: Any = None
         self.expected: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ class StepRow:
         self._inputs: PendingStepInputs | None = inputs
         self._known = known
         self._moving = moving
-        self._fields = fields
+        self._metadata = metadata
         self._samples: list[tuple[list[torch.Tensor], Sampled]] = []
         self._streams: list[torch.cuda.Stream] = []
 
@@ -93,25 +94,32 @@ class StepRow:
 
     def send(self) -> None:
         """Start the copy to the host and queue the row. The caller holds the row: it was taken, or never held."""
-        with self._error_boundary.guard("step"), ExitStack() as streams:
-            for stream in self._streams:  # another thread may send the row: keep the order of the device's work
-                streams.enter_context(torch.cuda.stream(stream))
-            self._send()
+        with self._error_boundary.guard("step"):
+            if not self._streams:
+                self._send()
+                return
+            with ExitStack() as streams:
+                for stream in self._streams:  # another thread may send the row: keep the order of the device's work
+                    streams.enter_context(torch.cuda.stream(stream))
+                self._send()
 
     def _send(self) -> None:
         inputs, self._inputs = self._inputs, None
         if inputs is None:
             return
-        loss_known, loss_moving = split_scalars({LOSS: inputs.loss}, self._error_boundary)
-        clip_limit = inputs.clip_limit
-        known = self._known | loss_known
+        known, moving, metadata = self._known, self._moving, self._metadata
+        if inputs.losses:
+            loss_known, loss_moving = split_scalars({LOSS: inputs.loss}, self._error_boundary)
+            known.update(loss_known)
+            moving.update(loss_moving)
+            del loss_moving
         tensors, sampled = joined(self._samples, self.expected) if self._samples else ([], None)
-        tensors, packing = pack(tensors, self._moving | loss_moving)
+        tensors, packing = pack(tensors, moving)
         # Drop these references before waking the worker: freeing a tensor releases the GIL, and the worker would run
         # first.
         self._moving, self._samples = {}, []
-        del inputs, loss_moving
-        metadata = StepMetadata(**self._fields, sampled=sampled, packing=packing, known=known, clip_limit=clip_limit)
+        del inputs, moving
+        metadata.sampled, metadata.packing = sampled, packing
         self._readback.submit(Transfer(tensors), metadata, hurry=self.skipped or sampled is not None, place=self.place)
 
 

@@ -31,8 +31,14 @@ def step_scalars(
         found_inf: Nonzero if the optimizer skips the update.
     """
     rates = [] if optimizer is None else learning_rates(optimizer)
-    found: dict[str, torch.Tensor | float | None] = {f"{RATE}{group}": rate for group, rate in enumerate(rates)}
-    return split_scalars(found | {CLIP_NORM: clip_norm, OVERFLOW: found_inf}, error_boundary)
+    found: dict[str, torch.Tensor | float] = {
+        f"{RATE}{group}": rate for group, rate in enumerate(rates) if rate is not None
+    }
+    if clip_norm is not None:
+        found[CLIP_NORM] = clip_norm
+    if found_inf is not None:
+        found[OVERFLOW] = found_inf
+    return split_scalars(found, error_boundary)
 
 
 def split_scalars(
@@ -42,6 +48,9 @@ def split_scalars(
     known: dict[str, float] = {}
     moving: dict[str, torch.Tensor] = {}
     for name, value in found.items():
+        if type(value) is float:  # the usual case, which cannot fail
+            known[name] = value
+            continue
         with error_boundary.guard("log_loss" if name == LOSS else name):
             if not isinstance(value, torch.Tensor):
                 known |= {} if value is None else {name: float(value)}

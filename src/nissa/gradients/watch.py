@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nissa.distributed.dtensors import is_distributed
-from nissa.distributed.sharding import unsupported
-from nissa.errors import WatchError
 from nissa.gradients.capture import Capture
 from nissa.gradients.hooks import LastHook, active_steps, closure_of, recording, untraced
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pending_scale
@@ -287,7 +285,7 @@ class Watch:
         if closure is None:
             self._read()
             return None
-        if "closure" in kwargs:
+        if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._capturing(closure)}
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
@@ -422,23 +420,31 @@ class Watch:
         waits = not skipped and counts.order.stepped(
             logged=inputs.losses > 0 and not inputs.late, closure=self._closure
         )
-        fields: dict[str, Any] = {
-            "env_id": self._clock.env_id,
-            "model_name": self.name,
-            "step": counts.steps,
-            "primary": self.primary,
-            "time_unix_nano": at,
-            "duration": self._clock.lap(at) if self.primary else None,
-            "epoch_ids": self._clock.epoch_ids,
-            "skipped": skipped,
-            "unbegun": counts.unbegun,
-            "samples": counts.samples,
-            "delivered": counts.delivered,
-            "state": self._state,
-            "round": None if self._member is None else self._member.current(),
-        }
+        metadata = StepMetadata(
+            env_id=self._clock.env_id,
+            model_name=self.name,
+            step=counts.steps,
+            primary=self.primary,
+            time_unix_nano=at,
+            duration=self._clock.lap(at) if self.primary else None,
+            epoch_ids=self._clock.epoch_ids,
+            known=known,
+            skipped=skipped,
+            unbegun=counts.unbegun,
+            samples=counts.samples,
+            delivered=counts.delivered,
+            state=self._state,
+            clip_limit=inputs.clip_limit,
+            round=None if self._member is None else self._member.current(),
+        )
         return StepRow(
-            self._readback, self._error_boundary, inputs=inputs, known=known, moving=moving, waits=waits, fields=fields
+            self._readback,
+            self._error_boundary,
+            inputs=inputs,
+            known=known,
+            moving=moving,
+            waits=waits,
+            metadata=metadata,
         )
 
     def _overflow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
@@ -457,37 +463,6 @@ class Watch:
             return {INTERVAL: float(interval)} if interval != before else {}
         overhead = self._clock.overhead.close() if self.primary else None
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
-
-
-def check_model(model: object) -> None:
-    """Check the type of the model passed to ``watch()``.
-
-    Raises:
-        WatchError: It is not a module.
-    """
-    if not isinstance(model, torch.nn.Module):
-        raise WatchError(f"watch() needs a torch.nn.Module, not a {type(model).__name__}.")
-
-
-def check_watchable(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
-    """Check the arguments of ``watch()``, with the optimizer unwrapped.
-
-    Raises:
-        WatchError: The scaler has the wrong type, the optimizer has none of the model's parameters, or the model is
-            wrapped in a way that hides its parameters.
-    """
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
-    reason = unsupported(model)
-    if reason is not None:
-        raise WatchError(reason)
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not trained & {id(parameter) for parameter in model.parameters()}:
-        raise WatchError(
-            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}. It may "
-            "have been built for another model, or before the model's parameters were replaced. Build it from "
-            "model.parameters()."
-        )
 
 
 def _finalize(watch: Watch, state: WatchState, finalized: "deque[Watch] | None") -> None:

@@ -26,8 +26,8 @@ from nissa.gradients.selection import Selection
 from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.gradients.unwrapping import UnwrappedOptimizer, unwrap
-from nissa.gradients.watch import Watch, check_model, check_watchable
+from nissa.gradients.unwrapping import UnwrappedOptimizer, check_model, check_watchable, unwrap
+from nissa.gradients.watch import Watch
 from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
