@@ -31,6 +31,7 @@ _KINDS = {
 def folder() -> Path:
     """Return the folder of a run in which everything happens that can."""
     toy = Toy()
+    toy.optimizer = torch.optim.SGD([{"params": [each]} for each in toy.model.parameters()], lr=0.01)
     with nissa.start("research", run_id="r", strict=False, console__enabled=False) as run:
         env = run.environment(0)
         scaler = torch.amp.GradScaler("cpu")

@@ -217,6 +217,10 @@ class LimitsConfig(Section):
     """Maximum number of slots with metric streams of their own (``nissa.seed.alpha``, ``nissa.seed.gradient_ratio``);
     further ones have none."""
 
+    max_parameter_groups: int = Field(default=64, ge=1, le=100_000)
+    """Maximum number of parameter groups of an optimizer with a stream of their own in ``nissa.learning_rate``; further
+    ones have none."""
+
     max_environments: int = Field(default=1_000, ge=1, le=100_000)
     """Maximum number of environments with metric streams of their own. The seeds, gates and steps of further ones are
     counted as ``other``, and they have no gauges and no gradient streams."""

@@ -60,6 +60,9 @@ SENTENCES: Final[dict[str, Sentence]] = {
         "the flag is raised, and no sentence above gives the cause",
     ),
     "finding": Sentence("{seen}", None, "any other flag is raised: the observation of its rule, cut to 90 characters"),
+    "no_gradients": Sentence(
+        "No gradients in the last sample", None, "no parameter of the watched models had a gradient in it"
+    ),
     "plateau": Sentence(
         "Loss plateaued for {epochs} epochs at ~{loss}",
         "sustained_plateau",
@@ -113,6 +116,7 @@ class _Narrator:
         yield from _finding_sentences(others, Severity.CRITICAL, Severity.ERROR)
         if not broken:
             yield from self._poor_health()
+        yield from self._no_gradients()
         yield from _finding_sentences(others, Severity.WARNING)
         yield from self._loss()
         yield from self._health()
@@ -149,6 +153,11 @@ class _Narrator:
         health = self._snapshot.gradient_health
         if health is not None and health.score is not None and self._raised("poor_gradient_health"):
             yield _sentence("poor_gradient_health", score=health.score)
+
+    def _no_gradients(self) -> Iterator[str]:
+        health = self._snapshot.gradient_health
+        if health is not None and health.layers == 0:
+            yield _sentence("no_gradients")
 
     def _loss(self) -> Iterator[str]:
         loss, delta = self._snapshot.validation_loss, self._snapshot.loss_delta

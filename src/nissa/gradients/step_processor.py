@@ -24,7 +24,14 @@ from nissa.gradients.step_metadata import (
     SKIPPED_CALLS,
     SKIPPED_SAMPLES,
 )
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
+from nissa.hub.measurements import (
+    GradientHealth,
+    GradientsMeasured,
+    Measurement,
+    StepMeasured,
+    StepSkipped,
+    WholeModelMeasured,
+)
 from nissa.kernels.moments import ratio
 
 if TYPE_CHECKING:
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
 
     from nissa.gradients.capture import Statistics
     from nissa.gradients.step_metadata import StepMetadata
-    from nissa.hub.measurements import GradientHealth
 
 _logger = logging.getLogger("nissa")
 
@@ -87,6 +93,7 @@ class LatestStatistics:
         sums_of_squares: Sums of squares of seeds and host, for each watched model.
         epochs: Training losses by the span id of their epoch; limited to the newest two.
         seeds: Newest health of each growing seed, by watched model and slot.
+        wholes: Newest health of each model with several optimizers, by the names of these.
         step: Newest step of the environment.
         learning_rate: Learning rate of that step.
     """
@@ -94,11 +101,12 @@ class LatestStatistics:
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
     sums_of_squares: dict[str | None, SumsOfSquares] = field(default_factory=dict)
     epochs: dict[int, Losses] = field(default_factory=dict)
-    seeds: "dict[str | None, dict[str, GradientHealth]]" = field(default_factory=dict)
+    seeds: dict[str | None, dict[str, GradientHealth]] = field(default_factory=dict)
     step: int | None = None
     learning_rate: float | None = None
+    wholes: dict[tuple[str | None, ...], GradientHealth] = field(default_factory=dict)
 
-    def seed(self, slot: str | None) -> "GradientHealth | None":
+    def seed(self, slot: str | None) -> GradientHealth | None:
         """Return the health of the seed in a slot; None if its gradients were not measured."""
         found = [seeds[slot] for seeds in list(self.seeds.values()) if slot in seeds] if slot is not None else []
         return found[-1] if found else None
@@ -107,10 +115,18 @@ class LatestStatistics:
         """Return the gradient ratio of each growing seed to its host, by slot."""
         return {slot: each for sample in list(self.by_model.values()) for slot, each in sample.seed_ratios.items()}
 
-    def health(self) -> "GradientHealth | None":
-        """Return the health of the model with the lowest score; None before the first sample."""
-        known = [sample.health for sample in self.by_model.values() if sample.health.score is not None]
-        return min(known, key=lambda health: health.score or 0.0) if known else None
+    def health(self) -> GradientHealth | None:
+        """Return the health of the model with the lowest score; None before the first sample.
+
+        If no sample has a gradient, it is one without a score.
+        """
+        wholes = dict(self.wholes)
+        members = {name for names in wholes for name in names}
+        samples = [sample.health for name, sample in list(self.by_model.items()) if name not in members]
+        known = [health for health in (*wholes.values(), *samples) if health.score is not None]
+        if not known:
+            return samples[0] if samples else None
+        return min(known, key=lambda health: health.score or 0.0)
 
 
 class StepProcessor:
@@ -148,6 +164,9 @@ class StepProcessor:
         latest.by_model.pop(model_name, None)
         latest.sums_of_squares.pop(model_name, None)
         latest.seeds.pop(model_name, None)
+        for names in list(latest.wholes):
+            if model_name in names:
+                latest.wholes.pop(names, None)
 
     def __call__(self, metadata: "StepMetadata", arrays: "list[NDArray[np.generic]]") -> None:
         """Process the row of one step."""
@@ -162,7 +181,7 @@ class StepProcessor:
         missed = max(0, step - metadata.delivered.steps)
         if metadata.primary:
             self._add_loss(metadata, numbers.get(LOSS), missed)
-            latest.step, latest.learning_rate = step, numbers.get(RATE)
+            latest.step, latest.learning_rate = step, numbers.get(f"{RATE}0")
         self._record(_step(metadata, step, numbers, missed=missed))
         metadata.delivered.steps = step + 1
         if metadata.sampled is not None:
@@ -233,12 +252,35 @@ class StepProcessor:
         metadata.delivered.samples = sample + 1
         everything = np.arange(len(found.names))
         seen = latest.by_model[metadata.model_name] = GradientsMeasured(**common, **self._streams(found, everything))
-        if metadata.delivered.closed:  # check last: another thread may have closed the watch meanwhile
+        self._whole(metadata, seen, exported=bool(found.exported.any()))
+        if metadata.state.closed:  # check last: another thread may have closed the watch meanwhile
             self.forget(metadata.env_id, metadata.model_name)
         if found.exported.all():
             self._record(seen)
         elif found.exported.any():  # another rank exports the other rows
             self._record(GradientsMeasured(**common, **self._streams(found, np.flatnonzero(found.exported))))
+
+    def _whole(self, metadata: "StepMetadata", sample: GradientsMeasured, *, exported: bool) -> None:
+        """Add a sample to its round; record the whole model once each of its optimizers has one."""
+        if metadata.round is None:
+            return
+        whole, wholes = metadata.round.whole, self.latest(metadata.env_id).wholes
+        if metadata.round.number != whole.number and not whole.complete:
+            wholes.pop(whole.optimizers, None)  # an optimizer was left out: the newest health of the whole is outdated
+        health = whole.add(metadata.round, metadata.model_name, sample.health)
+        if health is None:
+            return
+        wholes[whole.optimizers] = health
+        if exported:
+            measured = WholeModelMeasured(
+                env_id=metadata.env_id,
+                model_name=whole.name,
+                step=sample.step,
+                time_unix_nano=sample.time_unix_nano,
+                health=health,
+                epoch_ids=sample.epoch_ids,
+            )
+            self._record(measured)
 
     def _streams(self, found: "Statistics", rows: "NDArray[np.intp]") -> dict[str, Any]:
         """Return the fields of a measurement for some rows, folded if they exceed the limit of streams."""
@@ -264,6 +306,7 @@ class StepProcessor:
 
 def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, missed: int) -> StepMeasured:
     norm = numbers.get(CLIP_NORM)
+    rates = _learning_rates(numbers)
     return StepMeasured(
         env_id=metadata.env_id,
         model_name=metadata.model_name,
@@ -272,7 +315,8 @@ def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, mis
         time_unix_nano=metadata.time_unix_nano,
         duration=metadata.duration,
         loss=numbers.get(LOSS),
-        learning_rate=numbers.get(RATE),
+        learning_rate=rates[0] if rates else None,
+        learning_rates=rates,
         sampled=metadata.sampled is not None,
         epoch_ids=metadata.epoch_ids,
         clip_norm=norm,
@@ -281,6 +325,15 @@ def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, mis
         sampling_interval=numbers.get(INTERVAL),
         missed=missed,
     )
+
+
+def _learning_rates(numbers: dict[str, float]) -> tuple[float | None, ...]:
+    """Return the learning rate of each parameter group."""
+    names = [name for name in numbers if name.startswith(RATE)]
+    if len(names) == 1 and names[0] == f"{RATE}0":  # the usual case
+        return (numbers[names[0]],)
+    by_group = {int(name.removeprefix(RATE)): numbers[name] for name in names}
+    return tuple(by_group.get(group) for group in range(max(by_group, default=-1) + 1))
 
 
 def clip_factor(norm: float, limit: float) -> float:

@@ -43,11 +43,12 @@ class StepMeasured:
     Args:
         model_name: Name of its watch, None if the watch has no name.
         primary: Whether it counts as a step of the environment.
-        step: Index among the optimizer's steps, from 0.
+        step: Index among the steps under the watch's name, from 0.
         time_unix_nano: Time when ``optimizer.step()`` returned.
         duration: Seconds since the previous step returned, within the epoch; None for an epoch's first step.
         loss: Value passed to ``log_loss`` for this step, None if it was not called. May be NaN or infinite.
         learning_rate: Learning rate of the first parameter group.
+        learning_rates: Learning rate of each parameter group, None for a group that has none.
         sampled: Whether its gradients were measured.
         clip_norm: L2 norm of all gradients before clipping; None if unknown.
         clip_factor: Factor by which clipping multiplied the gradients, at most 1; None if unknown.
@@ -74,6 +75,7 @@ class StepMeasured:
     overhead: float | None = None
     sampling_interval: float | None = None
     missed: int = 0
+    learning_rates: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,24 @@ class GradientsMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WholeModelMeasured:
+    """Gradients of a whole model whose parameters are divided among several optimizers, in one sampled round of these.
+
+    Args:
+        model_name: Name of the model, None if it has none; its optimizers have other names.
+        step: Step of the optimizer whose sample completed the round.
+        health: Health of all layers, with the norm of all gradients.
+    """
+
+    env_id: str | None
+    model_name: str | None
+    step: int
+    time_unix_nano: int
+    health: GradientHealth
+    epoch_ids: "SpanIds | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationMeasured:
     """Inputs and diagnosis of one ``validate()`` call.
 
@@ -153,4 +173,4 @@ class ValidationMeasured:
     epoch_ids: "SpanIds | None" = None
 
 
-Measurement = StepMeasured | StepSkipped | GradientsMeasured | ValidationMeasured
+Measurement = StepMeasured | StepSkipped | GradientsMeasured | WholeModelMeasured | ValidationMeasured

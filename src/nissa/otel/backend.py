@@ -7,7 +7,14 @@ from opentelemetry import _logs, trace
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.events import EventType, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import (
+    GradientsMeasured,
+    Measurement,
+    StepMeasured,
+    StepSkipped,
+    ValidationMeasured,
+    WholeModelMeasured,
+)
 from nissa.otel.logs import EventLog
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
@@ -138,6 +145,8 @@ class OpenTelemetryBackend:
             self._recorder.skipped(measurement)
         elif isinstance(measurement, GradientsMeasured):
             self._recorder.gradients(measurement)
+        elif isinstance(measurement, WholeModelMeasured):
+            self._recorder.whole_model(measurement)
         elif isinstance(measurement, ValidationMeasured):
             self._recorder.validation(measurement)
             self._epochs.validation(measurement)

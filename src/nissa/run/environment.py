@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.features import seed_features
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.events import TelemetryEvent
     from nissa.gradients.watch import Watch
+    from nissa.gradients.watch_group import WatchGroup
     from nissa.run.runtime import Runtime
 
 
@@ -47,6 +48,7 @@ class Environment:
         self._validation = Validation(runtime, env_id)
         self._epoch_snapshot: EpochSnapshot | None = None
 
+    @overload
     def watch(
         self,
         model: "torch.nn.Module",
@@ -55,7 +57,50 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
-    ) -> "Watch":
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[torch.nn.Parameter, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[str, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "WatchGroup": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup": ...
+
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup":
         """Watch every ``optimizer.step()`` until ``close()`` of the returned handle, which removes all hooks.
 
         The network may grow and shrink meanwhile. New parameters and parameter groups are included from the next

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 from weakref import WeakKeyDictionary, ref
 
 from nissa.config import TelemetryConfig, load
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.watch import Watch
+    from nissa.gradients.watch_group import WatchGroup
     from nissa.hub.backend import Backend
 
 _logger = logging.getLogger("nissa")
@@ -214,6 +215,7 @@ class Run:
 
     # Methods of the default environment. A test compares their signatures with those of `Environment`.
 
+    @overload
     def watch(
         self,
         model: "torch.nn.Module",
@@ -222,7 +224,50 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
-    ) -> "Watch":
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[torch.nn.Parameter, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[str, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "WatchGroup": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup": ...
+
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup":
         """Watch every ``optimizer.step()`` until ``close()`` of the returned handle; see `Environment.watch`."""
         return self._default.watch(model, optimizer, name=name, scaler=scaler, hooks=hooks)
 

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from reprlib import repr as short_repr
@@ -17,6 +17,7 @@ from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import InvalidValueError, TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
+from nissa.gradients.backward_watch import BackwardWatch
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
@@ -26,8 +27,9 @@ from nissa.gradients.selection import Selection
 from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.gradients.unwrapping import unwrap
-from nissa.gradients.watch import Watch, check_model, check_watchable
+from nissa.gradients.unwrapping import UnwrappedOptimizer, check_model, check_watchable, unwrap
+from nissa.gradients.watch import Watch
+from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
@@ -216,13 +218,13 @@ class Runtime:
         self,
         env_id: str | None,
         model: "torch.nn.Module",
-        optimizer: "torch.optim.Optimizer",
+        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
         *,
         name: str | None,
         scaler: "torch.amp.GradScaler | None",
         hooks: bool,
-    ) -> Watch:
-        """Watch an optimizer for an environment.
+    ) -> Watch | WatchGroup:
+        """Watch one or several optimizers of a model for an environment. Nothing is changed if one cannot be watched.
 
         Raises:
             WatchError: The model and the optimizer cannot be watched together, the optimizer is watched already, or
@@ -232,39 +234,111 @@ class Runtime:
             raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
         _check_name(name)
         check_model(model)
-        unwrapped = unwrap(optimizer, scaler, hooks=hooks)
-        optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
-        check_watchable(model, optimizer, scaler)
         self._remove_finalized()
-        if self._is_watched(optimizer):
+        if are_several(optimizer):
+            several: Any = optimizer if isinstance(optimizer, Mapping) else list(optimizer)  # type: ignore[arg-type]
+            return self._watch_several(env_id, model, several, name=name, scaler=scaler, hooks=hooks)
+        unwrapped = self._check(model, optimizer, scaler, hooks=hooks)
+        self._check_names(env_id, name)
+        return self._open(env_id, model, unwrapped, name=name, hooks=hooks)
+
+    def _watch_several(
+        self, env_id: str | None, model: "torch.nn.Module", several: Any, *, name: str | None, scaler: Any, hooks: bool
+    ) -> Watch | WatchGroup:
+        in_backward = step_in_backward(several)
+        if in_backward is not None:
+            return self._watch_backward(env_id, model, in_backward, name=name, scaler=scaler, hooks=hooks)
+        unwrapped = {key: self._check(model, each, scaler, hooks=hooks) for key, each in named(several).items()}
+        names = {key: key if name is None else f"{name}.{key}" for key in unwrapped}
+        self._check_names(env_id, *names.values())
+
+        def open_(key: str, **member: Any) -> Watch:
+            return self._open(env_id, model, unwrapped[key], name=names[key], hooks=hooks, **member)
+
+        clock = self.clock(env_id)
+        return open_group(name, names, self.sampling.schedule(name), lambda: clock.epoch_ids, open_)
+
+    def _check(self, model: "torch.nn.Module", optimizer: Any, scaler: Any, *, hooks: bool) -> UnwrappedOptimizer:
+        unwrapped = unwrap(optimizer, scaler, hooks=hooks)
+        check_watchable(model, unwrapped.optimizer, unwrapped.scaler)
+        if self._is_watched(unwrapped.optimizer):
             raise WatchError(
-                f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
-                "before watching it again."
+                f"This {type(unwrapped.optimizer).__name__} optimizer is watched already; close() the handle that watch() "
+                "returned before watching it again."
             )
-        others = self._watches_of(env_id)
-        if any(other.name == name for other in others):
-            raise WatchError(
-                "This environment watches several optimizers, so their streams need different names: "
-                f"call watch(model, optimizer, name=...) with a name other than {name!r}."
-            )
-        self.sampling.selection.warn_unmatched(model, optimizer)
+        return unwrapped
+
+    def _check_names(self, env_id: str | None, *names: str | None) -> None:
+        taken = {other.name for other in self._watches_of(env_id)}
+        for name in names:
+            if name in taken:
+                raise WatchError(
+                    "This environment watches several optimizers, so their streams need different names: "
+                    f"call watch(model, optimizer, name=...) with a name other than {name!r}. If this optimizer replaces "
+                    "the other one, close() the handle of that one first; the steps are counted on."
+                )
+
+    def _open(
+        self,
+        env_id: str | None,
+        model: "torch.nn.Module",
+        unwrapped: UnwrappedOptimizer,
+        *,
+        name: str | None,
+        hooks: bool,
+        **member: Any,
+    ) -> Watch:
+        self.sampling.selection.warn_unmatched(model, unwrapped.optimizer)
         watch = Watch(
             model,
-            optimizer,
+            unwrapped.optimizer,
             name=name,
-            primary=not any(other.primary for other in others),
             hooks=hooks,
-            scaler=scaler,
+            scaler=unwrapped.scaler,
             outer=unwrapped.outer,
-            sampling=self.sampling,
-            clock=self.clock(env_id),
-            seeds=partial(self.table.slots.growing, env_id),
-            readback=self.readback,
-            error_boundary=self.error_boundary,
-            on_close=self._remove,
-            finalized=self.finalized,
+            **member,
+            **self._components(env_id),
         )
-        self._watches[watch.key] = (env_id, watch)
+        return self._register(env_id, model, watch)
+
+    def _watch_backward(
+        self,
+        env_id: str | None,
+        model: "torch.nn.Module",
+        optimizers: list[Any],
+        *,
+        name: str | None,
+        scaler: Any,
+        hooks: bool,
+    ) -> BackwardWatch:
+        """Watch optimizers that step during the backward pass, one per parameter."""
+        if scaler is not None or not hooks:
+            raise WatchError(
+                "Optimizers that step during the backward pass, one per parameter, are watched with hooks and without a "
+                "GradScaler: leave out hooks= and scaler=."
+            )
+        found = [self._check(model, each, None, hooks=True).optimizer for each in optimizers]
+        self._check_names(env_id, name)
+        watch = BackwardWatch(model, found, name=name, **self._components(env_id))
+        self.sampling.selection.warn_unmatched(model, watch)
+        self._register(env_id, model, watch)
+        return watch
+
+    def _components(self, env_id: str | None) -> dict[str, Any]:
+        """Return the arguments of a watch that come from the run."""
+        return {
+            "primary": not any(other.primary for other in self._watches_of(env_id)),
+            "sampling": self.sampling,
+            "clock": self.clock(env_id),
+            "seeds": partial(self.table.slots.growing, env_id),
+            "readback": self.readback,
+            "error_boundary": self.error_boundary,
+            "on_close": self._remove,
+            "finalized": self.finalized,
+        }
+
+    def _register(self, env_id: str | None, model: "torch.nn.Module", watch: Watch) -> Watch:
+        self._watches.update((key, (env_id, watch)) for key in watch.keys)
         if watch.primary:
             self.analytics.set_host_parameters(sum(map(_size, model.parameters())), env_id)
         return watch
@@ -278,18 +352,20 @@ class Runtime:
         for env_id, clock in list(self._clocks.items()):
             if clock.has_pending_inputs and not self.hub.abandoned:
                 self.warn_without_steps(env_id, "losses were logged")
+        if self.hub.abandoned:
+            self.readback.abandon()
         for _, watch in list(self._watches.values()):
             watch.close()
 
     def _watches_of(self, env_id: str | None) -> list[Watch]:
         # Iterate over a copy: the worker may remove the watch of a garbage-collected optimizer at the same time.
-        watches = list(self._watches.values())
+        watches = dict.fromkeys(list(self._watches.values()))
         return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
 
     def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
         # Compare the objects as well: the new optimizer may have the id of a freed one whose watch is not removed yet.
         _, watch = self._watches.get(id(optimizer), (None, None))
-        return watch is not None and watch.optimizer is optimizer
+        return watch is not None and watch.watches(optimizer)
 
     def _remove_finalized(self) -> None:
         while self.finalized:
@@ -300,7 +376,8 @@ class Runtime:
         env_id, watch = self._watches.get(closed.key, (None, None))
         if watch is not closed:  # removed already
             return
-        del self._watches[closed.key]
+        for key in closed.keys:
+            self._watches.pop(key, None)
         self.step_processor.forget(env_id, closed.name)
         closed.schedule.close()
         self.tracker(env_id).rules.forget(closed.name)

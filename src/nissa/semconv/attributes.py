@@ -80,6 +80,8 @@ GATE_MESSAGE: Final = "nissa.gate.message"
 
 PARAMETER_NAME: Final = "nissa.parameter.name"
 """Parameter, or the block that its parameters were merged into."""
+PARAMETER_GROUP_INDEX: Final = "nissa.parameter_group.index"
+"""Index of a parameter group of the optimizer as a string, from ``0``; set if there is more than one group."""
 QUANTILE: Final = "nissa.quantile"
 """Quantile as a string, for example ``0.99``."""
 CLASS_NAME: Final = "nissa.class.name"
