@@ -1,6 +1,6 @@
 """Values that the training loop logs for a step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ class PendingStepInputs:
         losses: Number of logged losses.
         clip_norm: Norm of all gradients before clipping.
         clip_limit: Maximum norm of the clipping.
+        logged: Other values by their names in the row, see `nissa.gradients.logged_values`.
         late: Whether a loss belongs to the step before, whose row was sent too early.
     """
 
@@ -24,6 +25,7 @@ class PendingStepInputs:
     clip_norm: "torch.Tensor | float | None" = None
     clip_limit: float | None = None
     late: bool = False
+    logged: "dict[str, torch.Tensor | float]" = field(default_factory=dict)
 
     @property
     def loss(self) -> "torch.Tensor | float | None":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nissa.gradients.capture import Sampled
     from nissa.gradients.readback import Readback
     from nissa.gradients.step_inputs import PendingStepInputs
-    from nissa.gradients.step_metadata import StepMetadata
+    from nissa.gradients.step_metadata import RowMetadata, StepMetadata
     from nissa.hub.error_boundary import ErrorBoundary
 
 
@@ -43,7 +43,7 @@ class StepRow:
 
     def __init__(
         self,
-        readback: "Readback[StepMetadata]",
+        readback: "Readback[RowMetadata]",
         error_boundary: "ErrorBoundary",
         *,
         inputs: "PendingStepInputs",

@@ -12,12 +12,13 @@ from nissa.kernels.transfer import on_host
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from nissa.gradients.step_inputs import PendingStepInputs
     from nissa.hub.error_boundary import ErrorBoundary
 
 
 def step_scalars(
     optimizer: torch.optim.Optimizer | None,
-    clip_norm: torch.Tensor | float | None,
+    inputs: "PendingStepInputs",
     error_boundary: "ErrorBoundary",
     *,
     found_inf: torch.Tensor | None = None,
@@ -26,18 +27,14 @@ def step_scalars(
 
     Args:
         optimizer: None if it was garbage-collected.
-        clip_norm: Norm before clipping, as logged by the training loop.
+        inputs: Values logged by the training loop.
         error_boundary: Catches errors of values that cannot be converted to a number.
         found_inf: Nonzero if the optimizer skips the update.
     """
     rates = [] if optimizer is None else learning_rates(optimizer)
-    found: dict[str, torch.Tensor | float] = {
-        f"{RATE}{group}": rate for group, rate in enumerate(rates) if rate is not None
-    }
-    if clip_norm is not None:
-        found[CLIP_NORM] = clip_norm
-    if found_inf is not None:
-        found[OVERFLOW] = found_inf
+    found: dict[str, torch.Tensor | float | None] = dict(inputs.logged)
+    found |= {f"{RATE}{group}": rate for group, rate in enumerate(rates) if rate is not None}
+    found |= {CLIP_NORM: inputs.clip_norm, OVERFLOW: found_inf}
     return split_scalars(found, error_boundary)
 
 

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from nissa.gradients.logged_values import LoggedValues, value_now
 from nissa.gradients.loss_order import LossOrder
 from nissa.gradients.overhead import OverheadWindow
-from nissa.gradients.packing import one_number
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_inputs import PendingStepInputs
 from nissa.gradients.step_metadata import DeliveryProgress
 from nissa.hub.stopwatch import Stopwatch
-from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +63,7 @@ class StepClock:
         self.now = now
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None
+        self.logged = LoggedValues()
         self._in_epoch = False
         self._pending: dict[str | None, PendingStepInputs] = {}
         self._counts: dict[str | None, StepCounts] = {}
@@ -99,8 +99,7 @@ class StepClock:
             TypeError: The loss is not a number.
             ValueError: The loss has several elements.
         """
-        # Without its graph: a loss that no step consumes must not keep graph and network alive.
-        now = _value_now(loss)
+        now = value_now(loss, "log_loss()")
         scaled = now if scale == 1 else now * scale
         row, order = self._waiting.get(model, (None, None))
         if row is None or order is None:
@@ -145,9 +144,15 @@ class StepClock:
             row.send()
 
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
-        """Store the norm before clipping for the next step."""
+        """Store the norm before clipping for the next step.
+
+        Raises:
+            TypeError: The norm is not a number.
+            ValueError: The norm has several elements.
+        """
+        now = value_now(norm, "log_clip()")
         inputs = self._of(model)
-        inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
+        inputs.clip_norm, inputs.clip_limit = now, limit
 
     @property
     def has_pending_inputs(self) -> bool:
@@ -158,7 +163,9 @@ class StepClock:
         """Return and remove the values that were logged before the end of the step that just ended."""
         named = self._pending.pop(model, None) if model is not None else None
         unnamed = self._pending.pop(None, None) if primary else None
-        return (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
+        inputs = (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
+        inputs.logged = self.logged.take()
+        return inputs
 
     def lap(self, at: int) -> float | None:
         """Return seconds since the previous step of the epoch; None for the first one or if the clock was set back."""
@@ -179,14 +186,3 @@ def _bounded(by_name: dict[str | None, T], name: str | None, make: Callable[[], 
     while len(by_name) > _MOST_NAMES:
         del by_name[next(iter(by_name))]
     return entry
-
-
-def _value_now(loss: Any) -> "torch.Tensor | float":
-    if not hasattr(loss, "detach"):
-        # float() would parse text; its own message does not name the call.
-        if isinstance(loss, str | bytes) or not (hasattr(loss, "__float__") or hasattr(loss, "__index__")):
-            raise TypeError(f"log_loss() takes a number or a tensor of one element, not {type(loss).__name__}.")
-        return float(loss)
-    value = one_number(loss.detach(), "log_loss()")
-    known = on_host(value)
-    return value.clone() if known is None else known

@@ -21,7 +21,15 @@ from nissa.gradients.lost_gradients import reason_of_loss
 from nissa.gradients.overhead import HookTimer
 from nissa.gradients.readback import Readback
 from nissa.gradients.selection import UNNAMED, MeasurableParameters
-from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, SamplingPlan, StepMetadata, WatchState
+from nissa.gradients.step_metadata import (
+    INTERVAL,
+    OVERHEAD,
+    WINDOW,
+    RowMetadata,
+    SamplingPlan,
+    StepMetadata,
+    WatchState,
+)
 from nissa.gradients.step_row import StepRow
 from nissa.gradients.step_scalars import step_scalars
 
@@ -89,7 +97,7 @@ class Watch:
         sampling: SamplingPlan,
         clock: "StepClock",
         seeds: Seeds,
-        readback: Readback[StepMetadata],
+        readback: Readback[RowMetadata],
         error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         finalized: "deque[Watch] | None" = None,
@@ -412,7 +420,7 @@ class Watch:
         at, counts = self._clock.now(), self._counts
         inputs = self._clock.take(self.name, primary=self.primary)
         found_inf = None if skipped or optimizer is None else self._overflow(optimizer)
-        known, moving = step_scalars(optimizer, inputs.clip_norm, self._error_boundary, found_inf=found_inf)
+        known, moving = step_scalars(optimizer, inputs, self._error_boundary, found_inf=found_inf)
         with self._error_boundary.guard("found_inf"):
             counts.skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:

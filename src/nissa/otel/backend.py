@@ -9,6 +9,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from nissa.events import EventType, Stage, TelemetryEvent
 from nissa.hub.measurements import (
     GradientsMeasured,
+    LoggedMeasured,
     Measurement,
     StepMeasured,
     StepSkipped,
@@ -143,6 +144,8 @@ class OpenTelemetryBackend:
                 self._epochs.step(measurement)
         elif isinstance(measurement, StepSkipped):
             self._recorder.skipped(measurement)
+        elif isinstance(measurement, LoggedMeasured):
+            self._recorder.logged(measurement)
         elif isinstance(measurement, GradientsMeasured):
             self._recorder.gradients(measurement)
         elif isinstance(measurement, WholeModelMeasured):
