@@ -413,6 +413,7 @@ class Run:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
         self._runtime.closed = True
+        self._shutdown_hook.abandon()
         self._hub.abandon()
         self._runtime.stop_watching()
 
