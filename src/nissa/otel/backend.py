@@ -7,7 +7,14 @@ from opentelemetry import _logs, trace
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.events import EventType, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import (
+    DiagnosisMeasured,
+    GradientsMeasured,
+    Measurement,
+    StepMeasured,
+    StepSkipped,
+    ValidationMeasured,
+)
 from nissa.otel.logs import EventLog
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
@@ -137,6 +144,9 @@ class OpenTelemetryBackend:
         elif isinstance(measurement, ValidationMeasured):
             self._recorder.validation(measurement)
             self._epochs.validation(measurement)
+        elif isinstance(measurement, DiagnosisMeasured):
+            self._recorder.diagnosis(measurement)
+            self._epochs.diagnosis(measurement)
 
     def flush(self, timeout: float) -> bool:
         """Export pending telemetry; return whether that finished within ``timeout`` seconds."""

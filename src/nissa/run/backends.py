@@ -9,6 +9,7 @@ from nissa.errors import NissaError
 from nissa.otel.backend import OpenTelemetryBackend
 from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
 from nissa.otel.metrics.hub_metrics import HubMetrics
+from nissa.run.progress import ProgressReports
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class RunBackends:
         self._add_metrics()
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
+        runtime.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
         folder = None if providers.folder is None else str(providers.folder)
         self._closing = location_line(run_id, folder, providers.origin)
         self._added: list[str] = []

@@ -221,6 +221,21 @@ class Environment:
             snapshot = self._epoch_snapshot = self._validation(epoch, inputs)
         return snapshot
 
+    def diagnose(self) -> EpochSnapshot:
+        """Return a diagnosis of the training so far, for loops without epochs or between validations.
+
+        The call waits for the statistics of the last step, at most ``limits.validation_wait_seconds``. Unlike a validation,
+        it is not added to `history`, and no rule judges it: the rules about steps and gradients judge each step anyway.
+        Outside epochs, a narrative is exported after every ``diagnosis.every_n_steps`` steps as well.
+
+        Returns:
+            The snapshot: narrative, ``red_flags``, ``findings``, mean training loss, gradients and changes of seeds.
+        """
+        epoch = self._ended_epoch if self._epoch is None else self._epoch
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("diagnose"):
+            return self._validation.diagnose(epoch)
+        return EpochSnapshot(epoch=epoch, env_id=self.env_id, narrative="No diagnosis: it failed")
+
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
         """Return the numbers and findings for a policy or language model that makes or explains a decision.
 
@@ -317,10 +332,10 @@ class Environment:
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
             at = self._runtime.now()
             snapshot, losses = self._epoch_snapshot, None
-            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here.
-            if snapshot is None and error is None:
-                with self._runtime.stopwatch.own.pause:
-                    self._runtime.readback.wait(self.env_id, self._runtime.config.limits.validation_wait_seconds)
+            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here. An epoch
+            # that fails has losses, too.
+            if snapshot is None:
+                self._validation.wait()
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,

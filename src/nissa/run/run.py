@@ -267,6 +267,10 @@ class Run:
             closure=closure,
         )
 
+    def diagnose(self) -> EpochSnapshot:
+        """Return a diagnosis of the training so far, without a validation; see `Environment.diagnose`."""
+        return self._default.diagnose()
+
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
         """Return the numbers and findings for a policy or language model; see `Environment.brief`."""
         return self._default.brief(action=action, reason=reason)

@@ -6,8 +6,9 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch.nn.parameter import is_lazy
 
@@ -18,6 +19,7 @@ from nissa.errors import InvalidValueError, TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
+from nissa.gradients.losses import RECENT
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
 from nissa.gradients.readback import Readback
 from nissa.gradients.sampling import OverheadBudget
@@ -47,6 +49,16 @@ _RELEASE_SECONDS: Final = 0.25
 """Pause between two checks for delayed end events of seeds that are due."""
 
 
+class Progress(Protocol):
+    """Reports of the steps of loops without epochs."""
+
+    def due(self, step: StepMeasured) -> bool:
+        """Record a step, and return whether a report is due after it."""
+
+    def report(self, step: StepMeasured) -> None:
+        """Make the reports that are due after a step."""
+
+
 class Runtime:
     """Shared components of a run; the listener of its hub.
 
@@ -74,7 +86,11 @@ class Runtime:
         self.table = SeedTable(config.limits.max_seeds)
         self.strict = _strict(config)
         self.step_processor = StepProcessor(
-            self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
+            self._record,
+            most=config.gradients.max_parameters,
+            top=config.gradients.top_k,
+            recent=min(config.diagnosis.every_n_steps or RECENT, RECENT),
+            now=now,
         )
         self.readback: Readback[StepMetadata] = Readback(
             self._deliver_rows,
@@ -88,6 +104,9 @@ class Runtime:
         self.finalized: deque[Watch] = deque()
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
         self._measurements: list[Measurement] = []
+        # Reports of steps outside epochs; set by the run, and the newest such step of the row that is being delivered.
+        self.progress: Progress | None = None
+        self._outside: StepMeasured | None = None
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
@@ -172,8 +191,9 @@ class Runtime:
         return []
 
     def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
-        """Emit the events of findings."""
+        """Emit the events of findings, and pass the findings to the callbacks of ``on_finding``."""
         for finding in findings:
+            self.hub.notify(replace(finding, env_id=env_id))
             for event in events_of(finding, env_id=env_id):
                 self.deliver(event)
 
@@ -181,6 +201,11 @@ class Runtime:
         """Record a validation in the state table, and return the affected seeds; see `SeedTable.validated`."""
         with self.hub.sections, self.hub.order:
             return self.table.validated(env_id, accuracy, at)
+
+    def unreported(self, env_id: str | None) -> "list[SeedSnapshot]":
+        """Return the living seeds of an environment, and those that ended since the last validation."""
+        with self.hub.sections, self.hub.order:
+            return [record.snapshot() for record in self.table.slots.unreported() if record.env_id == env_id]
 
     # Called by environments: components that exist once per environment.
 
@@ -337,13 +362,27 @@ class Runtime:
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)
+            self._report_progress()
+        self._judge()
+
+    def _judge(self) -> None:
         measurements, self._measurements = self._measurements, []
         with self.error_boundary.guard("rules"):
             self._apply_rules(measurements)
 
+    def _report_progress(self) -> None:
+        """Report a step outside epochs where that is due, with the flags after this very step."""
+        step, self._outside = self._outside, None
+        if step is not None and self.progress is not None and self.progress.due(step):
+            self._judge()
+            with self.error_boundary.guard("progress"):
+                self.progress.report(step)
+
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
         self._measurements.append(measurement)
+        if isinstance(measurement, StepMeasured) and measurement.primary and measurement.epoch_ids is None:
+            self._outside = measurement
 
     def _apply_rules(self, measurements: Sequence[Measurement]) -> None:
         """Apply the rules to measurements, and emit the findings in the order of their time."""

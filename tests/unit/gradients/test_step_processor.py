@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from nissa.events import SpanIds
 from nissa.gradients.capture import Capture, Measures, Sampled
+from nissa.gradients.losses import Losses
 from nissa.gradients.packing import Packing, pack
 from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE, SKIPPED_CALLS, DeliveryProgress, StepMetadata
-from nissa.gradients.step_processor import Losses, StepProcessor, clip_factor
+from nissa.gradients.step_processor import StepProcessor, clip_factor
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
 

@@ -12,7 +12,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import StepMeasured, ValidationMeasured
+    from nissa.hub.measurements import DiagnosisMeasured, StepMeasured, ValidationMeasured
     from nissa.otel.logs import EventLog
     from nissa.otel.traces.spans import SpanFactory
 
@@ -109,6 +109,19 @@ class EpochSpans:
             span=span.get_span_context(),
             body=seen.narrative,
         )
+
+    def diagnosis(self, seen: "DiagnosisMeasured") -> None:
+        """Emit the narrative of a diagnosis without a validation as a log-based Event."""
+        attributes = {
+            **self._common,
+            attr.ENV_ID: seen.env_id,
+            attr.EPOCH: seen.epoch,
+            attr.STEP: seen.step,
+            attr.NARRATIVE: seen.narrative,
+            attr.RED_FLAG_NAME: [name for name, raised in seen.red_flags.items() if raised] or None,
+        }
+        parent = self._parent(seen.env_id, seen.epoch_ids)
+        self._log.emit(names.EVENT_NARRATIVE, seen.time_unix_nano, attributes, span=parent, body=seen.narrative)
 
     def checkpoint(self, event: TelemetryEvent) -> None:
         """Export a span for saving a checkpoint; its status is an error if saving failed."""
