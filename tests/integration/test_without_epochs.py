@@ -165,14 +165,19 @@ def test_a_run_with_epochs_prints_no_lines_of_progress(toy: Toy, capsys: pytest.
     assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
 
 
+def _fail(run: nissa.Run, toy: Toy, losses: list[float]) -> None:
+    with run.epoch(3):
+        losses += [float(toy.step(run)) for _ in range(3)]
+        raise KeyError
+
+
 def test_an_epoch_that_fails_keeps_the_losses_it_had(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     memory = MemoryBackend()
     with nissa.start("standard", backends=[memory]) as run:
         run.watch(toy.model, toy.optimizer)
-        losses = []
-        with pytest.raises(KeyError), run.epoch(3):
-            losses += [float(toy.step(run)) for _ in range(3)]
-            raise KeyError
+        losses: list[float] = []
+        with pytest.raises(KeyError):
+            _fail(run, toy, losses)
     (event,) = memory.of_type(EventType.EPOCH_COMPLETED)
     assert event.data["train_loss"] == pytest.approx(math.fsum(losses) / 3, rel=1e-12)
     assert event.data["error"] == "KeyError"

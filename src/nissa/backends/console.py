@@ -1,6 +1,7 @@
 """Console backend: one line per epoch, seed event and finding; without epochs, a line about progress from time to time."""
 
 from contextlib import suppress
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from nissa.backends.terminal import Console, Text
@@ -77,17 +78,19 @@ class ConsoleBackend:
                 self._console.print(Text(self._closing))
 
 
-def location_line(run_id: str, directory: str | None, destination: str) -> str:
+def location_line(run_id: str, directory: str | None, destination: str | None) -> str:
     """Return where the telemetry of a run is and how to view it.
 
     Args:
         run_id: Identity of the run.
         directory: Folder with the run's files; None if there are none.
-        destination: Where the telemetry was exported to.
+        destination: Where the telemetry was exported to; None if nowhere.
     """
-    if directory is None:
-        return f"nissa: the telemetry of run {run_id} was exported to {destination}"
-    return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {directory}"
+    if directory is not None:
+        return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {quote(directory)}"
+    if destination is None:
+        return f"nissa: run {run_id} has exported nothing, because OTEL_SDK_DISABLED is set"
+    return f"nissa: the telemetry of run {run_id} was exported to {destination}; search there for nissa.run.id={run_id}"
 
 
 def epoch_line(event: "TelemetryEvent") -> Text:

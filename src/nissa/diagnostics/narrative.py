@@ -116,6 +116,7 @@ def _measured(snapshot: EpochSnapshot) -> bool:
             snapshot.step,
             snapshot.train_loss,
             snapshot.validation_loss,
+            snapshot.train_validation_gap,
             snapshot.train_accuracy,
             snapshot.validation_accuracy,
             snapshot.gradient_health,

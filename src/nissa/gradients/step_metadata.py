@@ -38,6 +38,8 @@ class DeliveryProgress:
         steps: Number of the next step.
         samples: Number of the next sample.
         skipped: Number of skipped steps that were recorded.
+        offset: Number of steps before this watch, in the process that a checkpoint was saved in.
+        calls: Number of delivered calls of ``step()``, skipped ones and those before this watch included.
         closed: Whether the watch is closed, so that its rows no longer replace the newest statistics of its name.
     """
 
@@ -45,6 +47,13 @@ class DeliveryProgress:
     samples: int = 0
     skipped: int = 0
     closed: bool = False
+    offset: int = 0
+    calls: int = 0
+
+    @classmethod
+    def resumed(cls, steps: int) -> "DeliveryProgress":
+        """Return the progress of a watch that continues after a number of steps."""
+        return cls(steps=steps, offset=steps, calls=steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +61,7 @@ class StepMetadata:
     """Metadata of a step; it stays on the host while the numbers of the step are copied.
 
     Args:
-        step: Number of earlier calls of ``step()`` in this watch.
+        step: Number of earlier calls of ``step()`` in this watch, after the steps that it continues.
         primary: Whether this optimizer is the first one of its environment, whose steps count as the steps of
             the environment.
         sampled: Row metadata of the gradient statistics; None if the step was not sampled.

@@ -126,6 +126,7 @@ class StepProcessor:
         rows, moved = metadata.packing.unpack(arrays)
         numbers = {**metadata.known, **moved}
         latest = self.latest(metadata.env_id)
+        metadata.delivered.calls = metadata.step + (0 if metadata.skipped else 1)
         skipped = total(numbers, SKIPPED_CALLS)
         self._count_skipped(metadata, skipped + metadata.unbegun)
         if metadata.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:

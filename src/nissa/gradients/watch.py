@@ -67,6 +67,7 @@ class Watch:
         finalized: Queue of watches whose optimizer was garbage-collected. A finalizer may run inside any frame, even
             while that frame holds a lock, so that it may only append. The owner drains the queue and releases the watch
             as after `close`.
+        resumed_steps: Number of steps before the checkpoint that the training continues from.
     """
 
     def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
@@ -86,6 +87,7 @@ class Watch:
         error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         finalized: "deque[Watch] | None" = None,
+        resumed_steps: int = 0,
     ) -> None:
         self.steps = 0
         self.name = name
@@ -110,7 +112,7 @@ class Watch:
         self._steppers = frozenset(map(id, (optimizer, *outer)))
         self._samples = self._unbegun = 0
         self._skips = SkipCounts()
-        self._delivered = DeliveryProgress()
+        self._delivered = DeliveryProgress.resumed(resumed_steps)
         self._found_inf: torch.Tensor | None = None
         self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
@@ -150,6 +152,12 @@ class Watch:
     def has_seen_a_step(self) -> bool:
         """Whether any step was completed, or skipped by the watched scaler."""
         return self.steps > 0 or self._unbegun > 0
+
+    @property
+    def completed_steps(self) -> int:
+        """Number of completed steps, with those before a resumption. Steps whose row is not on the host count, too."""
+        delivered = self._delivered
+        return delivered.steps + max(0, delivered.offset + self.steps - delivered.calls)
 
     @property
     def _capture(self) -> Capture | None:
@@ -361,7 +369,7 @@ class Watch:
         metadata = StepMetadata(
             env_id=self._clock.env_id,
             model_name=self.name,
-            step=self.steps,
+            step=self._delivered.offset + self.steps,
             primary=self.primary,
             time_unix_nano=at,
             duration=self._clock.lap(at) if self.primary else None,

@@ -21,6 +21,7 @@ from nissa.otel.metrics.producer import MetricProducer
 from nissa.otel.metrics.recorder import MetricRecorder
 from nissa.otel.metrics.store import MetricStore
 from nissa.otel.traces.epoch_spans import EpochSpans
+from nissa.otel.traces.run_span import RunSpan, span_context
 from nissa.otel.traces.seed_spans import SeedSpans, gate_attributes
 from nissa.otel.traces.spans import SpanFactory
 from nissa.seeds.stages import END_OF
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nissa.config import TelemetryConfig
+    from nissa.distributed.trace_context import TraceContext
     from nissa.hub.error_boundary import ErrorBoundary
     from nissa.otel.setup import Providers
 
@@ -65,6 +67,7 @@ class OpenTelemetryBackend:
         start: Start time of the run, nanoseconds since the Unix epoch.
         error_boundary: Catches errors of metric collection, so that the application's own metrics are still exported.
         version: Version of Nissa, for the instrumentation scope.
+        trace: Trace context that the run was started in; None without one.
 
     Attributes:
         refused: Reason why the run's metrics could not be added to the meter provider; None if they were added.
@@ -81,6 +84,7 @@ class OpenTelemetryBackend:
         start: int,
         error_boundary: "ErrorBoundary",
         version: str,
+        trace: "TraceContext | None" = None,
     ) -> None:
         limits = config.limits
         gauges = GaugeLog(limits.gauge_points_per_export, limits.step_points_per_export)
@@ -88,7 +92,9 @@ class OpenTelemetryBackend:
         self._providers = providers
         self._ended = False
         common = {attr.RUN_ID: run_id}
-        factory = SpanFactory(_tracer(providers, version), announce=config.spans.started)
+        within = span_context(trace)
+        factory = SpanFactory(_tracer(providers, version), announce=config.spans.started, within=within)
+        self._run = RunSpan(factory, within, common)
         self._log = EventLog(_event_logger(providers, version))
         self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
         self._recorder = MetricRecorder(self.store, config, dropped=self._epochs.dropped)
@@ -111,6 +117,7 @@ class OpenTelemetryBackend:
         )
         self.refused = self._producer.install(providers.meter) if providers.meter is not None else "telemetry is off"
         self._handlers: dict[str, Callable[[TelemetryEvent], None]] = {
+            EventType.TRAINING_STARTED: self._run.begin,
             EventType.EPOCH_STARTED: self._epochs.begin,
             EventType.EPOCH_COMPLETED: self._epochs.end,
             EventType.TRAINING_ENDED: self._end,
@@ -161,6 +168,7 @@ class OpenTelemetryBackend:
         reason = event.data.get("error")
         self._seeds.interrupt(event.time_unix_nano, reason)
         self._epochs.interrupt(event.time_unix_nano, reason)
+        self._run.end(event)
 
     def _note(self, event: TelemetryEvent) -> None:
         """Emit an event as a log-based Event, in the trace of the seed or epoch it belongs to."""
@@ -187,7 +195,7 @@ class OpenTelemetryBackend:
             names.EVENT_REFUSED if event.refused else name,
             event.time_unix_nano,
             _details(event) | attributes,
-            span=self._seeds.context_of(event) or self._epochs.context(event.env_id),
+            span=self._seeds.context_of(event) or self._epochs.context(event.env_id) or self._run.context,
             severity=event.severity,
             body=event.message or event.refused,
         )

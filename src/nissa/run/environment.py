@@ -18,6 +18,7 @@ from nissa.run.validation import Validation, ValidationInputs
 from nissa.seeds.checkpoint import restore
 from nissa.seeds.seed import Seed
 from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
+from nissa.seeds.stages import ALIVE
 
 if TYPE_CHECKING:
     import torch
@@ -91,8 +92,7 @@ class Environment:
             yield
             return
         number = whole_number
-        ids = SpanIds(new_trace_id(), new_span_id())
-        self._begin_epoch(number, ids)
+        self._begin_epoch(number)
         error: BaseException | None = None
         try:
             yield
@@ -114,7 +114,7 @@ class Environment:
             return
         if self._epoch is not None:
             self._end_epoch(self._epoch, None)
-        self._begin_epoch(whole_number, SpanIds(new_trace_id(), new_span_id()))
+        self._begin_epoch(whole_number)
 
     def end_epoch(self) -> None:
         """End the epoch that `begin_epoch` has begun. A validation that follows still belongs to it."""
@@ -297,6 +297,8 @@ class Environment:
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
 
+        For a seed that ``nissa.start(resume=...)`` has continued already, only the module is attached.
+
         Args:
             state: Return value of ``state_dict()``.
             module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
@@ -308,10 +310,15 @@ class Environment:
         """
         record = restore(dict(state))
         if record.env_id != self.env_id:
+            owner = "run" if record.env_id is None else f"run.environment({record.env_id!r})"
             raise ConfigurationError(
-                f"Seed {record.seed_id!r} belongs to environment {record.env_id!r}, not to {self.env_id!r}; "
-                "resume it with run.environment(...).resume_seed(state)."
+                f"Seed {record.seed_id!r} belongs to {'the run' if record.env_id is None else 'another environment'}, not to "
+                f"{'the run' if self.env_id is None else f'environment {self.env_id!r}'}; resume it with "
+                f"{owner}.resume_seed(state)."
             )
+        if self._is_resumed(record):
+            self._attach(record.seed_id, module)
+            return self._seed(record.seed_id)
         data = {"seed_state": dict(state)}
         self._attach_module(
             self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
@@ -323,10 +330,15 @@ class Environment:
         """Seeds of the environment, in the order in which they germinated."""
         return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
 
-    def _begin_epoch(self, number: int, ids: SpanIds) -> None:
+    def _begin_epoch(self, number: int) -> None:
+        ids, parent = SpanIds(new_trace_id(), new_span_id()), None
+        resumed = self._runtime.resumed_epochs.pop(self.env_id, None)
+        if resumed is not None and resumed[0] == number:  # the checkpoint was saved within this epoch
+            ids, parent = SpanIds(resumed[1].trace_id, ids.span_id), f"{resumed[1].span_id:016x}"
         self._epoch, self._epoch_snapshot = number, None
+        self._runtime.open_epochs[self.env_id] = number, ids
         self._clock.begin_epoch(ids)
-        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
+        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity() | {"parent_span_id": parent})
 
     def _end_epoch(self, number: int, error: BaseException | None) -> None:
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
@@ -349,6 +361,7 @@ class Environment:
             if error is None:
                 self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
+        self._runtime.open_epochs.pop(self.env_id, None)
         self._epoch, self._ended_epoch = None, number
 
     def _epoch_identity(self) -> dict[str, Any]:
@@ -357,11 +370,19 @@ class Environment:
 
     def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
         """Attach the module to the record of a seed that has just germinated or resumed."""
-        if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
-            return
-        record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
-        if record is not None:
+        if events and events[-1].refused is None and events[-1].seed_id is not None:
+            self._attach(events[-1].seed_id, module)
+
+    def _attach(self, seed_id: str, module: "torch.nn.Module | None") -> None:
+        record = self._runtime.table.slots.get((self.env_id, seed_id))
+        if record is not None and module is not None:
             record.module = weakref.ref(module)
+
+    def _is_resumed(self, record: SeedRecord) -> bool:
+        """Whether the same life already goes on in this process, as the same attempt."""
+        known = self._runtime.table.slots.get(record.key)
+        same = known is not None and known.ids.trace_id == record.ids.trace_id
+        return same and known is not None and known.attempt == record.attempt and known.stage in ALIVE
 
     def _seed(self, seed_id: str) -> Seed:
         runtime = self._runtime

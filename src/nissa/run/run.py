@@ -6,17 +6,19 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, strftime, time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary, ref
 
 from nissa.config import TelemetryConfig, load
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.snapshot import EpochSnapshot
-from nissa.distributed.rank import Rank, common_run_id
-from nissa.errors import RunActiveError
+from nissa.distributed.rank import Rank, RunIdentity, common_run_id
+from nissa.distributed.trace_context import TraceContext, common_trace_context
+from nissa.errors import ConfigurationError, RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
 from nissa.otel.setup import Providers, obtain
@@ -24,19 +26,23 @@ from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
-from nissa.seeds.checkpoint import state_dict
+from nissa.run.state import ResumedRun, run_state, seed_states
 from nissa.seeds.seed import Seed
 
 if TYPE_CHECKING:
     import torch
 
     from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.diagnostics.finding import Finding
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.watch import Watch
     from nissa.hub.backend import Backend
 
 _logger = logging.getLogger("nissa")
+
+_AGREEMENT_SECONDS: Final = 0.5
+"""Maximum time at the end of a run for recording the end in the store of the process group."""
 
 _active: WeakKeyDictionary[NissaHub, "ref[Run]"] = WeakKeyDictionary()
 """Active run of each hub, by which a lost handle is found again; the hub itself keeps the run alive."""
@@ -52,23 +58,28 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     backends: "Iterable[Backend]" = (),
     clock: Callable[[], int] = time_ns,
     replace: bool = False,
+    resume: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> "Run":
     """Start a run; see `nissa.start`."""
-    _end_active_run(hub, replace=replace)
     settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
-    identity = run_id or _named_run_id(os.environ) or common_run_id(_new_run_id())
+    resumed = None if resume is None else ResumedRun.of(resume)
+    named = _named_run_id(run_id, resumed, os.environ)
+    _end_active_run(hub, replace=replace)
+    identity = RunIdentity(named) if named else common_run_id(_new_run_id())
+    own = TraceContext.from_environment(os.environ) or (resumed.trace if resumed else None)
     rank = Rank.discover(os.environ)
     providers = obtain(
         service_name=service_name,
-        run_id=identity,
+        run_id=identity.run_id,
         profile=settings.profile_name,
         rank=rank,
-        folder=Path(settings.files.directory) / identity,
+        folder=Path(settings.files.directory) / identity.run_id,
         export_interval_seconds=settings.files.export_interval_seconds,
         exit_seconds=settings.limits.exit_timeout_seconds,
     )
-    return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+    start = RunStart(identity, rank, common_trace_context(identity.run_id, own), resumed)
+    return Run(settings, hub, providers, start=start, backends=backends, clock=clock)
 
 
 def active_run(hub: NissaHub) -> "Run | None":
@@ -81,7 +92,11 @@ def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
     active = active_run(hub)
     if active is None:
         if hub.has_listener:
-            raise RunActiveError("Another listener is active on this hub; nissa.reset_hub() returns a new one.")
+            raise RunActiveError(
+                "A run of this process is ending right now. Start the next one after its close() has returned."
+                if _active.get(hub) is not None
+                else "Another listener is active on this hub; nissa.reset_hub() returns a new one."
+            )
         return
     if not (replace or _is_interactive()):
         raise RunActiveError(
@@ -95,6 +110,23 @@ def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
 def _is_interactive() -> bool:
     ipython = sys.modules.get("IPython")
     return ipython is not None and ipython.get_ipython() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStart:
+    """Identity with which a run starts.
+
+    Args:
+        identity: Id of the run.
+        rank: Rank of this process.
+        trace: Trace context that the run was started in, equal on all ranks; None without one.
+        resumed: State of another process that the run continues; None for a new run.
+    """
+
+    identity: RunIdentity
+    rank: Rank
+    trace: TraceContext | None = None
+    resumed: ResumedRun | None = None
 
 
 class Run:
@@ -118,16 +150,16 @@ class Run:
         hub: NissaHub,
         providers: Providers,
         *,
-        run_id: str,
-        rank: Rank,
+        start: "RunStart",
         backends: "Iterable[Backend]",
         clock: Callable[[], int],
     ) -> None:
-        self.run_id = run_id
+        self.run_id = run_id = start.identity.run_id
         self.config = config
         self.directory = providers.folder
         self.destination = providers.origin
         self._hub = hub
+        self._start = start
         self._closed = False
         self._pid = os.getpid()
         self._environments: dict[str, Environment] = {}
@@ -135,13 +167,23 @@ class Run:
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
         hub.resize(queue_size=config.limits.queue_size, lifecycle_queue_size=config.limits.lifecycle_queue_size)
-        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
+        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends, trace=start.trace)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _active[hub] = ref(self)
         _abandon_in_children(self)
-        data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
+        data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
+        data |= {"world_size": start.rank.world_size, "attempt": start.resumed.attempt if start.resumed else None}
         self._send(EventType.TRAINING_STARTED, data=data)
+        if start.resumed is not None:
+            self._resume(start.resumed)
+
+    def _resume(self, resumed: ResumedRun) -> None:
+        self._runtime.resumed_steps.update(resumed.steps)
+        self._runtime.resumed_epochs.update(resumed.epochs)
+        for state in resumed.seeds:
+            owner = self._default if state["env_id"] is None else self.environment(state["env_id"])
+            owner.resume_seed(state)
 
     def __enter__(self) -> Self:
         """Return the run."""
@@ -182,7 +224,38 @@ class Run:
 
     def seed_states(self) -> list[dict[str, Any]]:
         """Return the state of every unfinished seed of all environments, for a checkpoint."""
-        return [state_dict(record) for record in self._runtime.table.slots.alive()]
+        return seed_states(self._runtime)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the run for a checkpoint; ``nissa.start(resume=state)`` continues the run from it.
+
+        It contains run id, step counts, open epochs and seeds, and the trace context. The call waits for the statistics of
+        the last step, at most ``limits.validation_wait_seconds``, because only they tell which steps loss scaling skipped.
+
+        Returns:
+            Numbers, text, lists and dicts, which JSON and ``torch.save`` can store.
+        """
+        self._runtime.readback.flush(self.config.limits.validation_wait_seconds)
+        resumed = self._start.resumed
+        return run_state(self._runtime, self.run_id, attempt=resumed.attempt if resumed else 0, trace=self._start.trace)
+
+    def on_finding(self, callback: "Callable[[Finding], object]", *, cleared: bool = False) -> None:
+        """Call a function for each finding of all environments, on a thread of its own, until the end of the run.
+
+        The function may be slow, wait, or call methods of the run. Its exceptions do not reach the training loop: the first
+        one is logged, and all are counted. If it falls behind by more than ``limits.queue_size`` findings, the oldest are
+        dropped and counted. To stop training, set a flag that the loop checks.
+
+        Args:
+            callback: Function of one `Finding`: name, layers, numbers, what was seen and what to try.
+            cleared: Call it for the end of a trouble as well; ``finding.raised`` is False then.
+
+        Raises:
+            ConfigurationError: The object cannot be called, or the run has ended.
+        """
+        if self._closed:
+            raise ConfigurationError("The run has ended, so that there are no further findings; start a new one.")
+        self._backends.add_callback(callback, cleared=cleared)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
@@ -327,6 +400,7 @@ class Run:
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._runtime.closed = True
             self._backends.remove(deadline)
+            self._start.identity.end(max(0.0, min(_AGREEMENT_SECONDS, deadline - monotonic())))
         self._hub.listen(None)
         self._shutdown_hook.release()
 
@@ -354,10 +428,23 @@ def _abandon_in_children(run: Run) -> None:
         os.register_at_fork(after_in_child=in_child)
 
 
-def _named_run_id(environ: Mapping[str, str]) -> str | None:
-    """Return the run id that the environment names, or None."""
+def _named_run_id(run_id: str | None, resumed: ResumedRun | None, environ: Mapping[str, str]) -> str | None:
+    """Return the run id that the caller, the resumed run or the environment names, or None.
+
+    Raises:
+        ConfigurationError: The caller names another run than the one to resume.
+    """
+    if run_id and resumed and run_id != resumed.run_id:
+        raise ConfigurationError(
+            f"start(run_id={run_id!r}) contradicts resume=, which continues the run {resumed.run_id!r}; leave one of them out."
+        )
     elastic = environ.get("TORCHELASTIC_RUN_ID")
-    return environ.get("NISSA_RUN_ID") or (elastic if elastic != "none" else None)
+    return (
+        run_id
+        or (resumed.run_id if resumed else None)
+        or environ.get("NISSA_RUN_ID")
+        or (elastic if elastic != "none" else None)
+    )
 
 
 def _new_run_id() -> str:

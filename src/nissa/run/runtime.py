@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from nissa.config import GradientConfig, TelemetryConfig
     from nissa.diagnostics.finding import Finding
-    from nissa.events import SeedSnapshot
+    from nissa.events import SeedSnapshot, SpanIds
     from nissa.hub.hub import NissaHub
 
 _logger = logging.getLogger("nissa")
@@ -112,6 +112,11 @@ class Runtime:
         self._clocks: dict[str | None, StepClock] = {}
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
+        # Steps before the checkpoint that the run continues from, by environment and watch, until they are watched again.
+        self.resumed_steps: dict[tuple[str | None, str | None], int] = {}
+        # Number and span of the open epoch of each environment; and of those that a checkpoint was saved in.
+        self.open_epochs: dict[str | None, tuple[int, SpanIds]] = {}
+        self.resumed_epochs: dict[str | None, tuple[int, SpanIds]] = {}
         self._warned_without_steps: set[str | None] = set()
         self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed
@@ -282,11 +287,17 @@ class Runtime:
             error_boundary=self.error_boundary,
             on_close=self._remove,
             finalized=self.finalized,
+            resumed_steps=self.resumed_steps.pop((env_id, name), 0),
         )
         self._watches[watch.key] = (env_id, watch)
         if watch.primary:
             self.analytics.set_host_parameters(sum(map(_size, model.parameters())), env_id)
         return watch
+
+    def step_counts(self) -> dict[tuple[str | None, str | None], int]:
+        """Return the number of steps by environment and watch, with those of a checkpoint that are not watched again yet."""
+        watches = list(self._watches.values())
+        return self.resumed_steps | {(env_id, watch.name): watch.completed_steps for env_id, watch in watches}
 
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
         """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""

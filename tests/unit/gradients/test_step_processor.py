@@ -157,7 +157,8 @@ def test_environments_and_models_are_kept_apart() -> None:
     assert set(out.deliver.latest("0").by_model) == {"x", "y"}
     health = [out.deliver.latest(env).health() for env in ("0", "1", "2")]
     assert [each and each.score for each in health] == [0.0, 1.0, None]
-    assert [out.deliver.latest(env).epochs[0].mean for env in ("0", "1")] == [1.0, 3.0]
+    losses = [out.deliver.latest(env).losses(None) for env in ("0", "1", "2")]
+    assert [each and each.mean for each in losses] == [1.0, 3.0, None]
 
 
 def test_the_newest_gradients_of_a_model_replace_its_older_ones() -> None:

@@ -64,7 +64,10 @@ class EpochSpans:
         self._close(event.env_id, event.time_unix_nano)
         at = event.time_unix_nano
         attributes = {**self._common, attr.ENV_ID: event.env_id, attr.EPOCH: event.epoch}
-        span = self._factory.start(names.EPOCH, at, attributes, ids=ids_of(event))
+        ids, first = ids_of(event), event.data.get("parent_span_id")
+        # The span of the process in which a checkpoint was saved during the epoch.
+        parent = remote(SpanIds(ids.trace_id, int(first, 16))) if ids and first else None
+        span = self._factory.start(names.EPOCH, at, attributes, ids=ids, parent=parent)
         self._factory.announce(span, names.EPOCH, at, attributes)
         self._open[event.env_id] = span
         recent = self._recent.setdefault(event.env_id, deque(maxlen=2))
