@@ -133,13 +133,13 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(entry) for entry in value]
+    return _plain_number(value) if isinstance(value, Real) else value
+
+
+def _plain_number(value: Any) -> Any:
     if isinstance(value, bool):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return json_number(float(value))
-    return value
+    return int(value) if isinstance(value, Integral) else json_number(float(value))
 
 
 def _absent(value: Any) -> bool:
