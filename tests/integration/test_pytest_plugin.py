@@ -1,9 +1,9 @@
 """Runs that tests leave open."""
 
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
-
-from tests import preloaded
 
 TESTS = """
 import pytest
@@ -44,7 +44,9 @@ def test_fails_with_an_open_run():
 
 def test_a_run_that_a_test_left_open_is_ended_with_a_warning_that_names_the_test(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(textwrap.dedent(TESTS))
-    done = preloaded.run(["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"], cwd=tmp_path)
+    # An interpreter of its own: pytest finds the plugin by its entry point, and takes over the standard output.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=250)
     out = done.stdout
     assert "1 failed, 5 passed" in out, out + done.stderr
     assert out.count("has left the run") == 2

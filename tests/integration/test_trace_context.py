@@ -53,7 +53,7 @@ def test_a_run_is_a_child_and_its_traces_have_links(monkeypatch: pytest.MonkeyPa
             toy.step(run)
             run.validate(loss=1.0)
         state = run.state_dict()
-        seed.cull()
+        seed.cull(reason="done")
     folder = run.directory
     assert folder is not None
     found = [span for span in spans(folder) if not span.name.endswith(".started")]
