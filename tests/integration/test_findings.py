@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from nissa import ConfigurationError
 from nissa.diagnostics.finding import Finding
 from tests.integration.conftest import Toy
 
-SETTINGS = {"console__enabled": False, "diagnostics__rules__recoveries": 2}
+SETTINGS: dict[str, Any] = {"console__enabled": False, "diagnostics__rules__recoveries": 2}
 
 
 def fail(run: nissa.Run, toy: Toy, loss: float = math.nan) -> None:

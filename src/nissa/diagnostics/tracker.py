@@ -96,7 +96,7 @@ class DiagnosticTracker:
             snapshot,
             red_flags=tuple(name for name, raised in flags.items() if raised),
             judged_flags=tuple(flags),
-            findings=tuple(replace(finding, env_id=snapshot.env_id) for finding in findings),
+            findings=tuple(replace(finding, env_id=snapshot.env_id, up=True) for finding in findings),
             opportunities=opportunities(snapshot, list(self.history)),
         )
         return replace(snapshot, narrative=narrate(snapshot, self.config.diagnostics, findings)), flags

@@ -53,7 +53,7 @@ class ResumedRun:
                 trace=None if state["trace"] is None else TraceContext.parse(*state["trace"]),
                 steps={(each["env_id"], each["name"]): int(each["steps"]) for each in state["steps"]},
                 epochs={each["env_id"]: (int(each["number"]), _ids(each)) for each in state["epochs"]},
-                seeds=tuple(seed for seed in state["seeds"] if restore(seed)),
+                seeds=tuple(map(_checked, state["seeds"])),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"The state of the run is incomplete or damaged: {error!r}.") from error
@@ -88,6 +88,11 @@ def run_state(runtime: "Runtime", run_id: str, *, attempt: int, trace: TraceCont
 def seed_states(runtime: "Runtime") -> list[dict[str, Any]]:
     """Return the state of every unfinished seed."""
     return [state_dict(record) for record in runtime.table.slots.alive()]
+
+
+def _checked(seed: Mapping[str, Any]) -> Mapping[str, Any]:
+    restore(seed)  # raises for a state that is damaged, before anything has changed
+    return seed
 
 
 def _ids(epoch: Mapping[str, str]) -> SpanIds:
