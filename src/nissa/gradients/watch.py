@@ -107,10 +107,9 @@ class Watch:
         self._inside = self._nested = self._orphaned = self._recorded = self._due = False
         # Whether an inner step of the running step has changed weights, and whether the previous step had an inner one.
         self._updated = self._nests = False
-        self._entry = 0
+        self._entry = self._samples = self._unbegun = 0
         self._measurable = MeasurableParameters()
         self._steppers = frozenset(map(id, (optimizer, *outer)))
-        self._samples = self._unbegun = 0
         self._skips = SkipCounts()
         self._delivered = DeliveryProgress.resumed(resumed_steps)
         self._found_inf: torch.Tensor | None = None

@@ -2,13 +2,11 @@
 
 import logging
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, strftime, time_ns
+from time import monotonic, time_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakKeyDictionary, ref
@@ -16,14 +14,13 @@ from weakref import WeakKeyDictionary, ref
 from nissa.config import TelemetryConfig, load
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.snapshot import EpochSnapshot
-from nissa.distributed.rank import Rank, RunIdentity, common_run_id
-from nissa.distributed.trace_context import TraceContext, common_trace_context
 from nissa.errors import ConfigurationError, RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
 from nissa.otel.setup import Providers, obtain
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
+from nissa.run.identity import RunStart, named_run_id
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.run.state import ResumedRun, run_state, seed_states
@@ -64,21 +61,19 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     """Start a run; see `nissa.start`."""
     settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
     resumed = None if resume is None else ResumedRun.of(resume)
-    named = _named_run_id(run_id, resumed, os.environ)
+    named = named_run_id(run_id, resumed, os.environ)
     _end_active_run(hub, replace=replace)
-    identity = RunIdentity(named) if named else common_run_id(_new_run_id())
-    own = TraceContext.from_environment(os.environ) or (resumed.trace if resumed else None)
-    rank = Rank.discover(os.environ)
+    start = RunStart.agree(named, resumed, os.environ)
+    run_id = start.identity.run_id
     providers = obtain(
         service_name=service_name,
-        run_id=identity.run_id,
+        run_id=run_id,
         profile=settings.profile_name,
-        rank=rank,
-        folder=Path(settings.files.directory) / identity.run_id,
+        rank=start.rank,
+        folder=Path(settings.files.directory) / run_id,
         export_interval_seconds=settings.files.export_interval_seconds,
         exit_seconds=settings.limits.exit_timeout_seconds,
     )
-    start = RunStart(identity, rank, common_trace_context(identity.run_id, own), resumed)
     return Run(settings, hub, providers, start=start, backends=backends, clock=clock)
 
 
@@ -112,23 +107,6 @@ def _is_interactive() -> bool:
     return ipython is not None and ipython.get_ipython() is not None
 
 
-@dataclass(frozen=True, slots=True)
-class RunStart:
-    """Identity with which a run starts.
-
-    Args:
-        identity: Id of the run.
-        rank: Rank of this process.
-        trace: Trace context that the run was started in, equal on all ranks; None without one.
-        resumed: State of another process that the run continues; None for a new run.
-    """
-
-    identity: RunIdentity
-    rank: Rank
-    trace: TraceContext | None = None
-    resumed: ResumedRun | None = None
-
-
 class Run:
     """A training run and its telemetry, returned by `nissa.start`; best used in a ``with`` statement.
 
@@ -150,7 +128,7 @@ class Run:
         hub: NissaHub,
         providers: Providers,
         *,
-        start: "RunStart",
+        start: RunStart,
         backends: "Iterable[Backend]",
         clock: Callable[[], int],
     ) -> None:
@@ -426,26 +404,3 @@ def _abandon_in_children(run: Run) -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=in_child)
-
-
-def _named_run_id(run_id: str | None, resumed: ResumedRun | None, environ: Mapping[str, str]) -> str | None:
-    """Return the run id that the caller, the resumed run or the environment names, or None.
-
-    Raises:
-        ConfigurationError: The caller names another run than the one to resume.
-    """
-    if run_id and resumed and run_id != resumed.run_id:
-        raise ConfigurationError(
-            f"start(run_id={run_id!r}) contradicts resume=, which continues the run {resumed.run_id!r}; leave one of them out."
-        )
-    elastic = environ.get("TORCHELASTIC_RUN_ID")
-    return (
-        run_id
-        or (resumed.run_id if resumed else None)
-        or environ.get("NISSA_RUN_ID")
-        or (elastic if elastic != "none" else None)
-    )
-
-
-def _new_run_id() -> str:
-    return f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
