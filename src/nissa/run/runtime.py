@@ -262,8 +262,8 @@ class Runtime:
         self._remove_finalized()
         if self._is_watched(optimizer):
             raise WatchError(
-                f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
-                "before watching it again."
+                f"This {type(optimizer).__name__} optimizer is watched already, so that its steps are measured: leave out this "
+                "call. To watch it with other arguments, close() the handle that the first watch() returned."
             )
         others = self._watches_of(env_id)
         if any(other.name == name for other in others):
