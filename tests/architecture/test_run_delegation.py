@@ -15,7 +15,10 @@ from scripts.reference_api import public_members
 MEMBERS: Final = dict(public_members(Environment))
 METHODS: Final = sorted(name for name, member in MEMBERS.items() if not isinstance(member, property))
 PROPERTIES: Final = sorted(MEMBERS.keys() - set(METHODS))
-ONLY_OF_A_RUN: Final = {"analytics", "close", "closed", "environment", "environments", "flush", "hub", "seed_states"}
+ONLY_OF_A_RUN: Final = {
+    *("analytics", "close", "closed", "environment", "environments", "flush", "hub"),
+    *("on_finding", "seed_states", "state_dict"),
+}
 
 
 def with_default(default: Any) -> Run:

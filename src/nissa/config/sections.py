@@ -158,6 +158,14 @@ class SpanConfig(Section):
     """Write a ``step`` span for each step on which gradients are measured."""
 
 
+class DiagnosisConfig(Section):
+    """Diagnosis of loops without epochs."""
+
+    every_n_steps: int | None = Field(default=1_000, ge=1, le=1_000_000_000)
+    """Export a narrative after every n-th step outside epochs, so that a loop without epochs and validations has one, too.
+    With null only ``diagnose()`` and ``validate()`` make one."""
+
+
 class DiagnosticsConfig(Section):
     """Thresholds of findings. Accuracies are fractions: 0.02 is two percentage points."""
 
@@ -303,6 +311,9 @@ class ConsoleConfig(Section):
 
     enabled: bool = True
     """Print one line per epoch."""
+
+    every_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """Minimum time between two lines of a run without epochs, in seconds; the first line is that of its first step."""
 
     color: bool | None = None
     """Use colours; null uses them if the stream is a terminal."""

@@ -38,11 +38,17 @@ class DeliveryProgress:
         steps: Number of the next step.
         samples: Number of the next sample.
         skipped: Number of skipped steps that were recorded.
+        calls: Number of delivered calls of ``step()``, skipped ones and those before a resumption included.
     """
 
     steps: int = 0
     samples: int = 0
     skipped: int = 0
+    calls: int = 0
+
+    def resume(self, steps: int) -> None:
+        """Continue after a number of steps."""
+        self.steps = self.calls = steps
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import isfinite, isnan, nan, sqrt
+from math import isnan
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from nissa.gradients.folding import StreamLimiter
 from nissa.gradients.grouping import largest
 from nissa.gradients.health import assess
 from nissa.gradients.logged_values import items_in, scalars_in
+from nissa.gradients.losses import RECENT, Losses, RecentLosses
 from nissa.gradients.ratios import SumsOfSquares, seed_ratios, sums_of_squares
 from nissa.gradients.skips import total
 from nissa.gradients.step_metadata import (
@@ -40,51 +41,11 @@ from nissa.kernels.moments import ratio
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nissa.events import SpanIds
     from nissa.gradients.capture import Statistics
     from nissa.gradients.step_metadata import RowMetadata, StepMetadata
 
 _logger = logging.getLogger("nissa")
-
-
-@dataclass(slots=True)
-class Losses:
-    """Running mean and variance of the training losses of an epoch.
-
-    Args:
-        m2: Sum of squared distances of the finite losses from their mean (Welford's algorithm).
-        finite: Number of finite losses.
-        center: Mean of the finite losses.
-        missed: Number of steps of the epoch that were never delivered, with or without a loss.
-    """
-
-    total: float = 0.0
-    count: int = 0
-    m2: float = 0.0
-    finite: int = 0
-    center: float = 0.0
-    missed: int = 0
-
-    def add(self, loss: float) -> None:
-        """Add the loss of one step."""
-        self.total += loss
-        self.count += 1
-        if isfinite(loss):
-            self.finite += 1
-            distance = loss - self.center
-            self.center += distance / self.finite
-            self.m2 += distance * (loss - self.center)
-
-    @property
-    def mean(self) -> float | None:
-        """Mean over the steps with a loss; None without any. NaN and infinity propagate."""
-        return self.total / self.count if self.count else None
-
-    @property
-    def noise(self) -> float | None:
-        """Population standard deviation; None below two losses, NaN if one of them was not finite."""
-        if self.count < 2:  # noqa: PLR2004 - one loss has no spread
-            return None
-        return sqrt(self.m2 / self.finite) if self.finite == self.count else nan
 
 
 @dataclass(slots=True)
@@ -95,6 +56,7 @@ class LatestStatistics:
         by_model: Newest gradients of each watched model.
         sums_of_squares: Sums of squares of seeds and host, for each watched model.
         epochs: Training losses by the span id of their epoch; limited to the newest two.
+        recent: Newest training losses of a loop without epochs.
         seeds: Newest health of each growing seed, by watched model and slot.
         wholes: Newest health of each model with several optimizers, by the names of these.
         step: Newest step of the environment.
@@ -105,11 +67,16 @@ class LatestStatistics:
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
     sums_of_squares: dict[str | None, SumsOfSquares] = field(default_factory=dict)
     epochs: dict[int, Losses] = field(default_factory=dict)
+    recent: RecentLosses = field(default_factory=RecentLosses)
     seeds: dict[str | None, dict[str, GradientHealth]] = field(default_factory=dict)
     step: int | None = None
     learning_rate: float | None = None
     wholes: dict[tuple[str | None, ...], GradientHealth] = field(default_factory=dict)
     items: dict[str, int] = field(default_factory=dict)
+
+    def losses(self, epoch: "SpanIds | None") -> Losses | None:
+        """Return the training losses of an epoch, or the newest ones without epochs; None without any."""
+        return self.recent.total() if epoch is None else self.epochs.get(epoch.span_id)
 
     def seed(self, slot: str | None) -> GradientHealth | None:
         """Return the health of the seed in a slot; None if its gradients were not measured."""
@@ -141,6 +108,7 @@ class StepProcessor:
         record: Receives the measurements.
         most: Maximum number of streams per model.
         top: Number of streams with the largest norm that each sample exports; None exports all.
+        recent: Number of newest losses that a loop without epochs averages.
         now: The clock that steps are timed with, in nanoseconds since the Unix epoch.
     """
 
@@ -150,18 +118,22 @@ class StepProcessor:
         *,
         most: int,
         top: int | None = None,
+        recent: int = RECENT,
         now: Callable[[], int] = time_ns,
     ) -> None:
         self._record = record
         self._limiter = StreamLimiter(most)
         self._top = top
+        self._recent = recent
         self._now = now
         self._latest: dict[str | None, LatestStatistics] = {}
         self._failed = self._decreased = False
 
     def latest(self, env_id: str | None) -> LatestStatistics:
         """Return the newest statistics of an environment."""
-        return self._latest.setdefault(env_id, LatestStatistics())
+        return self._latest.get(env_id) or self._latest.setdefault(
+            env_id, LatestStatistics(recent=RecentLosses(self._recent))
+        )
 
     def forget(self, env_id: str | None, model_name: str | None) -> None:
         """Remove the newest gradients of a model that is no longer watched."""
@@ -183,6 +155,7 @@ class StepProcessor:
 
     def _of_step(self, metadata: "StepMetadata", rows: "list[NDArray[np.generic]]", numbers: dict[str, float]) -> None:
         latest = self.latest(metadata.env_id)
+        metadata.delivered.calls = metadata.step + (0 if metadata.skipped else 1)
         skipped = total(numbers, SKIPPED_CALLS)
         self._count_skipped(metadata, skipped + metadata.unbegun)
         if metadata.skipped or numbers.get(OVERFLOW, 0.0) != 0.0:
@@ -250,10 +223,14 @@ class StepProcessor:
             )
 
     def _add_loss(self, metadata: "StepMetadata", loss: float | None, missed: int) -> None:
-        epochs = self.latest(metadata.env_id).epochs
         if loss is None and not missed:
             return
-        losses = epochs.setdefault(metadata.epoch_ids.span_id if metadata.epoch_ids else 0, Losses())
+        latest = self.latest(metadata.env_id)
+        if metadata.epoch_ids is None:
+            latest.recent.add(loss, missed)
+            return
+        epochs = latest.epochs
+        losses = epochs.setdefault(metadata.epoch_ids.span_id, Losses())
         losses.missed += missed
         if loss is not None:
             losses.add(loss)

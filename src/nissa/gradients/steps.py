@@ -64,7 +64,7 @@ class StepClock:
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None
         self.logged = LoggedValues()
-        self._in_epoch = False
+        self._interrupted = False
         self._pending: dict[str | None, PendingStepInputs] = {}
         self._counts: dict[str | None, StepCounts] = {}
         # Row of the last step of each model, if it waits for a loss; that of the first watch also under None.
@@ -78,12 +78,15 @@ class StepClock:
         """Enter an epoch; time between epochs does not count as step duration."""
         for model in list(self._waiting):  # a loss that follows is one of the new epoch
             self.release(model, primary=False)
-        self.epoch_ids, self.last, self._in_epoch = ids, None, True
+        self.epoch_ids, self.last = ids, None
 
     def end_epoch(self) -> None:
         """Leave the epoch."""
-        self._in_epoch = False
         self.last = None
+
+    def interrupt(self) -> None:
+        """Leave the next step without a duration, because a validation took part of the time since the last one."""
+        self._interrupted = True
 
     def log_loss(self, loss: "torch.Tensor | float", model: str | None = None, *, scale: float = 1.0) -> None:
         """Add a loss to the mean of its step: the next one, or the previous one if the loop logs losses after steps.
@@ -168,9 +171,13 @@ class StepClock:
         return inputs
 
     def lap(self, at: int) -> float | None:
-        """Return seconds since the previous step of the epoch; None for the first one or if the clock was set back."""
+        """Return seconds since the previous step; None for the first one, the first one of an epoch or after a validation.
+
+        Also None if the clock was set back.
+        """
         previous, self.last = self.last, at
-        return None if previous is None or not self._in_epoch or at < previous else (at - previous) / 1e9
+        interrupted, self._interrupted = self._interrupted, False
+        return None if previous is None or interrupted or at < previous else (at - previous) / 1e9
 
     def forget(self, model: str | None) -> None:
         """Remove the pending values of a model that is no longer watched."""

@@ -193,6 +193,12 @@ class Watch:
         return (self._counts.steps, self._counts.unbegun) != self._before_watch
 
     @property
+    def completed_steps(self) -> int:
+        """Number of completed steps, with those before a resumption. Steps whose row is not on the host count, too."""
+        counts = self._counts
+        return counts.delivered.steps + max(0, counts.steps - counts.delivered.calls)
+
+    @property
     def _capture(self) -> Capture | None:
         scope = self._scope()
         return None if scope is None else scope.capture

@@ -45,7 +45,7 @@ class StepMeasured:
         primary: Whether it counts as a step of the environment.
         step: Index among the steps under the watch's name, from 0.
         time_unix_nano: Time when ``optimizer.step()`` returned.
-        duration: Seconds since the previous step returned, within the epoch; None for an epoch's first step.
+        duration: Seconds since the previous step returned; None for the first step, that of an epoch, and after a validation.
         loss: Value passed to ``log_loss`` for this step, None if it was not called. May be NaN or infinite.
         learning_rate: Learning rate of the first parameter group.
         learning_rates: Learning rate of each parameter group, None for a group that has none.
@@ -189,4 +189,52 @@ class LoggedMeasured:
     items: dict[str, int] = field(default_factory=dict)
 
 
-Measurement = StepMeasured | StepSkipped | GradientsMeasured | WholeModelMeasured | ValidationMeasured | LoggedMeasured
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosisMeasured:
+    """Diagnosis without a validation: of ``diagnose()``, or of a loop without epochs after every n-th step.
+
+    Args:
+        epoch: The open or last epoch; None without one.
+        step: Newest step whose values are on the host; None before the first one.
+        train_loss: Mean of the losses of the epoch; without epochs, of the newest losses.
+        red_flags: State of each red flag that was judged so far: True if it is raised.
+    """
+
+    env_id: str | None
+    epoch: int | None
+    step: int | None
+    time_unix_nano: int
+    train_loss: float | None
+    narrative: str
+    red_flags: dict[str, bool] = field(default_factory=dict)
+    epoch_ids: "SpanIds | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressMeasured:
+    """Progress of a loop without epochs, for a line on the console.
+
+    Args:
+        step: The newest step.
+        loss: Newest logged loss; None if none was logged.
+        steps_per_second: Rate since the previous line of the environment; None at its first step.
+        red_flags: Names of the raised red flags, worst first.
+    """
+
+    env_id: str | None
+    step: int
+    time_unix_nano: int
+    loss: float | None = None
+    steps_per_second: float | None = None
+    red_flags: tuple[str, ...] = ()
+
+
+Measurement = (
+    StepMeasured
+    | StepSkipped
+    | GradientsMeasured
+    | WholeModelMeasured
+    | ValidationMeasured
+    | LoggedMeasured
+    | DiagnosisMeasured
+)

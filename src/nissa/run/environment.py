@@ -20,6 +20,7 @@ from nissa.run.value_log import ValueLog
 from nissa.seeds.checkpoint import restore
 from nissa.seeds.seed import Seed
 from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
+from nissa.seeds.stages import ALIVE
 
 if TYPE_CHECKING:
     import torch
@@ -139,8 +140,7 @@ class Environment:
             yield
             return
         number = whole_number
-        ids = SpanIds(new_trace_id(), new_span_id())
-        self._begin_epoch(number, ids)
+        self._begin_epoch(number)
         error: BaseException | None = None
         try:
             yield
@@ -162,7 +162,7 @@ class Environment:
             return
         if self._epoch is not None:
             self._end_epoch(self._epoch, None)
-        self._begin_epoch(whole_number, SpanIds(new_trace_id(), new_span_id()))
+        self._begin_epoch(whole_number)
 
     def end_epoch(self) -> None:
         """End the epoch that `begin_epoch` has begun. A validation that follows still belongs to it."""
@@ -312,6 +312,21 @@ class Environment:
             snapshot = self._epoch_snapshot = self._validation(epoch, inputs)
         return snapshot
 
+    def diagnose(self) -> EpochSnapshot:
+        """Return a diagnosis of the training so far, for loops without epochs or between validations.
+
+        The call waits for the statistics of the last step, at most ``limits.validation_wait_seconds``. Unlike a validation,
+        it is not added to `history`, and no rule judges it: the rules about steps and gradients judge each step anyway.
+        Outside epochs, a narrative is exported after every ``diagnosis.every_n_steps`` steps as well.
+
+        Returns:
+            The snapshot: narrative, ``red_flags``, ``findings``, mean training loss, gradients and changes of seeds.
+        """
+        epoch = self._ended_epoch if self._epoch is None else self._epoch
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("diagnose"):
+            return self._validation.diagnose(epoch)
+        return EpochSnapshot(epoch=epoch, env_id=self.env_id, narrative="No diagnosis: it failed")
+
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
         """Return the numbers and findings for a policy or language model that makes or explains a decision.
 
@@ -372,6 +387,8 @@ class Environment:
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
 
+        For a seed that ``nissa.start(resume=...)`` has continued already, only the module is attached.
+
         Args:
             state: Return value of ``state_dict()``.
             module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
@@ -383,10 +400,15 @@ class Environment:
         """
         record = restore(dict(state))
         if record.env_id != self.env_id:
+            owner = "run" if record.env_id is None else f"run.environment({record.env_id!r})"
             raise ConfigurationError(
-                f"Seed {record.seed_id!r} belongs to environment {record.env_id!r}, not to {self.env_id!r}; "
-                "resume it with run.environment(...).resume_seed(state)."
+                f"Seed {record.seed_id!r} belongs to {'the run' if record.env_id is None else 'another environment'}, not to "
+                f"{'the run' if self.env_id is None else f'environment {self.env_id!r}'}; resume it with "
+                f"{owner}.resume_seed(state)."
             )
+        if self._is_resumed(record):
+            self._attach(record.seed_id, module)
+            return self._seed(record.seed_id)
         data = {"seed_state": dict(state)}
         self._attach_module(
             self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
@@ -398,21 +420,26 @@ class Environment:
         """Seeds of the environment, in the order in which they germinated."""
         return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
 
-    def _begin_epoch(self, number: int, ids: SpanIds) -> None:
+    def _begin_epoch(self, number: int) -> None:
         self._runtime.export_logged(self.env_id)
+        ids, parent = SpanIds(new_trace_id(), new_span_id()), None
+        resumed = self._runtime.resumed_epochs.pop(self.env_id, None)
+        if resumed is not None and resumed[0] == number:  # the checkpoint was saved within this epoch
+            ids, parent = SpanIds(resumed[1].trace_id, ids.span_id), f"{resumed[1].span_id:016x}"
         self._epoch, self._epoch_snapshot = number, None
+        self._runtime.open_epochs[self.env_id] = number, ids
         self._clock.begin_epoch(ids)
-        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
+        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity() | {"parent_span_id": parent})
 
     def _end_epoch(self, number: int, error: BaseException | None) -> None:
         self._runtime.export_logged(self.env_id)
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
             at = self._runtime.now()
             snapshot, losses = self._epoch_snapshot, None
-            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here.
-            if snapshot is None and error is None:
-                with self._runtime.stopwatch.own.pause:
-                    self._runtime.readback.wait(self.env_id, self._runtime.config.limits.validation_wait_seconds)
+            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here. An epoch
+            # that fails has losses, too.
+            if snapshot is None:
+                self._validation.wait()
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,
@@ -426,6 +453,7 @@ class Environment:
             if error is None:
                 self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
+        self._runtime.open_epochs.pop(self.env_id, None)
         self._epoch, self._ended_epoch = None, number
 
     def _epoch_identity(self) -> dict[str, Any]:
@@ -434,11 +462,19 @@ class Environment:
 
     def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
         """Attach the module to the record of a seed that has just germinated or resumed."""
-        if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
-            return
-        record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
-        if record is not None:
+        if events and events[-1].refused is None and events[-1].seed_id is not None:
+            self._attach(events[-1].seed_id, module)
+
+    def _attach(self, seed_id: str, module: "torch.nn.Module | None") -> None:
+        record = self._runtime.table.slots.get((self.env_id, seed_id))
+        if record is not None and module is not None:
             record.module = weakref.ref(module)
+
+    def _is_resumed(self, record: SeedRecord) -> bool:
+        """Whether the same life already goes on in this process, as the same attempt."""
+        known = self._runtime.table.slots.get(record.key)
+        same = known is not None and known.ids.trace_id == record.ids.trace_id
+        return same and known is not None and known.attempt == record.attempt and known.stage in ALIVE
 
     def _seed(self, seed_id: str) -> Seed:
         runtime = self._runtime

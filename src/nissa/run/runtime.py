@@ -6,9 +6,10 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch.nn.parameter import is_lazy
 
@@ -20,6 +21,7 @@ from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.backward_watch import BackwardWatch
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
+from nissa.gradients.losses import RECENT
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
 from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
@@ -46,13 +48,23 @@ if TYPE_CHECKING:
 
     from nissa.config import GradientConfig, TelemetryConfig
     from nissa.diagnostics.finding import Finding
-    from nissa.events import SeedSnapshot
+    from nissa.events import SeedSnapshot, SpanIds
     from nissa.hub.hub import NissaHub
 
 _logger = logging.getLogger("nissa")
 
 _RELEASE_SECONDS: Final = 0.25
 """Pause between two checks for delayed end events of seeds that are due."""
+
+
+class Progress(Protocol):
+    """Reports of the steps of loops without epochs."""
+
+    def due(self, step: StepMeasured) -> bool:
+        """Record a step, and return whether a report is due after it."""
+
+    def report(self, step: StepMeasured) -> None:
+        """Make the reports that are due after a step."""
 
 
 class Runtime:
@@ -83,7 +95,11 @@ class Runtime:
         _apply_limits(hub, config)
         self.strict = _strict(config)
         self.step_processor = StepProcessor(
-            self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
+            self._record,
+            most=config.gradients.max_parameters,
+            top=config.gradients.top_k,
+            recent=min(config.diagnosis.every_n_steps or RECENT, RECENT),
+            now=now,
         )
         self.readback: Readback[RowMetadata] = Readback(
             self._deliver_rows,
@@ -97,6 +113,9 @@ class Runtime:
         self.finalized: deque[Watch] = deque()
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
         self._measurements: list[Measurement] = []
+        # Reports of steps outside epochs; set by the run, and the newest such step of the row that is being delivered.
+        self.progress: Progress | None = None
+        self._outside: StepMeasured | None = None
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         most = config.limits.max_scalars
         self.scalar_names = CardinalityLimiter(most, "names of logged scalars", "limits.max_scalars")
@@ -105,6 +124,11 @@ class Runtime:
         self._clocks: dict[str | None, StepClock] = {}
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
+        # Steps before the checkpoint that the run continues from, by environment and watch, until they are watched again.
+        self.resumed_steps: dict[tuple[str | None, str | None], int] = {}
+        # Number and span of the open epoch of each environment; and of those that a checkpoint was saved in.
+        self.open_epochs: dict[str | None, tuple[int, SpanIds]] = {}
+        self.resumed_epochs: dict[str | None, tuple[int, SpanIds]] = {}
         self._warned_without_steps: set[str | None] = set()
         self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed
@@ -185,8 +209,9 @@ class Runtime:
         return []
 
     def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
-        """Emit the events of findings."""
+        """Emit the events of findings, and pass the findings to the callbacks of ``on_finding``."""
         for finding in findings:
+            self.hub.notify(replace(finding, env_id=env_id))
             for event in events_of(finding, env_id=env_id):
                 self.deliver(event)
 
@@ -194,6 +219,11 @@ class Runtime:
         """Record a validation in the state table, and return the affected seeds; see `SeedTable.validated`."""
         with self.hub.sections, self.hub.order:
             return self.table.validated(env_id, accuracy, at)
+
+    def unreported(self, env_id: str | None) -> "list[SeedSnapshot]":
+        """Return the living seeds of an environment, and those that ended since the last validation."""
+        with self.hub.sections, self.hub.order:
+            return [record.snapshot() for record in self.table.slots.unreported() if record.env_id == env_id]
 
     # Called by environments: components that exist once per environment.
 
@@ -269,8 +299,8 @@ class Runtime:
         check_watchable(model, unwrapped.optimizer, unwrapped.scaler)
         if self._is_watched(unwrapped.optimizer):
             raise WatchError(
-                f"This {type(unwrapped.optimizer).__name__} optimizer is watched already; close() the handle that watch() "
-                "returned before watching it again."
+                f"This {type(unwrapped.optimizer).__name__} optimizer is watched already, so that its steps are measured: "
+                "leave out this call. To watch it with other arguments, close() the handle that the first watch() returned."
             )
         return unwrapped
 
@@ -303,7 +333,7 @@ class Runtime:
             scaler=unwrapped.scaler,
             outer=unwrapped.outer,
             **member,
-            **self._components(env_id),
+            **self._components(env_id, name),
         )
         return self._register(env_id, model, watch)
 
@@ -325,13 +355,14 @@ class Runtime:
             )
         found = [self._check(model, each, None, hooks=True).optimizer for each in optimizers]
         self._check_names(env_id, name)
-        watch = BackwardWatch(model, found, name=name, **self._components(env_id))
+        watch = BackwardWatch(model, found, name=name, **self._components(env_id, name))
         self.sampling.selection.warn_unmatched(model, watch)
         self._register(env_id, model, watch)
         return watch
 
-    def _components(self, env_id: str | None) -> dict[str, Any]:
+    def _components(self, env_id: str | None, name: str | None) -> dict[str, Any]:
         """Return the arguments of a watch that come from the run."""
+        self._continue_count(env_id, name)
         return {
             "primary": not any(other.primary for other in self._watches_of(env_id)),
             "sampling": self.sampling,
@@ -343,11 +374,24 @@ class Runtime:
             "finalized": self.finalized,
         }
 
+    def _continue_count(self, env_id: str | None, name: str | None) -> None:
+        """Continue the count of the steps that a checkpoint was saved with."""
+        steps = self.resumed_steps.pop((env_id, name), None)
+        if steps is not None:
+            counts = self.clock(env_id).counts(name)
+            counts.steps = steps
+            counts.delivered.resume(steps)
+
     def _register(self, env_id: str | None, model: "torch.nn.Module", watch: Watch) -> Watch:
         self._watches.update((key, (env_id, watch)) for key in watch.keys)
         if watch.primary:
             self.analytics.set_host_parameters(sum(map(_size, model.parameters())), env_id)
         return watch
+
+    def step_counts(self) -> dict[tuple[str | None, str | None], int]:
+        """Return the number of steps by environment and watch, with those of a checkpoint that are not watched again yet."""
+        watches = list(self._watches.values())
+        return self.resumed_steps | {(env_id, watch.name): watch.completed_steps for env_id, watch in watches}
 
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
         """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
@@ -451,13 +495,27 @@ class Runtime:
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)
+            self._report_progress()
+        self._judge()
+
+    def _judge(self) -> None:
         measurements, self._measurements = self._measurements, []
         with self.error_boundary.guard("rules"):
             self._apply_rules(measurements)
 
+    def _report_progress(self) -> None:
+        """Report a step outside epochs where that is due, with the flags after this very step."""
+        step, self._outside = self._outside, None
+        if step is not None and self.progress is not None and self.progress.due(step):
+            self._judge()
+            with self.error_boundary.guard("progress"):
+                self.progress.report(step)
+
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
         self._measurements.append(measurement)
+        if isinstance(measurement, StepMeasured) and measurement.primary and measurement.epoch_ids is None:
+            self._outside = measurement
 
     def _apply_rules(self, measurements: Sequence[Measurement]) -> None:
         """Apply the rules to measurements, and emit the findings in the order of their time."""

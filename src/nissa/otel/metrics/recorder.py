@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from nissa.config import GradientConfig, TelemetryConfig
     from nissa.hub.measurements import (
+        DiagnosisMeasured,
         GradientsMeasured,
         LoggedMeasured,
         StepMeasured,
@@ -162,8 +163,17 @@ class MetricRecorder:
         for method, sharpness in validation.sharpness.items():
             self._store.gauge(metric.SHARPNESS, env | {attr.SHARPNESS_METHOD: method}, at, sharpness)
         self._store.gauge(metric.STABILITY_MARGIN, env, at, validation.stability_margin)
-        for name, raised in validation.red_flags.items():
-            self._store.gauge(metric.RED_FLAG, env | {attr.RED_FLAG_NAME: name}, at, int(raised))
+        self._red_flags(validation, env)
+
+    def diagnosis(self, diagnosis: "DiagnosisMeasured") -> None:
+        """Record the red flags of a diagnosis without a validation."""
+        if self.environments.own(diagnosis.env_id) is not None:
+            self._red_flags(diagnosis, self._env(diagnosis.env_id))
+
+    def _red_flags(self, judged: "ValidationMeasured | DiagnosisMeasured", env: dict[str, Any]) -> None:
+        for name, raised in judged.red_flags.items():
+            flag = env | {attr.RED_FLAG_NAME: name}
+            self._store.gauge(metric.RED_FLAG, flag, judged.time_unix_nano, int(raised))
 
     def gradients(self, sample: "GradientsMeasured") -> None:
         """Record the gradients of one sampled step."""
