@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import Final
 
 from nissa.errors import JournalError
+from nissa.journal.regular_file import open_regular
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND
 
 
 class AppendFile:
@@ -29,7 +31,7 @@ class AppendFile:
         self._fsync = fsync
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(path, _FLAGS, 0o644)
+            self._descriptor = open_regular(path, _FLAGS)
         except OSError as error:
             raise JournalError(message(path, error)) from error
         found = os.fstat(self._descriptor)

@@ -13,6 +13,7 @@ from zlib import crc32
 
 from nissa.errors import JournalError
 from nissa.journal.append_file import message
+from nissa.journal.regular_file import open_regular
 
 _SLOT: Final = struct.Struct("<IQQQ4x")
 """Checksum, segment, offset, items; 32 bytes."""
@@ -47,7 +48,7 @@ class CursorFile:
     def __init__(self, path: Path, slots: int) -> None:
         self.path = path
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+            self._descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
             missing = slots * _SLOT.size - os.fstat(self._descriptor).st_size
             if missing > 0:  # written, not only extended: the blocks must exist when the disk is full
                 os.pwrite(self._descriptor, bytes(missing), slots * _SLOT.size - missing)

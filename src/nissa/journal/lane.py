@@ -22,6 +22,7 @@ from nissa.journal.framing import (
     intact,
     walk,
 )
+from nissa.journal.regular_file import open_regular, read_regular
 
 SUFFIX: Final = ".spool"
 _DIGITS: Final = 6
@@ -256,12 +257,14 @@ class DamagedFrame:
         offset: First byte of the part.
         items: Number of lost items, at least.
         cut: Whether it is the end of the segment, which a killed process leaves and a living one may be writing.
+        reason: Reason, where the whole segment could not be read.
     """
 
     file: str
     offset: int
     items: int
     cut: bool
+    reason: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:byte {self.offset}"
@@ -270,13 +273,17 @@ class DamagedFrame:
 def frames_of(folder: Path, signal: Signal, kind: Kind, damaged: list[DamagedFrame]) -> Iterator[Frame]:
     """Yield all frames of a lane, delivered or not; one segment is in memory at a time."""
     for number, path in segments_of(folder, signal, kind):
+        name = f"{folder.name}/{path.name}"
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except FileNotFoundError:  # delivered meanwhile
+            continue
+        except OSError as error:
+            damaged.append(DamagedFrame(name, 0, 1, cut=False, reason=error.strerror or str(error)))
             continue
         for found in walk(data):
             if isinstance(found, Damage):
-                damaged.append(DamagedFrame(f"{folder.name}/{path.name}", found.offset, found.items, found.cut))
+                damaged.append(DamagedFrame(name, found.offset, found.items, found.cut))
             else:
                 yield Frame.of(number, found, data[found.payload_offset : found.end])
 
@@ -298,8 +305,8 @@ def _listed(number: int, path: Path) -> tuple[Segment, int]:
 def _parts(path: Path) -> list[Header | Damage]:
     """Return the parts of a segment; payloads are verified only where the headers do not follow one another."""
     try:
-        with path.open("rb", buffering=0) as file:
-            return [*_chained(file.fileno())] or [*walk(path.read_bytes())]
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb", buffering=0) as file:
+            return _chained(file.fileno()) or [*walk(read_regular(path))]
     except OSError:
         return []
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from nissa.errors import JournalError
 from nissa.journal.append_file import message
+from nissa.journal.regular_file import open_regular
 
 if sys.platform != "win32":  # where a folder is therefore never taken over
     import fcntl
@@ -63,7 +64,7 @@ class OwnerLock:
 
     @classmethod
     def _open(cls, path: Path, flags: int) -> "OwnerLock | None":
-        descriptor = os.open(path, os.O_RDWR | flags | getattr(os, "O_CLOEXEC", 0), 0o644)
+        descriptor = open_regular(path, os.O_RDWR | flags)
         try:
             works = _lock(descriptor)
         except BlockingIOError:

@@ -71,9 +71,7 @@ def line_files(folder: Path, prefix: str = "") -> list[Path]:
     A file whose compressed version exists already is left out.
     """
     found = {path.name: path for path in folder.glob(f"{prefix}*") if path.name.endswith((SUFFIX, COMPRESSED_SUFFIX))}
-    return [
-        found[name] for name in sorted(found) if compressed(found[name]).name not in found and found[name].is_file()
-    ]
+    return [found[name] for name in sorted(found) if compressed(found[name]).name not in found]
 
 
 class RotatingFile:

@@ -62,7 +62,7 @@ class Providers:
         folder: Folder of the files, None if none are written.
         origin: Description of the destination, for people.
         built: Pipeline and reader that export them; None for providers of the application, and for ``delivery: sdk``.
-        shared: Exporters of the SDK export metrics beside the pipeline.
+        shared: Exporters of the SDK are used beside the pipeline.
         exit_seconds: Time limit of the shutdown at interpreter exit, seconds.
     """
 
@@ -80,7 +80,8 @@ class Providers:
     def __post_init__(self) -> None:
         """Create the bounded shutdown of the three providers and the pipeline."""
         pipeline = None if self.built is None else self.built.pipeline
-        object.__setattr__(self, "end", BoundedEnd((self.tracer, self.logger, self.meter, pipeline), self.exit_seconds))
+        others = () if self.built is not None and not self.shared else (self.tracer, self.logger, self.meter)
+        object.__setattr__(self, "end", BoundedEnd(pipeline, others, self.exit_seconds))
 
     @property
     def only_reader(self) -> "ExportReader | None":
@@ -205,7 +206,7 @@ def _from_environment(
             settings, spool, providers.tracer.resource, files, exit_seconds=exit_seconds, environ=environ
         )
         built.attach(providers.tracer, providers.meter, providers.logger)
-    shared = others(settings, environ).get("OTEL_METRICS_EXPORTER", "none") != "none"
+    shared = any(names != "none" for names in others(settings, environ).values())
     found = replace(providers, origin=_describe(environ), built=built, shared=shared, exit_seconds=exit_seconds)
     found.end.at_exit()
     return found

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Final
 
 from nissa.errors import ConfigurationError
+from nissa.journal import line_files, spools
 from nissa.printable import printable
 
-SUFFIX: Final = ".jsonl"
-"""File name suffix of recorded files."""
+_PATTERNS: Final = ("*.jsonl", "*.jsonl.gz", "spool*/*.spool")
+"""What a run writes to its folder: files of JSON lines, closed ones compressed, and segments of spools."""
 
 HERE: Final = "A run without an exporter writes traces.jsonl, metrics.jsonl and logs.jsonl to nissa-runs/<run id>/."
 
@@ -22,7 +23,7 @@ def is_folder(path: Path) -> bool:
 
 
 def recorded_files(folder: Path) -> list[Path]:
-    """Return the JSON lines files in a folder, sorted by name; each rank writes its own set of files.
+    """Return the JSON lines files in a folder, closed ones first, and the folders of its spools; each rank has its own.
 
     Entries that have the name of such a file, but cannot be read, are included: the reader lists them as damaged.
 
@@ -31,9 +32,9 @@ def recorded_files(folder: Path) -> list[Path]:
     """
     if not is_folder(folder):
         raise ConfigurationError(f"There is no folder {printable(str(folder))}. {HERE}")
-    found = sorted(folder.glob(f"*{SUFFIX}"))
+    found = [*line_files(folder), *spools(folder)]
     if not found:
-        raise ConfigurationError(f"No *{SUFFIX} files in {printable(str(folder))}. {HERE}")
+        raise ConfigurationError(f"No *.jsonl files and no spool in {printable(str(folder))}. {HERE}")
     return found
 
 
@@ -45,12 +46,20 @@ def find_run(folder: Path) -> Path:
     """
     if not is_folder(folder):
         raise ConfigurationError(f"There is no folder {printable(str(folder))}. {HERE}")
-    if any(folder.glob(f"*{SUFFIX}")):
+    if any(any(folder.glob(pattern)) for pattern in _PATTERNS):
         return folder
-    written = {path: at for path in folder.glob(f"*/*{SUFFIX}") if (at := _written_at(path)) is not None}
+    written = {
+        folder / path.relative_to(folder).parts[0]: at
+        for path in sorted(_all(folder), key=lambda path: _written_at(path) or 0)
+        if (at := _written_at(path)) is not None
+    }
     if not written:
         raise ConfigurationError(f"There is no run in {printable(str(folder))} or below it. {HERE}")
-    return max(written, key=lambda path: written[path]).parent
+    return max(written, key=lambda path: written[path])
+
+
+def _all(folder: Path) -> list[Path]:
+    return [path for pattern in _PATTERNS for path in folder.glob(f"*/{pattern}")]
 
 
 def _written_at(path: Path) -> int | None:

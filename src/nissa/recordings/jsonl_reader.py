@@ -4,9 +4,11 @@ A killed process leaves its last line incomplete, so a damaged line must not mak
 must a file that cannot be read make the rest of its folder unreadable: it is listed as damaged too.
 """
 
+import gzip
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from nissa.printable import printable_name
 MOST_BYTES: Final = 2**28
 """Maximum length of a line; a longer one is damaged, so that a file without line ends does not exhaust memory."""
 
+_COMPRESSED: Final = ".gz"
 _NO_FILE: Final = "it is no regular file"
 _TOO_LONG: Final = f"it is longer than {MOST_BYTES // 2**20} MiB"
 # Opening a FIFO would otherwise wait for a writer. Regular files ignore the flag; Windows does not have it.
@@ -91,8 +94,13 @@ def json_lines(path: Path, damaged: list[DamagedLine], *, replace: bool = False)
                         damaged.append(DamagedLine(name, number, cut=not raw.endswith(b"\n")))
                     else:
                         yield JsonLine(name, number, raw.rstrip(), value)
-    except OSError as error:
-        damaged.append(DamagedLine(name, 0, reason=f"it cannot be read: {error.strerror or error}"))
+    except (OSError, EOFError, zlib.error) as error:
+        where = f" after line {number}" if number else ""
+        damaged.append(DamagedLine(name, 0, reason=f"it cannot be read{where}: {_reason(error)}"))
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 @contextmanager
@@ -101,7 +109,11 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
     with open(descriptor, "rb") as file:  # noqa: PTH123 - the path is open already
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(0, _NO_FILE)
-        yield file
+        if path.suffix == _COMPRESSED:
+            with gzip.open(file) as uncompressed:
+                yield uncompressed
+        else:
+            yield file
 
 
 def _skip_line(file: IO[bytes]) -> None:

@@ -1,16 +1,15 @@
-"""Parser for the OTLP JSON lines of a folder, merged over all processes of a run."""
+"""Parser for the OTLP JSON lines and spools of a folder, merged over all processes of a run."""
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from nissa.errors import ConfigurationError
 from nissa.printable import printable, printable_name
 from nissa.recordings.folders import HERE, recorded_files
-from nissa.recordings.jsonl_reader import DamagedLine, json_lines
 from nissa.recordings.records import (
     Distribution,
     DistributionStream,
@@ -21,7 +20,11 @@ from nissa.recordings.records import (
     SpanEvent,
     Stream,
 )
+from nissa.recordings.sources import recorded_lines
 from nissa.recordings.values import attributes, count, name, nanoseconds, number, text, whole
+
+if TYPE_CHECKING:
+    from nissa.recordings.jsonl_reader import DamagedLine
 
 _DELTA: Final = 1
 _FAILED: Final = 2
@@ -52,9 +55,7 @@ def read(folder: Path) -> Recording:
         reader.read(path)
     if not reader.lines:
         damaged = f" These parts cannot be read: {', '.join(reader.damaged[:MOST_NAMED])}." if reader.damaged else ""
-        raise ConfigurationError(
-            f"The *.jsonl files in {printable(str(folder))} contain no OTLP JSON lines.{damaged} {HERE}"
-        )
+        raise ConfigurationError(f"The files in {printable(str(folder))} contain no OTLP telemetry.{damaged} {HERE}")
     return reader.recording(tuple(printable_name(path.name) for path in files))
 
 
@@ -76,7 +77,7 @@ class _Reader:
 
     def read(self, path: Path) -> None:
         """Parse the lines of a file."""
-        for line in json_lines(path, self._damaged, replace=True):
+        for line in recorded_lines(path, self._damaged):
             try:
                 self._line(line.value)
             # A malformed line must not make the rest of the run unreadable. RecursionError: attributes nested too deeply.

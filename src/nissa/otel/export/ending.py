@@ -10,7 +10,10 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from nissa.otel.export.pipeline import ExportPipeline
 
 _logger = logging.getLogger("nissa")
 
@@ -23,11 +26,13 @@ class BoundedEnd:
     """Flushes and ends exporting parts, on threads that are left behind when the time is up.
 
     Args:
-        parts: Providers, and the pipeline if there is one: objects with ``force_flush`` and ``shutdown``. None is skipped.
+        pipeline: The run's own pipeline, which keeps to a time limit by itself; None if there is none.
+        parts: Providers with other exporters: objects with ``force_flush`` and ``shutdown``. None is skipped.
         limit: Seconds that the end may take; what an earlier end has taken of it counts.
     """
 
-    def __init__(self, parts: Sequence[Any], limit: float) -> None:
+    def __init__(self, pipeline: "ExportPipeline | None", parts: Sequence[Any], limit: float) -> None:
+        self._pipeline = pipeline
         self._parts = [part for part in parts if part is not None]
         self._limit = limit
         self._spent = 0.0
@@ -36,11 +41,11 @@ class BoundedEnd:
 
     def flush(self, timeout: float) -> bool:
         """Export what is queued; return whether all of it was delivered in time."""
-        return self._all("force_flush", timeout)
+        return self._all("flush", "force_flush", timeout)
 
     def shutdown(self, timeout: float) -> bool:
         """Export what is queued and end the parts; return whether all of it was delivered in time."""
-        return self._all("shutdown", timeout)
+        return self._all("close", "shutdown", timeout)
 
     def at_exit(self) -> None:
         """End the parts at interpreter exit, instead of the SDK's own handlers."""
@@ -53,12 +58,14 @@ class BoundedEnd:
         if os.getpid() == self._pid:  # a forked child has neither the threads nor anything to export
             self.shutdown(max(self._limit - self._spent, _MIN_SECONDS))
 
-    def _all(self, method: str, timeout: float) -> bool:
+    def _all(self, own: str, method: str, timeout: float) -> bool:
         began = monotonic()
         self._spent = timeout  # until it is known: the exit may begin while this waits
+        deadline = began + timeout - min(_RESERVE_SECONDS, timeout / 4)
+        delivered = self._pipeline is None or getattr(self._pipeline, own)(deadline - monotonic())
         calls = [getattr(part, method) for part in self._parts if hasattr(part, method)]
-        outcomes = _bounded(calls, timeout - min(_RESERVE_SECONDS, timeout / 4))
-        delivered = outcomes is not None and False not in outcomes
+        outcomes = _bounded(calls, max(_MIN_SECONDS, deadline - monotonic()))
+        delivered = delivered and outcomes is not None and False not in outcomes
         self._spent = 0.0 if delivered else monotonic() - began
         if outcomes is None and not self._logged:
             self._logged = True

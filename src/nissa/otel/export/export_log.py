@@ -18,8 +18,12 @@ ITEMS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log reco
 """Name of the items of each signal."""
 
 _UNREACHABLE: Final = (
-    "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s and sent when the "
-    "collector answers. Is the collector up? `make stack` starts one."
+    "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s, and this run or a later "
+    "one sends it when the collector answers. Is the collector up? `make stack` starts one."
+)
+_UNDELIVERED: Final = (
+    "Not delivered to the collector at %s %s: %s. They are kept in %s, and a later run with the same destination sends "
+    "them, or `nissa replay`. Is the collector up? `make stack` starts one."
 )
 _REFUSED: Final = (
     "The collector at %s refuses %s (%s). Training goes on; refused telemetry is lost. See the collector's log, and check "
@@ -72,9 +76,8 @@ class ExportLog:
     def refused(self, signal: str, items: int, reason: str) -> None:
         """Record that items were refused for good."""
         self._counts[signal, REFUSED] += items
-        self._once(
-            f"refused {signal}", _REFUSED, self._destinations[signal], ITEMS[signal], reason or "no reason given"
-        )
+        where, why = self._destinations[signal], reason or "no reason given"
+        self._once(f"refused at {where}: {why}", _REFUSED, where, ITEMS[signal], why)
 
     def failed(self, signal: str, reason: str) -> None:
         """Record that a request failed and will be sent again."""
@@ -99,15 +102,24 @@ class ExportLog:
             self._logged.discard("unwritable")
             _logger.info("Telemetry is written to %s again.", self._folder)
 
+    def late(self, waiting: "Mapping[Signal, int]", seconds: float) -> None:
+        """Log that a flush did not finish in time; called on the thread that waited for it."""
+        self._undelivered(waiting, f"within {seconds:.1f} s")
+
     def ended(self, waiting: "Mapping[Signal, int]") -> None:
         """Log at the end what was not delivered."""
-        if any(waiting.values()):
-            _logger.warning(
-                "Not delivered: %s. They are kept in %s: the next run with the same destination sends them, or "
-                "`nissa replay`.",
-                tally({ITEMS[signal]: count for signal, count in waiting.items()}),
-                self._folder,
-            )
+        self._undelivered(waiting, "before the end")
+
+    def _undelivered(self, waiting: "Mapping[Signal, int]", when: str) -> None:
+        counts = {signal: count for signal, count in waiting.items() if count}
+        if not counts:
+            return
+        where = ", ".join(dict.fromkeys(self._destinations[signal] for signal in counts))
+        # The warning that the collector is unreachable says the same.
+        level = logging.INFO if self._logged & {"unreachable", "undelivered"} else logging.WARNING
+        self._logged.add("undelivered")
+        items = tally({ITEMS[signal]: count for signal, count in counts.items()})
+        _logger.log(level, _UNDELIVERED, where, when, items, self._folder)
 
     def _once(self, cause: str, message: str, *args: object) -> None:
         level = logging.DEBUG if cause in self._logged else logging.WARNING

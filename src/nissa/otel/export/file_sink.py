@@ -83,6 +83,10 @@ class FileSink:
         """Whether all lines so far were written."""
         return not self._pending
 
+    def late(self, seconds: float) -> None:
+        """Log what is not written after a flush that took so long."""
+        self._log.late(self._pending.items, seconds)
+
     def close(self) -> None:
         """Write what waits, and close the files."""
         self._pending.flush()

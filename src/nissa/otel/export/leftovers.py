@@ -86,8 +86,9 @@ class JournalWithLeftovers:
 
     def advance(self, frame: Any) -> None:
         """Move the cursor of the journal that a frame is from."""
-        if self._current is not None and self._lent.get(frame.signal) is frame:
-            self._current.advance(frame)
+        lent: Any = self._lent.get(frame.signal)
+        if self._current is not None and lent is frame:
+            self._current.advance(lent)
             self._delivered[frame.signal] = self._delivered.get(frame.signal, 0) + frame.items
         else:
             self._own.advance(frame)

@@ -71,6 +71,13 @@ class Sink(Protocol):
     def outcome(self) -> bool | None:
         """Whether everything written was delivered; None while a delivery is still being tried."""
 
+    def late(self, seconds: float) -> None:
+        """Log what is not delivered after a flush that took so long; called on the thread that waited."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is on disk, or waits in memory."""
+
     def close(self) -> None:
         """Close files and connections; called once, after the last write."""
 
@@ -94,6 +101,10 @@ class ExportPipeline:
         collect: Returns the metrics to write, None for none; foreign callbacks run in it.
         interval: Seconds between two writes of metrics; infinity writes them only at a flush and at the end.
         exit_seconds: Time limit of `close`.
+
+    Attributes:
+        sink: The sink.
+        thread: The export thread.
     """
 
     def __init__(
@@ -110,7 +121,7 @@ class ExportPipeline:
         self._exit_seconds = exit_seconds
         self._reset()
         self.sink = make_sink(self.wake)
-        self._thread = self._start()
+        self.thread = self._start()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)
 
@@ -150,7 +161,7 @@ class ExportPipeline:
     def _wake(self) -> None:
         if self._pid is None:  # a forked child: the thread and the sink exist only in its parent
             self.sink = self._make_sink(self.wake)
-            self._thread = self._start()
+            self.thread = self._start()
         if self._idle:
             self._idle = False
             self._wakeups.put(None)
@@ -171,10 +182,10 @@ class ExportPipeline:
         """
         deadline = self._exit_seconds if timeout is None else timeout
         delivered = self._request(_Flush(last=True), deadline)
-        if not self._closed and self._pid == os.getpid():
+        if self._pid == os.getpid():
             self._closed = True
             self._wakeups.put(None)
-            self._thread.join(_JOIN_SECONDS)
+            self.thread.join(_JOIN_SECONDS)
         return delivered
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
@@ -191,7 +202,10 @@ class ExportPipeline:
         self._wakeups.put(request)
         deadline = monotonic() + timeout
         while not request.done.wait(min(_POLL_SECONDS, max(0.0, deadline - monotonic()))):
-            if monotonic() >= deadline or not self._thread.is_alive():  # it may have ended before it saw the request
+            if monotonic() >= deadline:
+                self.sink.late(timeout)
+                return False
+            if not self.thread.is_alive():  # it may have ended before it saw the request
                 return False
         return request.outcome
 

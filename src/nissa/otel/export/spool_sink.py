@@ -198,6 +198,10 @@ class SpoolSink:
         """Items per signal that are not delivered."""
         return self._pending.items + Counter({signal: self._journal.waiting(signal) for signal in self._lanes})
 
+    def late(self, seconds: float) -> None:
+        """Log what is not delivered after a flush that took so long."""
+        self._log.late(self.waiting, seconds)
+
     def close(self) -> None:
         """Close the journal; what is not delivered stays in it."""
         self._pending.flush()

@@ -10,6 +10,8 @@ from nissa.otel.metrics.gauges import GaugeSeries
 from nissa.otel.metrics.points import GaugePoints
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from nissa.otel.metrics.gauges import GaugePoint, GaugeRow
 
     Row = GaugeRow | GaugePoint | GaugeSeries
