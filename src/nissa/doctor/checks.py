@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import TypeVar
@@ -16,15 +18,18 @@ from typing import TypeVar
 from nissa.doctor import clock, collector
 from nissa.doctor.check_result import CheckResult, Level, merged_by_signal
 from nissa.doctor.endpoints import judge
-from nissa.doctor.export_checks import TIMEOUT, EndpointResult, Target, check_exports, run_in_parallel
+from nissa.doctor.export_checks import TIMEOUT, EndpointResult, check_exports, run_in_parallel
 from nissa.doctor.http import HttpResponse, get
+from nissa.doctor.overrides import overridden
 from nissa.doctor.pipeline import check_producer, providers_of_a_run
 from nissa.doctor.secrets import Secrets
 from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
 from nissa.doctor.system import check_devices, check_files
 from nissa.doctor.versions import check_versions
-from nissa.otel.export.probing import build_exporter, exporters_of
-from nissa.otel.export.ways import PROTOCOLS, asked_for, ways
+from nissa.otel.otlp import OtlpClient, OtlpSettings
+from nissa.otel.otlp.declared import declared_settings
+from nissa.otel.otlp.selection import selected_exporters
+from nissa.otel.otlp.settings import PROTOCOLS
 from nissa.otel.setup import SIGNALS, Providers
 
 T = TypeVar("T")
@@ -55,7 +60,7 @@ def run_checks(
 
     Args:
         endpoint: OTLP endpoint to check for all signals, instead of those in the environment variables.
-        protocol: Protocol of that endpoint, ``grpc`` or ``http/protobuf``.
+        protocol: Protocol of that endpoint: ``grpc``, ``http/protobuf`` or ``http/json``.
         health: URL of the collector's health check.
         counters: URL of the collector's own metrics.
 
@@ -63,7 +68,7 @@ def run_checks(
         ConfigurationError: An argument is invalid.
     """
     named = {f"OTEL_{signal}_EXPORTER": "otlp" for signal in SIGNALS} if endpoint is not None else {}
-    with asked_for(endpoint, protocol, named), _quiet():
+    with overridden(endpoint, protocol, named), _quiet():
         secrets = Secrets(os.environ, filter(None, (endpoint, health, counters)))
         findings = tuple(map(secrets.cleared, _run_checks(os.environ, health, counters)))
         settings = {name: secrets.hide(value) for name, value in shown(os.environ).items()}
@@ -88,14 +93,12 @@ def _run_checks(environ: Mapping[str, str], health: str | None, counters: str | 
     config, result = check_configuration(environ)
     yield result
     yield from _in_error_boundary("settings", lambda: check_settings(environ))
-    targets, problems = _targets(environ)
+    clients, problems = _clients(environ)
     yield from merged_by_signal(problems)
     with providers_of_a_run(config.profile_name if config else "standard") as providers:
-        if isinstance(providers, Providers) and environ.get("OTEL_CONFIG_FILE"):
-            targets = [Target(*each) for each in exporters_of(providers)]
         # Start the network requests before the checks that use the CPU, such as importing torch, so that both overlap.
-        reached = _begin(lambda: check_exports(targets, environ))
-        responses = _begin(lambda: _get_all(targets, health, counters))
+        reached = _begin(lambda: check_exports(clients, environ))
+        responses = _begin(lambda: _get_all([each.settings for each in clients], health, counters))
         devices = _in_error_boundary("devices", lambda: [check_devices()])
         joined = (
             [providers]
@@ -103,7 +106,7 @@ def _run_checks(environ: Mapping[str, str], health: str | None, counters: str | 
             else _in_error_boundary("metrics", lambda: _join(providers))
         )
         yield from _in_error_boundary("endpoint", lambda: _judged_exports(reached.result(), environ))
-        if targets or health or counters:
+        if clients or health or counters:
             yield from _in_error_boundary(
                 "collector", lambda: _collector(reached.result(), responses.result(), health, counters)
             )
@@ -135,20 +138,35 @@ def _begin(job: Callable[[], T]) -> "Future[T]":
     return future
 
 
-def _targets(environ: Mapping[str, str]) -> tuple[list[Target], list[CheckResult]]:
-    """Return the exporters to test, and findings for exporters that cannot be built."""
-    targets, problems = [], []
-    undeclared = [] if disabled(environ) or environ.get("OTEL_CONFIG_FILE") else ways(environ)
-    for way in undeclared:
-        if way.protocol not in PROTOCOLS:
-            continue
+def _clients(environ: Mapping[str, str]) -> tuple[list[OtlpClient], list[CheckResult]]:
+    """Return a client for each OTLP exporter of a run, and findings for those that cannot be built."""
+    clients, problems = [], []
+    for signal, build in _selected(environ):
         try:
-            targets.append(Target(way.signal, way.protocol, build_exporter(way.signal, way.protocol)))
-        except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parts do
+            clients += [OtlpClient(settings) for settings in build()]
+        except Exception as error:  # noqa: BLE001 - the package that reads files raises errors of its own
             found = f"The exporter cannot be built: {error}"
             advice = "nissa.start() would raise this; correct the variable."
-            problems.append(CheckResult("endpoint", Level.ERROR, found, advice, (way.signal,)))
-    return targets, problems
+            problems.append(CheckResult("endpoint", Level.ERROR, found, advice, (signal,) if signal else ()))
+    return clients, problems
+
+
+def _selected(environ: Mapping[str, str]) -> Iterator[tuple[str | None, Callable[[], list[OtlpSettings]]]]:
+    """Yield signal and settings of the exporters of a run; a file declares those of all signals."""
+    file = environ.get("OTEL_CONFIG_FILE")
+    if disabled(environ):
+        return
+    if file:
+        if find_spec("opentelemetry.configuration") is not None and os.access(file, os.R_OK):
+            yield None, lambda: declared_settings(file, environ)
+        return
+    for each in selected_exporters(environ):
+        if each.protocol in PROTOCOLS:
+            yield each.signal, partial(_settings, each.signal, each.protocol, environ)
+
+
+def _settings(signal: str, protocol: str, environ: Mapping[str, str]) -> list[OtlpSettings]:
+    return [OtlpSettings.from_environment(signal, environ, protocol=protocol)]
 
 
 def _join(providers: Providers) -> list[CheckResult]:
@@ -159,14 +177,14 @@ def _judged_exports(exports: list[EndpointResult], environ: Mapping[str, str]) -
     return merged_by_signal(result for each in exports for result in judge(each, environ))
 
 
-def _get_all(targets: list[Target], health: str | None, counters: str | None) -> dict[str, HttpResponse | None]:
+def _get_all(targets: list[OtlpSettings], health: str | None, counters: str | None) -> dict[str, HttpResponse | None]:
     """Request the health and the internal metrics of each collector, concurrently."""
     urls = [url for pair in _urls(targets, health, counters) for url in pair]
     found_responses = run_in_parallel([lambda url=url: get(url, TIMEOUT) for url in urls], 2 * TIMEOUT)  # type: ignore[misc]
     return dict(zip(urls, found_responses, strict=True))
 
 
-def _urls(targets: list[Target], health: str | None, counters: str | None) -> list[tuple[str, str]]:
+def _urls(targets: list[OtlpSettings], health: str | None, counters: str | None) -> list[tuple[str, str]]:
     """Return the URLs of the health check and of the internal metrics, per collector."""
     hosts = dict.fromkeys(_host(target) for target in targets)
     found = [
@@ -180,8 +198,8 @@ def _urls(targets: list[Target], health: str | None, counters: str | None) -> li
     return list(dict.fromkeys(found))
 
 
-def _host(target: Target) -> str:
-    host, _ = EndpointResult(target, None, None).address
+def _host(settings: OtlpSettings) -> str:
+    host, _ = EndpointResult(settings).address
     return f"[{host}]" if ":" in host else host
 
 
@@ -189,11 +207,11 @@ def _collector(
     exports: list[EndpointResult], responses: dict[str, HttpResponse | None], health: str | None, counters: str | None
 ) -> Iterator[CheckResult]:
     readings = [
-        clock.Reading(_server(each), each.attempt.headers["date"], each.attempt.at, each.attempt.seconds)
+        clock.Reading(_server(each), each.sent.headers["date"], each.at, each.seconds)
         for each in exports
-        if each.attempt and "date" in each.attempt.headers
+        if each.sent and "date" in each.sent.headers
     ]
-    targets = [each.target for each in exports]
+    targets = [each.settings for each in exports]
     judged: list[CheckResult] = []
     for health_url, counters_url in _urls(targets, health, counters):
         response = responses.get(health_url)

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from nissa.doctor.check_result import CheckResult, Level
 from nissa.doctor.export_checks import TIMEOUT, EndpointResult
 from nissa.doctor.probe import ServerKind
-from nissa.otel.export.ways import GRPC, HTTP
+from nissa.otel.otlp.settings import GRPC, HTTP, HTTP_JSON
 
 CHECK: Final = "endpoint"
 _USUAL: Final = {4317: GRPC, 4318: HTTP}
@@ -15,12 +15,16 @@ _REDIRECTS: Final = "3"
 _UNAUTHORISED: Final = frozenset({"401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 _NOT_THERE: Final = frozenset({"404", "405", "UNIMPLEMENTED"})
 _BUSY: Final = frozenset({"429", "502", "503", "504", "RESOURCE_EXHAUSTED", "UNAVAILABLE"})
-_PROTOBUF: Final = "application/x-protobuf"
+_TYPES: Final = {HTTP: "application/x-protobuf", HTTP_JSON: "application/json"}
 
+_TO_GRPC: Final = (
+    "It is probably the port for gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP, usually 4318."
+)
 _SWITCH: Final = {
     GRPC: "It is probably the port for HTTP: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or take the port for gRPC, "
     "usually 4317.",
-    HTTP: "It is probably the port for gRPC: set OTEL_EXPORTER_OTLP_PROTOCOL=grpc, or take the port for HTTP, usually 4318.",
+    HTTP: _TO_GRPC,
+    HTTP_JSON: _TO_GRPC,
 }
 
 
@@ -31,33 +35,33 @@ def judge(result: EndpointResult, environ: Mapping[str, str]) -> Iterator[CheckR
         yield _arrived(result, where)
         return
     found, advice = _problem(result, _variable(result, environ))
-    yield CheckResult(CHECK, Level.ERROR, f"{where}: {found}", advice, (result.target.signal,))
+    yield CheckResult(CHECK, Level.ERROR, f"{where}: {found}", advice, (result.settings.signal,))
     # A wrong port is only a guess from the default ports (4317 gRPC, 4318 HTTP), so the hint is omitted if the probe
     # identified the protocol.
     _, port = result.address
     usual = _USUAL.get(port)
     kind = result.probed.kind if result.probed else None
-    if usual not in (None, result.target.protocol) and kind not in (ServerKind.HTTP1, ServerKind.HTTP2):
+    transport = GRPC if result.settings.protocol == GRPC else HTTP
+    if usual not in (None, transport) and kind not in (ServerKind.HTTP1, ServerKind.HTTP2):
         yield CheckResult(
             CHECK,
             Level.WARNING,
-            f"{where}: {port} is usually the port for {usual}, and {result.target.protocol} is used.",
+            f"{where}: {port} is usually the port for {usual}, and {result.settings.protocol} is used.",
             f"If that is not meant, set OTEL_EXPORTER_OTLP_PROTOCOL={usual}.",
-            (result.target.signal,),
+            (result.settings.signal,),
         )
 
 
 def _where(result: EndpointResult) -> str:
     """Return the endpoint without the signal's path, so that findings of several signals can be merged."""
-    endpoint = str(getattr(result.target.exporter, "_endpoint", ""))
-    secure = ", TLS" if result.attempt and result.attempt.secure else ""
-    return f"{endpoint.removesuffix(f'/v1/{result.target.signal}')} ({result.target.protocol}{secure})"
+    settings = result.settings
+    return f"{settings.address} ({settings.protocol}{', TLS' if settings.secure else ''})"
 
 
 def _arrived(result: EndpointResult, where: str) -> CheckResult:
-    signals = (result.target.signal,)
-    kind = (result.attempt.headers if result.attempt else {}).get("content-type", "")
-    if result.target.protocol == HTTP and not kind.startswith(_PROTOBUF):
+    signals = (result.settings.signal,)
+    kind = (result.sent.headers if result.sent else {}).get("content-type", "")
+    if not kind.startswith(_TYPES.get(result.settings.protocol, "")):
         return CheckResult(
             CHECK,
             Level.WARNING,
@@ -69,13 +73,13 @@ def _arrived(result: EndpointResult, where: str) -> CheckResult:
 
 
 def _variable(result: EndpointResult, environ: Mapping[str, str]) -> str:
-    own = f"OTEL_EXPORTER_OTLP_{result.target.signal.upper()}_ENDPOINT"
+    own = f"OTEL_EXPORTER_OTLP_{result.settings.signal.upper()}_ENDPOINT"
     return own if environ.get(own) else "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def _problem(result: EndpointResult, variable: str) -> tuple[str, str]:
     """Return the problem and the advice."""
-    if result.attempt is None:
+    if result.sent is None:
         return "no answer in time; not even the host's name was resolved, perhaps.", f"Check the name in {variable}."
     if result.probed is not None and (problem := _of_connection(result, variable)):
         return problem
@@ -86,7 +90,7 @@ def _of_connection(result: EndpointResult, variable: str) -> tuple[str, str] | N
     assert result.probed is not None  # noqa: S101 - see the only caller
     host, port = result.address
     kind, detail = result.probed.kind, result.probed.detail
-    grpc = result.target.protocol == GRPC
+    grpc = result.settings.protocol == GRPC
     plain = {
         ServerKind.UNKNOWN_HOST: (
             f"there is no host {host!r} ({detail}).",
@@ -127,12 +131,12 @@ def _of_connection(result: EndpointResult, variable: str) -> tuple[str, str] | N
             f"Correct {variable}, or look at what listens on port {port}.",
         ),
     }
-    if kind is ServerKind.TLS and not (result.attempt and result.attempt.secure):
+    if kind is ServerKind.TLS and not result.settings.secure:
         return "the server wants TLS, and none is used.", f"Begin {variable} with https://."
     wrong = {ServerKind.HTTP1, ServerKind.TLS} if grpc else {ServerKind.HTTP2}
     if kind in wrong and not (kind is ServerKind.TLS and detail == "h2"):
         return f"the server speaks {'HTTP/1.1, not gRPC' if grpc else 'gRPC, not HTTP/1.1'}.", _SWITCH[
-            result.target.protocol
+            result.settings.protocol
         ]
     return plain.get(kind)
 
@@ -147,41 +151,34 @@ def _certificate_advice(detail: str, host: str) -> str:
 
 
 def _of_status(result: EndpointResult, variable: str) -> tuple[str, str]:
-    assert result.attempt is not None  # noqa: S101 - see the only caller
-    status, reason = result.attempt.status, " ".join(result.attempt.reason.split())
-    answer = f"{status} {reason}".strip() if status else reason
+    assert result.sent is not None  # noqa: S101 - see the only caller
+    status, answer = result.sent.status, result.sent.reason
     if status in _UNAUTHORISED:
         return f"it refuses us ({answer}).", "Set OTEL_EXPORTER_OTLP_HEADERS, such as authorization=Bearer%20TOKEN."
     if status in _NOT_THERE:
-        return f"it takes no {result.target.signal} ({answer}).", _path_advice(result, variable)
+        return f"it takes no {result.settings.signal} ({answer}).", _path_advice(result, variable)
     if status in _BUSY:
         return (
             f"it does not take exports now ({answer}).",
             "Look at the collector's log: memory, queues, what it sends to.",
         )
     if (status or "").startswith(_REDIRECTS):
-        target = result.attempt.headers.get("location", "elsewhere")
+        target = result.sent.headers.get("location", "elsewhere")
         return (
             f"it redirects to {target} ({answer}), which exporters do not follow.",
             f"Put that address into {variable}.",
         )
-    if "MissingSchema" in reason or "InvalidSchema" in reason or "InvalidURL" in reason:
-        return "that is no URL.", f"Begin {variable} with http:// or https://."
     where = "See the collector's log." if status else "Check OTEL_EXPORTER_OTLP_HEADERS, and the collector's log."
     return f"the export failed ({answer}).", where
 
 
 def _path_advice(result: EndpointResult, variable: str) -> str:
-    if result.target.protocol == GRPC:
-        return (
-            f"Its pipelines have no OTLP receiver for {result.target.signal}, perhaps; or the port is another server's."
-        )
-    path = urlsplit(str(getattr(result.target.exporter, "_endpoint", ""))).path
-    wanted = f"/v1/{result.target.signal}"
+    if result.settings.protocol == GRPC:
+        return f"Its pipelines have no OTLP receiver for {result.settings.signal}, perhaps; or the port is another server's."
+    path = urlsplit(result.settings.endpoint).path
+    wanted = f"/v1/{result.settings.signal}"
     if path == wanted:
-        return (
-            f"Its pipelines have no OTLP receiver for {result.target.signal}, perhaps; or the port is another server's."
-        )
+        return f"Its pipelines have no OTLP receiver for {result.settings.signal}, perhaps; or the port is another server's."
     if variable == "OTEL_EXPORTER_OTLP_ENDPOINT":
         return f"{variable} must have no path of a signal: {wanted} is added to it."
     return f"{variable} is taken as it is, and needs the path: end it with {wanted}."

@@ -3,14 +3,14 @@
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from time import monotonic
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from time import monotonic, time
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from nissa.doctor.probe import ProbeResult, TlsFiles, probe
-from nissa.otel.export.probing import Attempt, attempt
-from nissa.otel.export.ways import GRPC
+from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
+from nissa.otel.otlp.settings import GRPC
 
 TIMEOUT: Final = 2.0
 """Timeout of a test export, seconds."""
@@ -26,38 +26,33 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Exporter to test, with its signal and protocol."""
-
-    signal: str
-    protocol: str
-    exporter: Any
-
-
-@dataclass(frozen=True, slots=True)
 class EndpointResult:
     """Result of a test export.
 
     Args:
-        target: Exporter that was tested.
-        attempt: Outcome of the export; None after a timeout.
+        settings: Settings of the client that was tested.
+        sent: Result of the export; None after a timeout.
+        seconds: Duration of the export.
+        at: Local wall clock halfway through the export, seconds since the Unix epoch.
         probed: Result of the probe; None if the export was conclusive.
     """
 
-    target: Target
-    attempt: Attempt | None
-    probed: ProbeResult | None
+    settings: OtlpSettings
+    sent: SendResult | None = None
+    seconds: float = 0.0
+    at: float = 0.0
+    probed: ProbeResult | None = None
 
     @property
     def arrived(self) -> bool:
         """Whether the endpoint accepted the export."""
-        status = self.attempt.status if self.attempt else None
-        return status == "OK" or (status or "").startswith("2")
+        return self.sent is not None and self.sent.outcome is Outcome.DELIVERED
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the endpoint."""
-        return address(str(getattr(self.target.exporter, "_endpoint", "")), self.target.protocol)
+        settings = self.settings
+        return address(settings.target if settings.protocol == GRPC else settings.endpoint, settings.protocol)
 
 
 def address(endpoint: str, protocol: str) -> tuple[str, int]:
@@ -71,21 +66,22 @@ def address(endpoint: str, protocol: str) -> tuple[str, int]:
 
 
 def check_exports(
-    targets: Sequence[Target], environ: Mapping[str, str], timeout: float = TIMEOUT
+    clients: Sequence[OtlpClient], environ: Mapping[str, str], timeout: float = TIMEOUT
 ) -> list[EndpointResult]:
-    """Test all exporters concurrently.
+    """Test all clients concurrently.
 
     Args:
-        targets: Exporters to test.
+        clients: Clients to test.
         environ: Environment variables, for the TLS files.
-        timeout: Timeout of an export, seconds; with the probe, a test ends after ``1 + _LOOKS`` times this at most.
+        timeout: Timeout of an export, seconds; with the probe, a test ends after ``1 + _PROBE_TIMEOUTS`` times this at
+            most.
     """
 
-    def job(target: Target) -> Callable[[], EndpointResult]:
-        return lambda: _check_export(target, environ, timeout)
+    def job(client: OtlpClient) -> Callable[[], EndpointResult]:
+        return lambda: _check_export(client, environ, timeout)
 
-    found = run_in_parallel([job(target) for target in targets], timeout * (1 + _PROBE_TIMEOUTS))
-    return [each or EndpointResult(target, None, None) for target, each in zip(targets, found, strict=True)]
+    found = run_in_parallel([job(client) for client in clients], timeout * (1 + _PROBE_TIMEOUTS))
+    return [each or EndpointResult(client.settings) for client, each in zip(clients, found, strict=True)]
 
 
 def run_in_parallel(jobs: Iterable[Callable[[], T]], seconds: float) -> list[T | None]:
@@ -108,38 +104,29 @@ def run_in_parallel(jobs: Iterable[Callable[[], T]], seconds: float) -> list[T |
     return [results.get(number) for number in range(len(threads))]
 
 
-def _check_export(target: Target, environ: Mapping[str, str], timeout: float) -> EndpointResult:
-    done = attempt(target.signal, target.protocol, target.exporter, timeout)
-    result = EndpointResult(target, done, None)
-    if result.arrived or _is_conclusive(done):
-        return result
+def _check_export(client: OtlpClient, environ: Mapping[str, str], timeout: float) -> EndpointResult:
+    began, began_at = monotonic(), time()
+    sent = client.send(b"", gzipped=False, timeout=timeout)
+    seconds = monotonic() - began
+    client.close()
+    result = EndpointResult(client.settings, sent, seconds, began_at + seconds / 2)
     host, port = result.address
-    if not host:
+    if result.arrived or _is_conclusive(client.settings, sent) or not host:
         return result
-    return EndpointResult(
-        target, done, probe(host, port, secure=done.secure, tls_files=tls_files(target, environ), timeout=timeout / 2)
+    files = tls_files(client.settings, environ)
+    return replace(
+        result, probed=probe(host, port, secure=client.settings.secure, tls_files=files, timeout=timeout / 2)
     )
 
 
-def _is_conclusive(done: Attempt) -> bool:
+def _is_conclusive(settings: OtlpSettings, sent: SendResult) -> bool:
     # Status 400 is ambiguous: a TLS server returns it for a request without TLS.
-    return done.status in _CONCLUSIVE if done.protocol == GRPC else done.status not in (None, "400")
+    return sent.status in _CONCLUSIVE if settings.protocol == GRPC else sent.status not in (None, "400")
 
 
-def tls_files(target: Target, environ: Mapping[str, str]) -> TlsFiles:
-    """Return the TLS files of an exporter, by the precedence that the exporter itself applies."""
-    own, general = f"OTEL_EXPORTER_OTLP_{target.signal.upper()}_", "OTEL_EXPORTER_OTLP_"
-    # The gRPC exporter reads key and certificate only together with a CA file of the same scope (signal or general).
-    if target.protocol == GRPC:
-        prefix = own if environ.get(f"{own}CERTIFICATE") else general
-        if not environ.get(f"{prefix}CERTIFICATE"):
-            return TlsFiles()
-        return TlsFiles(
-            *(environ.get(f"{prefix}{name}") for name in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE"))
-        )
-    found = [
-        environ.get(f"{own}{name}") or environ.get(f"{general}{name}")
-        for name in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
-    ]
-    bundle = next((environ[name] for name in _BUNDLES if environ.get(name)), found[0])
-    return TlsFiles(bundle, found[1], found[2])
+def tls_files(settings: OtlpSettings, environ: Mapping[str, str]) -> TlsFiles:
+    """Return the TLS files of a client; for HTTP, the bundles of ``requests`` override its certificate setting."""
+    authorities = settings.certificate
+    if settings.protocol != GRPC:
+        authorities = next((environ[name] for name in _BUNDLES if environ.get(name)), authorities)
+    return TlsFiles(authorities, settings.client_key, settings.client_certificate)

@@ -10,7 +10,9 @@ from nissa.config import TelemetryConfig, load
 from nissa.doctor.check_result import CheckResult, Level, merged_by_signal
 from nissa.doctor.variables import opentelemetry_names
 from nissa.errors import NissaError
-from nissa.otel.export.ways import HTTP, PROTOCOLS, Way, is_header, ways
+from nissa.otel.otlp import headers
+from nissa.otel.otlp.selection import SelectedExporter, selected_exporters
+from nissa.otel.otlp.settings import GRPC, PROTOCOLS
 from nissa.otel.setup import SIGNALS, check_exporters, configured
 
 CHECK: Final = "settings"
@@ -91,11 +93,11 @@ def _declared(file: str) -> Iterator[CheckResult]:
 
 
 def _exporters(environ: Mapping[str, str]) -> Iterator[CheckResult]:
-    found = ways(environ)
-    for way in found:
-        yield from _exporter(way)
+    found = selected_exporters(environ)
+    for each in found:
+        yield from _exporter(each)
     for signal in SIGNALS:
-        if not environ.get(f"OTEL_{signal}_EXPORTER") and all(way.signal != signal.lower() for way in found):
+        if not environ.get(f"OTEL_{signal}_EXPORTER") and all(each.signal != signal.lower() for each in found):
             yield CheckResult(
                 CHECK,
                 Level.WARNING,
@@ -104,23 +106,23 @@ def _exporters(environ: Mapping[str, str]) -> Iterator[CheckResult]:
             )
 
 
-def _exporter(way: Way) -> Iterator[CheckResult]:
-    variable = f"OTEL_{way.signal.upper()}_EXPORTER"
+def _exporter(selected: SelectedExporter) -> Iterator[CheckResult]:
+    variable = f"OTEL_{selected.signal.upper()}_EXPORTER"
     try:
-        check_exporters({variable: way.exporter})
+        check_exporters({variable: selected.exporter})
     except NissaError as error:
         yield CheckResult(
             CHECK, Level.ERROR, str(error), "nissa.start() would raise this; correct the name, or install it."
         )
         return
-    if way.protocol not in (None, *PROTOCOLS):
-        found = f"{way.signal}: the protocol {way.protocol!r} is not spoken by Python's exporters."
+    if selected.protocol not in (None, *PROTOCOLS):
+        found = f"{selected.signal}: the protocol {selected.protocol!r} is no OTLP protocol."
         advice = f"Set OTEL_EXPORTER_OTLP_PROTOCOL to {' or '.join(PROTOCOLS)}."
         yield CheckResult(CHECK, Level.ERROR, found, advice)
         return
-    over = f" over {way.protocol}" if way.protocol else ""
-    yield CheckResult(CHECK, Level.OK, f"Exported by {way.exporter}{over}.", signals=(way.signal,))
-    if way.exporter == "prometheus":
+    over = f" over {selected.protocol}" if selected.protocol else ""
+    yield CheckResult(CHECK, Level.OK, f"Exported by {selected.exporter}{over}.", signals=(selected.signal,))
+    if selected.exporter == "prometheus":
         yield CheckResult(
             CHECK,
             Level.NOTE,
@@ -142,7 +144,7 @@ def _mistakes(environ: Mapping[str, str]) -> Iterator[CheckResult]:
     certificates = [
         name for name in environ if name.startswith("OTEL_EXPORTER_OTLP_") and name.endswith("_CERTIFICATE")
     ]
-    if bundle and certificates and any(way.protocol == HTTP for way in ways(environ)):
+    if bundle and certificates and any(each.protocol not in (None, GRPC) for each in selected_exporters(environ)):
         found = f"{bundle} is set, and wins over {certificates[0]} for exports over HTTP."
         yield CheckResult(CHECK, Level.WARNING, found, f"Unset {bundle} where telemetry is sent, if that is not meant.")
 
@@ -160,7 +162,7 @@ def _of_otlp(prefix: str, environ: Mapping[str, str]) -> Iterator[CheckResult]:
             found = f"{prefix}TIMEOUT is {timeout}: Python reads seconds, so that is {seconds / 3600:.1f} hours."
             yield CheckResult(CHECK, Level.WARNING, found, "Give seconds, such as 10.")
     for number, entry in enumerate(environ.get(f"{prefix}HEADERS", "").split(","), start=1):
-        if entry.strip() and not is_header(entry):
+        if entry.strip() and not headers.parse(entry)[0]:
             found = f"Entry {number} of {prefix}HEADERS is no name=value pair, and is not sent."
             yield CheckResult(
                 CHECK, Level.WARNING, found, "Write name=value pairs, separated by commas, values URL-encoded."

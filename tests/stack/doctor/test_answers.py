@@ -69,7 +69,7 @@ def test_a_server_that_says_yes_to_everything_is_no_receiver(doctor: Doctor) -> 
 
 def test_headers_are_sent_and_never_shown(doctor: Doctor) -> None:
     with server(401) as found:
-        address = f"http://user:{SECRET}-too@{LOOPBACK}:{found.server_address[1]}"
+        address = f"http://user:{SECRET}-too@{LOOPBACK}:{found.server_address[1]}?api_key={SECRET}-key"
         environ = {
             **at(found),
             "OTEL_EXPORTER_OTLP_ENDPOINT": address,
@@ -90,7 +90,7 @@ def test_headers_that_cannot_be_sent_are_a_finding_and_stay_hidden(doctor: Docto
     }
     said = doctor(environ=environ)
     assert said.status == 1
-    assert "the export failed" in said.only("endpoint", "error")["found"]
+    assert "gRPC cannot send the header 'x-key'" in said.only("endpoint", "error")["found"]
     assert SECRET not in said.out + said.err
 
 
@@ -118,7 +118,7 @@ def test_what_a_file_declares_is_tried_too(doctor: Doctor, collector: OwnCollect
     ("environ", "said_of_it"),
     [
         ({"OTEL_TRACES_EXPORTER": "otpl"}, "otpl"),
-        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/json"),
+        ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/jsno"}, "http/jsno"),
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "zstd"),
         ({"NISSA_PROFILE": "luxury"}, "luxury"),
     ],

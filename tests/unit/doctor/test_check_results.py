@@ -9,7 +9,8 @@ from rich.console import Console
 from nissa.doctor.check_result import CheckResult, Level, merged_by_signal
 from nissa.doctor.checks import DoctorReport, _in_error_boundary
 from nissa.doctor.rendering import as_json, table
-from nissa.doctor.secrets import HIDDEN, Secrets
+from nissa.doctor.secrets import Secrets
+from nissa.otel.otlp.redaction import HIDDEN
 
 
 def finding(level: Level = Level.OK, found: str = "found", *signals: str, advice: str = "") -> CheckResult:
@@ -61,13 +62,24 @@ def test_a_check_that_fails_is_a_finding_and_no_traceback() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["Bearer%20s3cret", "Bearer s3cret", "s3cret", "hunter22", "pass%2Fword", "pass/word", "who:pass%2Fword"]
+    "secret",
+    [
+        "Bearer%20s3cret",
+        "Bearer s3cret",
+        "s3cret",
+        "hunter22",
+        "pass%2Fword",
+        "pass/word",
+        "who:pass%2Fword",
+        "k%2By",
+        "k+y",
+    ],
 )
 def test_headers_and_passwords_are_hidden_in_every_spelling(secret: str) -> None:
     environ = {
         "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20s3cret,x-empty=",
         "OTEL_EXPORTER_OTLP_LOGS_HEADERS": "x-key=hunter22",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://who:pass%2Fword@example.org:4317",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "https://who:pass%2Fword@example.org:4317?api_key=k%2By",
     }
     hidden = Secrets(environ).cleared(finding(Level.ERROR, f"it said <{secret}>", advice=f"not {secret}"))
     assert secret not in hidden.found + hidden.advice

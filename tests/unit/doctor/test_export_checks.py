@@ -7,9 +7,10 @@ from time import monotonic
 
 import pytest
 
-from nissa.doctor.export_checks import Target, address, run_in_parallel, tls_files
+from nissa.doctor.export_checks import address, run_in_parallel, tls_files
 from nissa.doctor.http import get
 from nissa.doctor.probe import ServerKind, TlsFiles, probe
+from nissa.otel.otlp import OtlpSettings
 
 
 @pytest.mark.parametrize(
@@ -28,27 +29,17 @@ def test_an_endpoint_is_an_address(endpoint: str, protocol: str, expected: tuple
     assert address(endpoint, protocol) == expected
 
 
-@pytest.mark.parametrize(
-    ("protocol", "environ", "expected"),
-    [
-        ("grpc", {"CLIENT_KEY": "k"}, TlsFiles()),
-        ("grpc", {"CERTIFICATE": "c", "CLIENT_KEY": "k", "LOGS_CLIENT_KEY": "l"}, TlsFiles("c", "k")),
-        ("grpc", {"CERTIFICATE": "c", "CLIENT_KEY": "k", "LOGS_CERTIFICATE": "l"}, TlsFiles("l")),
-        ("http/protobuf", {"CERTIFICATE": "c", "LOGS_CLIENT_KEY": "l", "CLIENT_KEY": "k"}, TlsFiles("c", "l")),
-    ],
-    ids=["grpc-without-authority", "grpc-general", "grpc-of-one-signal", "http"],
-)
-def test_files_for_tls_are_chosen_as_the_exporters_choose(
-    protocol: str, environ: dict[str, str], expected: TlsFiles
-) -> None:
-    target = Target("logs", protocol, None)
-    assert tls_files(target, {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in environ.items()}) == expected
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_files_for_tls_are_those_of_the_client(protocol: str) -> None:
+    settings = OtlpSettings("logs", protocol, "https://h", certificate="c", client_key="k", client_certificate="p")
+    assert tls_files(settings, {}) == TlsFiles("c", "k", "p")
 
 
 def test_a_bundle_of_the_library_wins_over_http() -> None:
-    environ = {"OTEL_EXPORTER_OTLP_CERTIFICATE": "c", "CURL_CA_BUNDLE": "b"}
-    assert tls_files(Target("logs", "http/protobuf", None), environ) == TlsFiles("b")
-    assert tls_files(Target("logs", "grpc", None), environ) == TlsFiles("c")
+    environ = {"CURL_CA_BUNDLE": "b"}
+    for protocol, used in (("http/protobuf", "b"), ("http/json", "b"), ("grpc", "c")):
+        settings = OtlpSettings("logs", protocol, "https://h", certificate="c")
+        assert tls_files(settings, environ) == TlsFiles(used)
 
 
 def test_what_does_not_end_is_not_waited_for() -> None:

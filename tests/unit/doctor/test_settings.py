@@ -55,7 +55,7 @@ def test_a_signal_that_goes_nowhere_is_named() -> None:
         ({"OTEL_SDK_DISABLED": "TRUE", **ENDPOINT}, Level.WARNING, "sends and writes nothing"),
         ({"OTEL_SDK_DISABLED": "1"}, Level.WARNING, "disables nothing"),
         ({"OTEL_TRACES_EXPORTER": "otpl"}, Level.ERROR, "'otpl'"),
-        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, Level.ERROR, "'http/json' is not spoken"),
+        ({**ENDPOINT, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/jsno"}, Level.ERROR, "'http/jsno' is no OTLP protocol"),
         ({"OTEL_EXPORTER_OTLP_ENDPIONT": "x"}, Level.WARNING, "OTEL_EXPORTER_OTLP_ENDPIONT is no variable"),
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10000"}, Level.WARNING, "2.8 hours"),
         ({"OTEL_EXPORTER_OTLP_LOGS_TIMEOUT": "soon"}, Level.ERROR, "no number"),

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from nissa.doctor.check_result import Level
 from nissa.doctor.pipeline import check_producer
 from nissa.otel.export.probing import join
-from nissa.otel.export.ways import Way, ways
 
 
 class Strange:
@@ -48,27 +46,3 @@ def test_a_provider_that_nobody_reads_is_a_warning() -> None:
 
 def test_telemetry_that_is_off_is_no_fault() -> None:
     assert check_producer(None).level is Level.NOTE
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, []),
-        ({"OTEL_LOGS_EXPORTER": "console"}, [Way("logs", "console", None)]),
-        (
-            {"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"},
-            [Way("metrics", "otlp", "grpc"), Way("logs", "otlp", "grpc")],
-        ),
-        (
-            {
-                "OTEL_TRACES_EXPORTER": "otlp_proto_http,otlp",
-                "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
-                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": " grpc ",
-            },
-            [Way("traces", "otlp_proto_http", "http/protobuf"), Way("traces", "otlp", "grpc")],
-        ),
-    ],
-    ids=["nothing", "console", "endpoint", "protocols"],
-)
-def test_exporters_are_read_as_the_sdk_reads_them(environ: dict[str, str], expected: list[Way]) -> None:
-    assert ways(environ) == expected

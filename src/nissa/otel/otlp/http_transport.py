@@ -135,7 +135,7 @@ class HttpTransport:
     def _redactor_for(self, sent: Mapping[str, Any]) -> Redactor:
         """Return a redactor that also knows credentials that the session has added, from ``.netrc`` for example."""
         added = {name: _as_text(sent[name]) for name in _SECRET_HEADERS if name in sent and name not in self._headers}
-        return Redactor([*self._secrets, *secrets_of_headers(added)]) if added else self._redactor
+        return Redactor([*self._secrets, *secrets_of_headers(added.values())]) if added else self._redactor
 
     def _failure(self, error: Exception, timeout: float) -> SendResult:
         reason = self._redactor.clean(_describe(error, timeout))

@@ -4,9 +4,9 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from nissa.printable import printable
 
@@ -60,23 +60,32 @@ def public_url(url: str) -> str:
 
 
 def secrets_of_url(url: str) -> Iterator[str]:
-    """Yield user info, password, and the query with its values."""
-    try:
-        parts = urlsplit(url if "://" in url else f"//{url}")
-    except ValueError:
-        return
-    user_info = parts.netloc.rpartition("@")[0]
-    user, _, password = user_info.partition(":")
-    if user_info:
-        yield from (user_info, unquote(user_info), password or user)
-        yield b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    """Yield user info and password, and query and fragment with the values."""
+    yield from user_info_of_url(url)
+    parts = _split(url)
     yield from filter(None, (parts.query, parts.fragment))
     yield from (value for _, value in parse_qsl(parts.query))
 
 
-def secrets_of_headers(headers: Mapping[str, str]) -> Iterator[str]:
+def user_info_of_url(url: str) -> Iterator[str]:
+    """Yield user info, password, and both as HTTP sends them."""
+    user_info = _split(url).netloc.rpartition("@")[0]
+    user, _, password = user_info.partition(":")
+    if user_info:
+        yield from (user_info, unquote(user_info), password or user)
+        yield b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url if "://" in url else f"//{url}")
+    except ValueError:  # not a URL
+        return urlsplit("")
+
+
+def secrets_of_headers(values: Iterable[str]) -> Iterator[str]:
     """Yield the values of headers, and each word of a value except an authentication scheme."""
-    for value in headers.values():
+    for value in values:
         yield value
         yield from (word for word in value.split() if word.lower() not in _SCHEMES)
 

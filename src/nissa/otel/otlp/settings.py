@@ -36,8 +36,8 @@ _COMPRESSIONS: Final = {
     HTTP: ("deflate", "gzip", "none"),
     HTTP_JSON: ("deflate", "gzip", "none"),
 }
-_SIGNALS: Final = ("traces", "metrics", "logs")
-ENDPOINTS: Final = (f"{PREFIX}ENDPOINT", *(f"{PREFIX}{signal.upper()}_ENDPOINT" for signal in _SIGNALS))
+SIGNALS: Final = ("traces", "metrics", "logs")
+ENDPOINTS: Final = (f"{PREFIX}ENDPOINT", *(f"{PREFIX}{signal.upper()}_ENDPOINT" for signal in SIGNALS))
 """Variables that name an endpoint, which turns on OTLP for all signals."""
 _CODES: Final = RETRYABLE_CODES | {
     *("UNKNOWN", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "UNAUTHENTICATED"),
@@ -98,8 +98,8 @@ class OtlpSettings:
             ConfigurationError: A variable has a value that cannot be used; the message names it with the fix and never
                 contains credentials.
         """
-        if signal not in _SIGNALS:
-            raise UnknownNameError("signal", signal, _SIGNALS)
+        if signal not in SIGNALS:
+            raise UnknownNameError("signal", signal, SIGNALS)
         variables = _Variables(signal, environ)
         spoken = _protocol(variables, endpoint, protocol)
         where = _endpoint(variables, endpoint, spoken)
@@ -139,7 +139,7 @@ class OtlpSettings:
 
     def secrets(self) -> Iterator[str]:
         """Yield what must not appear in any text: header values, and user info and query of the endpoint."""
-        yield from secrets_of_headers(self.headers)
+        yield from secrets_of_headers(self.headers.values())
         yield from secrets_of_url(self.endpoint)
 
     def __repr__(self) -> str:

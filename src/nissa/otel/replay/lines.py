@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from nissa.errors import ConfigurationError
-from nissa.journal import SIGNALS
+from nissa.journal import SIGNALS, line_files, spools
 from nissa.otel.replay.requests import is_request
 from nissa.printable import printable
 from nissa.recordings.folders import is_folder
@@ -44,7 +44,7 @@ class Skipped:
 
 
 def files_of(folder: Path) -> dict[str, list[Path]]:
-    """Return a folder's files by signal; ranks have files of their own.
+    """Return a folder's files and spools by signal; ranks have files of their own.
 
     Raises:
         ConfigurationError: There are none; the message says what is there instead.
@@ -52,16 +52,27 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     shown = printable(str(folder))
     if not is_folder(folder):
         raise ConfigurationError(f"{shown} is no folder. Give the folder of a run, such as nissa-runs/<run id>.")
-    found: dict[str, list[Path]] = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
+    found: dict[str, list[Path]] = {
+        signal: [*line_files(folder, signal), *_spools(folder, signal)] for signal in SIGNALS
+    }
     if any(found.values()):
         return found
-    runs = sorted(each.parent.name for each in folder.glob("*/traces*.jsonl"))
+    runs = sorted({each.parent.name for each in folder.glob("*/traces*.jsonl*")} | _spooled(folder))
     hint = (
         f"It has the folders of {len(runs)} runs: give one of them, such as {printable(str(folder / runs[-1]))}."
         if runs
         else ("A run writes them where no exporter is configured; `run.directory` says where.")
     )
-    raise ConfigurationError(f"{shown} has no traces.jsonl, metrics.jsonl or logs.jsonl. {hint}")
+    raise ConfigurationError(f"{shown} has no traces.jsonl, metrics.jsonl or logs.jsonl, and no spool. {hint}")
+
+
+def _spools(folder: Path, signal: str) -> list[Path]:
+    return [spool for spool in spools(folder) if any(spool.glob(f"{signal}-*.spool"))]
+
+
+def _spooled(folder: Path) -> set[str]:
+    """Return the names of the folders below one that have a spool."""
+    return {spool.parent.parent.name for spool in folder.glob("*/spool*/*.spool")}
 
 
 def lines_of(path: Path, signal: str, damaged: list[DamagedLine]) -> Iterator[JsonLine]:

@@ -58,10 +58,21 @@ class Sender:
             payload = message(self.settings.signal, request).SerializeToString()
         except ValueError as error:
             return SendResult(Outcome.REFUSED, f"it is no OTLP: {error}")
+        return self._send(payload, gzipped=False)
+
+    def send_stored(self, payload: bytes) -> SendResult:
+        """Send a serialized and compressed request, as `send` does."""
+        return self._send(payload, gzipped=True)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def _send(self, payload: bytes, *, gzipped: bool) -> SendResult:
         deadline = monotonic() + self._patience
         pause = _FIRST_PAUSE
         while True:
-            result = self._attempt(payload)
+            result = self._attempt(payload, gzipped=gzipped)
             if result.outcome is not Outcome.RETRY or result.endpoint_fault:
                 return result
             own = pause * PRIVATE.uniform(1 - _JITTER, 1 + _JITTER)
@@ -72,14 +83,10 @@ class Sender:
             sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
-
-    def _attempt(self, payload: bytes) -> SendResult:
+    def _attempt(self, payload: bytes, *, gzipped: bool) -> SendResult:
         self.requests += 1
         seconds = _ATTEMPT * self.settings.timeout
-        result = _within(seconds, lambda: self._client.send(payload, gzipped=False))
+        result = _within(seconds, lambda: self._client.send(payload, gzipped=gzipped))
         if result is None:  # The client is still in use, so that nothing else can be sent.
             reason = f"the answer did not end within {seconds:g} s"
             return SendResult(Outcome.RETRY, reason, endpoint_fault=True)
