@@ -10,7 +10,7 @@ from dashboards.links import RUNBOOKS
 from dashboards.promql import among, grown, highest, isnt, labels, latest, name, series, summed
 from dashboards.recording import GONE, KEPT, PROCESS, RUN, STEPS
 from nissa.events import EventType
-from nissa.hub.worker import DROPPED, FAILED
+from nissa.hub.worker import DELIVERED, DROPPED, FAILED
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline, prometheus
 
@@ -183,6 +183,20 @@ ALL: Final = (
         "ticket",
         f"{_RUN}: telemetry was {_of(attr.EVENT_OUTCOME)} on its way to {_of(attr.BACKEND_NAME)}",
         "{{ $value }} events or measurements within 10 minutes; life-cycle events are never among the dropped ones.",
+    ),
+    Alert(
+        "NissaExportLost",
+        summed(
+            grown(series(metrics.EXPORT_ITEMS, {attr.EXPORT_OUTCOME: isnt(DELIVERED)}), "10m", "1h"),
+            *_RANKS,
+            attr.SIGNAL,
+            attr.EXPORT_OUTCOME,
+        )
+        + " > 0",
+        "0m",
+        "ticket",
+        f"{_RUN}: {_of(attr.SIGNAL)} were {_of(attr.EXPORT_OUTCOME)}",
+        "{{ $value }} items within 10 minutes; the log of the run has the reason.",
     ),
     Alert(
         "NissaReadbackBehind",

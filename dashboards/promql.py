@@ -29,6 +29,8 @@ _OF_PROCESSES: Final = (
     metrics.BLUEPRINT_PARAMETERS,
     metrics.HUB_EVENTS,
     metrics.HUB_QUEUE_SIZE,
+    metrics.EXPORT_ITEMS,
+    metrics.JOURNAL_SIZE,
     metrics.READBACK_DROPPED,
 )
 _OF_MODELS: Final = (

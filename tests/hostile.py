@@ -43,46 +43,46 @@ def is_safe(text: str) -> bool:
     return not FORBIDDEN & frozenset(text) and not any("\ud800" <= each <= "\udfff" for each in text)
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """Raised by hostile objects."""
 
 
 def boom(*_given: object, **_named: object) -> NoReturn:
     """Raise."""
-    raise Boom("\x1b[2J\nforged")
+    raise BoomError("\x1b[2J\nforged")
 
 
 class Raises:
     """Raises whatever is done with it."""
 
-    __str__ = __repr__ = __eq__ = __hash__ = __bool__ = __float__ = __int__ = __index__ = boom  # type: ignore[assignment]
-    __len__ = __iter__ = __contains__ = __getitem__ = __format__ = __lt__ = boom  # type: ignore[assignment]
+    __str__ = __repr__ = __eq__ = __hash__ = __bool__ = __float__ = __int__ = __index__ = boom
+    __len__ = __iter__ = __contains__ = __getitem__ = __format__ = __lt__ = boom
 
 
 class RaisesAtAttributes(Raises):
     """Raises at the look-up of an attribute too."""
 
     def __getattr__(self, name: str) -> Any:
-        raise Boom(name)
+        raise BoomError(name)
 
 
 class RaisingText(str):
     """Text whose methods raise."""
 
     __slots__ = ()
-    __str__ = __repr__ = __eq__ = __hash__ = upper = startswith = __len__ = encode = boom  # type: ignore[assignment]
+    __str__ = __repr__ = __eq__ = __hash__ = upper = startswith = __len__ = encode = boom
 
 
 class RaisingNumber(int):
     """Number whose conversions raise."""
 
-    __str__ = __repr__ = __eq__ = __hash__ = __int__ = __index__ = __float__ = __lt__ = __le__ = boom  # type: ignore[assignment]
+    __str__ = __repr__ = __eq__ = __hash__ = __int__ = __index__ = __float__ = __lt__ = __le__ = boom
 
 
 class RaisingFloat(float):
     """Number whose conversions raise."""
 
-    __str__ = __repr__ = __eq__ = __hash__ = __int__ = __float__ = __lt__ = __le__ = boom  # type: ignore[assignment]
+    __str__ = __repr__ = __eq__ = __hash__ = __int__ = __float__ = __lt__ = __le__ = boom
 
 
 class Endless(Mapping[str, Any]):

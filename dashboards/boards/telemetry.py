@@ -160,6 +160,49 @@ _LOSSES = lines(
     bars=True,
 )
 
+_EXPORTED = lines(
+    About(
+        "Exported items",
+        "Spans, metric points and log records that the collector accepted, by signal.",
+        PER_SECOND,
+        _SILENT,
+    ),
+    Query(
+        summed(f"rate({chosen(metrics.EXPORT_ITEMS, {attr.EXPORT_OUTCOME: among(DELIVERED)})}[{_RATE}])", attr.SIGNAL),
+        legend(attr.SIGNAL),
+    ),
+)
+
+_EXPORT_LOSSES = lines(
+    About(
+        "Refused or lost",
+        "What the collector refused for good, and what had no room on disk or could not be encoded.",
+        COUNT,
+        _NO_LOSS,
+        ((None, GREEN), (1, RED)),
+    ),
+    Query(
+        summed(
+            grown(chosen(metrics.EXPORT_ITEMS, {attr.EXPORT_OUTCOME: isnt(DELIVERED)}), "$__interval"),
+            attr.SIGNAL,
+            attr.EXPORT_OUTCOME,
+        ),
+        legend(attr.SIGNAL, attr.EXPORT_OUTCOME),
+    ),
+    stacked=True,
+    bars=True,
+)
+
+_JOURNAL = lines(
+    About(
+        "Journal",
+        "Telemetry on the disk of a training process. It grows while the collector is away, and shrinks when it accepted it.",
+        BYTES,
+        _SILENT,
+    ),
+    Query(highest(chosen(metrics.JOURNAL_SIZE), *_PROCESS), legend(*_PROCESS)),
+)
+
 _LAG = lines(
     About(
         "Readback lag",
@@ -288,6 +331,7 @@ BOARD: Final = Board(
     (
         _NOW,
         Row("Hub", ((8, _QUEUES), (8, _EVENTS), (8, _LOSSES))),
+        Row("Export", ((8, _EXPORTED), (8, _EXPORT_LOSSES), (8, _JOURNAL))),
         Row("Measuring", ((8, _LAG), (8, _SAMPLING), (8, _OVERHEAD))),
         Row(
             "Collector", ((8, _ACCEPTED), (8, _REFUSED), (8, _SENT), (8, _EXPORT_FAILURES), (8, _FILLED), (8, _MEMORY))

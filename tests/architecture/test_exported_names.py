@@ -23,8 +23,8 @@ from nissa.diagnostics.rules import RULES
 from nissa.doctor import variables
 from nissa.events import SeedSnapshot
 from nissa.hub import measurements
+from nissa.journal import SIGNALS
 from nissa.otel.backend import SCOPE
-from nissa.otel.export.files import SIGNALS
 from nissa.semconv import attributes, metrics, pipeline, spans
 from scripts.generate import ROOT
 from scripts.reference_cli import commands, options

@@ -51,6 +51,7 @@ def test_rules_do_what_their_tests_say(promtool: Path) -> None:
         ("NissaMoreCulledThanFossilized", ">= 5", ">= 4"),
         ("NissaRedFlag", "[1h]", "[5m]"),
         ("NissaTelemetryDropped", "dropped|failed", "dropped"),
+        ("NissaExportLost", '!="delivered"', '="lost"'),
         ("NissaReadbackBehind", "> 0", "> 4"),
         ("NissaOverheadHigh", "avg_over_time", "max_over_time"),
         ("NissaCollectorAway", "2m", "10m"),

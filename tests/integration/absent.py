@@ -25,8 +25,7 @@ TRAIN = """
     import torch
     import nissa
     from tests.toys import Toy
-    from opentelemetry.exporter.otlp.common.http import _OTLPHTTPClient
-    from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
+    from nissa.otel.otlp import OtlpClient
 
     exporting = set()
 
@@ -37,8 +36,7 @@ TRAIN = """
             return original(*args, **kwargs)
         setattr(kind, name, spy)
 
-    spied(_OTLPHTTPClient, "export")
-    spied(OTLPExporterMixin, "_export")
+    spied(OtlpClient, "send")
 
     def train(run=None, seconds=0.0):
         toy = Toy()

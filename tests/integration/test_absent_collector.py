@@ -32,7 +32,7 @@ def test_training_goes_on_with_one_warning_and_ends_in_time(tmp_path: Path, kind
         assert (kind if protocol == "grpc" else _REFUSALS[kind]) in warning
     else:
         assert "make stack" in warning
-        assert "spans" in warning
+        assert "kept in" in warning
 
 
 @pytest.mark.full
@@ -48,7 +48,7 @@ def test_many_failures_are_one_warning(tmp_path: Path, kind: str, protocol: str)
     assert "raining goes on" in warning
 
 
-def test_what_the_sdk_says_is_in_the_log_at_debug(tmp_path: Path) -> None:
+def test_further_failures_are_in_the_log_at_debug(tmp_path: Path) -> None:
     body = """
     import logging
     logging.basicConfig(level=logging.DEBUG)
@@ -58,9 +58,8 @@ def test_what_the_sdk_says_is_in_the_log_at_debug(tmp_path: Path) -> None:
     """
     with collector("nowhere", "grpc") as endpoint:
         told = run(tmp_path, endpoint, "grpc", body=body, environ=_QUICK)
-    said = [line for line in told.err if "Transient error" in line or "Failed to export" in line]
-    assert said
-    assert all(line.startswith("DEBUG:opentelemetry.") for line in said)
+    failures = [line for line in told.err if "does not reach the collector" in line]
+    assert [line.partition(":")[0] for line in failures[:2]] == ["WARNING", "DEBUG"]
     assert [line.split(":")[1] for line in told.err if line.startswith(("WARNING:", "ERROR:"))] == ["nissa"]
 
 
@@ -85,10 +84,12 @@ def test_providers_of_the_application_keep_their_own_messages(tmp_path: Path) ->
 
 def test_forked_children_neither_wait_nor_warn(tmp_path: Path) -> None:
     body = """
-    import os
+    import logging, os
     from opentelemetry import trace
     from torch.utils.data import DataLoader, TensorDataset
 
+    logging.basicConfig(format="%(process)d %(message)s")
+    print(os.getpid(), flush=True)
     run = nissa.start("standard", console__enabled=False, limits__exit_timeout_seconds=90)
     run.germinate("seed-1", blueprint="conv")
     for _ in DataLoader(TensorDataset(torch.randn(8, 4)), num_workers=2):
@@ -99,12 +100,13 @@ def test_forked_children_neither_wait_nor_warn(tmp_path: Path) -> None:
         print(time.monotonic(), flush=True)
         sys.exit(3)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-    os._exit(0)  # so that the warning which the parent has for itself does not come
+    os._exit(0)
     """
     with collector("nowhere", "grpc") as endpoint:
         told = run(tmp_path, endpoint, "grpc", body=body)
-    ended, left, status = told.out
-    assert (status, told.err) == ("3", [])
+    parent, ended, left, status = told.out
+    assert status == "3"
+    assert {line.partition(" ")[0] for line in told.err} <= {parent}
     assert float(left) - float(ended) < _SLACK
 
 

@@ -1,6 +1,7 @@
 """However a process ends, its telemetry is told, and the way it ends is not changed."""
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -121,14 +122,15 @@ def test_the_files_of_a_killed_run_still_parse_and_hold_what_had_ended(tmp_path:
     run.watch(model, optimizer)
     run.germinate("seed-1", blueprint="conv").advance(Stage.TRAINING)
     run.flush()
-    print("ready", flush=True)
     with run.epoch(0):
+        print("ready", flush=True)
         while True:
             step(run)
     """
     process = script(_TRAIN + body, folder=tmp_path)
     assert process.stdout is not None
     until(lambda: "ready" in process.stdout.readline() if process.stdout else None, "the script")
+    time.sleep(1)  # what was emitted a second ago survives
     metrics = only_run(tmp_path) / "metrics.jsonl"
     until(lambda: metrics.stat().st_size > after * 1000, "metrics")
     process.kill()

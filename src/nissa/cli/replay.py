@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from nissa.cli.output import ExitCode, Json, print_json
+from nissa.printable import printable
 
 if TYPE_CHECKING:
     from nissa.otel.replay import Replayed
+
+MOST_NAMED: Final = 20
+"""Maximum number of lines left out that are named."""
 
 EXAMPLES: Final = (
     ("nissa replay nissa-runs/RUN --endpoint http://localhost:4317", "send a run's files to a collector"),
@@ -30,7 +34,7 @@ def replay(
         str | None,
         typer.Option(
             metavar="PROTOCOL",
-            help="With --endpoint: grpc or http/protobuf; default from OTEL_* variables, else detected.",
+            help="With --endpoint: grpc, http/protobuf or http/json; default from OTEL_* variables, else detected.",
         ),
     ] = None,
     patience: Annotated[
@@ -65,7 +69,7 @@ def _plain(done: "Replayed") -> dict[str, Any]:
 
 
 def _summary_lines(done: "Replayed") -> list[str]:
-    from nissa.otel.export.reach import tally  # noqa: PLC0415 - help stays quick without it
+    from nissa.otel.export.export_log import tally  # noqa: PLC0415 - help stays quick without it
 
     signals = done.signals.values()
     counts = tally({each.what: each.found if done.dry_run else each.sent for each in signals})
@@ -76,5 +80,7 @@ def _summary_lines(done: "Replayed") -> list[str]:
         for each in signals
         if each.sent < each.found and not done.dry_run
     ]
-    skipped = [f"{each.file}, line {each.line}: {each.reason}." for each in done.skipped]
-    return [f"{done.directory}: {counts} {ending}.", *missing, *skipped]
+    skipped = [str(each) for each in done.skipped[:MOST_NAMED]]
+    if len(done.skipped) > MOST_NAMED:
+        skipped.append(f"{len(done.skipped) - MOST_NAMED:,} more lines are left out; --json lists them.")
+    return [f"{printable(done.directory)}: {counts} {ending}.", *missing, *skipped]

@@ -254,13 +254,29 @@ class LimitsConfig(Section):
 
 
 class FilesConfig(Section):
-    """Output files, used if no exporter is configured."""
+    """Output files: OTLP JSON lines if no exporter is configured, else the spool of what a collector has not accepted yet."""
 
     directory: Path = Path("nissa-runs")
     """Folder that receives one subfolder per run."""
 
-    export_interval_seconds: float = Field(default=15.0, ge=0.1, le=3_600)
-    """Seconds between two exports of metrics to the files."""
+    export_interval_seconds: float = Field(default=5.0, ge=0.1, le=3_600)
+    """Seconds between two writes of metrics to the files; at most 5, so that a killed process loses no more."""
+
+    delivery: Literal["journal", "sdk"] = "journal"
+    """How telemetry reaches a collector: ``journal`` writes it to disk first, sends it with Nissa's OTLP client, and keeps
+    what is not delivered; ``sdk`` uses the official exporters, which lose it."""
+
+    max_bytes: int = Field(default=2 << 30, ge=1 << 20, le=1 << 42)
+    """Maximum size of the files of one process of a run; as they fill, metrics are written for fewer steps."""
+
+    max_spool_bytes: int = Field(default=1 << 30, ge=1 << 16, le=1 << 40)
+    """Maximum size of the telemetry that waits for a collector; above it the oldest metrics are dropped first."""
+
+    keep: bool = False
+    """Keep delivered telemetry on disk, for a report or a replay."""
+
+    fsync: bool = False
+    """Force each write to the disk, so that telemetry also survives the death of the machine; slow."""
 
     @field_validator("directory")
     @classmethod

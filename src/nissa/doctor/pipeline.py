@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nissa.config.sections import FilesConfig
 from nissa.distributed.rank import Rank
 from nissa.doctor.check_result import CheckResult, Level
 from nissa.errors import NissaError
@@ -34,8 +35,7 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | CheckResult]:
                 profile=profile,
                 rank=Rank.from_environment(os.environ),
                 folder=Path(folder),
-                # Long enough that no periodic export happens during the check.
-                export_interval_seconds=3_600.0,
+                files=FilesConfig(directory=Path(folder)),
                 exit_seconds=_END_SECONDS,
             )
         except Exception as error:  # noqa: BLE001 - the SDK raises whatever its parts do

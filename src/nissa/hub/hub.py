@@ -13,7 +13,7 @@ from nissa.hub.backend import Backend
 from nissa.hub.counts import AtomicCounts
 from nissa.hub.critical import CriticalSections
 from nissa.hub.error_boundary import ErrorBoundary
-from nissa.hub.normalize import ForeignEvent, Rejected, emitter, normalize
+from nissa.hub.normalize import ForeignEvent, Rejected, emitter, normalize, own_event
 from nissa.hub.plain_data import PayloadLimits
 from nissa.hub.stopwatch import Stopwatch
 from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker, Source
@@ -221,6 +221,10 @@ class NissaHub:
                 self._reject(rejection.reason, str(rejection))
             else:
                 self.deliver(known)
+
+    def bounded(self, event: "TelemetryEvent") -> "TelemetryEvent":
+        """Return an event of a run or seed with plain data within the hub's limits, and with escaped text."""
+        return own_event(event, self.payload_limits)
 
     def deliver(self, event: "TelemetryEvent") -> list["TelemetryEvent"]:
         """Pass a normalised event through the listener to every backend; return the events that they receive.

@@ -102,7 +102,11 @@ class OpenTelemetryBackend:
             error_boundary=error_boundary,
             owns_provider=providers.owned,
         )
-        self.refused = self._producer.install(providers.meter) if providers.meter is not None else "telemetry is off"
+        self.refused = (
+            self._producer.install(providers.meter, providers.only_reader)
+            if providers.meter is not None
+            else "telemetry is off"
+        )
         self._handlers: dict[str, Callable[[TelemetryEvent], None]] = {
             EventType.EPOCH_STARTED: self._epochs.begin,
             EventType.EPOCH_COMPLETED: self._epochs.end,

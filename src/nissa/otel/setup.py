@@ -6,13 +6,15 @@ The first rule that applies decides:
 2. If ``OTEL_*`` names exporters or endpoints, the SDK's configurator builds global providers.
 3. If ``OTEL_PYTHON_*_PROVIDER`` selects providers, these are used.
 4. Otherwise the run creates private providers that write OTLP JSON Lines files.
+
+Signals that are exported over OTLP by rule 2, and the files of rule 4, go through the run's own pipeline. All other
+exporters are the SDK's.
 """
 
 import os
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +23,11 @@ from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.resources import Resource
 
 from nissa.errors import ConfigurationError, UnknownNameError
+from nissa.hub.plain_data import to_name
 from nissa.otel import random_isolation
-from nissa.otel.export import files, keeping, portions
+from nissa.otel.export.building import file_pipeline, others, otlp_settings, private_providers, spool_pipeline
 from nissa.otel.export.ending import BoundedEnd
 from nissa.otel.metrics.observed import is_real
-from nissa.otel.metrics.producer import MOST_POINTS
 from nissa.semconv import attributes as attr
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from nissa.backends.append_file import LineFile
+    from nissa.config.sections import FilesConfig
     from nissa.distributed.rank import Rank
+    from nissa.otel.export.building import BuiltPipeline
+    from nissa.otel.export.metric_reader import ExportReader
 
 SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 """Signal names as spelled in environment variables."""
@@ -45,10 +49,6 @@ ENDPOINTS: Final = (
 )
 """Variables that enable OTLP for signals without an ``OTEL_<SIGNAL>_EXPORTER``."""
 
-_OTLP_METRIC_EXPORTERS: Final = (
-    "opentelemetry.exporter.otlp.proto.grpc.metric_exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-)
 _SELECTED: Final = tuple(f"OTEL_PYTHON_{kind}_PROVIDER" for kind in ("TRACER", "METER", "LOGGER"))
 _ALIASES: Final = frozenset({"otlp", "none"})
 
@@ -61,7 +61,8 @@ class Providers:
         owned: They belong to the run and are shut down with it; otherwise they are only flushed.
         folder: Folder of the files, None if none are written.
         origin: Description of the destination, for people.
-        files: Files to close after the shutdown of owned providers.
+        built: Pipeline and reader that export them; None for providers of the application, and for ``delivery: sdk``.
+        shared: Exporters of the SDK are used beside the pipeline.
         exit_seconds: Time limit of the shutdown at interpreter exit, seconds.
     """
 
@@ -71,26 +72,31 @@ class Providers:
     owned: bool
     folder: "Path | None"
     origin: str
-    files: "tuple[LineFile, ...]" = ()
+    built: "BuiltPipeline | None" = None
+    shared: bool = False
     exit_seconds: float = 5.0
     end: BoundedEnd = field(init=False)
 
     def __post_init__(self) -> None:
-        """Create the bounded shutdown of the three providers."""
-        object.__setattr__(self, "end", BoundedEnd((self.tracer, self.logger, self.meter), self.exit_seconds))
+        """Create the bounded shutdown of the three providers and the pipeline."""
+        pipeline = None if self.built is None else self.built.pipeline
+        others = () if self.built is not None and not self.shared else (self.tracer, self.logger, self.meter)
+        object.__setattr__(self, "end", BoundedEnd(pipeline, others, self.exit_seconds))
+
+    @property
+    def only_reader(self) -> "ExportReader | None":
+        """Metric reader of the pipeline, if the provider has no other."""
+        if self.built is None or "metrics" not in self.built.signals or self.shared:
+            return None
+        return self.built.reader
 
     def flush(self, timeout: float) -> bool:
-        """Export pending telemetry; return whether that finished within ``timeout`` seconds."""
+        """Export pending telemetry; return whether all of it was delivered within ``timeout`` seconds."""
         return self.end.flush(timeout)
 
     def close(self, timeout: float) -> bool:
-        """Export pending telemetry and shut down owned providers; return whether that finished in time."""
-        if not self.owned:
-            return self.flush(timeout)
-        ended = self.end.shutdown(timeout)
-        for file in self.files if ended else ():
-            file.close()
-        return ended
+        """Export pending telemetry and shut down owned providers; return whether all of it was delivered in time."""
+        return self.end.shutdown(timeout) if self.owned else self.flush(timeout)
 
 
 def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
@@ -100,7 +106,7 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     profile: str,
     rank: "Rank",
     folder: "Path",
-    export_interval_seconds: float,
+    files: "FilesConfig",
     exit_seconds: float = 5.0,
     environ: Mapping[str, str] = os.environ,
 ) -> Providers:
@@ -118,10 +124,11 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     if present is not None:
         return present
     if configured(environ):
-        return _from_environment(attributes, environ, exit_seconds)
-    built = files.build(folder, rank.suffix, Resource.create(attributes), export_interval_seconds)
+        return _from_environment(attributes, environ, files, folder / f"spool{rank.suffix}", exit_seconds)
+    built = file_pipeline(folder, rank.suffix, Resource.create(attributes), files, exit_seconds=exit_seconds)
+    tracer, meter, logger = private_providers(built)
     return Providers(
-        built.tracer, built.meter, built.logger, owned=True, folder=folder, origin=str(folder), files=built.files
+        tracer, meter, logger, owned=True, folder=folder, origin=str(folder), built=built, exit_seconds=exit_seconds
     )
 
 
@@ -131,7 +138,7 @@ def _resource_attributes(
     keys = [entry.partition("=")[0].strip() for entry in environ.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",")]
     named = environ.get("OTEL_SERVICE_NAME") or "service.name" in keys
     found = {
-        "service.name": service_name or (None if named else "nissa"),
+        "service.name": to_name(service_name) or (None if named else "nissa"),
         attr.RUN_ID: run_id,
         attr.PROFILE: profile,
         attr.RANK: rank.rank,
@@ -175,11 +182,16 @@ def configured(environ: Mapping[str, str]) -> bool:
     return any(environ.get(f"OTEL_{signal}_EXPORTER", "").strip() for signal in SIGNALS)
 
 
-def _from_environment(attributes: dict[str, Any], environ: Mapping[str, str], exit_seconds: float) -> Providers:
+def _from_environment(
+    attributes: dict[str, Any], environ: Mapping[str, str], files: "FilesConfig", spool: "Path", exit_seconds: float
+) -> Providers:
+    """Build global providers; the SDK configures everything but the delivery over OTLP."""
     check_exporters(environ)
-    with _default_exporters(environ), keeping.long_queues(environ), _changed(dict.fromkeys(_SELECTED)):
+    direct = environ.get("OTEL_CONFIG_FILE") or files.delivery == "sdk"
+    settings = {} if direct else otlp_settings(environ)
+    with _default_exporters(environ), _changed(dict.fromkeys(_SELECTED)), _changed(others(settings, environ)):
         # A declarative configuration file defines its own resource; passing another one logs a warning.
-        kwargs = {} if environ.get("OTEL_CONFIG_FILE") else _settings(attributes)
+        kwargs = {} if environ.get("OTEL_CONFIG_FILE") else {"resource_attributes": attributes}
         configurator: Any = _OTelSDKConfigurator  # the SDK leaves it unannotated
         try:
             configurator().configure(**kwargs)
@@ -188,34 +200,22 @@ def _from_environment(attributes: dict[str, Any], environ: Mapping[str, str], ex
             raise ConfigurationError(message) from error
     providers = _application_providers()
     assert providers is not None  # noqa: S101 - the configurator has just set them
-    keeping.keep(providers.tracer, providers.meter, providers.logger)
-    built = replace(providers, origin=_describe(environ), exit_seconds=exit_seconds)
-    built.end.at_exit()
-    return built
+    built = None
+    if settings:
+        built = spool_pipeline(
+            settings, spool, providers.tracer.resource, files, exit_seconds=exit_seconds, environ=environ
+        )
+        built.attach(providers.tracer, providers.meter, providers.logger)
+    shared = any(names != "none" for names in others(settings, environ).values())
+    found = replace(providers, origin=_describe(environ), built=built, shared=shared, exit_seconds=exit_seconds)
+    found.end.at_exit()
+    return found
 
 
 def _hint(error: Exception, environ: Mapping[str, str]) -> str:
     if isinstance(error, OSError) and "prometheus" in environ.get("OTEL_METRICS_EXPORTER", ""):
         return ". Give each process, such as each rank on a host, an OTEL_EXPORTER_PROMETHEUS_PORT of its own."
     return ""
-
-
-def _settings(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the configurator's arguments that no environment variable sets."""
-    # Limit the size of requests: a collector rejects messages above 4 MiB by default.
-    batch = {"max_export_batch_size": MOST_POINTS}
-    return {
-        "resource_attributes": attributes,
-        "exporter_args_map": dict.fromkeys(_exporters(), batch),
-        "export_span_processor": portions.span_processor,
-        "export_log_record_processor": portions.log_processor,
-    }
-
-
-def _exporters() -> "Iterator[type]":
-    for module in _OTLP_METRIC_EXPORTERS:
-        with suppress(ImportError):
-            yield import_module(module).OTLPMetricExporter
 
 
 def check_exporters(environ: Mapping[str, str]) -> None:

@@ -7,7 +7,6 @@ from typing import Any, Final
 from nissa.recordings import Process, Recording
 from nissa.semconv import attributes as attr
 
-
 _MOST_DIGITS: Final = 18
 """Number of digits from which a name is sorted as text."""
 

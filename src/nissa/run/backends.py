@@ -8,6 +8,7 @@ from nissa.backends.console import ConsoleBackend, location_line
 from nissa.errors import NissaError
 from nissa.otel.backend import OpenTelemetryBackend
 from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
+from nissa.otel.metrics.export_metrics import ExportMetrics
 from nissa.otel.metrics.hub_metrics import HubMetrics
 from nissa.version import VERSION
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from nissa.hub.backend import Backend
+    from nissa.otel.export.building import BuiltPipeline
     from nissa.otel.setup import Providers
     from nissa.run.runtime import Runtime
 
@@ -49,7 +51,7 @@ class RunBackends:
             error_boundary=runtime.error_boundary,
             version=VERSION,
         )
-        self._add_metrics()
+        self._add_metrics(providers.built)
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
         folder = None if providers.folder is None else str(providers.folder)
@@ -57,8 +59,8 @@ class RunBackends:
         self._added: list[str] = []
         self._add(user_backends, providers)
 
-    def _add_metrics(self) -> None:
-        """Add the metrics of the hub and of the blueprints; both are refreshed before each export."""
+    def _add_metrics(self, built: "BuiltPipeline | None") -> None:
+        """Add the metrics of hub, blueprints and export, which are refreshed before each collection."""
         runtime, store = self._runtime, self.otel.store
         limits = runtime.config.limits
         health = HubMetrics(store, self._hub, dropped=lambda: runtime.readback.dropped, now=runtime.now, limits=limits)
@@ -66,6 +68,8 @@ class RunBackends:
             store, lambda: runtime.analytics.snapshot()["blueprints"], now=runtime.now, most=limits.max_blueprints
         )
         store.refreshers += [health.refresh, blueprints.refresh]
+        if built is not None:
+            store.refreshers.append(ExportMetrics(store, built, now=runtime.now).refresh)
 
     def _add(self, user_backends: "Iterable[Backend]", providers: "Providers") -> None:
         try:

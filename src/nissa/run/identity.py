@@ -1,6 +1,6 @@
-"""Id of a run: where it comes from, and which ids are accepted.
+"""Ids of a run and its environments: where they come from, and which are accepted.
 
-The id is the name of the run's folder, so an id from a variable or an argument must not lead out of `files.directory`.
+The id of a run is the name of the run's folder, so an id from a variable or an argument must not lead out of `files.directory`.
 """
 
 import os
@@ -12,6 +12,7 @@ from typing import Final
 
 from nissa.distributed.rank import common_run_id
 from nissa.errors import ConfigurationError
+from nissa.hub.plain_data import to_name
 from nissa.printable import printable
 
 MOST_CHARACTERS: Final = 128
@@ -44,6 +45,11 @@ def run_identity(run_id: str | None, environ: Mapping[str, str] = os.environ) ->
         if candidate:
             return _checked(candidate, source)
     return common_run_id(f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
+
+
+def environment_id(env_id: object) -> str:
+    """Return the id of an environment as text of bounded length."""
+    return to_name(env_id) or "None"
 
 
 def _checked(candidate: object, source: str) -> str:

@@ -18,11 +18,10 @@ from nissa.distributed.rank import Rank
 from nissa.errors import RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
-from nissa.hub.plain_data import PayloadLimits, to_name
 from nissa.otel.setup import Providers, obtain
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
-from nissa.run.identity import run_identity
+from nissa.run.identity import environment_id, run_identity
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.seeds.checkpoint import state_dict
@@ -62,12 +61,12 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
         identity = run_identity(run_id)
         rank = Rank.discover(os.environ)
         providers = obtain(
-            service_name=None if service_name is None else to_name(service_name),
+            service_name=service_name,
             run_id=identity,
             profile=settings.profile_name,
             rank=rank,
             folder=Path(settings.files.directory) / identity,
-            export_interval_seconds=settings.files.export_interval_seconds,
+            files=settings.files,
             exit_seconds=settings.limits.exit_timeout_seconds,
         )
         return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
@@ -154,11 +153,6 @@ class Run:
         self._runtime = Runtime(config, hub, now=clock, on_hub_closed=self.close)
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
-        hub.resize(
-            queue_size=config.limits.queue_size,
-            lifecycle_queue_size=config.limits.lifecycle_queue_size,
-            payload_limits=_payload_limits(config),
-        )
         self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
@@ -189,7 +183,7 @@ class Run:
 
     def environment(self, env_id: int | str) -> Environment:
         """Return the environment with an id, created at its first use. Parallel environments share only the run."""
-        key = to_name(env_id) or "None"
+        key = environment_id(env_id)
         if key not in self._environments:
             self._environments[key] = Environment(self._runtime, key)
         return self._environments[key]
@@ -372,8 +366,3 @@ def _abandon_in_children(run: Run) -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=in_child)
-
-
-def _payload_limits(config: TelemetryConfig) -> PayloadLimits:
-    limits = config.limits
-    return PayloadLimits(limits.payload_items, limits.payload_depth, limits.payload_characters)

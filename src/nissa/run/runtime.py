@@ -29,7 +29,7 @@ from nissa.gradients.steps import StepClock
 from nissa.gradients.unwrapping import unwrap
 from nissa.gradients.watch import Watch, check_model, check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
-from nissa.hub.normalize import own_event
+from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.printable import MOST_NAME, printable, printable_name
 from nissa.seeds.lifecycle import SeedTable
@@ -75,6 +75,7 @@ class Runtime:
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
+        _apply_limits(hub, config)
         self.strict = _strict(config)
         self.step_processor = StepProcessor(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
@@ -166,7 +167,7 @@ class Runtime:
         After the end of the run, the event is only applied to the state table, so that the seed handles of a training
         loop that outlives the run keep working.
         """
-        event = own_event(event, self.hub.payload_limits)
+        event = self.hub.bounded(event)
         if self.closed:
             self.hub.count_rejection("run_ended")
             with self.hub.sections, self.hub.order:
@@ -366,6 +367,15 @@ class Runtime:
             findings += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
         for env_id, finding in sorted(findings, key=lambda pair: pair[1].time_unix_nano):
             self.emit_findings([finding], env_id)
+
+
+def _apply_limits(hub: "NissaHub", config: "TelemetryConfig") -> None:
+    limits = config.limits
+    hub.resize(
+        queue_size=limits.queue_size,
+        lifecycle_queue_size=limits.lifecycle_queue_size,
+        payload_limits=PayloadLimits(limits.payload_items, limits.payload_depth, limits.payload_characters),
+    )
 
 
 def _check_name(name: object) -> None:

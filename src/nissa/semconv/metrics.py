@@ -192,6 +192,16 @@ READBACK_LAG: Final = MetricSpec("nissa.readback.lag", _G, "s", "Time from a ste
 READBACK_DROPPED: Final = MetricSpec(
     "nissa.readback.dropped", _C, "{step}", "Sampled steps dropped because the reader fell behind"
 )
+EXPORT_ITEMS: Final = MetricSpec(
+    "nissa.export.items",
+    _C,
+    "{item}",
+    "Spans, metric points and log records by what became of them",
+    (attr.SIGNAL, attr.EXPORT_OUTCOME),
+)
+JOURNAL_SIZE: Final = MetricSpec(
+    "nissa.journal.size", _G, "By", "Telemetry on disk: files, or what waits for the collector"
+)
 OVERHEAD_RATIO: Final = MetricSpec(
     "nissa.overhead.ratio", _G, "", "Share of wall time that telemetry took from training since the last sampled step"
 )

@@ -2,14 +2,12 @@
 
 import io
 import json
-import logging
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
@@ -26,12 +24,10 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from nissa.backends.append_file import LineFile
-from nissa.otel.export import files
+from nissa.otel.metrics.batching import batches
 from nissa.otel.metrics.gauges import GaugeRow
-from nissa.otel.metrics.metric_lines import MOST_OWN_POINTS, MOST_POINTS, LineMetricExporter, batches, gauge_lines
+from nissa.otel.metrics.metric_lines import MOST_OWN_POINTS, MOST_POINTS, gauge_lines, metric_lines
 from nissa.otel.metrics.points import GaugePoints
-from tests.support import points
 
 START = 1_700_000_000_000_000_000
 TRAP = 'of "gauge":{} and \\"gauge\\":{}, dataPoints'
@@ -66,6 +62,16 @@ def by_scope(found: MetricsData) -> Iterator[MetricsData]:
     for resource in found.resource_metrics:
         for scope in resource.scope_metrics:
             yield MetricsData([ResourceMetrics(resource.resource, [scope], resource.schema_url)])
+
+
+def metrics_of(found: MetricsData) -> list[Metric]:
+    return list(found.resource_metrics[0].scope_metrics[0].metrics)
+
+
+def around(found: MetricsData, metrics: list[Metric]) -> MetricsData:
+    """Return the same resource and scope with other metrics."""
+    (resource,) = found.resource_metrics
+    return MetricsData([replace(resource, scope_metrics=[replace(resource.scope_metrics[0], metrics=metrics)])])
 
 
 def told(found: MetricsData) -> list[tuple[object, str, str, object]]:
@@ -104,27 +110,22 @@ def taken_apart(lines: list[Any]) -> list[tuple[str, Any]]:
 
 
 def test_batches_hold_every_point_once_in_order() -> None:
-    whole = app(a1=7, a2=1, a3=9, b1=3)
-    parts = [told(batch) for batch in batches(by_scope(whole), 4)]
+    (whole,) = by_scope(app(a1=7, a2=1, a3=9))
+    parts = [told(around(whole, batch)) for batch in batches(metrics_of(whole), 4)]
     assert [each for part in parts for each in part] == told(whole)
-    assert [len(part) for part in parts] == [4, 4, 4, 4, 1, 3]
+    assert [len(part) for part in parts] == [4, 4, 4, 4, 1]
 
 
 def test_what_fits_is_one_batch() -> None:
-    whole = app(a1=2, a2=2)
-    assert [told(batch) for batch in batches(by_scope(whole), 4)] == [told(whole)]
+    (whole,) = by_scope(app(a1=2, a2=2))
+    assert [told(around(whole, batch)) for batch in batches(metrics_of(whole), 4)] == [told(whole)]
 
 
-def test_a_large_export_of_an_application_is_several_lines(tmp_path: Path) -> None:
-    built = files.build(tmp_path, "", Resource.create({}), 3600.0)
-    gauge = built.meter.get_meter("app").create_gauge("size")
-    for index in range(2 * MOST_POINTS + 1):
-        gauge.set(index, {"n": index})
-    built.meter.force_flush()
-    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 3
-    assert sorted(point.value for point in points(tmp_path, "size")) == list(range(2 * MOST_POINTS + 1))
-    built.meter.shutdown()
+def test_a_large_export_of_an_application_is_several_lines() -> None:
+    lines = list(metric_lines(app(a1=2 * MOST_POINTS + 1)))
+    assert [items for _, items in lines] == [MOST_POINTS, MOST_POINTS, 1]
+    values = [int(point["asInt"]) for _, point in taken_apart([strictly(line) for line, _ in lines])]
+    assert values == list(range(2 * MOST_POINTS + 1))
 
 
 @given(rows=st.lists(st.tuples(st.lists(st.tuples(attributes, numbers), max_size=4), st.integers(1, 2**63 - 1))))
@@ -132,7 +133,7 @@ def test_lines_of_gauges_say_what_the_official_encoder_says(
     rows: list[tuple[list[tuple[dict[str, Any], float]], int]],
 ) -> None:
     made = [GaugeRow([each for each, _ in row], time, tuple(value for _, value in row)) for row, time in rows]
-    found = [strictly(line) for line in gauge_lines([ours(made)], 3)]
+    found = [strictly(line) for line, _ in gauge_lines([ours(made)], 3)]
     expected = officially(ours(made, own=False))
     expected = taken_apart([expected]) if made and any(row for row, _ in rows) else []
     assert taken_apart(found) == expected
@@ -140,53 +141,34 @@ def test_lines_of_gauges_say_what_the_official_encoder_says(
 
 def test_attributes_that_are_equal_and_of_other_types_stay_apart() -> None:
     rows = [GaugeRow([{"n": 1}, {"n": True}, {"n": 1.0}], START, (0.1, 0.2, 0.3))]
-    (line,) = gauge_lines([ours(rows)], 10)
+    ((line, _),) = gauge_lines([ours(rows)], 10)
     assert taken_apart([strictly(line)]) == taken_apart([officially(ours(rows, own=False))])
 
 
 def test_a_statistic_that_is_absent_has_no_point() -> None:
     rows = [GaugeRow([{"n": "1"}, {"n": "2"}], START, np.array([math.nan, 2.0]))]
-    (line,) = gauge_lines([ours(rows)], 10)
+    ((line, _),) = gauge_lines([ours(rows)], 10)
     ((_, point),) = taken_apart([strictly(line)])
     assert point["asDouble"] == 2.0
 
 
-def test_points_of_ours_are_lines_of_a_bounded_length(tmp_path: Path) -> None:
+def test_points_of_ours_are_lines_of_a_bounded_length() -> None:
     streams = [{"n": str(index)} for index in range(700)]
     rows = [GaugeRow(streams, START + step, np.arange(700.0)) for step in range(5)]
-    exporter = LineMetricExporter(LineFile(tmp_path / "metrics.jsonl"))
-    assert exporter.export(ours(rows)) is MetricExportResult.SUCCESS
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    sizes = [len(taken_apart([line])) for line in lines]
-    assert sizes == [MOST_OWN_POINTS] * 3 + [500]
-    seen = [(point.time, point.value) for point in points(tmp_path, "nissa.loss")]
+    lines = list(metric_lines(ours(rows)))
+    assert [items for _, items in lines] == [MOST_OWN_POINTS] * 3 + [500]
+    points = [point for _, point in taken_apart([strictly(line) for line, _ in lines])]
+    seen = [(int(point["timeUnixNano"]), point["asDouble"]) for point in points]
     assert seen == [(row.time, value) for row in rows for value in row.values]
 
 
-def test_an_export_holds_what_is_ours_and_all_else(tmp_path: Path) -> None:
+def test_an_export_holds_what_is_ours_and_all_else() -> None:
     both = MetricsData([*app(a1=2, b1=1).resource_metrics, *ours([GaugeRow([{}], START, (0.5,))]).resource_metrics])
-    LineMetricExporter(LineFile(tmp_path / "metrics.jsonl")).export(both)
-    assert [point.value for point in points(tmp_path, "a1")] == [0, 1]
-    assert [point.value for point in points(tmp_path, "b1")] == [0]
-    assert [point.value for point in points(tmp_path, "nissa.loss")] == [0.5]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk here that is always full")
-@pytest.mark.parametrize("made", [lambda: app(a1=1), lambda: ours([GaugeRow([{}], START, (0.5,))])])
-def test_a_full_disk_is_told_and_fails_the_export(
-    made: Callable[[], MetricsData], caplog: pytest.LogCaptureFixture
-) -> None:
-    exporter = LineMetricExporter(LineFile(Path("/dev/full")))
-    with caplog.at_level(logging.ERROR):
-        assert exporter.export(made()) is MetricExportResult.FAILURE
-    assert "No space left on device" in caplog.text
-
-
-def test_what_comes_after_the_end_is_told_and_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    file = LineFile(tmp_path / "metrics.jsonl")
-    exporter = LineMetricExporter(file)
-    file.close()
-    with (tmp_path / "another").open("wb"):  # it gets the descriptor that has become free
-        assert exporter.export(ours([GaugeRow([{}], START, (0.5,))])) is MetricExportResult.FAILURE
-    assert (tmp_path / "another").read_bytes() == b""
-    assert "closed" in caplog.text
+    values = [
+        (json.loads(around)["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["name"], point)
+        for around, point in taken_apart([strictly(line) for line, _ in metric_lines(both)])
+    ]
+    assert [(name, point.get("asDouble", point.get("asInt"))) for name, point in values] == [
+        *[("a1", "0"), ("a1", "1"), ("b1", "0")],
+        ("nissa.loss", 0.5),
+    ]

@@ -88,7 +88,10 @@ LINES: list[str] = [
     metric(name="nissa.gradient.quantile", asDouble=1, attributes=otlp.attributes({"nissa.quantile": "most"})),
     *(histogram(scale=scale) for scale in (20, 21, -10, -11, 10**9, "x", float("inf"), None)),
     *(histogram(offset=offset) for offset in (2**31, -(2**31), 2**31 - 1, 8 * 1_100, -8 * 1_100, 10**30, "x")),
-    *(histogram(counts=counts) for counts in ([2**63], [-1], [2**63 - 1, 1], [2**62], ["x"], 5, None, [], ["1"] * 9_000)),
+    *(
+        histogram(counts=counts)
+        for counts in ([2**63], [-1], [2**63 - 1, 1], [2**62], ["x"], 5, None, [], ["1"] * 9_000)
+    ),
     histogram(scale=-10, offset=0),
     histogram(scale=-10, offset=-1),
     histogram(scale=0, offset=1_023, counts=["1"]),
@@ -117,7 +120,9 @@ LINES: list[str] = [
     told("nissa.env.id", {"stringValue": "²"}),
     told("nissa.env.id", {"stringValue": "9" * 5_000}),
     told("nissa.env.id", {"kvlistValue": {"values": [{"key": "a", "value": {"intValue": 1}}]}}),
-    otlp.logs(otlp.record("nissa.narrative", at(1), {"nissa.loss": "low", "nissa.accuracy": [1], "nissa.epoch": "warm"})),
+    otlp.logs(
+        otlp.record("nissa.narrative", at(1), {"nissa.loss": "low", "nissa.accuracy": [1], "nissa.epoch": "warm"})
+    ),
     otlp.logs(otlp.record("nissa.event.red_flag_raised", at(1), {"nissa.event.step": "first", "nissa.epoch": 1.5})),
     otlp.logs(otlp.record("nissa.event.red_flag_raised", at(1), {"nissa.event.model": ["a"]})),
     otlp.logs({**otlp.record("nissa.seed.gate", at(1), {"nissa.gate.checks_failed": 5}, trace="t")}),
@@ -155,7 +160,25 @@ def test_all_malformed_lines_together_are_a_report(tmp_path: Path) -> None:
 
 
 VALUES: list[Any] = [
-    *(None, True, 0, -1, 2**31, 2**63, 2**64, 10**30, 1.5, 1e308, float("inf"), float("nan"), "", "x", "NaN", "-1", "1e9"),
+    *(
+        None,
+        True,
+        0,
+        -1,
+        2**31,
+        2**63,
+        2**64,
+        10**30,
+        1.5,
+        1e308,
+        float("inf"),
+        float("nan"),
+        "",
+        "x",
+        "NaN",
+        "-1",
+        "1e9",
+    ),
     *(str(2**63 - 1), str(2**63), "Infinity", "\ud800", "\x1b[2J\n", [], {}, [1], {"a": 1}, {"stringValue": "x"}),
     *({"intValue": "1"}, {"doubleValue": "NaN"}, {"boolValue": 1}, {"arrayValue": {"values": [{"intValue": 1}]}}),
 ]

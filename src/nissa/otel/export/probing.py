@@ -4,7 +4,7 @@ The exporters are the SDK's, built from the environment as for a run, so that en
 compression are theirs. What is used of their private surface is named here, and nowhere else.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from time import monotonic, time, time_ns
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.hub.error_boundary import ErrorBoundary
-from nissa.otel.export.keeping import innermost, inside
 from nissa.otel.export.ways import GRPC, HTTP
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
@@ -177,3 +176,15 @@ def join(meter: Any) -> Joined:
 def _collections(meter: Any, readers: list[Any]) -> Iterator[Callable[[], object]]:
     for reader in readers:
         yield lambda reader=reader: meter._measurement_consumer.collect(reader)  # type: ignore[misc]  # noqa: SLF001
+
+
+def innermost(exporter: Any) -> Any:
+    """Return what exports in the end, where an exporter of ours is around it."""
+    return getattr(exporter, "_exporter", exporter)
+
+
+def inside(provider: Any, *path: str) -> Sequence[Any]:
+    """Return the parts of a provider at a path of private names; none where it is built otherwise."""
+    for name in path:
+        provider = getattr(provider, name, ())
+    return tuple(provider)

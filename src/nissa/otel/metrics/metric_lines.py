@@ -6,18 +6,15 @@ among all objects of the process again and again meanwhile, and the training thr
 """
 
 import json
-import logging
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.exporter.otlp.json.common.metrics_encoder import encode_metrics
-from opentelemetry.exporter.otlp.json.file.metric_exporter import FileMetricExporter
 from opentelemetry.sdk.metrics.export import (
     Gauge,
     Metric,
-    MetricExportResult,
     MetricsData,
     NumberDataPoint,
     ResourceMetrics,
@@ -26,12 +23,12 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from nissa.otel.metrics.batching import batches, count_points, with_points
 from nissa.otel.metrics.points import GaugePoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from nissa.backends.append_file import LineFile
     from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
 
 MOST_POINTS: Final = 100
@@ -46,51 +43,17 @@ _NOTHING: Final = '"gauge":{}'
 _NAMED: Final = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
 """Numbers that JSON does not have, as the protobuf mapping writes them."""
 
-_logger = logging.getLogger("nissa")
+
+def metric_lines(data: MetricsData) -> "Iterator[tuple[str, int]]":
+    """Yield the metrics of a collection as lines, each a complete request, with the number of their points."""
+    for part in _parts(data, own=False):
+        for batch in batches(_metrics(part), MOST_POINTS):
+            yield _encoded(_with(part, batch)) + "\n", count_points(batch)
+    yield from gauge_lines(_parts(data, own=True), MOST_OWN_POINTS)
 
 
-class LineMetricExporter(FileMetricExporter):
-    """Writes one export as several lines, each a request that is complete in itself.
-
-    Args:
-        file: Where to.
-    """
-
-    def __init__(self, file: "LineFile") -> None:
-        super().__init__(stream=cast("IO[str]", file))  # which writes, flushes, and asks no more of a stream
-        self._file = file
-
-    def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
-        """Write the points; the first line that cannot be written is the last that is tried."""
-        if self._file.closed:
-            _logger.warning("Metrics came after %s was closed, and are lost.", self._file.path)
-            return MetricExportResult.FAILURE
-        for batch in batches(_parts(metrics_data, own=False), MOST_POINTS):
-            if super().export(batch, timeout_millis, **kwargs) is not MetricExportResult.SUCCESS:
-                return MetricExportResult.FAILURE
-        try:
-            for line in gauge_lines(_parts(metrics_data, own=True), MOST_OWN_POINTS):
-                self._file.write(line)
-        except OSError:
-            _logger.exception("Metrics cannot be written to %s, and are lost.", self._file.path)
-            return MetricExportResult.FAILURE
-        return MetricExportResult.SUCCESS
-
-
-def batches(parts: "Iterable[MetricsData]", most: int) -> "Iterator[MetricsData]":
-    """Yield all points of parts of an export in their order, at most so many at a time.
-
-    Args:
-        parts: Each of one scope.
-        most: How many, at least one.
-    """
-    for data in parts:
-        for metrics in _filled(_metrics(data), most):
-            yield _with(data, metrics)
-
-
-def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[str]":
-    """Yield OTLP JSON of gauges, a line of at most so many points of one metric at a time.
+def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[tuple[str, int]]":
+    """Yield OTLP JSON of gauges, a line of at most so many points of one metric at a time, and the number of points.
 
     Args:
         parts: Each of one scope; all metrics are gauges of `GaugePoints`.
@@ -100,10 +63,10 @@ def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[str]":
     for data in parts:
         for metric in _metrics(data):
             points = cast("GaugePoints", metric.data.data_points)
-            before, after = _encoded(_with(data, [_part(metric, [])])).split(_NOTHING)
+            before, after = _encoded(_with(data, [with_points(metric, [])])).split(_NOTHING)
             texts = (text for row in points.rows for text in _row(row, known))
-            while chunk := ",".join(islice(texts, most)):
-                yield f'{before}"gauge":{{"dataPoints":[{chunk}]}}{after}\n'
+            while chunk := list(islice(texts, most)):
+                yield f'{before}"gauge":{{"dataPoints":[{",".join(chunk)}]}}{after}\n', len(chunk)
 
 
 def _row(row: "GaugeRow | GaugePoint | GaugeSeries", known: dict[int, str]) -> "Iterator[str]":
@@ -153,23 +116,3 @@ def _with(data: MetricsData, metrics: "list[Metric]") -> MetricsData:
     """Return a part with other metrics."""
     resource = data.resource_metrics[0]
     return MetricsData([replace(resource, scope_metrics=[replace(resource.scope_metrics[0], metrics=metrics)])])
-
-
-def _filled(metrics: "Sequence[Metric]", most: int) -> "Iterator[list[Metric]]":
-    batch: list[Metric] = []
-    room = most
-    for metric in metrics:
-        points = list(metric.data.data_points)
-        while points:
-            batch.append(_part(metric, points[:room]))
-            points, room = points[room:], max(0, room - len(points))
-            if not room:
-                yield batch
-                batch, room = [], most
-    if batch:
-        yield batch
-
-
-def _part(metric: Metric, points: "list[Any]") -> Metric:
-    data: Any = metric.data  # of whichever kind it is, the points are of the same
-    return replace(metric, data=replace(data, data_points=points))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from nissa.hub.error_boundary import ErrorBoundary
+    from nissa.otel.export.metric_reader import ExportReader
     from nissa.otel.metrics.store import MetricStore
 
 
@@ -63,17 +64,32 @@ class MetricProducer:
         self._bounded: list[Any] = []
         self._uninstall: Callable[[], None] | None = None
 
-    def install(self, provider: Any) -> str | None:
-        """Wrap a meter provider's collection, or register observable instruments.
+    def install(self, provider: Any, reader: "ExportReader | None" = None) -> str | None:
+        """Add the metrics to the reader of the run's pipeline; otherwise wrap the provider's collection.
+
+        Args:
+            provider: Meter provider; one that is not the SDK's receives observable instruments.
+            reader: Reader of the run's own pipeline, if it exports metrics and is the provider's only one.
 
         Returns:
             Reason why neither was possible, None on success.
         """
+        if reader is not None:
+            self._join_reader(reader)
+            return None
         refused = self._join(provider)
         if refused is None or not is_real(provider):
             return refused
         self._observed.install(provider)
         return None
+
+    def _join_reader(self, reader: "ExportReader") -> None:
+        def leave() -> None:
+            reader.merge = None
+
+        self._builder.attach(reader)
+        reader.merge = self.merge
+        self._uninstall = leave
 
     def _join(self, provider: Any) -> str | None:
         consumer = getattr(provider, "_measurement_consumer", None)

@@ -31,6 +31,9 @@ class Form:
 
 def form_of(reader: Any) -> Form:
     """Return the export format of an SDK metric reader."""
+    own: Form | None = getattr(reader, "form", None)
+    if own is not None:
+        return own
     temporality: Mapping[type, AggregationTemporality] = getattr(reader, "_instrument_class_temporality", {})
     deltas = {kind for kind, instrument in _INSTRUMENTS.items() if _wants_deltas(temporality, instrument)}
     if Kind.HISTOGRAM in deltas:

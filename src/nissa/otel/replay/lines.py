@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from nissa.errors import ConfigurationError
-from nissa.otel.export.files import SIGNALS
+from nissa.journal import SIGNALS
 from nissa.otel.replay.requests import is_request
+from nissa.printable import printable
+from nissa.recordings.folders import is_folder
 from nissa.recordings.jsonl_reader import DamagedLine, JsonLine, json_lines
 
 _CUT: Final = "it is cut off, as the last line of a killed process may be; it is left out"
@@ -16,11 +18,11 @@ _NO_REQUEST: Final = "it is no OTLP JSON of this signal; it is left out"
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A line that cannot be sent.
+    """A line or file that cannot be sent; ``str()`` returns a sentence.
 
     Args:
         file: Its file's name.
-        line: Its number, from 1.
+        line: Its number, from 1; 0 for the whole file.
         reason: Why.
         cut: Whether it is the unfinished last line of its file, which nobody can repair.
     """
@@ -33,7 +35,12 @@ class Skipped:
     @classmethod
     def of(cls, damaged: DamagedLine) -> Self:
         """Return a damaged line with the reason for which it is left out."""
-        return cls(damaged.file, damaged.number, _CUT if damaged.cut else _NO_REQUEST, damaged.cut)
+        reason = f"{damaged.reason}; it is left out" if damaged.reason else _CUT if damaged.cut else _NO_REQUEST
+        return cls(damaged.file, damaged.number, reason, damaged.cut)
+
+    def __str__(self) -> str:
+        where = f"{self.file}, line {self.line}" if self.line else self.file
+        return f"{where}: {self.reason}."
 
 
 def files_of(folder: Path) -> dict[str, list[Path]]:
@@ -42,18 +49,19 @@ def files_of(folder: Path) -> dict[str, list[Path]]:
     Raises:
         ConfigurationError: There are none; the message says what is there instead.
     """
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder. Give the folder of a run, such as nissa-runs/<run id>.")
-    found = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
+    shown = printable(str(folder))
+    if not is_folder(folder):
+        raise ConfigurationError(f"{shown} is no folder. Give the folder of a run, such as nissa-runs/<run id>.")
+    found: dict[str, list[Path]] = {signal: sorted(folder.glob(f"{signal}*.jsonl")) for signal in SIGNALS}
     if any(found.values()):
         return found
     runs = sorted(each.parent.name for each in folder.glob("*/traces*.jsonl"))
     hint = (
-        f"It has the folders of {len(runs)} runs: give one of them, such as {folder / runs[-1]}."
+        f"It has the folders of {len(runs)} runs: give one of them, such as {printable(str(folder / runs[-1]))}."
         if runs
         else ("A run writes them where no exporter is configured; `run.directory` says where.")
     )
-    raise ConfigurationError(f"{folder} has no traces.jsonl, metrics.jsonl or logs.jsonl. {hint}")
+    raise ConfigurationError(f"{shown} has no traces.jsonl, metrics.jsonl or logs.jsonl. {hint}")
 
 
 def lines_of(path: Path, signal: str, damaged: list[DamagedLine]) -> Iterator[JsonLine]:

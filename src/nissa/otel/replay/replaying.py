@@ -6,19 +6,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.otel.export.files import SIGNALS
-from nissa.otel.export.portions import MOST_BYTES
-from nissa.otel.export.ways import asked_for, protocol
+from nissa.errors import ConfigurationError
+from nissa.journal import SIGNALS
+from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
+from nissa.otel.otlp import OtlpSettings, Outcome, SendResult
+from nissa.otel.otlp.settings import ENDPOINTS, PREFIX
 from nissa.otel.replay.lines import Skipped, files_of, lines_of
-from nissa.otel.replay.requests import WHAT, Request, count, joined, portions
-from nissa.otel.replay.wire import Sender, Verdict, spoken
-from nissa.otel.setup import ENDPOINTS
+from nissa.otel.replay.requests import WHAT, Request, count, is_message, joined, portions, split
+from nissa.otel.replay.wire import Sender, detected_protocol
+from nissa.printable import printable
 from nissa.recordings.jsonl_reader import DamagedLine, JsonLine
 
 _MOST_LINES: Final = 512
 """Lines of spans or log records, which hold one each, that go as one request."""
-_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+MOST_REASON: Final = 500
+"""Maximum length of a reason, which may be the text of a server."""
+MOST_REASONS: Final = 20
+"""Maximum number of reasons per signal; further ones are left out."""
 PATIENCE: Final = 60.0
 """Seconds for which a request is tried again by default."""
 
@@ -49,8 +53,9 @@ class Signal:
 
     def failed(self, reason: str) -> None:
         """Note why items were not sent."""
-        if reason not in self.reasons:
-            self.reasons.append(reason)
+        safe = printable(reason, MOST_REASON)
+        if safe not in self.reasons and len(self.reasons) < MOST_REASONS:
+            self.reasons.append(safe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def replay(
     Args:
         folder: Of a run; the file that a collector wrote is as good.
         endpoint: OTLP endpoint for all signals; the one that ``OTEL_EXPORTER_OTLP_*`` name if None.
-        protocol: ``grpc`` or ``http/protobuf``; what ``OTEL_*`` say, else found out by asking, if None.
+        protocol: ``grpc``, ``http/protobuf`` or ``http/json``; what ``OTEL_*`` say, else found out by asking, if None.
         patience: Seconds for which a request is tried again where the collector is away or busy.
         dry_run: Count, and send nothing.
 
@@ -98,62 +103,75 @@ def replay(
     """
     files = files_of(folder)
     damaged: list[DamagedLine] = []
-    found = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
-    with asked_for(endpoint, protocol):
-        if not dry_run:
-            _settle(endpoint)
-        for signal, told in found.items():
-            lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
-            if dry_run:
-                told.found = sum(count(signal, line.value) for line in lines)
-            elif files[signal]:
-                _replay(signal, lines, told, patience)
+    found: dict[str, Signal] = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
+    settings = {} if dry_run else _settings(endpoint, protocol)
+    for signal, told in found.items():
+        lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
+        if dry_run:
+            told.found = sum(count(signal, line.value) for line in lines)
+        elif files[signal]:
+            _replay(settings[signal], lines, told, patience)
     return Replayed(str(folder), dry_run, found, tuple(map(Skipped.of, damaged)))
 
 
-def _settle(endpoint: str | None) -> None:
-    """See that something says where to send, and where only an endpoint was given, find out what it speaks."""
-    if not any(map(os.environ.get, ENDPOINTS)):
+def _settings(endpoint: str | None, protocol: str | None) -> dict[str, OtlpSettings]:
+    """Return the destination of each signal; the protocol is detected if only an endpoint is given.
+
+    Raises:
+        ConfigurationError: Nothing says where to send, or a variable has a value that cannot be used.
+    """
+    if protocol is not None and endpoint is None:
+        raise ConfigurationError("--protocol says what --endpoint speaks; give both.")
+    if endpoint is None and not any(map(os.environ.get, ENDPOINTS)):
         raise ConfigurationError(
             "Nothing says where to send it: give --endpoint, such as http://localhost:4317, or set "
             "OTEL_EXPORTER_OTLP_ENDPOINT."
         )
-    if endpoint is not None and not os.environ.get(_PROTOCOL):
-        os.environ[_PROTOCOL] = spoken()
+    if endpoint is not None and protocol is None and not os.environ.get(f"{PREFIX}PROTOCOL"):
+        protocol = detected_protocol(endpoint)
+    return {signal: OtlpSettings.from_environment(signal, endpoint=endpoint, protocol=protocol) for signal in SIGNALS}
 
 
-def _replay(signal: str, lines: Iterable[JsonLine], told: Signal, patience: float) -> None:
-    sender = _sender(signal, patience)
-    told.endpoint, told.protocol = sender.endpoint, sender.protocol
+def _replay(settings: OtlpSettings, lines: Iterable[JsonLine], told: Signal, patience: float) -> None:
+    signal, sender = settings.signal, Sender(settings, patience)
+    told.endpoint, told.protocol = settings.address, settings.protocol
     try:
         hopeless = False
-        for request, raw in _requests(signal, lines):
-            items = count(signal, request)
-            told.found += items
+        for request in _requests(signal, lines):
+            told.found += count(signal, request)
             if hopeless:  # counted all the same, to say how many are missing
                 continue
-            answer = sender.send(request, raw)
-            taken = answer.verdict is Verdict.TAKEN
-            told.sent += items - answer.rejected if taken else 0
-            if not taken or answer.rejected:
-                told.failed(answer.reason or "the collector does not say why")
-            hopeless = answer.verdict is Verdict.HOPELESS
+            result = _send(sender, told, request)
+            if result.outcome is Outcome.REFUSED and (rest := _messages(signal, request)) is not None:
+                result = _send(sender, told, rest)
+            hopeless = result.endpoint_fault
     finally:
         told.requests = sender.requests
         sender.close()
 
 
-def _sender(signal: str, patience: float) -> Sender:
-    spoken = protocol("otlp", signal.upper(), os.environ) or ""
-    try:
-        return Sender(signal, spoken, patience)
-    except KeyError:
-        raise UnknownNameError("protocol", spoken, ("grpc", "http/protobuf")) from None
-    except Exception as error:
-        raise ConfigurationError(f"OTEL_* describe no exporter for {signal}: {error}") from error
+def _send(sender: Sender, told: Signal, request: Request) -> SendResult:
+    """Send a request, and count what arrived."""
+    items, result = count(sender.settings.signal, request), sender.send(request)
+    delivered = result.outcome is Outcome.DELIVERED
+    rejected = min(result.rejected, items)
+    told.sent += items - rejected if delivered else 0
+    if not delivered or rejected:
+        told.failed(result.reason or "the collector does not say why")
+    return result
 
 
-def _requests(signal: str, lines: Iterable[JsonLine]) -> Iterator[tuple[Request, bytes | None]]:
+def _messages(signal: str, request: Request) -> Request | None:
+    """Return what is OTLP of a refused request, so that one malformed line does not cost its neighbours.
+
+    None if that is everything, or nothing.
+    """
+    parts = list(split(signal, request))
+    good = [each for each in parts if is_message(signal, each)]
+    return joined(signal, good) if 0 < len(good) < len(parts) else None
+
+
+def _requests(signal: str, lines: Iterable[JsonLine]) -> Iterator[Request]:
     """Yield what is sent at once: many small lines together, and a large one in portions.
 
     Metrics are not put together: what Prometheus refuses, it refuses by the request.
@@ -170,11 +188,11 @@ def _requests(signal: str, lines: Iterable[JsonLine]) -> Iterator[tuple[Request,
         yield from _sent(signal, held)
 
 
-def _sent(signal: str, held: list[JsonLine]) -> Iterator[tuple[Request, bytes | None]]:
+def _sent(signal: str, held: list[JsonLine]) -> Iterator[Request]:
     first, *others = held
     if others:
-        yield joined(signal, [line.value for line in held]), None
+        yield joined(signal, [line.value for line in held])
     elif len(first.raw) <= MOST_BYTES:
-        yield first.value, first.raw
+        yield first.value
     else:
-        yield from ((portion, None) for portion in portions(signal, first.value, MOST_BYTES))
+        yield from portions(signal, first.value, MOST_BYTES)

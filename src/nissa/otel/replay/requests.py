@@ -1,19 +1,16 @@
-"""OTLP JSON requests: counted, joined, split into what a collector takes, and turned into protobuf for gRPC."""
+"""OTLP JSON requests: counted, joined, split into what a collector takes, and turned into protobuf."""
 
-import base64
 import json
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from typing import Any, Final
 
-from google.protobuf.json_format import ParseDict  # type: ignore[import-untyped]  # it has no types of its own
-
-from nissa.otel.export.keeping import POINTS, RECORDS, SPANS
+from nissa.otel.export.export_log import ITEMS
+from nissa.otel.otlp.messages import from_json
 
 Request = dict[str, Any]
 """An export request as JSON."""
 
-WHAT: Final = {"traces": SPANS, "metrics": POINTS, "logs": RECORDS}
+WHAT: Final = ITEMS
 """What the items of a signal are called."""
 _LEVELS: Final = {
     "traces": ("resourceSpans", "scopeSpans", "spans"),
@@ -22,19 +19,26 @@ _LEVELS: Final = {
 }
 _KINDS: Final = ("gauge", "sum", "histogram", "exponentialHistogram", "summary")
 _POINTS: Final = "dataPoints"
-_IDS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
-_MESSAGES: Final = {"traces": "Trace", "metrics": "Metrics", "logs": "Logs"}
 
 
 def is_request(signal: str, value: Any) -> bool:
-    """Return whether a value is an export request of a signal, as far as it is looked into."""
+    """Whether a value is an export request of a signal, down to its spans, metric points or log records."""
     levels = _LEVELS[signal]
     nodes = [value]
     for name in levels:
         if not all(isinstance(node, dict) and isinstance(node.get(name, []), list) for node in nodes):
             return False
         nodes = [each for node in nodes for each in node.get(name, [])]
-    return levels[0] in value and all(isinstance(node, dict) for node in nodes)
+    if levels[0] not in value or not all(isinstance(node, dict) for node in nodes):
+        return False
+    return signal != "metrics" or all(map(_is_metric, nodes))
+
+
+def _is_metric(metric: dict[str, Any]) -> bool:
+    kinds = [metric[kind] for kind in _KINDS if kind in metric]
+    if not all(isinstance(kind, dict) and isinstance(kind.get(_POINTS, []), list) for kind in kinds):
+        return False
+    return all(isinstance(point, dict) for kind in kinds for point in kind.get(_POINTS, []))
 
 
 def count(signal: str, request: Request) -> int:
@@ -53,9 +57,15 @@ def joined(signal: str, requests: Iterable[Request]) -> Request:
     return {name: [each for request in requests for each in request[name]]}
 
 
+def split(signal: str, request: Request) -> Iterator[Request]:
+    """Yield a request in parts of one resource, as its lines have."""
+    name = _LEVELS[signal][0]
+    yield from ({**request, name: [each]} for each in request[name])
+
+
 def body(request: Request) -> bytes:
-    """Return a request as JSON."""
-    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    """Return a request as JSON; a lone surrogate is escaped, as JSON allows and UTF-8 does not."""
+    return json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
 
 
 def portions(signal: str, request: Request, most: int) -> Iterator[Request]:
@@ -93,26 +103,16 @@ def message(signal: str, request: Request) -> Any:
     Raises:
         ValueError: It is none.
     """
-    module = import_module(f"opentelemetry.proto.collector.{_package(signal)}.v1.{_package(signal)}_service_pb2")
-    empty = getattr(module, f"Export{_MESSAGES[signal]}ServiceRequest")()
-    return ParseDict(_with_binary_ids(request), empty, ignore_unknown_fields=True)
+    try:
+        return from_json(signal, request)
+    except Exception as error:  # protobuf raises errors of many types for what is no OTLP
+        raise ValueError(str(error)) from error
 
 
-def _package(signal: str) -> str:
-    return "trace" if signal == "traces" else signal
-
-
-def _with_binary_ids(node: Any) -> Any:
-    """Return JSON whose ids are base64, as protobuf has them, instead of OTLP's hexadecimal."""
-    if isinstance(node, list):
-        return [_with_binary_ids(each) for each in node]
-    if not isinstance(node, dict):
-        return node
-    return {
-        name: _binary(value) if name in _IDS and isinstance(value, str) else _with_binary_ids(value)
-        for name, value in node.items()
-    }
-
-
-def _binary(value: str) -> str:
-    return base64.b64encode(bytes.fromhex(value)).decode()
+def is_message(signal: str, request: Request) -> bool:
+    """Whether a request can be turned into a protobuf message, which `is_request` does not look at closely enough."""
+    try:
+        message(signal, request)
+    except ValueError:
+        return False
+    return True

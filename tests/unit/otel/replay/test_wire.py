@@ -1,53 +1,19 @@
-"""What a sender makes of the answers of a server that says what it is told to."""
+"""Retries of a sender, with a server that answers as it is told."""
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from nissa.otel.export.ways import HTTP
+from nissa.otel.otlp import OtlpSettings, Outcome, SendResult
 from nissa.otel.replay import wire
-from nissa.otel.replay.wire import Answer, Sender, Verdict
+from nissa.otel.replay.requests import message
+from nissa.otel.replay.wire import Sender, detected_protocol
+from tests.receivers import Receiver, Response, grpc_receiver, http_receiver
 
-Scripted = tuple[int, dict[str, str], bytes]
-REQUEST: dict[str, Any] = {"resourceSpans": []}
-
-
-class Server(HTTPServer):
-    """Answers as it is told, and keeps what it got."""
-
-    script: list[Scripted]
-    got: list[tuple[str, str, bytes]]
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:  # the name that http.server looks for
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append((self.path, self.headers["Content-Type"], body))
-        status, headers, content = self.server.script.pop(0)
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def serving(*script: Scripted) -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), _Handler) as server:
-        server.script, server.got = list(script), []
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+REQUEST: dict[str, Any] = {"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "0a" * 16, "name": "s"}]}]}]}
+Ask = Callable[..., tuple[SendResult, Receiver]]
 
 
 @pytest.fixture(autouse=True)
@@ -59,55 +25,75 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Answer, Server]]:
-    def asked(*script: Scripted, patience: float = 60) -> tuple[Answer, Server]:
-        with serving(*script) as server:
-            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-            sender = Sender("traces", HTTP, patience)
-            answer = sender.send(REQUEST, b'{"resourceSpans": [] }')
+def ask() -> Ask:
+    def asked(*script: Response, patience: float = 60, request: Any = REQUEST) -> tuple[SendResult, Receiver]:
+        with http_receiver(*script) as receiver:
+            settings = OtlpSettings.from_environment("traces", {}, endpoint=receiver.url, protocol="http/protobuf")
+            sender = Sender(settings, patience)
+            result = sender.send(request)
             sender.close()
-        assert sender.requests == len(server.got)
-        return answer, server
+        assert sender.requests == len(receiver.got)
+        return result, receiver
 
     return asked
 
 
-Ask = Callable[..., tuple[Answer, Server]]
-
-
-def test_a_line_is_posted_as_it_stands(ask: Ask) -> None:
-    answer, server = ask((200, {}, b"{}"))
-    assert answer == Answer(Verdict.TAKEN)
-    assert server.got == [("/v1/traces", "application/json", b'{"resourceSpans": [] }')]
+def test_a_line_is_posted_as_protobuf(ask: Ask) -> None:
+    result, receiver = ask(Response())
+    assert result == SendResult(Outcome.DELIVERED, status="200")
+    (got,) = receiver.got
+    assert (got.path, got.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+    assert got.body == message("traces", REQUEST).SerializeToString()
+    assert b"\x0a" * 16 in got.body, "the id, which is hexadecimal in JSON"
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_collector_is_asked_again_when_it_says_so(ask: Ask, pauses: list[float], status: int) -> None:
-    answer, server = ask((status, {"Retry-After": "7"}, b""), (status, {}, b""), (200, {}, b""))
-    assert answer.verdict is Verdict.TAKEN
-    assert len(server.got) == 3
+    result, receiver = ask(Response(status, {"Retry-After": "7"}), Response(status), Response(200), Response(200))
+    assert result.outcome is Outcome.DELIVERED
+    assert len(receiver.got) == 3
     assert pauses[0] == 7
     assert 1 < pauses[1] < 3  # the second pause of one's own is twice the first
 
 
 def test_patience_ends(ask: Ask, pauses: list[float]) -> None:
-    answer, server = ask((503, {}, b""), patience=0.5)
-    assert answer.verdict is Verdict.HOPELESS
-    assert "503" in answer.reason
-    assert (len(server.got), pauses) == (1, [])
+    result, receiver = ask(Response(503), patience=0.5)
+    assert (result.outcome, result.endpoint_fault) == (Outcome.RETRY, True)
+    assert result.reason == "503 Service Unavailable; tried for 0.5 s"
+    assert (len(receiver.got), pauses) == (1, [])
 
 
 @pytest.mark.parametrize(
-    ("status", "verdict"), [(400, "REFUSED"), (413, "REFUSED"), (500, "REFUSED"), (401, "HOPELESS"), (404, "HOPELESS")]
+    ("status", "endpoint_fault"), [(400, False), (413, False), (500, False), (401, True), (404, True)]
 )
-def test_what_is_refused_is_not_asked_again(ask: Ask, status: int, verdict: str) -> None:
-    answer, server = ask((status, {}, b"because  of\nthis"))
-    assert answer.verdict is Verdict[verdict]
-    assert "because of this" in answer.reason
-    assert len(server.got) == 1
+def test_what_is_refused_is_not_asked_again(ask: Ask, status: int, *, endpoint_fault: bool) -> None:
+    result, receiver = ask(Response(status, {"Content-Type": "text/plain"}, b"because  of\nthis"))
+    assert (result.outcome, result.endpoint_fault) == (Outcome.REFUSED, endpoint_fault)
+    assert "because of this" in result.reason
+    assert len(receiver.got) == 1
 
 
-def test_items_that_were_rejected_of_a_request_that_was_taken_are_counted(ask: Ask) -> None:
-    partial = {"partialSuccess": {"rejectedSpans": "3", "errorMessage": "too old"}}
-    answer, _ = ask((200, {"Content-Type": "application/json"}, json.dumps(partial).encode()))
-    assert answer == Answer(Verdict.TAKEN, "too old", 3)
+def test_what_is_no_otlp_is_refused_without_being_sent(ask: Ask) -> None:
+    result, receiver = ask(request={"resourceSpans": [{"scopeSpans": [{"spans": [{"traceId": "xyz"}]}]}]})
+    assert result.outcome is Outcome.REFUSED
+    assert result.reason.startswith("it is no OTLP: ")
+    assert receiver.got == []
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_protocol_of_an_endpoint_is_detected(protocol: str) -> None:
+    with (grpc_receiver if protocol == "grpc" else http_receiver)() as receiver:
+        assert detected_protocol(receiver.url) == protocol
+
+
+def test_an_endpoint_where_nothing_answers_is_taken_for_grpc() -> None:
+    assert detected_protocol("http://127.0.0.1:9") == "grpc"
+    assert detected_protocol("127.0.0.1:9") == "grpc"
+
+
+def test_a_lone_surrogate_costs_a_character_and_not_the_line(ask: Ask) -> None:
+    request = {"resourceSpans": [{"scopeSpans": [{"spans": [{"name": "a\ud800b"}, {"name": "é😀"}]}]}]}
+    result, receiver = ask(Response(), request=request)
+    assert result.outcome is Outcome.DELIVERED
+    spans = ExportTraceServiceRequest.FromString(receiver.got[0].body).resource_spans[0].scope_spans[0].spans
+    assert [span.name for span in spans] == ["a?b", "é😀"]

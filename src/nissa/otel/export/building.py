@@ -1,0 +1,194 @@
+"""Construction of a run's pipeline: to a collector through the spool, or to files."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+
+from nissa.errors import ConfigurationError, JournalError
+from nissa.journal import SIGNALS, FileJournal, Spool
+from nissa.otel.export.export_log import ExportLog
+from nissa.otel.export.file_sink import FileSink
+from nissa.otel.export.leftovers import JournalWithLeftovers
+from nissa.otel.export.memory_journal import MemoryJournal
+from nissa.otel.export.metric_reader import ExportReader
+from nissa.otel.export.pipeline import MAX_METRIC_SECONDS, ExportPipeline
+from nissa.otel.export.processors import PipelineLogRecordProcessor, PipelineSpanProcessor
+from nissa.otel.export.spool_sink import SpoolSink
+from nissa.otel.otlp import OtlpClient, OtlpSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+
+    from nissa.config.sections import FilesConfig
+    from nissa.journal import Signal
+    from nissa.otel.export.pipeline import Sink
+    from nissa.otel.export.spool_sink import Journal
+
+_logger = logging.getLogger("nissa")
+
+INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
+_DEFAULT_PROTOCOL: Final = "otlp"
+_PROTOCOLS: Final = {_DEFAULT_PROTOCOL: None, "otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
+"""Exporters that the pipeline replaces, with the protocol that their name selects."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltPipeline:
+    """A pipeline with the parts that connect it to providers.
+
+    Args:
+        pipeline: Export thread and sink.
+        log: Counts of delivered, refused and lost items.
+        reader: Metric reader; its ``merge`` adds the metrics of the active run.
+        signals: Signals that the pipeline exports.
+        resource: Resource of the providers.
+    """
+
+    pipeline: ExportPipeline
+    log: ExportLog
+    reader: ExportReader
+    signals: frozenset[str]
+    resource: "Resource"
+
+    def attach(self, tracer: TracerProvider, meter: MeterProvider, logger: LoggerProvider) -> None:
+        """Have providers export through the pipeline."""
+        if "traces" in self.signals:
+            tracer.add_span_processor(PipelineSpanProcessor(self.pipeline))
+        if "metrics" in self.signals:
+            meter.add_metric_reader(self.reader)
+        if "logs" in self.signals:
+            logger.add_log_record_processor(PipelineLogRecordProcessor(self.pipeline))
+
+
+def private_providers(built: BuiltPipeline) -> tuple[TracerProvider, MeterProvider, LoggerProvider]:
+    """Return new providers, used by the run alone, that export through a pipeline."""
+    tracer = TracerProvider(resource=built.resource, shutdown_on_exit=False)
+    meter = MeterProvider(resource=built.resource, shutdown_on_exit=False)
+    logger = LoggerProvider(resource=built.resource, shutdown_on_exit=False)
+    built.attach(tracer, meter, logger)
+    return tracer, meter, logger
+
+
+def otlp_settings(environ: Mapping[str, str]) -> "dict[Signal, OtlpSettings]":
+    """Return the OTLP settings of each signal that the variables export over OTLP.
+
+    Raises:
+        ConfigurationError: A variable has a value that cannot be used.
+    """
+    return {
+        signal: OtlpSettings.from_environment(signal, environ, protocol=_PROTOCOLS[names[0]])
+        for signal in SIGNALS
+        if (names := [name for name in _exporters(signal, environ) if name in _PROTOCOLS])
+    }
+
+
+def others(settings: "Mapping[Signal, OtlpSettings]", environ: Mapping[str, str]) -> dict[str, str]:
+    """Return variables that select the exporters that the pipeline does not replace, for the SDK's configurator."""
+    return {
+        f"OTEL_{signal.upper()}_EXPORTER": ",".join(
+            name for name in _exporters(signal, environ) if name not in _PROTOCOLS
+        )
+        or "none"
+        for signal in settings
+    }
+
+
+def _exporters(signal: str, environ: Mapping[str, str]) -> list[str]:
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", *(f"OTEL_EXPORTER_OTLP_{each.upper()}_ENDPOINT" for each in SIGNALS))
+    default = _DEFAULT_PROTOCOL if any(map(environ.get, endpoints)) else ""
+    names = environ.get(f"OTEL_{signal.upper()}_EXPORTER") or default
+    return [name.strip() for name in names.split(",") if name.strip() not in {"", "none"}]
+
+
+def spool_pipeline(
+    settings: "Mapping[Signal, OtlpSettings]",
+    folder: Path,
+    resource: "Resource",
+    files: "FilesConfig",
+    *,
+    exit_seconds: float,
+    environ: Mapping[str, str] = os.environ,
+) -> BuiltPipeline:
+    """Return a pipeline that writes ahead to a spool and sends from it.
+
+    Raises:
+        ConfigurationError: A credential provider, a TLS file, or a variable has a value that cannot be used.
+    """
+    interval = _interval(environ.get(INTERVAL), MAX_METRIC_SECONDS)
+    reader = ExportReader(resource, environ)
+    destinations = {signal: each.destination for signal, each in settings.items()}
+    log = ExportLog({signal: each.address for signal, each in settings.items()}, str(folder))
+    for each in settings.values():
+        OtlpClient(each).close()  # raises here, where the caller can still be told
+    owner = os.getpid()
+
+    def make_sink(wake: Callable[[], object]) -> "Sink":
+        forked = os.getpid() != owner
+        own = folder.with_name(f"{folder.name}-pid{os.getpid()}") if forked else folder
+        journal: Journal = _journal(own, destinations, files)
+        if not forked:
+            journal = JournalWithLeftovers(journal, Path(files.directory), destinations)
+        return SpoolSink(journal, {signal: OtlpClient(each) for signal, each in settings.items()}, wake=wake, log=log)
+
+    pipeline = ExportPipeline(
+        make_sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds
+    )
+    return BuiltPipeline(pipeline, log, reader, frozenset(settings), resource)
+
+
+def _journal(folder: Path, destinations: "Mapping[Signal, str]", files: "FilesConfig") -> "Journal":
+    try:
+        return Spool.create(folder, destinations, limit_bytes=files.max_spool_bytes, fsync=files.fsync, keep=files.keep)
+    except JournalError as error:
+        _logger.warning(
+            "%s Until then telemetry is kept in memory only, and what is not delivered is lost with the process.", error
+        )
+        return MemoryJournal()
+
+
+def file_pipeline(
+    folder: Path, suffix: str, resource: "Resource", files: "FilesConfig", *, exit_seconds: float
+) -> BuiltPipeline:
+    """Return a pipeline that writes ``traces``, ``metrics`` and ``logs`` as OTLP JSON lines into a folder.
+
+    Raises:
+        ConfigurationError: The folder cannot be written, or ``OTEL_METRIC_EXPORT_INTERVAL`` is no number.
+    """
+    interval = _interval(os.environ.get(INTERVAL), files.export_interval_seconds)
+    reader = ExportReader(resource, {})
+    log = ExportLog(dict.fromkeys(SIGNALS, str(folder)), str(folder))
+    owner = os.getpid()
+    try:
+        journal = FileJournal.create(folder, suffix, limit_bytes=files.max_bytes, fsync=files.fsync)
+    except JournalError as error:
+        raise ConfigurationError(f"{error} Or configure an exporter, such as OTEL_TRACES_EXPORTER=otlp.") from error
+    sink = FileSink(journal, log=log)
+    pipeline = ExportPipeline(
+        lambda _: sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds
+    )
+    return BuiltPipeline(pipeline, log, reader, frozenset(SIGNALS), resource)
+
+
+def _collect(reader: ExportReader, owner: int) -> Any:
+    # In a forked child, locks of the SDK and the store may have been held at the fork.
+    return reader.take() if os.getpid() == owner else None
+
+
+def _interval(variable: str | None, seconds: float) -> float:
+    """Return the seconds between two writes of metrics; infinity if the variable turns periodic exports off."""
+    try:
+        chosen = float(variable) / 1000 if variable else seconds
+    except ValueError:
+        raise ConfigurationError(
+            f"{INTERVAL} is {variable!r}; give milliseconds, such as 15000, or leave it unset."
+        ) from None
+    return min(chosen, MAX_METRIC_SECONDS) if chosen > 0 else inf

@@ -1,0 +1,138 @@
+"""Record of what became of exported items: counted per signal and outcome, logged once per cause and once when it is over."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from nissa.journal import Signal
+
+_logger = logging.getLogger("nissa")
+
+DELIVERED: Final = "delivered"
+REFUSED: Final = "refused"
+LOST: Final = "lost"
+
+ITEMS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log records"}
+"""Name of the items of each signal."""
+
+_UNREACHABLE: Final = (
+    "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s, and this run or a later "
+    "one sends it when the collector answers. Is the collector up? `make stack` starts one."
+)
+_UNDELIVERED: Final = (
+    "Not delivered to the collector at %s %s: %s. They are kept in %s, and a later run with the same destination sends "
+    "them, or `nissa replay`. Is the collector up? `make stack` starts one."
+)
+_REFUSED: Final = (
+    "The collector at %s refuses %s (%s). Training goes on; refused telemetry is lost. See the collector's log, and check "
+    "OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL and _HEADERS."
+)
+
+
+class ExportLog:
+    """Counts items, and logs changes of state.
+
+    All methods that log are called on the export thread; counts may be read from any thread.
+
+    Args:
+        destinations: Endpoint per signal, without credentials.
+        folder: Where undelivered telemetry is kept, for messages.
+    """
+
+    def __init__(self, destinations: Mapping[str, str], folder: str) -> None:
+        self._destinations = destinations
+        self._folder = folder
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._failing: set[str] = set()
+        self._logged: set[str] = set()
+        self._unwritable = False
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Items by signal and outcome: delivered, refused, lost."""
+        return Counter(self._counts)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing was refused or lost, and the journal can be written."""
+        return not self._unwritable and not any(
+            count for (_, outcome), count in self.counts.items() if outcome != DELIVERED
+        )
+
+    def delivered(self, signal: str, items: int, *, rejected: int = 0, reason: str = "") -> None:
+        """Record that a request was accepted, apart from ``rejected`` items of it."""
+        self._counts[signal, DELIVERED] += items - rejected
+        if rejected:
+            self.refused(signal, rejected, reason)
+        if signal not in self._failing:
+            return
+        self._failing.discard(signal)
+        if not self._failing and "unreachable" in self._logged:
+            self._logged.discard("unreachable")
+            _logger.info("The collector at %s answers again; nothing was lost.", self._destinations[signal])
+
+    def refused(self, signal: str, items: int, reason: str) -> None:
+        """Record that items were refused for good."""
+        self._counts[signal, REFUSED] += items
+        where, why = self._destinations[signal], reason or "no reason given"
+        self._once(f"refused at {where}: {why}", _REFUSED, where, ITEMS[signal], why)
+
+    def failed(self, signal: str, reason: str) -> None:
+        """Record that a request failed and will be sent again."""
+        self._failing.add(signal)
+        where = self._destinations[signal]
+        self._once("unreachable", _UNREACHABLE, where, reason or "no answer so far", self._folder)
+
+    def lost(self, signal: str, items: int, reason: str) -> None:
+        """Record that items will never be delivered."""
+        self._counts[signal, LOST] += items
+        self._once(f"lost {signal} {reason.partition(':')[0]}", "Lost %d %s: %s.", items, ITEMS[signal], reason)
+
+    def unwritable(self, reason: str) -> None:
+        """Record that the journal cannot be written now."""
+        self._unwritable = True
+        self._once("unwritable", "Telemetry cannot be written: %s. It is kept in memory until it can.", reason)
+
+    def written(self) -> None:
+        """Record that the journal can be written."""
+        if self._unwritable:
+            self._unwritable = False
+            self._logged.discard("unwritable")
+            _logger.info("Telemetry is written to %s again.", self._folder)
+
+    def late(self, waiting: "Mapping[Signal, int]", seconds: float) -> None:
+        """Log that a flush did not finish in time; called on the thread that waited for it."""
+        self._undelivered(waiting, f"within {seconds:.1f} s")
+
+    def ended(self, waiting: "Mapping[Signal, int]") -> None:
+        """Log at the end what was not delivered."""
+        self._undelivered(waiting, "before the end")
+
+    def _undelivered(self, waiting: "Mapping[Signal, int]", when: str) -> None:
+        counts = {signal: count for signal, count in waiting.items() if count}
+        if not counts:
+            return
+        where = ", ".join(dict.fromkeys(self._destinations[signal] for signal in counts))
+        # The warning that the collector is unreachable says the same.
+        level = logging.INFO if self._logged & {"unreachable", "undelivered"} else logging.WARNING
+        self._logged.add("undelivered")
+        items = tally({ITEMS[signal]: count for signal, count in counts.items()})
+        _logger.log(level, _UNDELIVERED, where, when, items, self._folder)
+
+    def _once(self, cause: str, message: str, *args: object) -> None:
+        level = logging.DEBUG if cause in self._logged else logging.WARNING
+        self._logged.add(cause)
+        _logger.log(level, message, *args)
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """Return counts in words.
+
+    Example:
+        >>> tally({"spans": 1200, "log records": 0, "metric points": 5})
+        '1,200 spans and 5 metric points'
+    """
+    parts = [f"{count:,} {what}" for what, count in counts.items() if count]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:]))) or "no items that could be counted"

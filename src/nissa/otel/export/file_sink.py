@@ -1,0 +1,95 @@
+"""Sink that writes OTLP JSON lines into a folder, for a run without an exporter."""
+
+import json
+from collections.abc import Callable, Iterator
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
+from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
+
+from nissa.journal import FileJournal, Kind, Signal
+from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
+from nissa.otel.metrics.metric_lines import metric_lines
+from nissa.otel.metrics.step_thinning import StepThinning
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+    from nissa.otel.export.export_log import ExportLog
+
+
+class FileSink:
+    """Writes one span or log record per line, and metrics in lines of up to 1,000 points.
+
+    As the journal fills, gauges are written for fewer steps: every second one from half of the bound on, and so on.
+
+    Args:
+        journal: Files of the folder.
+        log: Counts and logs what becomes of the items.
+    """
+
+    def __init__(self, journal: FileJournal, *, log: "ExportLog") -> None:
+        self._journal = journal
+        self._log = log
+        self._pending = PendingWrites(self._write, lambda: journal.dropped, log)
+        self._steps = StepThinning()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files."""
+        return self._journal.size_bytes
+
+    def write_spans(self, spans: list[Any]) -> None:
+        """Append spans to ``traces.jsonl``."""
+        for kind, part in by_kind(spans):
+            self._add("traces", self._lines("traces", part, encode_spans), kind)
+
+    def write_records(self, records: list[Any]) -> None:
+        """Append log records to ``logs.jsonl``."""
+        self._add("logs", self._lines("logs", records, encode_logs), "lifecycle")
+
+    def write_metrics(self, data: "MetricsData") -> None:
+        """Append metrics to ``metrics.jsonl``."""
+        self._add("metrics", metric_lines(self._steps.thin(data, self._journal.thinning)), "bulk")
+
+    def _lines(self, signal: Signal, items: list[Any], encode: Callable[[list[Any]], Any]) -> Iterator[tuple[str, int]]:
+        for item in items:
+            try:
+                line = json.dumps(encode([item]).to_dict(), separators=(",", ":"))
+                line.encode()
+            except Exception as error:  # noqa: BLE001 - whatever the encoder makes of foreign attributes
+                self._log.lost(signal, 1, f"it cannot be encoded: {error}")
+            else:
+                yield f"{line}\n", 1
+
+    def _add(self, signal: Signal, lines: Iterator[tuple[str, int]], kind: Kind) -> None:
+        for line, items in lines:
+            self._pending.add(Entry(signal, line.encode(), items, kind))
+
+    def _write(self, entry: Entry) -> None:
+        before = self._journal.dropped[entry.signal]
+        self._journal.append(entry.signal, entry.payload, entry.items, kind=entry.kind)
+        if self._journal.dropped[entry.signal] == before:
+            self._log.delivered(entry.signal, entry.items)
+
+    def deliver(self, *, now: bool = False) -> float:  # noqa: ARG002 - the interface of a sink
+        """Write what waits for the disk; return the seconds until the next attempt."""
+        self._pending.flush()
+        return REWRITE_SECONDS if self._pending else inf
+
+    @property
+    def outcome(self) -> bool:
+        """Whether all lines so far were written."""
+        return not self._pending
+
+    def late(self, seconds: float) -> None:
+        """Log what is not written after a flush that took so long."""
+        self._log.late(self._pending.items, seconds)
+
+    def close(self) -> None:
+        """Write what waits, and close the files."""
+        self._pending.flush()
+        for signal, items in self._pending.items.items():
+            self._log.lost(signal, items, "the file cannot be written")
+        self._journal.close()

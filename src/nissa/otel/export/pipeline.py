@@ -1,0 +1,295 @@
+"""Export thread of a run: takes finished spans, log records and metrics, and writes them to a sink.
+
+The thread never waits for a network: a sink that sends does so on threads of its own. Producers only append to a queue,
+so that they can run inside a signal handler or a finalizer. Lifecycle spans and log records are written within
+`LIFECYCLE_SECONDS`, metrics once per interval.
+"""
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+    from nissa.otel.otlp import SendResult
+
+_logger = logging.getLogger("nissa")
+
+LIFECYCLE_SECONDS: Final = 0.1
+"""Time for which spans and log records are collected before they are written together."""
+
+MAX_METRIC_SECONDS: Final = 5.0
+"""Maximum time between two writes of metrics, so that the death of the process loses no more."""
+
+_QUEUE_SIZE: Final = 100_000
+"""Spans, and log records, that wait for the export thread; it empties the queue ten times per second."""
+
+_JOIN_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.1
+
+
+class Client(Protocol):
+    """The part of `nissa.otel.otlp.OtlpClient` that a sink uses."""
+
+    def send(self, payload: bytes) -> "SendResult":
+        """Send a gzip-compressed request."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+class Sink(Protocol):
+    """Destination of the telemetry; all methods are called on the export thread."""
+
+    def write_spans(self, spans: list[Any]) -> None:
+        """Write SDK spans."""
+
+    def write_records(self, records: list[Any]) -> None:
+        """Write SDK log records."""
+
+    def write_metrics(self, data: "MetricsData") -> None:
+        """Write the metrics of a collection."""
+
+    def deliver(self, *, now: bool = False) -> float:
+        """Continue pending deliveries, without waiting for them; return the seconds until the next call.
+
+        Args:
+            now: Try again at once what failed before.
+        """
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether everything written was delivered; None while a delivery is still being tried."""
+
+    def late(self, seconds: float) -> None:
+        """Log what is not delivered after a flush that took so long; called on the thread that waited."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of what is on disk, or waits in memory."""
+
+    def close(self) -> None:
+        """Close files and connections; called once, after the last write."""
+
+
+@dataclass(slots=True, eq=False)
+class _Flush:
+    """Request of another thread; `done` is set when `outcome` is known."""
+
+    started: bool = False
+    outcome: bool = False
+    last: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class ExportPipeline:
+    """Owner of the export thread.
+
+    Args:
+        make_sink: Returns the sink, given a function that wakes the thread; called in this process, and again in a forked
+            child that has something to export.
+        collect: Returns the metrics to write, None for none; foreign callbacks run in it.
+        interval: Seconds between two writes of metrics; infinity writes them only at a flush and at the end.
+        exit_seconds: Time limit of `close`.
+
+    Attributes:
+        sink: The sink.
+        thread: The export thread.
+    """
+
+    def __init__(
+        self,
+        make_sink: Callable[[Callable[[], object]], Sink],
+        *,
+        collect: "Callable[[], MetricsData | None]",
+        interval: float,
+        exit_seconds: float,
+    ) -> None:
+        self._make_sink = make_sink
+        self._collect = collect
+        self._interval = interval
+        self._exit_seconds = exit_seconds
+        self._reset()
+        self.sink = make_sink(self.wake)
+        self.thread = self._start()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        """Forget everything that belongs to the parent process or to an earlier start."""
+        self._pid: int | None = None
+        self._closed = False
+        self._idle = False
+        self._spans: deque[Any] = deque(maxlen=_QUEUE_SIZE)
+        self._records: deque[Any] = deque(maxlen=_QUEUE_SIZE)
+        self._wakeups: SimpleQueue[_Flush | None] = SimpleQueue()
+        self._flushes: list[_Flush] = []
+        self._next_metrics = monotonic() + self._interval
+
+    def _start(self) -> threading.Thread:
+        self._pid = os.getpid()
+        thread = threading.Thread(target=self._run, name="nissa-export", daemon=True)
+        thread.start()
+        return thread
+
+    # Called by any thread, also inside signal handlers and finalizers.
+
+    def add_span(self, span: Any) -> None:
+        """Queue an ended span."""
+        self._spans.append(span)
+        self._wake()
+
+    def add_record(self, record: Any) -> None:
+        """Queue a log record."""
+        self._records.append(record)
+        self._wake()
+
+    def wake(self) -> None:
+        """Have the thread continue its deliveries now."""
+        self._wakeups.put(None)
+
+    def _wake(self) -> None:
+        if self._pid is None:  # a forked child: the thread and the sink exist only in its parent
+            self.sink = self._make_sink(self.wake)
+            self.thread = self._start()
+        if self._idle:
+            self._idle = False
+            self._wakeups.put(None)
+
+    def flush(self, timeout: float) -> bool:
+        """Write and deliver everything queued so far.
+
+        Returns:
+            Whether everything was delivered within ``timeout`` seconds. An unreachable receiver is tried once.
+        """
+        return self._request(_Flush(), timeout)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Flush, then end the thread; what is not delivered in time stays in the journal.
+
+        Returns:
+            Whether everything was delivered within ``timeout`` seconds (by default the exit timeout).
+        """
+        deadline = self._exit_seconds if timeout is None else timeout
+        delivered = self._request(_Flush(last=True), deadline)
+        if self._pid == os.getpid():
+            self._closed = True
+            self._wakeups.put(None)
+            self.thread.join(_JOIN_SECONDS)
+        return delivered
+
+    def force_flush(self, timeout_millis: float = 30_000) -> bool:
+        """Flush, with the signature of a provider's method."""
+        return self.flush(timeout_millis / 1_000)
+
+    def shutdown(self) -> bool:
+        """Close, with the signature of a provider's method."""
+        return self.close()
+
+    def _request(self, request: _Flush, timeout: float) -> bool:
+        if self._closed or self._pid != os.getpid():
+            return True
+        self._wakeups.put(request)
+        deadline = monotonic() + timeout
+        while not request.done.wait(min(_POLL_SECONDS, max(0.0, deadline - monotonic()))):
+            if monotonic() >= deadline:
+                self.sink.late(timeout)
+                return False
+            if not self.thread.is_alive():  # it may have ended before it saw the request
+                return False
+        return request.outcome
+
+    # On the export thread.
+
+    def _run(self) -> None:
+        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        pause = 0.0
+        while not self._closed:
+            self._wait(pause)
+            pause = self._work()
+        self._write_queues()
+        self._guarded(self.sink.close)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait for work, then a little longer for more of it; a flush is not kept waiting."""
+        self._idle = True
+        wanted = bool(self._spans or self._records)
+        if not wanted and not self._receive(seconds):
+            self._idle = False
+            return
+        self._idle = False
+        deadline = monotonic() + LIFECYCLE_SECONDS
+        while not self._flushes and not self._closed and self._receive(deadline - monotonic()):
+            pass
+
+    def _receive(self, seconds: float) -> bool:
+        """Take one request or wakeup; return whether there was one in time."""
+        try:
+            request = self._wakeups.get(timeout=None if seconds == inf else max(0.0, seconds))
+        except Empty:
+            return False
+        if request is not None:
+            self._flushes.append(request)
+        return True
+
+    def _work(self) -> float:
+        """Write what is queued, and continue deliveries; return the seconds until the next call."""
+        self._write_queues()
+        fresh = [request for request in self._flushes if not request.started]
+        if fresh or monotonic() >= self._next_metrics:
+            self._next_metrics = monotonic() + self._interval
+            self._guarded(self._write_metrics)
+            self._write_queues()  # a callback of the application may have ended spans
+        for request in fresh:
+            request.started = True
+        pause = self._deliver(now=bool(fresh))
+        outcome = self.sink.outcome
+        if outcome is not None:
+            self._answer(outcome)
+        return min(pause, self._next_metrics - monotonic())
+
+    def _deliver(self, *, now: bool) -> float:
+        try:
+            return self.sink.deliver(now=now)
+        except Exception:
+            _logger.exception("Telemetry could not be delivered; it is tried again.")
+            return 1.0
+
+    def _answer(self, outcome: bool) -> None:
+        flushes, self._flushes = self._flushes, []
+        for request in flushes:
+            request.outcome = outcome
+            self._closed = self._closed or request.last
+            request.done.set()
+
+    def _write_queues(self) -> None:
+        if spans := _taken(self._spans):
+            self._guarded(lambda: self.sink.write_spans(spans))
+        if records := _taken(self._records):
+            self._guarded(lambda: self.sink.write_records(records))
+
+    def _write_metrics(self) -> None:
+        data = self._collect()
+        if data is not None:
+            self.sink.write_metrics(data)
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:
+            _logger.exception("Telemetry could not be exported.")
+
+
+def _taken(queue: deque[Any]) -> list[Any]:
+    """Remove and return the items of a queue to which other threads append meanwhile."""
+    return [queue.popleft() for _ in range(len(queue))]

@@ -1,0 +1,211 @@
+"""Sink that writes requests to the journal and sends them behind a cursor per signal."""
+
+import gzip
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from nissa.journal import Kind, Signal
+from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
+from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
+from nissa.otel.export.sender import Sender
+from nissa.otel.otlp import Outcome
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
+
+    from nissa.otel.export.export_log import ExportLog
+    from nissa.otel.export.pipeline import Client
+    from nissa.otel.otlp import SendResult
+
+_MAX_BACKOFF_SECONDS: Final = 5.0
+_FIRST_BACKOFF_SECONDS: Final = 0.5
+_COMPRESSION_LEVEL: Final = 6
+
+
+class Journal(Protocol):
+    """The part of `nissa.journal.Spool` that the sink uses; `MemoryJournal` has it too."""
+
+    @property
+    def dropped(self) -> Counter[Signal]:
+        """Items that were removed because there was no room for them."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of everything that is kept."""
+
+    def append(self, signal: Signal, payload: bytes, items: int, *, time_unix_nano: int, kind: Kind = "bulk") -> None:
+        """Append a compressed request; raises JournalError."""
+
+    def peek(self, signal: Signal) -> Any:
+        """Return the oldest frame (`nissa.journal.Frame` or `MemoryFrame`) that is not delivered, or None."""
+
+    def advance(self, frame: Any) -> None:
+        """Move the signal's cursor behind a frame."""
+
+    def waiting(self, signal: Signal) -> int:
+        """Return the number of items that are not delivered."""
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    """Delivery of one signal.
+
+    Attributes:
+        frame: Frame that is being sent.
+        failures: Number of consecutive failed attempts.
+        retry_at: Time of the next attempt, of `time.monotonic`.
+        failed: Whether the last attempt failed.
+    """
+
+    sender: Sender
+    frame: Any = None
+    failures: int = 0
+    retry_at: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        return self.failures > 0
+
+
+class SpoolSink:
+    """Writes ahead to a journal, and sends from it.
+
+    Args:
+        journal: Where requests are kept until they are delivered.
+        clients: OTLP client per signal; a signal without one is not exported.
+        wake: Called by senders when a result has arrived.
+        log: Counts and logs what becomes of the items.
+    """
+
+    def __init__(
+        self, journal: Journal, clients: "Mapping[Signal, Client]", *, wake: Callable[[], object], log: "ExportLog"
+    ) -> None:
+        self._journal = journal
+        self._wake = wake
+        self._log = log
+        self._results: deque[tuple[Signal, SendResult]] = deque()
+        self._pending = PendingWrites(self._write, lambda: journal.dropped, log)
+        self._lanes = {
+            signal: _Lane(Sender(signal, client, self._received(signal))) for signal, client in clients.items()
+        }
+
+    def _received(self, signal: Signal) -> "Callable[[SendResult], object]":
+        def received(result: "SendResult") -> None:
+            self._results.append((signal, result))
+            self._wake()
+
+        return received
+
+    # Writing.
+
+    def write_spans(self, spans: list[Any]) -> None:
+        """Append spans to the journal."""
+        if "traces" in self._lanes:
+            for kind, part in by_kind(spans):
+                for request in span_requests(part, self._unencodable("traces")):
+                    self._append("traces", request, kind)
+
+    def write_records(self, records: list[Any]) -> None:
+        """Append log records to the journal."""
+        if "logs" in self._lanes:
+            for request in record_requests(records, self._unencodable("logs")):
+                self._append("logs", request, "lifecycle")
+
+    def write_metrics(self, data: "MetricsData") -> None:
+        """Append metrics to the journal."""
+        if "metrics" in self._lanes:
+            for request in metric_requests(data, self._unencodable("metrics")):
+                self._append("metrics", request, "bulk")
+
+    def _unencodable(self, signal: Signal) -> Callable[[int, Exception], None]:
+        return lambda items, error: self._log.lost(signal, items, f"it cannot be encoded: {error}")
+
+    def _append(self, signal: Signal, request: Request, kind: Kind) -> None:
+        payload = gzip.compress(request.body, _COMPRESSION_LEVEL, mtime=0)
+        self._pending.add(Entry(signal, payload, request.items, kind))
+
+    def _write(self, entry: Entry) -> None:
+        self._journal.append(
+            entry.signal, entry.payload, entry.items, time_unix_nano=entry.time_unix_nano, kind=entry.kind
+        )
+
+    # Sending.
+
+    def deliver(self, *, now: bool = False) -> float:
+        """Handle results, and send the next frame of each signal; return the seconds until the next attempt."""
+        self._pending.flush()
+        while self._results:
+            self._handle(*self._results.popleft())
+        pause = REWRITE_SECONDS if self._pending else inf
+        for signal, lane in self._lanes.items():
+            if now:
+                lane.retry_at, lane.failures = 0.0, 0
+            pause = min(pause, self._continue(signal, lane))
+        return pause
+
+    def _continue(self, signal: Signal, lane: _Lane) -> float:
+        if lane.frame is not None:
+            return inf  # the sender wakes the thread
+        rest = lane.retry_at - monotonic()
+        frame = self._journal.peek(signal) if rest <= 0 else None
+        if frame is not None:
+            lane.frame = frame
+            lane.sender.send(frame.payload)
+        return inf if rest <= 0 else rest
+
+    def _handle(self, signal: Signal, result: "SendResult") -> None:
+        lane = self._lanes[signal]
+        frame, lane.frame = lane.frame, None
+        if frame is None:
+            return
+        if result.outcome is Outcome.RETRY:
+            backoff = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**lane.failures)
+            lane.failures += 1
+            lane.retry_at = monotonic() + max(backoff, result.retry_after or 0.0)
+            self._log.failed(signal, result.reason)
+            return
+        lane.failures, lane.retry_at = 0, 0.0
+        self._journal.advance(frame)
+        if result.outcome is Outcome.DELIVERED:
+            self._log.delivered(signal, frame.items, rejected=result.rejected, reason=result.reason)
+        else:
+            self._log.refused(signal, frame.items, result.reason)
+
+    @property
+    def outcome(self) -> bool | None:
+        """Whether everything written was delivered; None while an attempt is still being made."""
+        outcome = not self._pending
+        for signal, lane in self._lanes.items():
+            if lane.frame is not None or (not lane.failed and self._journal.waiting(signal)):
+                return None
+            outcome = outcome and not lane.failed
+        return outcome
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the journal."""
+        return self._journal.size_bytes
+
+    @property
+    def waiting(self) -> Counter[Signal]:
+        """Items per signal that are not delivered."""
+        return self._pending.items + Counter({signal: self._journal.waiting(signal) for signal in self._lanes})
+
+    def late(self, seconds: float) -> None:
+        """Log what is not delivered after a flush that took so long."""
+        self._log.late(self.waiting, seconds)
+
+    def close(self) -> None:
+        """Close the journal; what is not delivered stays in it."""
+        self._pending.flush()
+        for lane in self._lanes.values():
+            lane.sender.close()
+        self._log.ended(self.waiting)
+        self._journal.close()
