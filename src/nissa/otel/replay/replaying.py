@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from nissa.errors import ConfigurationError
-from nissa.journal import SIGNALS
+from nissa.journal import SIGNALS, Frame
 from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
 from nissa.otel.otlp import OtlpSettings, Outcome, SendResult
 from nissa.otel.otlp.settings import ENDPOINTS, PREFIX
 from nissa.otel.replay.lines import Skipped, files_of, lines_of
 from nissa.otel.replay.requests import WHAT, Request, count, is_message, joined, portions, split
+from nissa.otel.replay.stored import mark_delivered, segment_count, stored_frames
 from nissa.otel.replay.wire import Sender, detected_protocol
 from nissa.printable import printable
 from nissa.recordings.jsonl_reader import DamagedLine, JsonLine
@@ -89,10 +90,11 @@ def replay(
     patience: float = PATIENCE,
     dry_run: bool = False,
 ) -> Replayed:
-    """Send what the OTLP JSON files of a folder hold, with the times and ids that it has.
+    """Send what the OTLP JSON files and spools of a folder hold, with the times and ids that it has.
 
     Args:
-        folder: Of a run; the file that a collector wrote is as good.
+        folder: Of a run; the file that a collector wrote is as good. The frames of spools are sent as they are stored,
+            delivered ones too. If all of them arrive where they were bound for, later starts do not send them again.
         endpoint: OTLP endpoint for all signals; the one that ``OTEL_EXPORTER_OTLP_*`` name if None.
         protocol: ``grpc``, ``http/protobuf`` or ``http/json``; what ``OTEL_*`` say, else found out by asking, if None.
         patience: Seconds for which a request is tried again where the collector is away or busy.
@@ -103,15 +105,20 @@ def replay(
     """
     files = files_of(folder)
     damaged: list[DamagedLine] = []
-    found: dict[str, Signal] = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
+    found = {signal: Signal(WHAT[signal], len(files[signal]) + segment_count(folder, signal)) for signal in SIGNALS}
     settings = {} if dry_run else _settings(endpoint, protocol)
+    skipped: list[Skipped] = []
     for signal, told in found.items():
         lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
+        stored = stored_frames(folder, signal, skipped)
         if dry_run:
-            told.found = sum(count(signal, line.value) for line in lines)
-        elif files[signal]:
-            _replay(settings[signal], lines, told, patience)
-    return Replayed(str(folder), dry_run, found, tuple(map(Skipped.of, damaged)))
+            told.found = sum(count(signal, line.value) for line in lines) + sum(frame.items for frame in stored)
+        elif told.files:
+            _replay(settings[signal], lines, stored, told, patience)
+    done = Replayed(str(folder), dry_run, found, (*map(Skipped.of, damaged), *skipped))
+    if done.complete and not dry_run:
+        mark_delivered(folder, {signal: each.destination for signal, each in settings.items()})
+    return done
 
 
 def _settings(endpoint: str | None, protocol: str | None) -> dict[str, OtlpSettings]:
@@ -132,7 +139,9 @@ def _settings(endpoint: str | None, protocol: str | None) -> dict[str, OtlpSetti
     return {signal: OtlpSettings.from_environment(signal, endpoint=endpoint, protocol=protocol) for signal in SIGNALS}
 
 
-def _replay(settings: OtlpSettings, lines: Iterable[JsonLine], told: Signal, patience: float) -> None:
+def _replay(
+    settings: OtlpSettings, lines: Iterable[JsonLine], stored: Iterable[Frame], told: Signal, patience: float
+) -> None:
     signal, sender = settings.signal, Sender(settings, patience)
     told.endpoint, told.protocol = settings.address, settings.protocol
     try:
@@ -145,6 +154,10 @@ def _replay(settings: OtlpSettings, lines: Iterable[JsonLine], told: Signal, pat
             if result.outcome is Outcome.REFUSED and (rest := _messages(signal, request)) is not None:
                 result = _send(sender, told, rest)
             hopeless = result.endpoint_fault
+        for frame in stored:
+            told.found += frame.items
+            if not hopeless:
+                hopeless = _count(sender.send_stored(frame.payload), told, frame.items).endpoint_fault
     finally:
         told.requests = sender.requests
         sender.close()
@@ -152,7 +165,11 @@ def _replay(settings: OtlpSettings, lines: Iterable[JsonLine], told: Signal, pat
 
 def _send(sender: Sender, told: Signal, request: Request) -> SendResult:
     """Send a request, and count what arrived."""
-    items, result = count(sender.settings.signal, request), sender.send(request)
+    return _count(sender.send(request), told, count(sender.settings.signal, request))
+
+
+def _count(result: SendResult, told: Signal, items: int) -> SendResult:
+    """Count what arrived of a request with so many items."""
     delivered = result.outcome is Outcome.DELIVERED
     rejected = min(result.rejected, items)
     told.sent += items - rejected if delivered else 0

@@ -1,5 +1,6 @@
 """Sending of requests of one signal, with retries where the collector is away or busy."""
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -12,6 +13,7 @@ from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
 from nissa.otel.otlp.settings import GRPC, HTTP
 from nissa.otel.random_isolation import PRIVATE
 from nissa.otel.replay.requests import Request, message
+from nissa.recordings.jsonl_reader import decompressed
 
 T = TypeVar("T")
 
@@ -58,10 +60,22 @@ class Sender:
             payload = message(self.settings.signal, request).SerializeToString()
         except ValueError as error:
             return SendResult(Outcome.REFUSED, f"it is no OTLP: {error}")
+        return self._send(payload, gzipped=False)
+
+    def send_stored(self, payload: bytes) -> SendResult:
+        """Send a compressed request exactly as a spool stores it; compare `send`."""
+        try:
+            whole = decompressed(payload)
+        except (ValueError, zlib.error) as error:
+            return SendResult(Outcome.REFUSED, f"it is no OTLP: {error}")
+        del whole  # only verified: a client that expands it must not fail, nor take all memory
+        return self._send(payload, gzipped=True)
+
+    def _send(self, payload: bytes, *, gzipped: bool) -> SendResult:
         deadline = monotonic() + self._patience
         pause = _FIRST_PAUSE
         while True:
-            result = self._attempt(payload)
+            result = self._attempt(payload, gzipped=gzipped)
             if result.outcome is not Outcome.RETRY or result.endpoint_fault:
                 return result
             own = pause * PRIVATE.uniform(1 - _JITTER, 1 + _JITTER)
@@ -76,10 +90,10 @@ class Sender:
         """Close the connection."""
         self._client.close()
 
-    def _attempt(self, payload: bytes) -> SendResult:
+    def _attempt(self, payload: bytes, *, gzipped: bool) -> SendResult:
         self.requests += 1
         seconds = _ATTEMPT * self.settings.timeout
-        result = _within(seconds, lambda: self._client.send(payload, gzipped=False))
+        result = _within(seconds, lambda: self._client.send(payload, gzipped=gzipped))
         if result is None:  # The client is still in use, so that nothing else can be sent.
             reason = f"the answer did not end within {seconds:g} s"
             return SendResult(Outcome.RETRY, reason, endpoint_fault=True)
