@@ -105,10 +105,13 @@ def replay(
     """
     files = files_of(folder)
     damaged: list[DamagedLine] = []
-    found = {signal: Signal(WHAT[signal], len(files[signal]) + segment_count(folder, signal)) for signal in SIGNALS}
+    found: dict[str, Signal] = {
+        signal: Signal(WHAT[signal], len(files[signal]) + segment_count(folder, signal)) for signal in SIGNALS
+    }
     settings = {} if dry_run else _settings(endpoint, protocol)
     skipped: list[Skipped] = []
-    for signal, told in found.items():
+    for signal in SIGNALS:
+        told = found[signal]
         lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
         stored = stored_frames(folder, signal, skipped)
         if dry_run:
@@ -117,7 +120,7 @@ def replay(
             _replay(settings[signal], lines, stored, told, patience)
     done = Replayed(str(folder), dry_run, found, (*map(Skipped.of, damaged), *skipped))
     if done.complete and not dry_run:
-        mark_delivered(folder, {signal: each.destination for signal, each in settings.items()})
+        mark_delivered(folder, {signal: settings[signal].destination for signal in SIGNALS})
     return done
 
 
