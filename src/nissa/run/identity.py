@@ -6,14 +6,13 @@ The id of a run is the name of the run's folder, so an id from a variable or an 
 import os
 import secrets
 from collections.abc import Mapping
-from reprlib import repr as short_repr
 from time import strftime
 from typing import Final
 
 from nissa.distributed.rank import common_run_id
 from nissa.errors import ConfigurationError
 from nissa.hub.plain_data import to_name
-from nissa.printable import printable
+from nissa.printable import printable, shown
 
 MOST_CHARACTERS: Final = 128
 """Maximum length of a run id; file systems allow names of 255 bytes."""
@@ -57,7 +56,7 @@ def _checked(candidate: object, source: str) -> str:
     if problem is None:
         return str(candidate)
     raise ConfigurationError(
-        f"{source} {short_repr(candidate)} {problem}. A run id is the name of the run's folder: up to {MOST_CHARACTERS} "
+        f"{source} {shown(candidate)} {problem}. A run id is the name of the run's folder: up to {MOST_CHARACTERS} "
         f"characters, such as letters, digits, '-', '_' and '.'. {_FIXES[source]}"
     )
 

@@ -7,7 +7,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Final
 
 from torch.nn.parameter import is_lazy
@@ -31,7 +30,7 @@ from nissa.gradients.watch import Watch, check_model, check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
-from nissa.printable import MOST_NAME, printable, printable_name
+from nissa.printable import MOST_NAME, printable, printable_name, shown
 from nissa.seeds.lifecycle import SeedTable
 
 if TYPE_CHECKING:
@@ -383,7 +382,7 @@ def _check_name(name: object) -> None:
         return
     raise WatchError(
         f"watch(name=...) takes text of 1 to {MOST_NAME} characters without line breaks and control characters, not "
-        f"{short_repr(name)}: the name becomes an attribute of the watch's metrics."
+        f"{shown(name)}: the name becomes an attribute of the watch's metrics."
     )
 
 
