@@ -176,7 +176,7 @@ def test_an_export_holds_what_is_ours_and_all_else(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_fails_the_export(
     made: Callable[[], MetricsData], caplog: pytest.LogCaptureFixture
 ) -> None:
-    exporter = LineMetricExporter(LineFile(Path("/dev/full")))
+    exporter = LineMetricExporter(LineFile(Path("/dev/full"), follow=True))
     with caplog.at_level(logging.ERROR):
         assert exporter.export(made()) is MetricExportResult.FAILURE
     assert "No space left on device" in caplog.text
