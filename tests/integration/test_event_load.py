@@ -72,7 +72,7 @@ def test_thousands_of_seeds_over_many_environments_have_complete_traces_and_flat
         grown = tracemalloc.get_traced_memory()[0] - before
         tracemalloc.stop()
         threads = threading.active_count()
-        assert grown < 1_000_000  # for 1,024 seeds more: about 280 bytes each were measured, a record has kilobytes
+        assert grown < 1_000_000  # of 1,024 seeds; about 280 bytes each were measured
         assert threads < 20
         assert run.hub.healthy
     found = spans(Path("nissa-runs/r"))
