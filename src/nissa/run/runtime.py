@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch.nn.parameter import is_lazy
@@ -37,7 +36,7 @@ from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.kernels.transfer import Transfer
-from nissa.printable import MOST_NAME, printable, printable_name
+from nissa.printable import MOST_NAME, printable, printable_name, shown
 from nissa.seeds.lifecycle import SeedTable
 from nissa.semconv.cardinality import CardinalityLimiter
 
@@ -548,7 +547,7 @@ def _check_name(name: object) -> None:
         return
     raise WatchError(
         f"watch(name=...) takes text of 1 to {MOST_NAME} characters without line breaks and control characters, not "
-        f"{short_repr(name)}: the name becomes an attribute of the watch's metrics."
+        f"{shown(name)}: the name becomes an attribute of the watch's metrics."
     )
 
 
