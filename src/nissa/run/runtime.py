@@ -230,7 +230,7 @@ class Runtime:
         optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
         check_watchable(model, optimizer, scaler)
         self._remove_finalized()
-        if self._is_watched(optimizer):
+        if self.is_watched(optimizer):
             raise WatchError(
                 f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
                 "before watching it again."
@@ -280,7 +280,8 @@ class Runtime:
         watches = list(self._watches.values())
         return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
 
-    def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
+    def is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
+        """Whether an optimizer is watched."""
         # Compare the objects as well: the new optimizer may have the id of a freed one whose watch is not removed yet.
         _, watch = self._watches.get(id(optimizer), (None, None))
         return watch is not None and watch.optimizer is optimizer

@@ -1,0 +1,156 @@
+"""Epochs and samples, derived from iterations over ``DataLoader`` objects."""
+
+import weakref
+from collections.abc import Sized
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from nissa.integrations.patches import Patches
+from nissa.integrations.zero_code.access import ObservedMethod
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MOST_LOADERS: Final = 64
+"""Maximum number of loaders that an iterator is looked for in."""
+
+
+class Pass:
+    """One iteration over a loader.
+
+    Attributes:
+        loader: The loader; a weak reference.
+        requests: Number of batches that were requested, the one beyond the last included.
+        generation: Number of the pass for workers that persist, whose iterator is reused.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]", iterator: object, generation: int) -> None:
+        self.loader = weakref.ref(loader)
+        self.generation = generation
+        self.requests = 0
+        self._iterator = weakref.ref(iterator)
+        self._length = _length(loader)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further batch can come."""
+        return self._iterator() is None or (self._length is not None and self.requests > self._length)
+
+
+class DataPasses:
+    """Passes over data: a pass that an optimizer makes steps in is an epoch, and one without gradients an evaluation.
+
+    A pass over another loader than that of the present epoch begins a new epoch only when the present one is exhausted,
+    so that two loaders that are read alternately are one epoch. An epoch ends when an evaluation or another epoch
+    begins, because many trainers request a batch ahead: its last step follows the end of the data.
+
+    Args:
+        begin_epoch: Called with the number of an epoch when its first step begins.
+        end_epoch: Called when an epoch has ended.
+        evaluated: Called when an evaluation has ended.
+    """
+
+    def __init__(
+        self, begin_epoch: "Callable[[int], None]", end_epoch: "Callable[[], None]", evaluated: "Callable[[], None]"
+    ) -> None:
+        self.epochs = 0
+        self._begin_epoch, self._end_epoch, self._evaluated = begin_epoch, end_epoch, evaluated
+        self._loaders: dict[int, weakref.ref[DataLoader[Any]]] = {}
+        self._generations: weakref.WeakKeyDictionary[DataLoader[Any], int] = weakref.WeakKeyDictionary()
+        self._passes: weakref.WeakKeyDictionary[Any, Pass] = weakref.WeakKeyDictionary()
+        self._last: Pass | None = None
+        self._epoch: Pass | None = None
+        self._open = False
+        self._evaluation: Pass | None = None
+
+    def install(self, patches: Patches, contain: "Callable[[Callable[[Any], None]], Callable[[Any], None]]") -> None:
+        """Observe ``DataLoader.__iter__`` and ``__next__`` of its iterators, with functions that contain their faults."""
+        iterate, advance = vars(DataLoader)["__iter__"], vars(_BaseDataLoaderIter)["__next__"]
+        patches.replace(DataLoader, "__iter__", ObservedMethod(iterate, contain(self._iterating)))
+        patches.replace(_BaseDataLoaderIter, "__next__", ObservedMethod(advance, contain(self._requested)))
+
+    def stepped(self) -> None:
+        """Begin an epoch if the step that begins is the first one of a pass."""
+        self._end_evaluation()
+        last = self._last
+        if last is None or last is self._epoch:
+            return
+        present = self._epoch
+        if present is not None and last.loader() is not present.loader() and not present.exhausted:
+            return
+        self._epoch, self._open = last, True
+        self._begin_epoch(self.epochs)
+        self.epochs += 1
+
+    def close(self) -> None:
+        """End what is open, at the regular end of the process."""
+        self._end_evaluation()
+        if self._open:
+            self._open = False
+            self._end_epoch()
+
+    def _iterating(self, loader: "DataLoader[Any]") -> None:
+        self._generations[loader] = self._generations.get(loader, 0) + 1
+        self._loaders.pop(id(loader), None)
+        self._loaders[id(loader)] = weakref.ref(loader)
+        while len(self._loaders) > _MOST_LOADERS:
+            del self._loaders[next(iter(self._loaders))]
+
+    def _requested(self, iterator: Any) -> None:
+        found = self._pass_of(iterator)
+        if found is None:
+            return
+        found.requests += 1
+        if torch.is_grad_enabled():
+            if not found.exhausted:
+                self._last = found
+                if found is self._epoch:
+                    self._end_evaluation()
+        elif self._epoch is not None and found is not self._epoch:
+            self._evaluating(found)
+
+    def _evaluating(self, found: Pass) -> None:
+        if self._open and self._epoch is not None and self._epoch.exhausted:
+            self._open = False
+            self._end_epoch()
+        if found is not self._evaluation:
+            self._end_evaluation()
+            self._evaluation = found
+        if found.exhausted:
+            self._end_evaluation()
+
+    def _end_evaluation(self) -> None:
+        evaluation, self._evaluation = self._evaluation, None
+        if evaluation is not None:
+            self._evaluated()
+
+    def _pass_of(self, iterator: Any) -> Pass | None:
+        known = self._passes.get(iterator)
+        loader = self._loader_of(iterator) if known is None else known.loader()
+        if loader is None:
+            return known
+        generation = self._generations.get(loader, 0)
+        if known is None or (loader.persistent_workers and known.generation != generation):
+            known = self._passes[iterator] = Pass(loader, iterator, generation)
+        return known
+
+    def _loader_of(self, iterator: Any) -> "DataLoader[Any] | None":
+        dataset = getattr(iterator, "_dataset", None)
+        for reference in reversed(self._loaders.values()):
+            loader = reference()
+            if loader is not None and loader.dataset is dataset:
+                return loader
+        return None
+
+
+def _length(loader: "DataLoader[Any]") -> int | None:
+    """Return the number of batches; None for a stream of unknown length."""
+    if not isinstance(loader.dataset, Sized):
+        return None
+    try:
+        return len(loader)
+    except TypeError:
+        return None
