@@ -35,10 +35,13 @@ class ObservedLosses:
         self._scaler: weakref.ref[torch.amp.GradScaler] | None = None
 
     def install(self, patches: Patches, contain: Callable[[Callable[[Any], None]], Callable[[Any], None]]) -> None:
-        """Observe ``Tensor.backward`` and ``GradScaler.scale``, with functions that contain their faults."""
-        backward, scale = vars(torch.Tensor)["backward"], vars(torch.amp.GradScaler)["scale"]
-        patches.replace(torch.Tensor, "backward", ObservedMethod(backward, contain(self._backward)))
-        patches.replace(torch.amp.GradScaler, "scale", ObservedMethod(scale, contain(self._scaling)))
+        """Observe backward passes and gradient scalers, with functions that contain their faults."""
+        for owner, name, observe in (
+            (torch.Tensor, "backward", self._backward),
+            (torch.amp.GradScaler, "scale", self._scaling),
+            (torch.amp.GradScaler, "update", self._updating),
+        ):
+            patches.replace(owner, name, ObservedMethod(vars(owner)[name], contain(observe)))
 
     def take(self) -> torch.Tensor | None:
         """Return the loss of the step that begins, and forget the losses; None if it is not known."""
@@ -64,6 +67,10 @@ class ObservedLosses:
 
     def _scaling(self, scaler: torch.amp.GradScaler) -> None:
         self._scaler = weakref.ref(scaler)
+
+    def _updating(self, _scaler: torch.amp.GradScaler) -> None:
+        """Forget the losses that are left when a scaler is updated: it has skipped their step."""
+        self.take()
 
     def _backward(self, loss: torch.Tensor) -> None:
         if self._ignoring or loss.numel() != 1 or loss.grad_fn is None or torch.compiler.is_compiling():

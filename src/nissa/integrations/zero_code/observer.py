@@ -34,6 +34,9 @@ _EPOCHS: Final = ("epochs", "with run.epoch(number):")
 _LOSS: Final = ("the training loss", "run.log_loss(loss)")
 _SCALE: Final = ("the scale of the training loss", "run.log_loss(loss, scale=...)")
 
+_explicit: "weakref.WeakSet[Observer]" = weakref.WeakSet()
+"""Installed observers of a tracker, during which that of the process stands back."""
+
 
 def contained(method: Callable[P, R]) -> Callable[P, R | None]:
     """Catch faults of a method of `Observer`: they disable it, are logged once, and never reach the script."""
@@ -73,6 +76,7 @@ class Observer:
         self.disabled = False
         self._pid = os.getpid()
         self.patches = Patches()
+        self._implicit = run is None
         self._handle: Any = None
         self._forget(run, owned=owned)
 
@@ -89,6 +93,8 @@ class Observer:
 
     def install(self) -> None:
         """Register the global hook, and observe losses and data."""
+        if not self._implicit:
+            _explicit.add(self)
         self._handle = register_optimizer_step_pre_hook(untraced(self._before_step))
         self.losses.install(self.patches, self._containing)
         self._passes.install(self.patches, self._containing)
@@ -136,6 +142,7 @@ class Observer:
         function(observed)
 
     def _remove_hooks(self) -> None:
+        _explicit.discard(self)
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
@@ -147,6 +154,8 @@ class Observer:
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._implicit and _explicit:
+            return None
         if optimizer not in self._watches:
             self._watches[optimizer] = self._discover(optimizer)
         watch = self._watches[optimizer]

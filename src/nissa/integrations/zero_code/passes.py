@@ -15,29 +15,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOST_LOADERS: Final = 64
-"""Maximum number of loaders that an iterator is looked for in."""
+"""Maximum number of loaders among which that of an iterator is searched."""
+
+
+class Iterated:
+    """A loader when it is iterated over. The loader itself may be freed before its iterator is.
+
+    Attributes:
+        loader: Weak reference.
+        dataset: ``id()`` of the dataset, which the iterator holds as well.
+        length: Number of batches; None for a stream of unknown length.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        self.loader = weakref.ref(loader)
+        self.dataset = id(loader.dataset)
+        self.length = _length(loader)
+        self.persistent = loader.persistent_workers
 
 
 class Pass:
     """One iteration over a loader.
 
     Attributes:
-        loader: The loader; a weak reference.
         requests: Number of batches that were requested, the one beyond the last included.
-        generation: Number of the pass for workers that persist, whose iterator is reused.
     """
 
-    def __init__(self, loader: "DataLoader[Any]", iterator: object, generation: int) -> None:
-        self.loader = weakref.ref(loader)
-        self.generation = generation
+    def __init__(self, source: Iterated, iterator: object) -> None:
+        self.source = source
         self.requests = 0
         self._iterator = weakref.ref(iterator)
-        self._length = _length(loader)
 
     @property
     def exhausted(self) -> bool:
         """Whether no further batch can come."""
-        return self._iterator() is None or (self._length is not None and self.requests > self._length)
+        length = self.source.length
+        return self._iterator() is None or (length is not None and self.requests > length)
+
+    def repeats(self, other: "Pass") -> bool:
+        """Whether both are iterations over one loader."""
+        loader = self.source.loader()
+        return loader is not None and loader is other.source.loader()
 
 
 class DataPasses:
@@ -58,8 +76,7 @@ class DataPasses:
     ) -> None:
         self.epochs = 0
         self._begin_epoch, self._end_epoch, self._evaluated = begin_epoch, end_epoch, evaluated
-        self._loaders: dict[int, weakref.ref[DataLoader[Any]]] = {}
-        self._generations: weakref.WeakKeyDictionary[DataLoader[Any], int] = weakref.WeakKeyDictionary()
+        self._iterated: dict[int, Iterated] = {}
         self._passes: weakref.WeakKeyDictionary[Any, Pass] = weakref.WeakKeyDictionary()
         self._last: Pass | None = None
         self._epoch: Pass | None = None
@@ -79,7 +96,7 @@ class DataPasses:
         if last is None or last is self._epoch:
             return
         present = self._epoch
-        if present is not None and last.loader() is not present.loader() and not present.exhausted:
+        if present is not None and not last.repeats(present) and not present.exhausted:
             return
         self._epoch, self._open = last, True
         self._begin_epoch(self.epochs)
@@ -93,11 +110,10 @@ class DataPasses:
             self._end_epoch()
 
     def _iterating(self, loader: "DataLoader[Any]") -> None:
-        self._generations[loader] = self._generations.get(loader, 0) + 1
-        self._loaders.pop(id(loader), None)
-        self._loaders[id(loader)] = weakref.ref(loader)
-        while len(self._loaders) > _MOST_LOADERS:
-            del self._loaders[next(iter(self._loaders))]
+        self._iterated.pop(id(loader), None)
+        self._iterated[id(loader)] = Iterated(loader)
+        while len(self._iterated) > _MOST_LOADERS:
+            del self._iterated[next(iter(self._iterated))]
 
     def _requested(self, iterator: Any) -> None:
         found = self._pass_of(iterator)
@@ -129,21 +145,20 @@ class DataPasses:
 
     def _pass_of(self, iterator: Any) -> Pass | None:
         known = self._passes.get(iterator)
-        loader = self._loader_of(iterator) if known is None else known.loader()
-        if loader is None:
+        source = self._source_of(iterator) if known is None else self._newest(known)
+        if source is None or (known is not None and known.source is source):
             return known
-        generation = self._generations.get(loader, 0)
-        if known is None or (loader.persistent_workers and known.generation != generation):
-            known = self._passes[iterator] = Pass(loader, iterator, generation)
-        return known
+        made = self._passes[iterator] = Pass(source, iterator)
+        return made
 
-    def _loader_of(self, iterator: Any) -> "DataLoader[Any] | None":
-        dataset = getattr(iterator, "_dataset", None)
-        for reference in reversed(self._loaders.values()):
-            loader = reference()
-            if loader is not None and loader.dataset is dataset:
-                return loader
-        return None
+    def _newest(self, known: Pass) -> Iterated | None:
+        """Return the newest iteration of an iterator: one with persistent workers is used for several."""
+        loader = known.source.loader()
+        return self._iterated.get(id(loader)) if known.source.persistent and loader is not None else known.source
+
+    def _source_of(self, iterator: Any) -> Iterated | None:
+        dataset = id(getattr(iterator, "_dataset", None))
+        return next((each for each in reversed(self._iterated.values()) if each.dataset == dataset), None)
 
 
 def _length(loader: "DataLoader[Any]") -> int | None:
