@@ -28,8 +28,10 @@ def with_default(default: Any) -> Run:
 def arguments_of(signature: inspect.Signature) -> inspect.BoundArguments:
     """Return a different object for each parameter but ``self``, passed in the way its kind allows."""
     parameters = list(signature.parameters.values())[1:]
-    assert {each.kind for each in parameters} <= {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
-    return signature.bind(None, **{each.name: object() for each in parameters})
+    assert Parameter.VAR_POSITIONAL not in {each.kind for each in parameters}
+    positional = [object() for each in parameters if each.kind is Parameter.POSITIONAL_ONLY]
+    named = [each.name for each in parameters if each.kind is not Parameter.POSITIONAL_ONLY]
+    return signature.bind(None, *positional, **{name: object() for name in named})
 
 
 def test_a_run_has_the_public_names_of_an_environment_and_its_own() -> None:

@@ -225,6 +225,14 @@ class LimitsConfig(Section):
     """Maximum number of gates, and of checks of gates, with metric streams of their own; further ones are counted as
     ``other``."""
 
+    max_scalars: int = Field(default=500, ge=1, le=100_000)
+    """Maximum number of names passed to ``log()``, and of kinds passed to ``log_items()``. The values of further names are
+    absent, and further kinds are counted as ``other``; both are logged once, and dropped values are counted."""
+
+    max_run_config: int = Field(default=100, ge=1, le=10_000)
+    """Maximum number of hyperparameters of ``start(run_config=...)`` that are exported. The SDK drops attributes of a span
+    above 128 (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``)."""
+
     max_event_types: int = Field(default=200, ge=1, le=100_000)
     """Maximum number of event types with a stream of their own in ``nissa.hub.events``; further ones are counted as
     ``other``."""

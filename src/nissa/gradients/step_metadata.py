@@ -82,6 +82,26 @@ class StepMetadata:
     clip_limit: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedMetadata:
+    """Metadata of values that were logged where no step carried them, for example after the last step of an epoch.
+
+    Args:
+        time_unix_nano: Time of the newest call.
+        packing: Layout that unpacks the numbers.
+        known: Values that were on the host already.
+    """
+
+    env_id: str | None
+    time_unix_nano: int
+    packing: "Packing"
+    known: "Mapping[str, float]"
+
+
+RowMetadata = StepMetadata | LoggedMetadata
+"""Metadata of any row that is read back."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingPlan:
     """Sampled steps and parameters of a watch.

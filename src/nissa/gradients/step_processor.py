@@ -12,6 +12,7 @@ import numpy as np
 from nissa.gradients.folding import StreamLimiter
 from nissa.gradients.grouping import largest
 from nissa.gradients.health import assess
+from nissa.gradients.logged_values import items_in, scalars_in
 from nissa.gradients.ratios import SumsOfSquares, seed_ratios, sums_of_squares
 from nissa.gradients.skips import total
 from nissa.gradients.step_metadata import (
@@ -23,15 +24,16 @@ from nissa.gradients.step_metadata import (
     RATE,
     SKIPPED_CALLS,
     SKIPPED_SAMPLES,
+    LoggedMetadata,
 )
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
+from nissa.hub.measurements import GradientsMeasured, LoggedMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.gradients.capture import Statistics
-    from nissa.gradients.step_metadata import StepMetadata
+    from nissa.gradients.step_metadata import RowMetadata, StepMetadata
     from nissa.hub.measurements import GradientHealth
 
 _logger = logging.getLogger("nissa")
@@ -89,6 +91,7 @@ class LatestStatistics:
         seeds: Newest health of each growing seed, by watched model and slot.
         step: Newest step of the environment.
         learning_rate: Learning rate of that step.
+        items: Items since the start of the run that were recorded, by kind.
     """
 
     by_model: dict[str | None, GradientsMeasured] = field(default_factory=dict)
@@ -97,6 +100,7 @@ class LatestStatistics:
     seeds: "dict[str | None, dict[str, GradientHealth]]" = field(default_factory=dict)
     step: int | None = None
     learning_rate: float | None = None
+    items: dict[str, int] = field(default_factory=dict)
 
     def seed(self, slot: str | None) -> "GradientHealth | None":
         """Return the health of the seed in a slot; None if its gradients were not measured."""
@@ -136,7 +140,7 @@ class StepProcessor:
         self._top = top
         self._now = now
         self._latest: dict[str | None, LatestStatistics] = {}
-        self._failed = False
+        self._failed = self._decreased = False
 
     def latest(self, env_id: str | None) -> LatestStatistics:
         """Return the newest statistics of an environment."""
@@ -149,10 +153,15 @@ class StepProcessor:
         latest.sums_of_squares.pop(model_name, None)
         latest.seeds.pop(model_name, None)
 
-    def __call__(self, metadata: "StepMetadata", arrays: "list[NDArray[np.generic]]") -> None:
-        """Process the row of one step."""
+    def __call__(self, metadata: "RowMetadata", arrays: "list[NDArray[np.generic]]") -> None:
+        """Process one row: that of a step, or that of values which no step carried."""
         rows, moved = metadata.packing.unpack(arrays)
         numbers = {**metadata.known, **moved}
+        self._logged(metadata, numbers)
+        if not isinstance(metadata, LoggedMetadata):
+            self._of_step(metadata, rows, numbers)
+
+    def _of_step(self, metadata: "StepMetadata", rows: "list[NDArray[np.generic]]", numbers: dict[str, float]) -> None:
         latest = self.latest(metadata.env_id)
         skipped = total(numbers, SKIPPED_CALLS)
         self._count_skipped(metadata, skipped + metadata.unbegun)
@@ -171,6 +180,31 @@ class StepProcessor:
                 self._warn_failed(found.failed)
             else:
                 self._sample(metadata, step, found, metadata.samples - total(numbers, SKIPPED_SAMPLES))
+
+    def _logged(self, metadata: "RowMetadata", numbers: dict[str, float]) -> None:
+        """Record the values that the training loop logged; they count whether or not the step was skipped."""
+        scalars, totals = scalars_in(numbers), items_in(numbers)
+        if scalars or totals:
+            recorded = self.latest(metadata.env_id).items
+            items = {kind: total - recorded.get(kind, 0) for kind, total in totals.items()}
+            recorded |= {kind: total for kind, total in totals.items() if items[kind] > 0}
+            self._record(
+                LoggedMeasured(
+                    env_id=metadata.env_id,
+                    time_unix_nano=metadata.time_unix_nano,
+                    scalars=scalars,
+                    items={kind: more for kind, more in items.items() if more >= 0},
+                )
+            )
+            if min(items.values(), default=0) < 0:
+                self._warn_decreased()
+
+    def _warn_decreased(self) -> None:
+        if not self._decreased:
+            self._decreased = True
+            _logger.warning(
+                "A tensor passed to log_items() was negative. The count stays as it is until the sum has grown beyond it."
+            )
 
     def _count_skipped(self, metadata: "StepMetadata", skipped: int) -> None:
         """Record the skipped steps since the previously delivered row."""

@@ -34,6 +34,7 @@ def step_scalars(
         CLIP_NORM: inputs.clip_norm,
         RATE: None if optimizer is None else learning_rate(optimizer),
         OVERFLOW: found_inf,
+        **inputs.logged,
     }
     known: dict[str, float] = {}
     moving: dict[str, torch.Tensor] = {}

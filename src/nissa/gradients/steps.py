@@ -1,13 +1,12 @@
 """Step clock of one environment: time of the last step, current epoch, and inputs logged for the next step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
+from nissa.gradients.logged_values import LoggedValues, value_now
 from nissa.gradients.overhead import OverheadWindow
-from nissa.gradients.packing import one_number
 from nissa.hub.stopwatch import Stopwatch
-from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +23,14 @@ class PendingStepInputs:
         losses: Number of logged losses.
         clip_norm: Norm of all gradients before clipping.
         clip_limit: Maximum norm of the clipping.
+        logged: Other values by their names in the row, see `nissa.gradients.logged_values`.
     """
 
     total: "torch.Tensor | float" = 0.0
     losses: int = 0
     clip_norm: "torch.Tensor | float | None" = None
     clip_limit: float | None = None
+    logged: "dict[str, torch.Tensor | float]" = field(default_factory=dict)
 
     @property
     def loss(self) -> "torch.Tensor | float | None":
@@ -62,6 +63,7 @@ class StepClock:
         self.now = now
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None
+        self.logged = LoggedValues()
         self._in_epoch = False
         self._pending: dict[str | None, PendingStepInputs] = {}
 
@@ -88,17 +90,22 @@ class StepClock:
             TypeError: The loss is not a number.
             ValueError: The loss has several elements.
         """
-        # Without its graph: a loss that no step consumes must not keep graph and network alive.
-        now = _value_now(loss)
+        now = value_now(loss, "log_loss()")
         scaled = now if scale == 1 else now * scale
         inputs = self._of(model)
         inputs.total = scaled + inputs.total if inputs.losses else scaled
         inputs.losses += 1
 
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
-        """Store the norm before clipping for the next step."""
+        """Store the norm before clipping for the next step.
+
+        Raises:
+            TypeError: The norm is not a number.
+            ValueError: The norm has several elements.
+        """
+        now = value_now(norm, "log_clip()")
         inputs = self._of(model)
-        inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
+        inputs.clip_norm, inputs.clip_limit = now, limit
 
     @property
     def has_pending_inputs(self) -> bool:
@@ -109,7 +116,9 @@ class StepClock:
         """Return and remove the values logged for the step that just ended."""
         named = self._pending.pop(model, None) if model is not None else None
         unnamed = self._pending.pop(None, None) if primary else None
-        return (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
+        inputs = (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
+        inputs.logged = self.logged.take()
+        return inputs
 
     def lap(self, at: int) -> float | None:
         """Return seconds since the previous step of the epoch; None for the first one or if the clock was set back."""
@@ -125,14 +134,3 @@ class StepClock:
         while len(self._pending) > _MOST_NAMES:
             del self._pending[next(iter(self._pending))]
         return inputs
-
-
-def _value_now(loss: Any) -> "torch.Tensor | float":
-    if not hasattr(loss, "detach"):
-        # float() would parse text; its own message does not name the call.
-        if isinstance(loss, str | bytes) or not (hasattr(loss, "__float__") or hasattr(loss, "__index__")):
-            raise TypeError(f"log_loss() takes a number or a tensor of one element, not {type(loss).__name__}.")
-        return float(loss)
-    value = one_number(loss.detach(), "log_loss()")
-    known = on_host(value)
-    return value.clone() if known is None else known

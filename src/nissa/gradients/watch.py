@@ -24,7 +24,15 @@ from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
 from nissa.gradients.selection import MeasurableParameters
 from nissa.gradients.skips import SkipCounts
-from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
+from nissa.gradients.step_metadata import (
+    INTERVAL,
+    OVERHEAD,
+    WINDOW,
+    DeliveryProgress,
+    RowMetadata,
+    SamplingPlan,
+    StepMetadata,
+)
 from nissa.gradients.step_scalars import step_scalars
 from nissa.kernels.transfer import Transfer
 
@@ -82,7 +90,7 @@ class Watch:
         sampling: SamplingPlan,
         clock: "StepClock",
         seeds: Seeds,
-        readback: Readback[StepMetadata],
+        readback: Readback[RowMetadata],
         error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         finalized: "deque[Watch] | None" = None,

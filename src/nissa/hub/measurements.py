@@ -153,4 +153,20 @@ class ValidationMeasured:
     epoch_ids: "SpanIds | None" = None
 
 
-Measurement = StepMeasured | StepSkipped | GradientsMeasured | ValidationMeasured
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedMeasured:
+    """Values that the training loop logged with ``log()`` and ``log_items()``.
+
+    Args:
+        time_unix_nano: Time of the step that carried them; if there was none, of the newest call.
+        scalars: Mean of the values logged since the previous step, by name. May be NaN or infinite.
+        items: Processed items since the previous measurement, by kind.
+    """
+
+    env_id: str | None
+    time_unix_nano: int
+    scalars: dict[str, float] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+
+
+Measurement = StepMeasured | StepSkipped | GradientsMeasured | ValidationMeasured | LoggedMeasured

@@ -7,7 +7,14 @@ from opentelemetry import _logs, trace
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.events import EventType, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import (
+    GradientsMeasured,
+    LoggedMeasured,
+    Measurement,
+    StepMeasured,
+    StepSkipped,
+    ValidationMeasured,
+)
 from nissa.otel.logs import EventLog
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
@@ -132,6 +139,8 @@ class OpenTelemetryBackend:
                 self._epochs.step(measurement)
         elif isinstance(measurement, StepSkipped):
             self._recorder.skipped(measurement)
+        elif isinstance(measurement, LoggedMeasured):
+            self._recorder.logged(measurement)
         elif isinstance(measurement, GradientsMeasured):
             self._recorder.gradients(measurement)
         elif isinstance(measurement, ValidationMeasured):

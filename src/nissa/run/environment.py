@@ -15,6 +15,7 @@ from nissa.distributed.dtensors import whole
 from nissa.errors import ConfigurationError
 from nissa.events import EventType, SpanIds
 from nissa.run.validation import Validation, ValidationInputs
+from nissa.run.value_log import ValueLog
 from nissa.seeds.checkpoint import restore
 from nissa.seeds.seed import Seed
 from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
@@ -44,6 +45,7 @@ class Environment:
         self._ended_epoch: int | None = None
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
+        self._value_log = ValueLog(runtime, env_id)
         self._epoch_snapshot: EpochSnapshot | None = None
 
     def watch(
@@ -153,6 +155,48 @@ class Environment:
             except (TypeError, ValueError) as error:
                 self._runtime.refuse("log_loss()", str(error).removeprefix("log_loss() "))
 
+    def log(
+        self, values: "Mapping[str, torch.Tensor | float] | None" = None, /, **named: "torch.Tensor | float"
+    ) -> None:
+        """Log scalars of your own, as they are at this moment: ``log(kl=0.1)`` or ``log({"policy/entropy": entropy})``.
+
+        They are exported as ``nissa.scalar`` with the next step of a watched optimizer, and a device tensor joins the copy
+        of that step. Several values of one name before a step are averaged. Without a watched optimizer, and at the end of
+        an epoch or of the run, they are exported with the time of the call.
+
+        Args:
+            values: Scalars by name. A value is a number or a tensor of one element.
+            **named: Further scalars by name.
+        """
+        self._value_log.scalars(values, named)
+
+    def log_items(
+        self, items: "Mapping[str, torch.Tensor | int] | None" = None, /, **named: "torch.Tensor | int"
+    ) -> None:
+        """Count processed items, for throughput: ``log_items(samples=64, tokens=65536)``.
+
+        They are exported as the counter ``nissa.items``, at the same times as the scalars of `log`.
+
+        Args:
+            items: Numbers of items by kind. A number is a whole number or a tensor of one integer, for example
+                ``attention_mask.sum()``.
+            **named: Further numbers of items by kind.
+        """
+        self._value_log.items(items, named)
+
+    def log_clip(self, norm: "torch.Tensor | float", max_norm: float, *, model: str | None = None) -> None:
+        """Log a clipping of gradients that the training loop did by itself; see `clip_grad_norm_`.
+
+        Both are exported with the next step: the norm as ``nissa.clip.norm``, and as ``nissa.clip.factor`` the factor of
+        ``torch.nn.utils.clip_grad_norm_``, ``max_norm / (norm + 1e-6)``, at most 1.
+
+        Args:
+            norm: Norm of all gradients before clipping, as it is at this moment; a device tensor is not waited for.
+            max_norm: Maximum norm.
+            model: Name of the watch that the value belongs to; by default the first watch of the environment.
+        """
+        self._value_log.clip(norm, max_norm, model)
+
     def clip_grad_norm_(
         self,
         parameters: "torch.Tensor | Iterable[torch.Tensor]",
@@ -214,6 +258,7 @@ class Environment:
         Returns:
             The snapshot. A fault in the meter or the closure is logged once; the affected fields are then None.
         """
+        self._runtime.export_logged(self.env_id)
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         epoch = self._ended_epoch if self._epoch is None else self._epoch
         snapshot = EpochSnapshot(epoch=epoch, env_id=self.env_id, narrative="No diagnosis: the validation failed")
@@ -309,11 +354,13 @@ class Environment:
         return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
 
     def _begin_epoch(self, number: int, ids: SpanIds) -> None:
+        self._runtime.export_logged(self.env_id)
         self._epoch, self._epoch_snapshot = number, None
         self._clock.begin_epoch(ids)
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
 
     def _end_epoch(self, number: int, error: BaseException | None) -> None:
+        self._runtime.export_logged(self.env_id)
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
             at = self._runtime.now()
             snapshot, losses = self._epoch_snapshot, None

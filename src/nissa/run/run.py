@@ -194,6 +194,7 @@ class Run:
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
         deadline = monotonic() + timeout
+        self._runtime.export_all_logged()
         rows_delivered = self._runtime.readback.flush(timeout)
         return self._hub.flush(max(0.0, deadline - monotonic())) and rows_delivered
 
@@ -238,6 +239,22 @@ class Run:
     def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
         """Log the training loss of the next step; see `Environment.log_loss`."""
         self._default.log_loss(loss, scale=scale, model=model)
+
+    def log(
+        self, values: "Mapping[str, torch.Tensor | float] | None" = None, /, **named: "torch.Tensor | float"
+    ) -> None:
+        """Log scalars of your own by name; see `Environment.log`."""
+        self._default.log(values, **named)
+
+    def log_items(
+        self, items: "Mapping[str, torch.Tensor | int] | None" = None, /, **named: "torch.Tensor | int"
+    ) -> None:
+        """Count processed items by kind, for throughput; see `Environment.log_items`."""
+        self._default.log_items(items, **named)
+
+    def log_clip(self, norm: "torch.Tensor | float", max_norm: float, *, model: str | None = None) -> None:
+        """Log a clipping of gradients that the training loop did by itself; see `Environment.log_clip`."""
+        self._default.log_clip(norm, max_norm, model=model)
 
     def clip_grad_norm_(
         self,

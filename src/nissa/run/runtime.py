@@ -19,17 +19,20 @@ from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
+from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
 from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
-from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
+from nissa.gradients.step_metadata import LoggedMetadata, RowMetadata, SamplingPlan
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.gradients.unwrapping import unwrap
 from nissa.gradients.watch import Watch, check_model, check_watchable
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.kernels.moments import Layout, Thresholds
+from nissa.kernels.transfer import Transfer
 from nissa.seeds.lifecycle import SeedTable
+from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +79,7 @@ class Runtime:
         self.step_processor = StepProcessor(
             self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
         )
-        self.readback: Readback[StepMetadata] = Readback(
+        self.readback: Readback[RowMetadata] = Readback(
             self._deliver_rows,
             capacity=config.limits.readback_queue_size,
             error_boundary=self.error_boundary,
@@ -89,6 +92,9 @@ class Runtime:
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
         self._measurements: list[Measurement] = []
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
+        most = config.limits.max_scalars
+        self.scalar_names = CardinalityLimiter(most, "names of logged scalars", "limits.max_scalars")
+        self.item_kinds = CardinalityLimiter(most, "kinds of logged items", "limits.max_scalars")
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
@@ -267,8 +273,32 @@ class Runtime:
         """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
         return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
 
+    def is_watching(self, env_id: str | None) -> bool:
+        """Whether an environment has a watched optimizer, whose next step carries the values that are logged."""
+        return any(env == env_id for env, _ in list(self._watches.values()))
+
+    def export_logged(self, env_id: str | None) -> None:
+        """Export the values that were logged since the last step, at the time of the newest call."""
+        logged = self.clock(env_id).logged
+        if not logged.pending or self.hub.abandoned:
+            return
+        if self.closed:
+            self.hub.count_rejection("run_ended")
+        with self.stopwatch.own, self.error_boundary.guard("logged values"):
+            at, values = logged.at, logged.take()
+            moving = {name: value for name, value in values.items() if not isinstance(value, float)}
+            known = {name: value for name, value in values.items() if isinstance(value, float)}
+            tensors, packing = pack([], moving)
+            self.readback.submit(Transfer(tensors), LoggedMetadata(env_id, at, packing, known), hurry=False)
+
+    def export_all_logged(self) -> None:
+        """Export the logged values of all environments."""
+        for env_id in list(self._clocks):
+            self.export_logged(env_id)
+
     def stop_watching(self) -> None:
         """Close all watches, which removes their hooks."""
+        self.export_all_logged()
         for env_id, clock in list(self._clocks.items()):
             if clock.has_pending_inputs and not self.hub.abandoned:
                 self.warn_without_steps(env_id, "losses were logged")
@@ -333,7 +363,7 @@ class Runtime:
 
     # Called by the readback, on the worker's thread.
 
-    def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
+    def _deliver_rows(self, rows: "list[tuple[RowMetadata, list[NDArray[np.generic]]]]") -> None:
         """Convert rows on the host to measurements, then apply the rules to them; runs on the worker's thread."""
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):

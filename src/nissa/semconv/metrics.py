@@ -78,6 +78,11 @@ CLIP_FACTOR: Final = MetricSpec(
     "nissa.clip.factor", _G, "", "Factor by which gradients were multiplied to clip them, at most 1"
 )
 
+SCALAR: Final = MetricSpec(
+    "nissa.scalar", _G, "", "Value passed to log(), averaged over the calls before a step", (attr.SCALAR_NAME,)
+)
+ITEMS: Final = MetricSpec("nissa.items", _C, "{item}", "Processed items passed to log_items()", (attr.ITEM_KIND,))
+
 GRADIENT_NORM: Final = MetricSpec("nissa.gradient.norm", _G, "", "L2 norm over finite elements", _PARAMETER)
 GRADIENT_MEAN: Final = MetricSpec("nissa.gradient.mean", _G, "", "Mean over finite elements", _PARAMETER)
 GRADIENT_STD: Final = MetricSpec(

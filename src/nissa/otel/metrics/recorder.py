@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.config import GradientConfig, TelemetryConfig
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
+    from nissa.hub.measurements import GradientsMeasured, LoggedMeasured, StepMeasured, StepSkipped, ValidationMeasured
     from nissa.kernels.moments import Moments
     from nissa.otel.metrics.store import MetricStore
 
@@ -104,6 +104,15 @@ class MetricRecorder:
     def skipped(self, step: "StepSkipped") -> None:
         """Count optimizer steps that loss scaling skipped."""
         self._store.add(metric.STEP_SKIPPED, self._model(step.env_id, step.model_name), step.count)
+
+    def logged(self, logged: "LoggedMeasured") -> None:
+        """Record values that the training loop logged. Their names are bounded where they are logged."""
+        env = self._env(logged.env_id)
+        for kind, more in logged.items.items():
+            self._store.add(metric.ITEMS, env | {attr.ITEM_KIND: kind}, more)
+        if self.environments.own(logged.env_id) is not None:
+            for name, value in logged.scalars.items():
+                self._store.gauge(metric.SCALAR, env | {attr.SCALAR_NAME: name}, logged.time_unix_nano, value)
 
     def validation(self, validation: "ValidationMeasured") -> None:
         """Record a validation: losses, accuracies, sharpness, red flags."""
