@@ -10,7 +10,7 @@ from torch import nn
 
 import nissa
 from nissa import EventType, MemoryBackend
-from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import GradientsMeasured, LoggedMeasured, StepMeasured, StepSkipped, ValidationMeasured
 
 SETTINGS: dict[str, Any] = {"profile": "diagnostic", "console__enabled": False, "overhead_budget": None}
 """Settings under which every step is measured."""
@@ -104,6 +104,18 @@ class Seen:
     @property
     def losses(self) -> list[float | None]:
         return [step.loss for step in self.steps]
+
+    def scalars(self, name: str) -> list[float]:
+        """Return the values of a scalar of the script."""
+        return [each.scalars[name] for each in self.logged if name in each.scalars]
+
+    @property
+    def logged(self) -> list[LoggedMeasured]:
+        return self._all(LoggedMeasured)
+
+    def items(self, kind: str) -> int:
+        """Return the number of items of a kind."""
+        return sum(each.items.get(kind, 0) for each in self.logged)
 
     def of_type(self, event_type: str) -> list[Any]:
         nissa.get_hub().flush(10)

@@ -16,7 +16,7 @@ from torch import nn
 import nissa
 from nissa import EventType, WatchError
 from nissa.integrations.lightning import NissaCallback
-from tests.trainers.seen import BATCHES, Seen, batches, data, mse, network, train_plainly
+from tests.trainers.seen import BATCH, BATCHES, Seen, batches, data, mse, network, train_plainly
 
 warnings.filterwarnings("ignore", module="lightning")
 
@@ -39,6 +39,7 @@ class Regression(lightning.LightningModule):
     def validation_step(self, batch: Any, _index: int) -> None:
         self.log("val_loss", mse(self.network, batch))
         self.log("val_acc", 0.75)
+        self.log("temperature", 2.5)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return self.optimizer(self.network.parameters(), lr=self.lr)  # type: ignore[call-arg]
@@ -200,6 +201,9 @@ def test_epochs_and_validations_are_those_of_the_trainer(seen: Seen) -> None:
     loss = sum(mse(module.network, batch).item() for batch in batches(data(1))) / BATCHES
     assert seen.validations[-1].loss == pytest.approx(loss)
     assert [each.accuracy for each in seen.validations] == [0.75, 0.75]
+    assert seen.scalars("temperature") == [2.5, 2.5]
+    assert seen.scalars("val_acc") == []
+    assert seen.items("samples") == 2 * BATCHES * BATCH
     plain = train_plainly(epochs=2)
     assert [each.train_loss for each in seen.validations] == pytest.approx(
         [sum(plain.losses[:BATCHES]) / BATCHES, sum(plain.losses[BATCHES:]) / BATCHES]

@@ -100,6 +100,12 @@ def test_each_step_has_the_loss_and_the_gradients_that_the_optimizer_used(
     train(seen, tmp_path, **settings)
     truth = train_plainly(**plainly) if plainly else plain_accumulation()
     seen.agrees(truth, name)
+    if "clip" in plainly:
+        assert [step.clip_norm for step in seen.steps] == pytest.approx(truth.norms)
+        assert [step.clip_factor for step in seen.steps] == pytest.approx([0.1 / (n + 1e-6) for n in truth.norms])
+    else:
+        assert {step.clip_norm for step in seen.steps} == {None}
+    assert seen.items("samples") == len(data()) * plainly.get("epochs", 1)
 
 
 def plain_accumulation() -> Any:
@@ -128,8 +134,14 @@ def test_the_weights_are_those_of_a_training_without_the_callback(seen: Seen, tm
 
 def test_the_losses_are_those_that_the_trainer_logs(seen: Seen, tmp_path: Path) -> None:
     found = train(seen, tmp_path, logging_strategy="steps", logging_steps=1, gradient_accumulation_steps=2)
+    found.log({"reward": 2.5})
     logged = [entry["loss"] for entry in found.state.log_history if "loss" in entry]
     assert seen.losses == pytest.approx(logged)
+    run = nissa.current_run()
+    assert run is not None
+    run.close()
+    assert seen.scalars("reward") == [2.5]
+    assert {name for each in seen.logged for name in each.scalars} == {"reward"}
 
 
 def test_tokens_that_are_averaged_over_a_step_have_one_loss(seen: Seen, tmp_path: Path) -> None:

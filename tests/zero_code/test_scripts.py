@@ -79,6 +79,7 @@ def test_a_classifier_with_epochs_and_evaluations(tmp_path: Path) -> None:
     assert losses(run) == pytest.approx(expected[0])
     assert values(run, "nissa.gradient.norm", **{"nissa.parameter.name": "0.weight"}) == pytest.approx(expected[1])
     assert epochs(run) == [0, 1]
+    assert values(run, "nissa.items", **{"nissa.item.kind": "samples"})[-1] == 2 * 22
     of_epochs = {span.span_id for span in spans(run) if span.name == "epoch"}
     validations = [span for span in spans(run) if span.name == "validation"]
     assert len(validations) == 2

@@ -8,6 +8,7 @@ from accelerate.tracking import GeneralTracker
 
 import nissa
 from nissa.integrations.callers import calling
+from nissa.integrations.clipping import clipping
 from nissa.integrations.metric_names import ValidationNames
 from nissa.integrations.zero_code.observer import Observer
 
@@ -75,15 +76,18 @@ class NissaTracker(GeneralTracker):
                 backward(loss, **kwargs)
 
         observer.patches.replace(accelerator, "backward", observed)
+        observer.patches.replace(accelerator, "clip_grad_norm_", clipping(accelerator, lambda: self.tracker))
 
     def log(self, values: dict[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        """Log the results of a validation; the numbers of steps are those of the optimizer."""
+        """Log results of a validation, and other metrics. The numbers of steps are those of the optimizer."""
         del step, kwargs
         run = self.tracker
         if run is None or run.closed:
             return
         with run.hub.error_boundary.guard("accelerate tracker"):
             loss, accuracy = self._names.find(values)
+            own = {name: value for name, value in values.items() if name not in {loss, accuracy}}
+            run.log({name: value for name, value in own.items() if isinstance(value, int | float | torch.Tensor)})
             if loss is not None or accuracy is not None:
                 run.validate(
                     loss=None if loss is None else values[loss], accuracy=None if accuracy is None else values[accuracy]

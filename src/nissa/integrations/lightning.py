@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nissa.integrations.batch_samples import batch_samples
 from nissa.integrations.metric_names import ValidationNames
 from nissa.integrations.step_losses import StepLosses
 from nissa.integrations.trainer_run import TrainerRun
@@ -84,6 +85,21 @@ class NissaCallback(Callback):
         """Forget the optimizers that have made a step in the previous batch."""
         self._stepped_in_batch.clear()
 
+    def on_train_batch_end(
+        self,
+        trainer: "Trainer",
+        pl_module: "LightningModule",
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the samples of a batch."""
+        del trainer, pl_module, outputs, batch_idx
+        with self._trainer_run.guard("Lightning callback") as run:
+            samples = batch_samples(batch)
+            if run is not None and samples is not None:
+                run.log_items(samples=samples)
+
     def on_before_backward(self, trainer: "Trainer", pl_module: "LightningModule", loss: torch.Tensor) -> None:
         """Keep the loss of a backward pass for the step that uses its gradients."""
         with self._trainer_run.guard("Lightning callback") as run:
@@ -126,9 +142,12 @@ class NissaCallback(Callback):
             )
 
     def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:  # noqa: ARG002
-        """End the epoch."""
+        """Log the other metrics of the module, and end the epoch."""
         with self._trainer_run.guard("Lightning callback") as run:
             if run is not None:
+                metrics = trainer.callback_metrics
+                exported = self._names.find(metrics)
+                run.log({name: value for name, value in metrics.items() if name not in exported})
                 run.end_epoch()
 
     def on_exception(self, trainer: "Trainer", pl_module: "LightningModule", exception: BaseException) -> None:  # noqa: ARG002

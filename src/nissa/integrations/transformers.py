@@ -1,13 +1,16 @@
 """Callback for Hugging Face Transformers: ``Trainer(callbacks=[NissaCallback()])``."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from transformers import Trainer, TrainerCallback
 
+from nissa.integrations.batch_samples import batch_samples
 from nissa.integrations.callers import calling
+from nissa.integrations.clipping import clipping
 from nissa.integrations.metric_names import ValidationNames
 from nissa.integrations.step_losses import StepLosses
 from nissa.integrations.trainer_run import TrainerRun
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     from nissa.run.run import Run
 
 _logger = logging.getLogger("nissa")
+
+_OF_THE_TRAINER: Final = frozenset({"loss", "grad_norm", "learning_rate", "epoch", "total_flos", "train_loss"})
+_SPEED: Final = ("_runtime", "_per_second", "_preparation_time")
 
 
 class NissaCallback(TrainerCallback):  # type: ignore[misc]  # transformers are not analysed
@@ -76,16 +82,35 @@ class NissaCallback(TrainerCallback):  # type: ignore[misc]  # transformers are 
             self._observe(trainer)
 
     def _observe(self, trainer: Any) -> None:
-        """Read the loss of each batch, and the norm before clipping, where the trainer computes them."""
+        """Read the loss and size of each batch, and the norm before clipping, where the trainer computes them."""
         losses, patches, train = self._losses, self._trainer_run.patches, trainer.training_step
 
         def training_step(*args: Any, **kwargs: Any) -> torch.Tensor:
             loss: torch.Tensor = train(*args, **kwargs)
-            with self._trainer_run.guard("transformers callback"):
+            with self._trainer_run.guard("transformers callback") as run:
                 losses.add(loss)
+                if run is not None:
+                    run.log_items(_items(kwargs["inputs"] if "inputs" in kwargs else args[1]))
             return loss
 
         patches.replace(trainer, "training_step", training_step)
+        patches.replace(trainer.accelerator, "clip_grad_norm_", clipping(trainer.accelerator, lambda: self.run))
+
+    def on_log(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
+    ) -> None:
+        """Log the metrics of the script: those that the trainer adds itself are exported already, or are no metrics."""
+        del args, state, control
+        with self._trainer_run.guard("transformers callback") as run:
+            logs = kwargs.get("logs") or {}
+            exported = {*self._names.find(logs), *_OF_THE_TRAINER}
+            own = {
+                name: value
+                for name, value in logs.items()
+                if isinstance(value, int | float) and name not in exported and not name.endswith(_SPEED)
+            }
+            if run is not None and own:
+                run.log(own)
 
     def on_epoch_begin(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **_: Any
@@ -139,3 +164,16 @@ class NissaCallback(TrainerCallback):  # type: ignore[misc]  # transformers are 
         """Stop watching. A run that was started here stays open for an evaluation."""
         self._losses.take()
         self._trainer_run.stop_watching()
+
+
+def _items(inputs: Mapping[str, Any]) -> dict[str, int | torch.Tensor]:
+    """Return the numbers of samples and, for a language model, of tokens."""
+    found: dict[str, int | torch.Tensor] = {}
+    samples = batch_samples(dict(inputs))
+    if samples is not None:
+        found["samples"] = samples
+    if "attention_mask" in inputs:
+        found["tokens"] = inputs["attention_mask"].sum()
+    elif "input_ids" in inputs:
+        found["tokens"] = inputs["input_ids"].numel()
+    return found

@@ -161,8 +161,10 @@ class Observer:
         watch = self._watches[optimizer]
         if watch is None:
             return None
-        if self._owned:
-            self._passes.stepped()
+        if self._owned and self.run is not None and not self.run.closed:
+            samples = self._passes.stepped()
+            if samples:
+                self.run.log_items(samples=samples)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
             self._log_loss(watch)
@@ -249,7 +251,8 @@ class Observer:
 
     @contained
     def _evaluated(self) -> None:
-        if self.run is not None and self._owned and not self.run.closed:
+        # A tracker receives the results of its evaluations itself.
+        if self.run is not None and self._owned and self._implicit and not self.run.closed:
             self.run.validate()
 
     def _at_exit(self) -> None:

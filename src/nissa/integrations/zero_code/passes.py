@@ -5,7 +5,7 @@ from collections.abc import Sized
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from nissa.integrations.patches import Patches
@@ -32,6 +32,14 @@ class Iterated:
         self.dataset = id(loader.dataset)
         self.length = _length(loader)
         self.persistent = loader.persistent_workers
+        self._batch = _batch_size(loader)
+        self._samples = _samples(loader)
+
+    def samples(self, batches: int) -> int | None:
+        """Return the number of samples in the first batches; None if the loader does not define their size."""
+        if self._batch is None:
+            return None
+        return batches * self._batch if self._samples is None else min(batches * self._batch, self._samples)
 
 
 class Pass:
@@ -43,7 +51,7 @@ class Pass:
 
     def __init__(self, source: Iterated, iterator: object) -> None:
         self.source = source
-        self.requests = 0
+        self.requests = self._counted = 0
         self._iterator = weakref.ref(iterator)
 
     @property
@@ -51,6 +59,14 @@ class Pass:
         """Whether no further batch can come."""
         length = self.source.length
         return self._iterator() is None or (length is not None and self.requests > length)
+
+    def new_samples(self) -> int:
+        """Return the number of samples since the last call."""
+        length = self.source.length
+        batches = self.requests if length is None else min(self.requests, length)
+        samples = self.source.samples(batches) or 0
+        before, self._counted = self._counted, samples
+        return samples - before
 
     def repeats(self, other: "Pass") -> bool:
         """Whether both are iterations over one loader."""
@@ -89,12 +105,15 @@ class DataPasses:
         patches.replace(DataLoader, "__iter__", ObservedMethod(iterate, contain(self._iterating)))
         patches.replace(_BaseDataLoaderIter, "__next__", ObservedMethod(advance, contain(self._requested)))
 
-    def stepped(self) -> None:
-        """Begin an epoch if the step that begins is the first one of a pass."""
+    def stepped(self) -> int:
+        """Begin an epoch if the step that begins is the first one of a pass. Return the number of its samples."""
         self._end_evaluation()
         last = self._last
-        if last is None or last is self._epoch:
-            return
+        if last is not None and last is not self._epoch:
+            self._stepped_first(last)
+        return 0 if last is None else last.new_samples()
+
+    def _stepped_first(self, last: Pass) -> None:
         present = self._epoch
         if present is not None and not last.repeats(present) and not present.exhausted:
             return
@@ -159,6 +178,21 @@ class DataPasses:
     def _source_of(self, iterator: Any) -> Iterated | None:
         dataset = id(getattr(iterator, "_dataset", None))
         return next((each for each in reversed(self._iterated.values()) if each.dataset == dataset), None)
+
+
+def _batch_size(loader: "DataLoader[Any]") -> int | None:
+    """Return the number of samples of a batch; None if a sampler of the script decides."""
+    if loader.batch_size is not None:
+        return loader.batch_size
+    sampler = loader.batch_sampler
+    size = getattr(sampler, "batch_size", None) if isinstance(sampler, BatchSampler) else None
+    return size if isinstance(size, int) else None
+
+
+def _samples(loader: "DataLoader[Any]") -> int | None:
+    """Return the number of samples of a pass; None for a stream of unknown length."""
+    sampler = loader.sampler
+    return len(sampler) if isinstance(sampler, Sized) and isinstance(loader.dataset, Sized) else None
 
 
 def _length(loader: "DataLoader[Any]") -> int | None:
