@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from nissa.integrations.lightning import NissaCallback
 
 
-class Classifier(lightning.LightningModule):  # type: ignore[misc]  # Lightning is not analysed
+class Classifier(lightning.LightningModule):
     """A classifier of the two spirals."""
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ class Regression(nn.Module):
 
 
 def rows(seed: int = 0) -> list[dict[str, torch.Tensor]]:
-    return [{"x": x, "labels": y} for x, y in data(seed)]
+    return [{"x": x, "labels": y} for x, y in (data(seed)[row] for row in range(len(data(seed))))]
 
 
 def trainer(callback: Any, folder: Path, model: nn.Module | None = None, **settings: Any) -> transformers.Trainer:
@@ -173,7 +173,8 @@ def test_an_evaluation_after_the_training_belongs_to_its_last_epoch(seen: Seen, 
     found = train(seen, tmp_path)
     metrics = found.evaluate()
     (validation,) = seen.validations
-    assert (validation.epoch, validation.loss) == (0, pytest.approx(metrics["eval_loss"]))
+    assert validation.epoch == 0
+    assert validation.loss == pytest.approx(metrics["eval_loss"])
     run = nissa.current_run()
     assert run is not None
     run.close()
@@ -227,7 +228,7 @@ def test_without_a_trainer_on_the_stack_the_losses_are_absent_and_a_warning_says
 ) -> None:
     model = Regression()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    NissaCallback(**seen.settings()).on_train_begin(None, None, None, model=model, optimizer=optimizer)  # type: ignore[arg-type]
+    NissaCallback(**seen.settings()).on_train_begin(None, None, None, model=model, optimizer=optimizer)
     model(**{key: torch.stack([row[key] for row in rows()]) for key in ("x", "labels")})["loss"].backward()
     optimizer.step()
     assert seen.losses == [None]

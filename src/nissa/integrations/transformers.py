@@ -26,7 +26,7 @@ _OF_THE_TRAINER: Final = frozenset({"loss", "grad_norm", "learning_rate", "epoch
 _SPEED: Final = ("_runtime", "_per_second", "_preparation_time")
 
 
-class NissaCallback(TrainerCallback):  # type: ignore[misc]  # transformers are not analysed
+class NissaCallback(TrainerCallback):
     """Watches the optimizer of a ``Trainer``, and exports losses, epochs, evaluations, clipping and checkpoints.
 
     It joins the active run, or starts one at the beginning of ``train``. The loss of a step is the one that the trainer
