@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
-app.command(epilog=epilog(*run.EXAMPLES), context_settings=run.CONTEXT)(run.run)
+app.command(epilog=epilog(*run.EXAMPLES, codes=run.EXIT_CODES), context_settings=run.CONTEXT)(run.run)
 app.command(epilog=epilog(*profiles.EXAMPLES))(profiles.profiles)
 app.command(epilog=epilog(*doctor.EXAMPLES))(doctor.doctor)
 app.command(epilog=epilog(*replay.EXAMPLES))(replay.replay)

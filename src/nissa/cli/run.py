@@ -14,6 +14,9 @@ EXAMPLES: Final = (
     ("nissa run --profile diagnostic -m package.train", "run a module, and measure more"),
     ("nissa run -m torch.distributed.run --nproc-per-node 2 train.py", "run a script on two ranks, as torchrun does"),
 )
+EXIT_CODES: Final = (
+    "\b\nExit codes:\n  those of the script\n  2  invalid arguments or configuration; the script was not run"
+)
 CONTEXT: Final = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 """Parser settings with which everything after the first argument is passed on."""
 
