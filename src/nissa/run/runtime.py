@@ -296,7 +296,7 @@ class Runtime:
     def _check(self, model: "torch.nn.Module", optimizer: Any, scaler: Any, *, hooks: bool) -> UnwrappedOptimizer:
         unwrapped = unwrap(optimizer, scaler, hooks=hooks)
         check_watchable(model, unwrapped.optimizer, unwrapped.scaler)
-        if self._is_watched(unwrapped.optimizer):
+        if self.is_watched(unwrapped.optimizer):
             raise WatchError(
                 f"This {type(unwrapped.optimizer).__name__} optimizer is watched already, so that its steps are measured: "
                 "leave out this call. To watch it with other arguments, close() the handle that the first watch() returned."
@@ -435,7 +435,8 @@ class Runtime:
         watches = dict.fromkeys(list(self._watches.values()))
         return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
 
-    def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
+    def is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
+        """Whether an optimizer is watched."""
         # Compare the objects as well: the new optimizer may have the id of a freed one whose watch is not removed yet.
         _, watch = self._watches.get(id(optimizer), (None, None))
         return watch is not None and watch.watches(optimizer)
