@@ -106,7 +106,7 @@ def active_run(hub: NissaHub) -> "Run | None":
 
 def is_watched(run: "Run", optimizer: "torch.optim.Optimizer") -> bool:
     """Whether a run watches an optimizer, in any of its environments."""
-    return run._runtime.is_watched(optimizer)  # noqa: SLF001 - our own class
+    return run._runtime.watches.is_watched(optimizer)  # noqa: SLF001 - our own class
 
 
 def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
@@ -184,7 +184,7 @@ class Run:
             self._resume(start.resumed)
 
     def _resume(self, resumed: ResumedRun) -> None:
-        self._runtime.resumed_steps.update(resumed.steps)
+        self._runtime.watches.resumed_steps.update(resumed.steps)
         self._runtime.resumed_epochs.update(resumed.epochs)
         for state in resumed.seeds:
             owner = self._default if state["env_id"] is None else self.environment(state["env_id"])
