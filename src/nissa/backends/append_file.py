@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,11 +32,26 @@ class LineFile:
         self._descriptor = os.open(path, _WRITE | os.O_APPEND, 0o644) if follow else open_regular(path, os.O_APPEND)
 
     def write(self, text: str) -> int:
-        """Append text and return its length in characters."""
-        rest = memoryview(text.encode())
-        while rest:
-            rest = rest[os.write(self._descriptor, rest) :]
+        """Append text and return its length in characters.
+
+        Raises:
+            OSError: It could not be written, for example because the disk is full; nothing of it remains.
+        """
+        data = memoryview(text.encode())
+        start, written = os.fstat(self._descriptor).st_size, 0
+        try:
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError:
+            self._remove_part(start, written)
+            raise
         return len(text)
+
+    def _remove_part(self, start: int, written: int) -> None:
+        """Remove the part of a text that could be written, unless another process has appended meanwhile."""
+        if written and os.fstat(self._descriptor).st_size == start + written:  # 0 for a pipe or terminal
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, start)
 
     def flush(self) -> None:
         """Do nothing: writes are unbuffered."""

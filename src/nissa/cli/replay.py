@@ -15,7 +15,7 @@ MOST_NAMED: Final = 20
 """Maximum number of lines left out that are named."""
 
 EXAMPLES: Final = (
-    ("nissa replay nissa-runs/RUN --endpoint http://localhost:4317", "send a run's files to a collector"),
+    ("nissa replay nissa-runs/RUN --endpoint http://localhost:4317", "send a run's telemetry to a collector"),
     ("nissa replay nissa-runs/RUN", "the same, to the endpoints in OTEL_EXPORTER_OTLP_* variables"),
     ("nissa replay nissa-runs/RUN --dry-run", "count the telemetry to send"),
 )
@@ -23,7 +23,7 @@ EXAMPLES: Final = (
 
 def replay(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of a run, with traces.jsonl, metrics.jsonl and logs.jsonl.")
+        Path, typer.Argument(metavar="DIR", help="Folder of a run, with traces.jsonl and the like, or a spool.")
     ],
     *,
     endpoint: Annotated[
@@ -44,7 +44,7 @@ def replay(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the telemetry without sending it.")] = False,
     json: Json = False,
 ) -> None:
-    """Send the telemetry in a run's files to a collector, with its original times and ids.
+    """Send the telemetry in a run's files and spool to a collector, with its original times and ids.
 
     Headers, certificates and compression come from OTEL_EXPORTER_OTLP_* variables. A run may be sent again, because ids
     and times stay the same. If the last line of a killed process is incomplete, it is skipped and reported.

@@ -36,7 +36,7 @@ def report(
     """Write the telemetry of a run as one HTML page that needs no server and no network.
 
     The page shows loss and accuracy, findings, the lives of seeds, blueprints, gradients by parameter and their
-    distributions, and the narrative of each epoch. Its source are the OTLP JSON files of a run without an exporter. The
+    distributions, and the narrative of each epoch. Its source are the OTLP JSON files and the spool of a run. The
     run may be in progress, finished or killed.
     """
     from nissa.config.loading import load  # noqa: PLC0415 - help stays quick without it

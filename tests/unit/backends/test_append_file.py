@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nissa.backends.append_file import LineFile
+from tests.unit.journal.test_append_file import raise_limit, with_limit
 
 
 def test_each_write_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -35,6 +36,22 @@ def test_what_the_system_takes_only_in_part_is_written_in_several_calls(
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
     LineFile(tmp_path / "a.jsonl").write("0123456789\n")
     assert (tmp_path / "a.jsonl").read_text() == "0123456789\n"
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_removed_and_later_ones_are_whole(tmp_path: Path) -> None:
+    def child() -> list[str | None]:
+        file = LineFile(tmp_path / "a.jsonl")
+        failed: list[str | None] = []
+        for text in ("one\n", "2" * 100, "three\n"):
+            try:
+                file.write(text)
+            except OSError as error:
+                failed.append(error.strerror)
+                raise_limit()
+        return failed
+
+    assert with_limit(50, child) == ["File too large"]
+    assert (tmp_path / "a.jsonl").read_text() == "one\nthree\n"
 
 
 def test_a_process_that_is_killed_leaves_whole_lines(tmp_path: Path) -> None:
