@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("nissa")
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Take settings of the caller's shell away, and work in a folder of the test's own."""
     for name in os.environ:
-        if name.startswith(("NISSA_", "OTEL_")):
+        if name.startswith(("NISSA_", "OTEL_", "TRACEPARENT", "TRACESTATE")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 

@@ -197,8 +197,8 @@ _CLASSES = bars(
 )
 
 _LEARNING_RATE = lines(
-    About("Learning rate", "Of the first parameter group.", SCIENTIFIC, _NONE_YET),
-    Query(chosen(metrics.LEARNING_RATE), legend(*_MODEL)),
+    About("Learning rate", "Of each parameter group, if there are several.", SCIENTIFIC, _NONE_YET),
+    Query(chosen(metrics.LEARNING_RATE), legend(*_MODEL, attr.PARAMETER_GROUP_INDEX)),
 )
 
 _HEALTH_LINE = lines(

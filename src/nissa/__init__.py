@@ -11,7 +11,7 @@ from nissa.hub.hub import NissaHub as NissaHub
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     # The names of _LAZY for type checkers, which treat a name imported `as` itself as exported.
     from nissa.analytics.blueprints import BlueprintAnalytics as BlueprintAnalytics
@@ -110,6 +110,7 @@ def start(
     run_id: str | None = None,
     backends: "Iterable[Backend]" = (),
     replace: bool = False,
+    resume: "Mapping[str, Any] | None" = None,
     **overrides: Any,
 ) -> "Run":
     """Start a run.
@@ -125,6 +126,9 @@ def start(
         backends: Additional backends, closed at the end of the run.
         replace: End the active run first. In IPython and in notebooks, where a cell is often run again, the active run is
             always ended, with a notice.
+        resume: Return value of ``Run.state_dict()``, from a checkpoint. The run continues under its id and, with files, in
+            its folder: steps are counted on, open seeds continue in their traces, and so does the epoch in which the
+            checkpoint was saved.
         **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
 
     Raises:
@@ -140,6 +144,7 @@ def start(
         run_id=run_id,
         backends=backends,
         replace=replace,
+        resume=resume,
         **overrides,
     )
     return started

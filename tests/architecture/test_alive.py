@@ -28,9 +28,11 @@ _KINDS = {
 
 
 @pytest.fixture
-def folder() -> Path:
+def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a run in which everything happens that can."""
+    monkeypatch.setenv("TRACEPARENT", f"00-{'1' * 32}-{'2' * 16}-01")
     toy = Toy()
+    toy.optimizer = torch.optim.SGD([{"params": [each]} for each in toy.model.parameters()], lr=0.01)
     with nissa.start("research", run_id="r", strict=False, console__enabled=False) as run:
         env = run.environment(0)
         scaler = torch.amp.GradScaler("cpu")
@@ -89,7 +91,7 @@ def test_every_declared_attribute_of_a_metric_is_used(folder: Path) -> None:
 def test_every_span_and_event_name_is_used(folder: Path) -> None:
     names = {span.name for span in spans(folder)}
     of_epochs = {span_names.EPOCH, span_names.VALIDATION, span_names.STEP, span_names.CHECKPOINT, span_names.RED_FLAG}
-    assert of_epochs | {span_names.SEED, span_names.GATE} <= names
+    assert of_epochs | {span_names.RUN, span_names.SEED, span_names.GATE} <= names
     assert {name + span_names.STARTED_SUFFIX for name in (span_names.SEED, span_names.EPOCH)} <= names
     told = {record.get("eventName") for record in records(folder)}
     told |= {name for span in spans(folder) for name, _, _ in span.events}

@@ -15,7 +15,10 @@ from scripts.reference_api import public_members
 MEMBERS: Final = dict(public_members(Environment))
 METHODS: Final = sorted(name for name, member in MEMBERS.items() if not isinstance(member, property))
 PROPERTIES: Final = sorted(MEMBERS.keys() - set(METHODS))
-ONLY_OF_A_RUN: Final = {"analytics", "close", "closed", "environment", "environments", "flush", "hub", "seed_states"}
+ONLY_OF_A_RUN: Final = {
+    *("analytics", "close", "closed", "environment", "environments", "flush", "hub"),
+    *("on_finding", "seed_states", "state_dict"),
+}
 
 
 def with_default(default: Any) -> Run:
@@ -28,8 +31,10 @@ def with_default(default: Any) -> Run:
 def arguments_of(signature: inspect.Signature) -> inspect.BoundArguments:
     """Return a different object for each parameter but ``self``, passed in the way its kind allows."""
     parameters = list(signature.parameters.values())[1:]
-    assert {each.kind for each in parameters} <= {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
-    return signature.bind(None, **{each.name: object() for each in parameters})
+    assert Parameter.VAR_POSITIONAL not in {each.kind for each in parameters}
+    positional = [object() for each in parameters if each.kind is Parameter.POSITIONAL_ONLY]
+    named = [each.name for each in parameters if each.kind is not Parameter.POSITIONAL_ONLY]
+    return signature.bind(None, *positional, **{name: object() for name in named})
 
 
 def test_a_run_has_the_public_names_of_an_environment_and_its_own() -> None:

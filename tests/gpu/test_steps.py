@@ -49,6 +49,21 @@ def test_gradients_are_those_that_the_optimizer_used(
         lab.agrees(sample, on_host(copy))
 
 
+def test_losses_that_are_logged_after_their_steps_belong_to_them(
+    lab: "Lab", network: nn.Module, inputs: torch.Tensor
+) -> None:
+    optimizer = SGD(network.parameters(), lr=0.1)
+    lab.env.watch(network, optimizer)
+    losses = []
+    for _ in range(STEPS):
+        total = backward(network, inputs).detach().clone()
+        optimizer.step()
+        lab.env.log_loss(total)
+        losses.append(float(total))
+        total.zero_()
+    assert [(step.step, step.loss) for step in lab.steps] == list(enumerate(losses))
+
+
 @pytest.mark.parametrize("profile_name", ["minimal", "standard", "diagnostic", "research"])
 def test_nothing_waits_on_the_training_thread(
     make_lab: "Callable[..., Lab]", network: nn.Module, inputs: torch.Tensor, profile_name: str

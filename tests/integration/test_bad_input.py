@@ -62,7 +62,7 @@ def test_an_unknown_stage_names_those_that_exist() -> None:
 def test_only_modules_and_optimizers_that_belong_together_can_be_watched(toy: Toy, another_toy: Toy) -> None:
     with nissa.start("minimal", console__enabled=False) as run:
         with pytest.raises(nissa.WatchError, match=r"torch\.nn\.Module"):
-            run.watch([1, 2], toy.optimizer)  # type: ignore[arg-type]
+            run.watch([1, 2], toy.optimizer)  # type: ignore[call-overload]
         with pytest.raises(nissa.WatchError, match=r"watch\(model, optimizer\)"):
             run.watch(toy.model, toy.model)  # type: ignore[arg-type]
         with pytest.raises(nissa.WatchError, match=r"Build it from model\.parameters\(\)"):

@@ -246,3 +246,90 @@ def test_ids_differ_between_runs_that_seed_the_global_generator_alike(tmp_path: 
         assert status == 0, err
     ids = [span.span_id for which in ("a", "b") for span in spans(tmp_path / "nissa-runs" / which)]
     assert len(ids) == len(set(ids)) > 4
+
+
+_STUCK = """
+    import ctypes
+
+    run = nissa.start("standard", console__enabled=False, limits__exit_timeout_seconds=3)
+    run.watch(model, optimizer)
+    run.germinate("seed-1", blueprint="conv").advance(Stage.TRAINING)
+    step(run)
+    print("ready", flush=True)
+"""
+_MUTEX = """
+    mutex = ctypes.create_string_buffer(64)
+    libc = ctypes.CDLL(None)
+    libc.pthread_mutex_init(mutex, None)
+    libc.pthread_mutex_lock(mutex)
+    libc.pthread_mutex_lock(mutex)  # a deadlock in C code: no Python handler runs any more
+"""
+_BARRIER = """
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method="file://" + os.path.abspath("store"), rank=0, world_size=2)
+    dist.barrier()  # the other rank never comes to it
+"""
+_OTHER_RANK = """
+    import os, time
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method="file://" + os.path.abspath("store"), rank=1, world_size=2)
+    print("ready", flush=True)
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_stuck_in_c_code_ends_on_a_signal_and_keeps_its_telemetry(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = script(_TRAIN + _STUCK + _MUTEX, folder=tmp_path)
+    assert process.stdout is not None
+    assert "ready" in process.stdout.readline()
+    time.sleep(0.5)
+    sent = time.monotonic()
+    process.send_signal(number)
+    status, _, err = finish(process)
+    assert status == -number, err
+    assert time.monotonic() - sent < 3 + 40  # the exit timeout, and what a busy machine may add
+    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+
+
+def test_a_rank_that_waits_in_a_barrier_ends_on_sigterm(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = script(_OTHER_RANK.replace('"store"', '"../store"'), folder=tmp_path / "other")
+    process = script(_TRAIN + _STUCK + _BARRIER, folder=tmp_path)
+    assert other.stdout is not None
+    assert "ready" in other.stdout.readline()
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = finish(process)
+    other.kill()
+    finish(other)
+    assert status == -signal.SIGTERM, err
+    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+
+
+def test_signals_of_forked_workers_end_nothing_in_the_parent(tmp_path: Path) -> None:
+    body = """
+    with nissa.start("standard", console__enabled=False) as run:
+        seed = run.germinate("seed-1", blueprint="conv")
+        children = []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+            children.append(child)
+        time.sleep(0.2)
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        time.sleep(1.5)
+        seed.cull(reason="test")
+    """
+    status, out, err = _run(body, tmp_path)
+    assert status == 0, err
+    assert out.split() == ["-15"] * 3
+    assert _outcomes(tmp_path) == {"seed-1": "culled"}

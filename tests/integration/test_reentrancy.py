@@ -92,7 +92,10 @@ def test_a_watched_optimizer_is_collected_inside_every_lock(collecting: Collecti
         run.watch(model := torch.nn.Linear(2, 1), optimizer := torch.optim.SGD(model.parameters(), lr=0.1))
         for round_ in range(40):
             victims = [watched(run, f"{round_}-{index}") for index in range(4)]
-            for victim in victims:
+            for index, victim in enumerate(victims):
+                run.log_loss(
+                    1.0, model=f"{round_}-{index}"
+                )  # before the step, so that its row does not wait for a loss
                 victim.step()
             collecting.victims.extend(victims)
             del victims, victim

@@ -71,7 +71,7 @@ ROWS: Final = (
     Row("metric", "nissa.loss", _MODEL + "nissa.phase"),
     Row("metric", "nissa.accuracy", _ENV + "nissa.phase"),
     Row("metric", "nissa.class.accuracy", _ENV + "nissa.class.name"),
-    Row("metric", "nissa.learning_rate", _MODEL),
+    Row("metric", "nissa.learning_rate", _MODEL + "nissa.parameter_group.index"),
     Row("metric", "nissa.clip.norm", _MODEL),
     Row("metric", "nissa.clip.factor", _MODEL),
     Row("metric", "nissa.gradient.norm", _LAYER),

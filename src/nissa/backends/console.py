@@ -1,10 +1,12 @@
-"""Console backend: one line per epoch, seed event and finding."""
+"""Console backend: one line per epoch, seed event and finding; without epochs, a line about progress from time to time."""
 
 from contextlib import suppress
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from nissa.backends.terminal import Console, Text
 from nissa.events import EventType, Severity, Stage
+from nissa.hub.measurements import ProgressMeasured
 
 if TYPE_CHECKING:
     from nissa.events import TelemetryEvent
@@ -22,6 +24,9 @@ STAGE_STYLES: Final = {
     Stage.RESETTING: "dim",
 }
 ABSENT: Final = "—"
+_WHOLE: Final = 100
+"""Rates from this on are printed without decimals."""
+
 _SEVERITY_STYLES: Final = {Severity.WARNING: "yellow", Severity.ERROR: "red", Severity.CRITICAL: "bold red"}
 
 
@@ -35,6 +40,7 @@ class ConsoleBackend:
     """
 
     name = "console"
+    receives = (ProgressMeasured,)
 
     def __init__(self, stream: IO[str] | None = None, *, color: bool | None = None, closing: str | None = None) -> None:
         self._closing = closing
@@ -61,6 +67,10 @@ class ConsoleBackend:
         if line is not None:
             self._console.print(line)
 
+    def record(self, progress: ProgressMeasured) -> None:
+        """Print the progress of a loop without epochs."""
+        self._console.print(progress_line(progress))
+
     def close(self, _timeout: float) -> None:
         """Print the closing line."""
         if self._closing is not None:
@@ -68,17 +78,19 @@ class ConsoleBackend:
                 self._console.print(Text(self._closing))
 
 
-def location_line(run_id: str, directory: str | None, destination: str) -> str:
+def location_line(run_id: str, directory: str | None, destination: str | None) -> str:
     """Return where the telemetry of a run is and how to view it.
 
     Args:
         run_id: Identity of the run.
         directory: Folder with the run's files; None if there are none.
-        destination: Where the telemetry was exported to.
+        destination: Where the telemetry was exported to; None if nowhere.
     """
-    if directory is None:
-        return f"nissa: the telemetry of run {run_id} was exported to {destination}"
-    return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {directory}"
+    if directory is not None:
+        return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {quote(directory)}"
+    if destination is None:
+        return f"nissa: run {run_id} has exported nothing, because OTEL_SDK_DISABLED is set"
+    return f"nissa: the telemetry of run {run_id} was exported to {destination}; search there for nissa.run.id={run_id}"
 
 
 def epoch_line(event: "TelemetryEvent") -> Text:
@@ -96,6 +108,22 @@ def epoch_line(event: "TelemetryEvent") -> Text:
         parts.append(str(data["narrative"]))
     if data.get("error"):
         parts.append(f"ended by {data['error']}")
+    return Text(" · ".join(parts))
+
+
+def progress_line(progress: ProgressMeasured) -> Text:
+    """Return the progress of a loop without epochs as one line; values that were not measured are a dash.
+
+    Example:
+        ``step 1,200 · loss 2.310 · 45.3 steps/s · loss_spike``
+    """
+    rate = progress.steps_per_second
+    parts = [
+        f"{_environment(progress.env_id)}step {progress.step:,}",
+        f"loss {_number(progress.loss)}",
+        f"{ABSENT if rate is None else format(rate, ',.0f' if rate >= _WHOLE else '.3g')} steps/s",
+        ", ".join(progress.red_flags) or "no findings",
+    ]
     return Text(" · ".join(parts))
 
 
@@ -127,7 +155,11 @@ def _finding(event: "TelemetryEvent") -> Text:
 
 
 def _where(event: "TelemetryEvent") -> str:
-    return "" if event.env_id is None else f"[env {event.env_id}] "
+    return _environment(event.env_id)
+
+
+def _environment(env_id: str | None) -> str:
+    return "" if env_id is None else f"[env {env_id}] "
 
 
 def _points(event: "TelemetryEvent") -> str:

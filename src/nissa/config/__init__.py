@@ -12,6 +12,7 @@ from nissa.config.models import TelemetryConfig as TelemetryConfig
 from nissa.config.schema_docs import Setting as Setting
 from nissa.config.schema_docs import describe as describe
 from nissa.config.sections import ConsoleConfig as ConsoleConfig
+from nissa.config.sections import DiagnosisConfig as DiagnosisConfig
 from nissa.config.sections import DiagnosticsConfig as DiagnosticsConfig
 from nissa.config.sections import FilesConfig as FilesConfig
 from nissa.config.sections import GradientConfig as GradientConfig

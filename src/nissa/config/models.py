@@ -14,6 +14,7 @@ from nissa.config.merging import SettingsLayer, expand
 from nissa.config.section import Section
 from nissa.config.sections import (
     ConsoleConfig,
+    DiagnosisConfig,
     DiagnosticsConfig,
     FilesConfig,
     GradientConfig,
@@ -62,6 +63,9 @@ class TelemetryConfig(Section):
 
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     """Thresholds of findings."""
+
+    diagnosis: DiagnosisConfig = DiagnosisConfig()
+    """Diagnosis of loops without epochs."""
 
     sharpness: SharpnessConfig = SharpnessConfig()
     """Measurement of sharpness, the curvature of the loss at the current weights."""

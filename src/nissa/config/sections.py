@@ -158,6 +158,14 @@ class SpanConfig(Section):
     """Write a ``step`` span for each step on which gradients are measured."""
 
 
+class DiagnosisConfig(Section):
+    """Diagnosis of loops without epochs."""
+
+    every_n_steps: int | None = Field(default=1_000, ge=1, le=1_000_000_000)
+    """Export a narrative after every n-th step outside epochs, so that a loop without epochs and validations has one, too.
+    With null only ``diagnose()`` and ``validate()`` make one."""
+
+
 class DiagnosticsConfig(Section):
     """Thresholds of findings. Accuracies are fractions: 0.02 is two percentage points."""
 
@@ -217,6 +225,10 @@ class LimitsConfig(Section):
     """Maximum number of slots with metric streams of their own (``nissa.seed.alpha``, ``nissa.seed.gradient_ratio``);
     further ones have none."""
 
+    max_parameter_groups: int = Field(default=64, ge=1, le=100_000)
+    """Maximum number of parameter groups of an optimizer with a stream of their own in ``nissa.learning_rate``; further
+    ones have none."""
+
     max_environments: int = Field(default=1_000, ge=1, le=100_000)
     """Maximum number of environments with metric streams of their own. The seeds, gates and steps of further ones are
     counted as ``other``, and they have no gauges and no gradient streams."""
@@ -224,6 +236,14 @@ class LimitsConfig(Section):
     max_gate_checks: int = Field(default=100, ge=1, le=100_000)
     """Maximum number of gates, and of checks of gates, with metric streams of their own; further ones are counted as
     ``other``."""
+
+    max_scalars: int = Field(default=500, ge=1, le=100_000)
+    """Maximum number of names passed to ``log()``, and of kinds passed to ``log_items()``. The values of further names are
+    absent, and further kinds are counted as ``other``; both are logged once, and dropped values are counted."""
+
+    max_run_config: int = Field(default=100, ge=1, le=10_000)
+    """Maximum number of hyperparameters of ``start(run_config=...)`` that are exported. The SDK drops attributes of a span
+    above 128 (``OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT``)."""
 
     max_event_types: int = Field(default=200, ge=1, le=100_000)
     """Maximum number of event types with a stream of their own in ``nissa.hub.events``; further ones are counted as
@@ -291,6 +311,9 @@ class ConsoleConfig(Section):
 
     enabled: bool = True
     """Print one line per epoch."""
+
+    every_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """Minimum time between two lines of a run without epochs, in seconds; the first line is that of its first step."""
 
     color: bool | None = None
     """Use colours; null uses them if the stream is a terminal."""

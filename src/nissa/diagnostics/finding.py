@@ -29,6 +29,7 @@ class Finding:
         value: Judged value, None for findings without a single value.
         limit: Limit of the value.
         model_name: Name of the watch, None for a single watch and for the environment as a whole.
+        env_id: Environment; None for the default one, and before the finding is emitted.
         time_unix_nano: Time of the newest judged measurement.
     """
 
@@ -42,6 +43,7 @@ class Finding:
     value: float | None = None
     limit: float | None = None
     model_name: str | None = None
+    env_id: str | None = None
     step: int | None = None
     epoch: int | None = None
     time_unix_nano: int = 0

@@ -1,4 +1,4 @@
-"""Narrative of a validation: one line for a person or a language model, worst trouble first.
+"""Narrative of a validation or diagnosis: one line for a person or a language model, worst trouble first.
 
 Each sentence comes from a table, so that programs can rely on its wording. Sentences are separated by `` | ``, which never
 occurs within one. Losses have three decimals. Accuracies are in percent, unlike anywhere else.
@@ -60,6 +60,9 @@ SENTENCES: Final[dict[str, Sentence]] = {
         "the flag is raised, and no sentence above gives the cause",
     ),
     "finding": Sentence("{seen}", None, "any other flag is raised: the observation of its rule, cut to 90 characters"),
+    "no_gradients": Sentence(
+        "No gradients in the last sample", None, "no parameter of the watched models had a gradient in it"
+    ),
     "plateau": Sentence(
         "Loss plateaued for {epochs} epochs at ~{loss}",
         "sustained_plateau",
@@ -67,6 +70,12 @@ SENTENCES: Final[dict[str, Sentence]] = {
     ),
     "improving": Sentence("Loss improving ({before} -> {loss})", None, f"it fell by more than {MOVED:g}"),
     "degrading": Sentence("Loss degrading ({before} -> {loss})", None, f"it rose by more than {MOVED:g}"),
+    "train_improving": Sentence(
+        "Training loss improving ({before} -> {loss})",
+        None,
+        f"there is no validation loss, and the mean training loss fell by more than {MOVED:g}",
+    ),
+    "train_degrading": Sentence("Training loss degrading ({before} -> {loss})", None, "likewise, and it rose"),
     "good_health": Sentence("Gradient health good", None, f"the health score is at least {GOOD_HEALTH:g}"),
     "imbalance": Sentence(
         "Class imbalance: {worst}={low} vs {best}={high}",
@@ -80,6 +89,9 @@ SENTENCES: Final[dict[str, Sentence]] = {
     ),
     "seed": Sentence("{seed}", None, f"a seed has changed; at most {MOST_SEEDS} seeds, most important first"),
     "more_seeds": Sentence("+{count} more seeds", None, "more seeds have changed"),
+    "unmeasured": Sentence(
+        "No measurements yet", None, "no step, loss, accuracy or gradient has been measured, and no flag is raised"
+    ),
     "normal": Sentence("Training normally", None, "no other sentence applies"),
     "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
 }
@@ -96,7 +108,23 @@ def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequen
         findings: Findings that are raised and not cleared, worst first.
     """
     sentences = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
-    return _joined(sentences or [_sentence("normal")])
+    return _joined(sentences or [_sentence("normal" if _measured(snapshot) else "unmeasured")])
+
+
+def _measured(snapshot: EpochSnapshot) -> bool:
+    """Whether the snapshot has any number from which "Training normally" can follow."""
+    return any(
+        each is not None
+        for each in (
+            snapshot.step,
+            snapshot.train_loss,
+            snapshot.validation_loss,
+            snapshot.train_validation_gap,
+            snapshot.train_accuracy,
+            snapshot.validation_accuracy,
+            snapshot.gradient_health,
+        )
+    ) or bool(snapshot.per_class_accuracy or snapshot.per_class_loss or snapshot.sharpness or snapshot.seeds)
 
 
 class _Narrator:
@@ -108,11 +136,12 @@ class _Narrator:
     def sentences(self) -> Iterator[str]:
         """Yield all sentences that apply, in order."""
         broken = [*self._broken()]
-        others = [each for each in self._findings if each.name not in _FLAGS]
+        others = [each for each in self._findings if each.name not in _FLAGS or self._lacks_numbers(each.name)]
         yield from broken
         yield from _finding_sentences(others, Severity.CRITICAL, Severity.ERROR)
         if not broken:
             yield from self._poor_health()
+        yield from self._no_gradients()
         yield from _finding_sentences(others, Severity.WARNING)
         yield from self._loss()
         yield from self._health()
@@ -120,6 +149,17 @@ class _Narrator:
         yield from self._overfitting()
         yield from _finding_sentences(others, Severity.INFO, Severity.DEBUG)
         yield from self._seeds()
+
+    def _lacks_numbers(self, flag: str) -> bool:
+        """Whether the snapshot lacks the numbers of the sentence of a raised flag, which then has the rule's own words."""
+        snapshot = self._snapshot
+        health = snapshot.gradient_health
+        return {
+            "sustained_plateau": snapshot.validation_loss is None or snapshot.loss_delta is None,
+            "overfitting": snapshot.train_validation_gap is None,
+            "severe_class_imbalance": not snapshot.known_class_accuracies,
+            "poor_gradient_health": health is None or health.score is None,
+        }.get(flag, False)
 
     def _raised(self, flag: str) -> bool:
         return flag in self._snapshot.red_flags
@@ -150,8 +190,15 @@ class _Narrator:
         if health is not None and health.score is not None and self._raised("poor_gradient_health"):
             yield _sentence("poor_gradient_health", score=health.score)
 
+    def _no_gradients(self) -> Iterator[str]:
+        health = self._snapshot.gradient_health
+        if health is not None and health.layers == 0:
+            yield _sentence("no_gradients")
+
     def _loss(self) -> Iterator[str]:
         loss, delta = self._snapshot.validation_loss, self._snapshot.loss_delta
+        if loss is None:
+            yield from self._train_loss()
         if loss is None or delta is None or not math.isfinite(delta):
             return
         epochs = self._snapshot.plateau_length
@@ -159,6 +206,12 @@ class _Narrator:
             yield _sentence("plateau", epochs=epochs, loss=figure(loss))
         elif abs(delta) > MOVED:
             yield _sentence("improving" if delta < 0 else "degrading", before=figure(loss - delta), loss=figure(loss))
+
+    def _train_loss(self) -> Iterator[str]:
+        loss, delta = self._snapshot.train_loss, self._snapshot.train_loss_delta
+        if loss is not None and delta is not None and math.isfinite(delta) and abs(delta) > MOVED:
+            name = "train_improving" if delta < 0 else "train_degrading"
+            yield _sentence(name, before=figure(loss - delta), loss=figure(loss))
 
     def _health(self) -> Iterator[str]:
         health = self._snapshot.gradient_health

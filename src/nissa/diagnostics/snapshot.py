@@ -1,4 +1,4 @@
-"""Snapshot of one validation, as a frozen value that is safe to print, keep and send."""
+"""Snapshot of one validation or diagnosis, as a frozen value that is safe to print, keep and send."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from functools import cache
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
+from nissa.diagnostics.finding import Finding
 from nissa.diagnostics.layers import LayerGradients
 from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.errors import ConfigurationError
@@ -19,14 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochSnapshot:
-    """State of training at a validation. Unmeasured values are None or empty, never 0; NaN is a measured value.
+    """State of training at a validation, or at a call of ``diagnose()``. Unmeasured values are None or empty, never 0; NaN is a measured value.
 
     Args:
-        epoch: Epoch number, None if ``validate()`` was called outside an epoch.
-        time_unix_nano: Time of the call of ``validate()``, nanoseconds since the Unix epoch.
+        epoch: Number of the open or last epoch; None without one.
+        time_unix_nano: Time of the call, nanoseconds since the Unix epoch.
         step: Newest step of the environment whose values are on the host.
         learning_rate: Learning rate of the first parameter group in that step.
-        train_loss: Mean of the losses logged in the epoch.
+        train_loss: Mean of the losses logged in the epoch; in a loop without epochs, of the newest ones: at most 1,000, and
+            at most ``diagnosis.every_n_steps``.
+        train_loss_delta: Its change since the previous validation; in a diagnosis, since the previous diagnosis.
         loss_noise: Standard deviation of those losses (population); None below two of them.
         validation_accuracy: Validation accuracy as a fraction, like all accuracies.
         train_validation_gap: Validation loss minus training loss.
@@ -48,6 +51,7 @@ class EpochSnapshot:
         narrative: Summary in one line of at most 280 characters.
         red_flags: Names of the raised flags, worst first.
         judged_flags: Names of the flags that were judged so far, raised or not.
+        findings: Findings of the raised flags, worst first: layers, numbers and advice.
         opportunities: Names of states that invite an action.
         incomplete: Fields that are absent or partial because their values were not all copied to the host in time, for
             example ``("train_loss",)``.
@@ -59,6 +63,7 @@ class EpochSnapshot:
     step: int | None = None
     learning_rate: float | None = None
     train_loss: float | None = None
+    train_loss_delta: float | None = None
     loss_noise: float | None = None
     validation_loss: float | None = None
     loss_delta: float | None = None
@@ -86,6 +91,7 @@ class EpochSnapshot:
     narrative: str = "Training normally"
     red_flags: tuple[str, ...] = ()
     judged_flags: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     opportunities: tuple[str, ...] = ()
     incomplete: tuple[str, ...] = ()
 
@@ -127,11 +133,13 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(entry) for entry in value]
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return json_number(float(value))
-    return value
+    return _plain_number(value) if isinstance(value, Real) else value
+
+
+def _plain_number(value: Any) -> Any:
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, Integral) else json_number(float(value))
 
 
 def _absent(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""History of one environment, which turns each validation into a snapshot."""
+"""History of one environment, which turns each validation and diagnosis into a snapshot."""
 
 import math
 from collections import deque
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Snapshot of a validation, state of all judged flags, trends that began, and findings that changed."""
+    """Snapshot, state of all judged flags, and at a validation trends that began and findings that changed."""
 
     snapshot: EpochSnapshot
     flags: dict[str, bool]
@@ -55,6 +55,9 @@ class DiagnosticTracker:
         self.rules = RuleBook(config.diagnostics, sections)
         self._trend = Trend(config.diagnostics)
         self._seeds = SeedReporter()
+        # Diagnoses without a validation have their own, so that a validation reports all changes since the previous one.
+        self._described_seeds = SeedReporter()
+        self._described_loss: float | None = None
         self._classes = CardinalityLimiter(config.per_class.max_classes, "classes", "per_class.max_classes")
         self._plateau_reference: float | None = None
         self._plateau_length = 0
@@ -63,20 +66,40 @@ class DiagnosticTracker:
         self._seen = 0
 
     def diagnose(self, seen: Observations) -> Diagnosis:
-        """Make a snapshot of the observations, judge it, and add it to the history."""
-        snapshot = self._with_history(self._measured(seen))
+        """Make a snapshot of a validation, judge it, and add it to the history."""
+        snapshot = self._with_history(self._measured(seen, self._seeds))
         changes = self.rules.epoch(snapshot)
-        flags = self.rules.flags
+        snapshot, flags = self._concluded(snapshot)
+        self.history.append(snapshot)
+        self._seen += 1
+        return Diagnosis(snapshot, flags, self._trend.begins(snapshot), changes)
+
+    def describe(self, seen: Observations) -> Diagnosis:
+        """Make a snapshot without a validation; no rule is applied, and the history does not change."""
+        measured = self._measured(seen, self._described_seeds)
+        before, self._described_loss = self._described_loss, measured.train_loss
+        snapshot, flags = self._concluded(
+            replace(
+                measured,
+                train_loss_delta=_difference(measured.train_loss, before),
+                plateau_length=self._plateau_length,
+                best_loss=self._best_loss,
+                best_accuracy=self._best_accuracy,
+            )
+        )
+        return Diagnosis(snapshot, flags, [], [])
+
+    def _concluded(self, snapshot: EpochSnapshot) -> tuple[EpochSnapshot, dict[str, bool]]:
+        """Return the snapshot with flags, findings, opportunities and narrative, and the state of all judged flags."""
+        flags, findings = self.rules.flags, self.rules.findings
         snapshot = replace(
             snapshot,
             red_flags=tuple(name for name, raised in flags.items() if raised),
             judged_flags=tuple(flags),
+            findings=tuple(replace(finding, env_id=snapshot.env_id, up=True) for finding in findings),
             opportunities=opportunities(snapshot, list(self.history)),
         )
-        snapshot = replace(snapshot, narrative=narrate(snapshot, self.config.diagnostics, self.rules.findings))
-        self.history.append(snapshot)
-        self._seen += 1
-        return Diagnosis(snapshot, flags, self._trend.begins(snapshot), changes)
+        return replace(snapshot, narrative=narrate(snapshot, self.config.diagnostics, findings)), flags
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
         """Return the decision brief for a policy or a language model that is about to act, or explains an action.
@@ -106,7 +129,7 @@ class DiagnosticTracker:
         """
         return seed_features(seed, health=health, ratio=ratio)
 
-    def _measured(self, seen: Observations) -> EpochSnapshot:
+    def _measured(self, seen: Observations, seeds: SeedReporter) -> EpochSnapshot:
         return EpochSnapshot(
             epoch=seen.epoch,
             env_id=seen.env_id,
@@ -127,7 +150,7 @@ class DiagnosticTracker:
             sharpness_error=dict(seen.sharpness_error),
             stability_margin=seen.stability_margin,
             incomplete=seen.incomplete,
-            seeds=self._seeds.findings(seen.seeds, seen.seed_ratios),
+            seeds=seeds.findings(seen.seeds, seen.seed_ratios),
             **of_classes(seen, self.config.per_class, self._classes),
         )
 
@@ -141,6 +164,7 @@ class DiagnosticTracker:
         self._best_accuracy = _best(max, self._best_accuracy, snapshot.validation_accuracy)
         return replace(
             snapshot,
+            train_loss_delta=_difference(snapshot.train_loss, previous.train_loss),
             loss_delta=_difference(snapshot.validation_loss, previous.validation_loss),
             accuracy_delta=_difference(snapshot.validation_accuracy, previous.validation_accuracy),
             plateau_length=self._plateau_length,

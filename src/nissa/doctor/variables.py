@@ -54,6 +54,10 @@ OTHERS: Final = (
     Variable(
         "{REQUESTS_CA_BUNDLE,CURL_CA_BUNDLE}", "Authorities for HTTP; they win over `OTEL_EXPORTER_OTLP_CERTIFICATE`."
     ),
+    Variable(
+        "TRACEPARENT", "Span that the run was started in, as W3C Trace Context; traces of the run have links to it."
+    ),
+    Variable("TRACESTATE", "State of that span."),
     Variable("PYTEST_CURRENT_TEST", "Under pytest, `strict` is on unless it is set."),
 )
 """Variables of other libraries that affect Nissa."""

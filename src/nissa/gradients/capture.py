@@ -1,7 +1,7 @@
 """Capture of one sampled step: gradient statistics per parameter, computed on the device of the gradients."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from nissa.gradients.loss_scaling import scale_of
 from nissa.gradients.weights import Weights
 from nissa.kernels import kernel_for
 from nissa.kernels.moments import Layout, Moments, Thresholds, decode
-from nissa.kernels.transfer import side_by_side
+from nissa.kernels.transfer import side_by_side, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,6 +108,38 @@ class Sampled:
         )
 
 
+def joined(
+    samples: "Sequence[tuple[list[torch.Tensor], Sampled]]", expected: "Sequence[str]" = ()
+) -> tuple[list[torch.Tensor], Sampled]:
+    """Return samples of different parameters in one step as a single one, with one tensor per device.
+
+    Args:
+        samples: Return values of `Capture.finish`; at least one.
+        expected: Names of the parameters that require a gradient; those that no sample has become idle.
+    """
+    if len(samples) == 1 and not expected:
+        return samples[0]
+    by_device: dict[torch.device, list[tuple[torch.Tensor, Sampled, slice]]] = {}
+    for tensors, sampled in samples:
+        start = 0
+        for tensor in tensors:
+            rows = slice(start, start + len(tensor))
+            by_device.setdefault(tensor.device, []).append((tensor, sampled, rows))
+            start = rows.stop
+    order = [(sampled, rows) for parts in by_device.values() for _, sampled, rows in parts]
+    names = tuple(name for sampled, rows in order for name in sampled.names[rows])
+    have = set(names)
+    whole = replace(
+        samples[0][1],
+        names=names,
+        streams=tuple(stream for sampled, rows in order for stream in sampled.streams[rows]),
+        exported=tuple(each for sampled, rows in order for each in sampled.exported[rows]),
+        slots=tuple(slot for sampled, rows in order for slot in sampled.slots[rows]),
+        idle=tuple(name for name in expected if name not in have),
+    )
+    return [stacked([tensor for tensor, _, _ in parts]) for parts in by_device.values()], whole
+
+
 @dataclass(slots=True)
 class _DeviceRows:
     """Parameters and rows of one device in a step; the lists have one entry per parameter."""
@@ -182,6 +214,11 @@ class Capture:
             device_rows.locals.append(local)
         for device, device_rows in self._device_rows.items():
             self._measure(device, device_rows)
+
+    @property
+    def found_any(self) -> bool:
+        """Whether any parameter had a gradient in `read`."""
+        return bool(self._device_rows)
 
     def _measure(self, device: torch.device, device_rows: _DeviceRows) -> None:
         try:

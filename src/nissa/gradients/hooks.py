@@ -56,10 +56,18 @@ class LastHook:
         self._handle.remove()
 
 
-def learning_rate(optimizer: torch.optim.Optimizer) -> torch.Tensor | float | None:
-    """Return the learning rate of the first parameter group, or None if it has none."""
-    rate = optimizer.param_groups[0].get("lr") if optimizer.param_groups else None
-    return rate if isinstance(rate, int | float | torch.Tensor) else None
+def learning_rates(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | float | None]:
+    """Return the learning rate of each parameter group, None for a group that has none."""
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    return [rate if isinstance(rate, int | float | torch.Tensor) else None for rate in rates]
+
+
+def closure_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any] | None:
+    """Return the closure among the arguments of ``step()``, the first of which is the optimizer."""
+    closure: Callable[..., Any] | None = kwargs.get("closure")
+    if callable(closure):
+        return closure
+    return args[1] if len(args) > 1 and callable(args[1]) else None
 
 
 def recording() -> bool:

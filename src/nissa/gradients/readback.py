@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from nissa.hub.counts import AtomicCounts
 from nissa.kernels.transfer import Transfer
@@ -32,6 +32,9 @@ _MOST_POLL_SECONDS: Final = 0.005
 _PATIENCE_SECONDS: Final = 2.0
 """Pause after which the worker reads rows that were queued without waking it."""
 
+_HOLD_SECONDS: Final = 2.0
+"""Time after which the worker sends a row that was held back: the process may be killed at any time."""
+
 _MOST_LEFT: Final = 64
 """Maximum number of rows that are queued without waking the worker."""
 
@@ -42,18 +45,41 @@ _MOST_ROWS: Final = 10_000
 """Maximum number of queued rows per environment; a row without statistics occupies about a kilobyte."""
 
 
+class HeldRow(Protocol):
+    """Row that is not submitted yet, because a loss may follow.
+
+    Attributes:
+        place: Its place in the queue, which `Readback.hold` reserves.
+    """
+
+    place: "_PendingRow[Any] | None"
+
+    @property
+    def environment(self) -> object:
+        """Environment key of the row."""
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the worker may send the row, because this starts no work on a device."""
+
+    def send(self) -> None:
+        """Submit the row."""
+
+
 @dataclass(slots=True, eq=False)
 class _PendingRow(Generic[T]):
     """One queued row: its transfer and its metadata.
 
     Args:
-        transfer: None after the row was dropped.
+        transfer: None after the row was dropped, and while its place is only reserved.
         sample: Whether the row carries statistics.
+        reserved: Whether the row is held back; later rows of its environment wait behind it.
     """
 
     transfer: Transfer | None
-    metadata: T
-    sample: bool
+    metadata: T | None
+    sample: bool = False
+    reserved: bool = False
 
 
 class _EnvironmentRows(Generic[T]):
@@ -104,6 +130,9 @@ class Readback(Generic[T]):
         self._error_boundary = error_boundary
         self._environment_of = environment_of
         self._by_environment: dict[object, _EnvironmentRows[T]] = {}
+        # Rows that are held back, by the time when they were. Only `pop` removes them, which is atomic, so that each row
+        # has one owner.
+        self._held: dict[HeldRow, float] = {}
         self._dropped: AtomicCounts[str] = AtomicCounts()
         self._closed = False
         self._polls_in_vain = 0
@@ -117,7 +146,9 @@ class Readback(Generic[T]):
         """Number of rows that were dropped because the worker or a device fell behind."""
         return self._dropped["row"]
 
-    def submit(self, transfer: Transfer, metadata: T, *, hurry: bool = True) -> None:
+    def submit(
+        self, transfer: Transfer, metadata: T, *, hurry: bool = True, place: "_PendingRow[T] | None" = None
+    ) -> None:
         """Queue a row without waiting.
 
         Args:
@@ -126,23 +157,46 @@ class Readback(Generic[T]):
             hurry: Whether the row carries statistics; if so, the worker is woken. Other rows are read in batches,
                 because waking a thread costs more than reading a few numbers, and the woken thread competes with
                 training for the GIL.
+            place: Place of a row that was held back.
         """
         if self._closed:
             return
-        queued = self._rows_of(metadata)
-        row = _PendingRow(transfer, metadata, sample=hurry)
+        queued = self._rows_of(self._environment_of(metadata))
+        row = place or _PendingRow(transfer, metadata)
+        row.transfer, row.metadata, row.sample = transfer, metadata, hurry
         if hurry:
             queued.samples.append(row)
             if len(queued.samples) > self._capacity:
                 self._drop_oldest(queued.samples)
-        queued.rows.append(row)
-        if len(queued.rows) > _MOST_ROWS:
-            self._drop_oldest(queued.rows)
+        if place is None:
+            self._append(queued, row)
+        row.reserved = False  # last: from now on the worker reads the row
         if hurry or len(queued.rows) > self._most_left:
             self._wake()
 
+    def hold(self, row: HeldRow) -> None:
+        """Hold a row back until it is taken, until somebody waits for rows, or until the worker's patience ends."""
+        if self._closed:
+            return
+        if row.place is None:
+            row.place = _PendingRow(None, None, reserved=True)
+            self._append(self._rows_of(row.environment), row.place)
+        self._held[row] = monotonic()
+
+    def take(self, row: HeldRow) -> bool:
+        """Take a row that was held back; return False if it was sent."""
+        return self._held.pop(row, None) is not None
+
+    def abandon(self) -> None:
+        """Drop all rows that are held back, and ignore new rows."""
+        self._closed = True
+        self._held.clear()
+
     def poll(self) -> float:
         """Deliver the rows that have arrived, and return the seconds until the next poll; never waits."""
+        if self._held:
+            due = monotonic() - _HOLD_SECONDS
+            self._send_held(lambda row, since: row.on_host and since <= due)
         found = {self._poll_rows(queued) for queued in list(self._by_environment.values())}
         self._polls_in_vain = self._polls_in_vain + 1 if _Polled.WAITING in found else 0
         if _Polled.MORE in found:
@@ -154,10 +208,12 @@ class Readback(Generic[T]):
 
     def flush(self, timeout: float) -> bool:
         """Wait until all rows submitted so far were delivered; return False on timeout."""
+        self._send_held(lambda *_: True)
         return self._wait(list(self._by_environment.values()), timeout)
 
     def wait(self, key: object, timeout: float) -> bool:
         """Wait until all rows of one environment submitted so far were delivered; return False on timeout."""
+        self._send_held(lambda row, _: row.environment == key)
         queued = self._by_environment.get(key)
         return self._wait([] if queued is None else [queued], timeout)
 
@@ -166,6 +222,12 @@ class Readback(Generic[T]):
         flushed = self._closed or self.flush(timeout)
         self._closed = True
         return flushed
+
+    def _send_held(self, chosen: Callable[[HeldRow, float], bool]) -> None:
+        # A list of the items would allocate in between, and allocation may run a finalizer and so another thread.
+        for row, since in self._held.copy().items():
+            if chosen(row, since) and self.take(row):
+                row.send()
 
     def _wait(self, environments: list[_EnvironmentRows[T]], timeout: float) -> bool:
         if self._closed:
@@ -178,8 +240,12 @@ class Readback(Generic[T]):
         deadline = monotonic() + timeout
         return all(event.wait(max(0.0, deadline - monotonic())) for event in reached)
 
-    def _rows_of(self, metadata: T) -> _EnvironmentRows[T]:
-        key = self._environment_of(metadata)
+    def _append(self, queued: _EnvironmentRows[T], row: "_PendingRow[T]") -> None:
+        queued.rows.append(row)
+        if len(queued.rows) > _MOST_ROWS:
+            self._drop_oldest(queued.rows)
+
+    def _rows_of(self, key: object) -> _EnvironmentRows[T]:
         return self._by_environment.get(key) or self._by_environment.setdefault(key, _EnvironmentRows())
 
     def _drop_oldest(self, rows: "deque[Any]") -> None:
@@ -202,7 +268,10 @@ class Readback(Generic[T]):
                 break
             if isinstance(row, threading.Event):
                 reached.append(row)
-            elif (transfer := row.transfer) is not None:
+            elif row.reserved:
+                queued.rows.appendleft(row)
+                break
+            elif (transfer := row.transfer) is not None and row.metadata is not None:
                 if not transfer.ready():
                     queued.rows.appendleft(row)
                     polled = _Polled.WAITING

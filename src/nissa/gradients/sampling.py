@@ -88,11 +88,11 @@ class OverheadBudget:
     schedules: int = 0
     open: int = 0
 
-    def schedule(self, every: int, name: str | None) -> "AdaptiveInterval":
-        """Return the schedule of one more watched optimizer."""
+    def schedule(self, every: int, name: str | None, first: int = 0) -> "AdaptiveInterval":
+        """Return the schedule of one more watched optimizer, whose first step has the number ``first``."""
         self.schedules += 1
         self.open += 1
-        return AdaptiveInterval(self, every, name, f"{self.run}.{self.schedules}")
+        return AdaptiveInterval(self, every, name, f"{self.run}.{self.schedules}", first)
 
     def part(self) -> float:
         """Return the share of step time for one optimizer."""
@@ -111,9 +111,10 @@ class AdaptiveInterval:
         every: The configured interval.
         name: Name of the watch, used in log messages.
         title: Unique key of the schedule, equal on all ranks.
+        first: Number of the first step.
     """
 
-    def __init__(self, budget: OverheadBudget, every: int, name: str | None, title: str) -> None:
+    def __init__(self, budget: OverheadBudget, every: int, name: str | None, title: str, first: int = 0) -> None:
         self.thinning = 0
         self._budget = budget
         self._every = every
@@ -123,7 +124,7 @@ class AdaptiveInterval:
         self._history = CostHistory()
         self._round_number = 0
         self._round_length = FEWEST_STEPS
-        self._next = FEWEST_STEPS
+        self._next = first + FEWEST_STEPS
         self._last: tuple[int, object] | None = None
         self._costs: StepCosts | None = None
         self._missed = 0

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 from torch.nn.parameter import is_lazy
@@ -31,6 +31,9 @@ _MEASURABLE: Final = frozenset(
 
 _MOST_PATH: Final = 1_024
 """Maximum length of a parameter's name, which is the path of its module."""
+
+UNNAMED: Final = "optimizer.group"
+"""Beginning of the name of a parameter that is in the optimizer and not in the model."""
 
 _REMEMBERED: Final = 2**17
 """Size of the name caches; bounded because the names of growing networks change."""
@@ -77,6 +80,14 @@ def unmeasurable(parameter: "torch.Tensor") -> str | None:
     if gradient is not None and gradient.dtype not in _MEASURABLE:
         return f"gradient of {str(gradient.dtype).removeprefix('torch.')}"
     return None
+
+
+class HasParameters(Protocol):
+    """An optimizer, or several of them as one."""
+
+    @property
+    def param_groups(self) -> "list[dict[str, Any]]":
+        """Parameter groups."""
 
 
 class MeasurableParameters:
@@ -141,9 +152,7 @@ class Selection:
         wanted = not self._wanted or any(matches(each, name, owner) for each in self._wanted)
         return wanted and not any(matches(each, name, owner) for each in self._unwanted)
 
-    def names(
-        self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer"
-    ) -> "list[tuple[str, torch.nn.Parameter]]":
+    def names(self, model: "torch.nn.Module", optimizer: HasParameters) -> "list[tuple[str, torch.nn.Parameter]]":
         """Return name and tensor of the selected parameters of the optimizer, once each, in the order of its groups.
 
         Every call walks the network again: parameters may have been added, removed or replaced since the last call, and
@@ -152,7 +161,7 @@ class Selection:
         return [(name, parameter) for name, parameter, owner in self._all(model, optimizer) if self.chosen(name, owner)]
 
     def _all(
-        self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer"
+        self, model: "torch.nn.Module", optimizer: HasParameters
     ) -> "Iterator[tuple[str, torch.nn.Parameter, type | None]]":
         names = {id(parameter): name for name, parameter in names_of(model)}
         owners = owner_types(model) if self._by_type else {}
@@ -162,9 +171,9 @@ class Selection:
                 key = id(parameter)
                 if key not in seen:
                     seen.add(key)
-                    yield names.get(key) or f"optimizer.group{number}.{index}", parameter, owners.get(key)
+                    yield names.get(key) or f"{UNNAMED}{number}.{index}", parameter, owners.get(key)
 
-    def warn_unmatched(self, model: "torch.nn.Module", optimizer: "torch.optim.Optimizer") -> list[str]:
+    def warn_unmatched(self, model: "torch.nn.Module", optimizer: HasParameters) -> list[str]:
         """Log each selector that matches no parameter yet, with near misses, and return those selectors.
 
         A combination of selectors that leaves no parameter is logged too.

@@ -1,8 +1,9 @@
 """Metadata of a step that stays on the host while its numbers are copied, and the sampling plan of a watch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from nissa.gradients.packing import Packing
 from nissa.gradients.sampling import FixedInterval, SamplingSchedule
 
 if TYPE_CHECKING:
@@ -10,12 +11,12 @@ if TYPE_CHECKING:
 
     from nissa.events import SpanIds
     from nissa.gradients.capture import Measures, Sampled
-    from nissa.gradients.packing import Packing
+    from nissa.gradients.rounds import Round
     from nissa.gradients.sampling import OverheadBudget
     from nissa.gradients.selection import Selection
 
-LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate", "found_inf", "clip_norm"
-"""Names of the scalars that a step may carry."""
+LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate:", "found_inf", "clip_norm"
+"""Names of the scalars that a step may carry; the index of the parameter group follows `RATE`."""
 
 OVERHEAD, INTERVAL = "overhead", "interval"
 """Names of the scalars about the overhead of Nissa, carried by sampled steps."""
@@ -29,30 +30,45 @@ WINDOW: Final = 10
 
 @dataclass(slots=True)
 class DeliveryProgress:
-    """Delivery progress of the rows of one watch; only the worker thread writes the counts.
+    """Delivery progress of the rows under one name; only the worker thread writes it.
 
-    It belongs to the watch and is referenced by each of its rows. A watch that replaces another one of the same name
-    thus begins at zero, even while rows of the older one are still queued.
+    An optimizer that replaces another one under the same name continues it, even while rows of the older one are queued.
 
     Args:
         steps: Number of the next step.
         samples: Number of the next sample.
         skipped: Number of skipped steps that were recorded.
-        closed: Whether the watch is closed, so that its rows no longer replace the newest statistics of its name.
+        calls: Number of delivered calls of ``step()``, skipped ones and those before a resumption included.
     """
 
     steps: int = 0
     samples: int = 0
     skipped: int = 0
+    calls: int = 0
+
+    def resume(self, steps: int) -> None:
+        """Continue after a number of steps."""
+        self.steps = self.calls = steps
+
+
+@dataclass(slots=True)
+class WatchState:
+    """State of a watch that its queued rows refer to.
+
+    Args:
+        closed: Whether the watch is closed, so that its rows no longer replace the newest statistics of its name.
+    """
+
     closed: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Not frozen: freezing would take a third of the time of a step that is not sampled.
+@dataclass(slots=True, kw_only=True)
 class StepMetadata:
-    """Metadata of a step; it stays on the host while the numbers of the step are copied.
+    """Metadata of a step; it stays on the host while the numbers of the step are copied. Constant once it is queued.
 
     Args:
-        step: Number of earlier calls of ``step()`` in this watch.
+        step: Number of earlier calls of ``step()`` under the name of this watch.
         primary: Whether this optimizer is the first one of its environment, whose steps count as the steps of
             the environment.
         sampled: Row metadata of the gradient statistics; None if the step was not sampled.
@@ -61,7 +77,9 @@ class StepMetadata:
         skipped: Whether the optimizer was not called because gradients were not finite.
         unbegun: Number of such steps up to and including this row; they do not count as calls.
         samples: Number of earlier sampled calls.
-        delivered: Delivery progress of the watch.
+        delivered: Delivery progress of the name.
+        state: State of the watch.
+        round: Round of the optimizers of one model, None if the model has only one.
         clip_limit: Maximum norm that gradients were clipped to; None without clipping.
     """
 
@@ -72,14 +90,36 @@ class StepMetadata:
     time_unix_nano: int
     duration: float | None
     epoch_ids: "SpanIds | None"
-    sampled: "Sampled | None"
-    packing: "Packing"
     known: "Mapping[str, float]"
     delivered: DeliveryProgress
+    sampled: "Sampled | None" = None
+    packing: Packing = field(default_factory=Packing)
+    state: WatchState = field(default_factory=WatchState)
     skipped: bool = False
     unbegun: int = 0
     samples: int = 0
     clip_limit: float | None = None
+    round: "Round | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedMetadata:
+    """Metadata of values that were logged where no step carried them, for example after the last step of an epoch.
+
+    Args:
+        time_unix_nano: Time of the newest call.
+        packing: Layout that unpacks the numbers.
+        known: Values that were on the host already.
+    """
+
+    env_id: str | None
+    time_unix_nano: int
+    packing: "Packing"
+    known: "Mapping[str, float]"
+
+
+RowMetadata = StepMetadata | LoggedMetadata
+"""Metadata of any row that is read back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +141,8 @@ class SamplingPlan:
         """Whether a step is sampled without a budget; depends on its number alone, so that all ranks agree."""
         return FixedInterval(self.every_n_steps).wants(step)
 
-    def schedule(self, name: str | None) -> SamplingSchedule:
-        """Return the sampling schedule of one more watched optimizer."""
+    def schedule(self, name: str | None, first: int = 0) -> SamplingSchedule:
+        """Return the sampling schedule of one more watched optimizer, whose first step has the number ``first``."""
         if self.budget is None or not self.every_n_steps:
             return FixedInterval(self.every_n_steps)
-        return self.budget.schedule(self.every_n_steps, name)
+        return self.budget.schedule(self.every_n_steps, name, first)

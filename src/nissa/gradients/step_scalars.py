@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nissa.gradients.hooks import learning_rate
+from nissa.gradients.hooks import learning_rates
 from nissa.gradients.packing import one_number
 from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
 from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
-    from nissa.gradients.steps import PendingStepInputs
+    from collections.abc import Mapping
+
+    from nissa.gradients.step_inputs import PendingStepInputs
     from nissa.hub.error_boundary import ErrorBoundary
 
 
@@ -21,7 +23,7 @@ def step_scalars(
     *,
     found_inf: torch.Tensor | None = None,
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Return the scalars of a step by name: first those on the host, then those that must be read back.
+    """Return the scalars of a step by name, all but its loss: those on the host, and those that must be read back.
 
     Args:
         optimizer: None if it was garbage-collected.
@@ -29,15 +31,23 @@ def step_scalars(
         error_boundary: Catches errors of values that cannot be converted to a number.
         found_inf: Nonzero if the optimizer skips the update.
     """
-    found = {
-        LOSS: inputs.loss,
-        CLIP_NORM: inputs.clip_norm,
-        RATE: None if optimizer is None else learning_rate(optimizer),
-        OVERFLOW: found_inf,
-    }
+    rates = [] if optimizer is None else learning_rates(optimizer)
+    found: dict[str, torch.Tensor | float | None] = dict(inputs.logged)
+    found |= {f"{RATE}{group}": rate for group, rate in enumerate(rates) if rate is not None}
+    found |= {CLIP_NORM: inputs.clip_norm, OVERFLOW: found_inf}
+    return split_scalars(found, error_boundary)
+
+
+def split_scalars(
+    found: "Mapping[str, torch.Tensor | float | None]", error_boundary: "ErrorBoundary"
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Divide scalars into those on the host and those that must be read back; None is left out."""
     known: dict[str, float] = {}
     moving: dict[str, torch.Tensor] = {}
     for name, value in found.items():
+        if type(value) is float:  # the usual case, which cannot fail
+            known[name] = value
+            continue
         with error_boundary.guard("log_loss" if name == LOSS else name):
             if not isinstance(value, torch.Tensor):
                 known |= {} if value is None else {name: float(value)}

@@ -1,49 +1,50 @@
 """Step clock of one environment: time of the last step, current epoch, and inputs logged for the next step."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from nissa.gradients.logged_values import LoggedValues, value_now
+from nissa.gradients.loss_order import LossOrder
 from nissa.gradients.overhead import OverheadWindow
-from nissa.gradients.packing import one_number
+from nissa.gradients.skips import SkipCounts
+from nissa.gradients.step_inputs import PendingStepInputs
+from nissa.gradients.step_metadata import DeliveryProgress
 from nissa.hub.stopwatch import Stopwatch
-from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
     import torch
 
     from nissa.events import SpanIds
+    from nissa.gradients.step_row import StepRow
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class PendingStepInputs:
-    """Values that the training loop logged for the next step.
+class StepCounts:
+    """Cumulative counts of the steps under one name; an optimizer that replaces another one continues them.
 
     Args:
-        total: Sum of the logged losses; on their device if they are not on the host.
-        losses: Number of logged losses.
-        clip_norm: Norm of all gradients before clipping.
-        clip_limit: Maximum norm of the clipping.
+        steps: Number of ``step()`` calls.
+        samples: Number of sampled calls.
+        unbegun: Number of steps that a scaler skipped without a call.
+        skips: Calls that a fused optimizer skipped.
+        delivered: Delivery progress of their rows.
+        order: Order in which the training loop logs losses.
     """
 
-    total: "torch.Tensor | float" = 0.0
-    losses: int = 0
-    clip_norm: "torch.Tensor | float | None" = None
-    clip_limit: float | None = None
-
-    @property
-    def loss(self) -> "torch.Tensor | float | None":
-        """Mean of the logged losses; None if there is none."""
-        return None if self.losses == 0 else self.total if self.losses == 1 else self.total / self.losses
-
-    def over(self, other: "PendingStepInputs") -> "PendingStepInputs":
-        """Return these values, completed with those of another object."""
-        clipping, loss = self if self.clip_limit is not None else other, self if self.losses else other
-        return PendingStepInputs(loss.total, loss.losses, clipping.clip_norm, clipping.clip_limit)
+    steps: int = 0
+    samples: int = 0
+    unbegun: int = 0
+    skips: SkipCounts = field(default_factory=SkipCounts)
+    delivered: DeliveryProgress = field(default_factory=DeliveryProgress)
+    order: LossOrder = field(default_factory=LossOrder)
 
 
 _MOST_NAMES: Final = 1_000
-"""Maximum number of model names with pending inputs; beyond it the oldest inputs are dropped."""
+"""Maximum number of model names with pending inputs, counts or waiting rows; beyond it the oldest are dropped or sent."""
 
 
 class StepClock:
@@ -62,20 +63,33 @@ class StepClock:
         self.now = now
         self.epoch_ids: SpanIds | None = None
         self.last: int | None = None
-        self._in_epoch = False
+        self.logged = LoggedValues()
+        self._interrupted = False
         self._pending: dict[str | None, PendingStepInputs] = {}
+        self._counts: dict[str | None, StepCounts] = {}
+        # Row of the last step of each model, if it waits for a loss; that of the first watch also under None.
+        self._waiting: dict[str | None, tuple[StepRow, LossOrder]] = {}
+
+    def counts(self, model: str | None) -> StepCounts:
+        """Return the counts of the steps under a name, which continue when another optimizer is watched under it."""
+        return _bounded(self._counts, model, StepCounts)
 
     def begin_epoch(self, ids: "SpanIds") -> None:
         """Enter an epoch; time between epochs does not count as step duration."""
-        self.epoch_ids, self.last, self._in_epoch = ids, None, True
+        for model in list(self._waiting):  # a loss that follows is one of the new epoch
+            self.release(model, primary=False)
+        self.epoch_ids, self.last = ids, None
 
     def end_epoch(self) -> None:
         """Leave the epoch."""
-        self._in_epoch = False
         self.last = None
 
+    def interrupt(self) -> None:
+        """Leave the next step without a duration, because a validation took part of the time since the last one."""
+        self._interrupted = True
+
     def log_loss(self, loss: "torch.Tensor | float", model: str | None = None, *, scale: float = 1.0) -> None:
-        """Add a loss to the mean of the next step.
+        """Add a loss to the mean of its step: the next one, or the previous one if the loop logs losses after steps.
 
         A value on the host is read now, and one on a device is copied there, because the loop may change it in place.
 
@@ -88,17 +102,60 @@ class StepClock:
             TypeError: The loss is not a number.
             ValueError: The loss has several elements.
         """
-        # Without its graph: a loss that no step consumes must not keep graph and network alive.
-        now = _value_now(loss)
+        now = value_now(loss, "log_loss()")
         scaled = now if scale == 1 else now * scale
-        inputs = self._of(model)
-        inputs.total = scaled + inputs.total if inputs.losses else scaled
-        inputs.losses += 1
+        row, order = self._waiting.get(model, (None, None))
+        if row is None or order is None:
+            self._of(model).add(scaled)
+        elif row.skipped:
+            return  # like the loss of every skipped step
+        elif not row.take():
+            inputs = self._of(model)
+            inputs.add(scaled)
+            inputs.late = bool(order.after)
+        elif order.logged_after():
+            row.add_loss(scaled)
+        else:
+            row.hold()
+            self._of(model).add(scaled)
+
+    def submit(self, row: "StepRow", order: LossOrder, model: str | None, *, primary: bool) -> None:
+        """Send the row of a step, or hold it back for a loss until the next step."""
+        if row.waits:
+            row.hold()
+        self.expect(row, order, model, primary=primary)
+        if not row.waits:
+            row.send()
+
+    def expect(self, row: "StepRow", order: LossOrder, model: str | None, *, primary: bool) -> None:
+        """Assign losses that follow to the step of a row, if it waits for one."""
+        self.release(model, primary=primary)
+        # A loss that is logged after a skipped step belongs to it, and is dropped like the step.
+        if row.waits or (row.skipped and order.after):
+            self._waiting[model] = row, order
+            if primary:
+                self._waiting[None] = row, order
+        while len(self._waiting) > _MOST_NAMES:
+            self.release(next(iter(self._waiting)), primary=False)
+
+    def release(self, model: str | None, *, primary: bool) -> None:
+        """Send the waiting row of a model's previous step."""
+        row, _ = self._waiting.pop(model, (None, None))
+        if primary:
+            self._waiting.pop(None, None)
+        if row is not None and row.take():
+            row.send()
 
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
-        """Store the norm before clipping for the next step."""
+        """Store the norm before clipping for the next step.
+
+        Raises:
+            TypeError: The norm is not a number.
+            ValueError: The norm has several elements.
+        """
+        now = value_now(norm, "log_clip()")
         inputs = self._of(model)
-        inputs.clip_norm, inputs.clip_limit = norm.detach() if hasattr(norm, "detach") else norm, limit
+        inputs.clip_norm, inputs.clip_limit = now, limit
 
     @property
     def has_pending_inputs(self) -> bool:
@@ -106,33 +163,33 @@ class StepClock:
         return bool(self._pending)
 
     def take(self, model: str | None, *, primary: bool) -> PendingStepInputs:
-        """Return and remove the values logged for the step that just ended."""
+        """Return and remove the values that were logged before the end of the step that just ended."""
         named = self._pending.pop(model, None) if model is not None else None
         unnamed = self._pending.pop(None, None) if primary else None
-        return (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
+        inputs = (named or PendingStepInputs()).over(unnamed or PendingStepInputs())
+        inputs.logged = self.logged.take()
+        return inputs
 
     def lap(self, at: int) -> float | None:
-        """Return seconds since the previous step of the epoch; None for the first one or if the clock was set back."""
+        """Return seconds since the previous step; None for the first one, the first one of an epoch or after a validation.
+
+        Also None if the clock was set back.
+        """
         previous, self.last = self.last, at
-        return None if previous is None or not self._in_epoch or at < previous else (at - previous) / 1e9
+        interrupted, self._interrupted = self._interrupted, False
+        return None if previous is None or interrupted or at < previous else (at - previous) / 1e9
 
     def forget(self, model: str | None) -> None:
         """Remove the pending values of a model that is no longer watched."""
         self._pending.pop(model, None)
 
     def _of(self, model: str | None) -> PendingStepInputs:
-        inputs = self._pending.setdefault(model, PendingStepInputs())
-        while len(self._pending) > _MOST_NAMES:
-            del self._pending[next(iter(self._pending))]
-        return inputs
+        return _bounded(self._pending, model, PendingStepInputs)
 
 
-def _value_now(loss: Any) -> "torch.Tensor | float":
-    if not hasattr(loss, "detach"):
-        # float() would parse text; its own message does not name the call.
-        if isinstance(loss, str | bytes) or not (hasattr(loss, "__float__") or hasattr(loss, "__index__")):
-            raise TypeError(f"log_loss() takes a number or a tensor of one element, not {type(loss).__name__}.")
-        return float(loss)
-    value = one_number(loss.detach(), "log_loss()")
-    known = on_host(value)
-    return value.clone() if known is None else known
+def _bounded(by_name: dict[str | None, T], name: str | None, make: Callable[[], T]) -> T:
+    """Return the entry of a name, created at its first use; drop the oldest above the maximum number of names."""
+    entry = by_name.setdefault(name, make()) if name not in by_name else by_name[name]
+    while len(by_name) > _MOST_NAMES:
+        del by_name[next(iter(by_name))]
+    return entry

@@ -1,4 +1,4 @@
-"""Unwrapping of optimizers: find the optimizer whose step hooks run whenever weights change.
+"""Arguments of ``watch()``: checks, and the optimizer whose step hooks run whenever weights change.
 
 Many libraries wrap an optimizer in an object that has a ``step`` of its own. Some of these objects subclass
 ``torch.optim.Optimizer`` without initialising it, so that torch runs no step hooks for them; of others (SAM) the training
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import torch
 
+from nissa.distributed.sharding import unsupported
 from nissa.errors import WatchError
 
 _INNER: Final = ("optimizer", "original_optimizer", "optim", "base_optimizer", "_base_optimizer")
@@ -30,6 +31,37 @@ class UnwrappedOptimizer:
     optimizer: torch.optim.Optimizer
     outer: tuple[torch.optim.Optimizer, ...] = ()
     scaler: Any = None
+
+
+def check_model(model: object) -> None:
+    """Check the type of the model passed to ``watch()``.
+
+    Raises:
+        WatchError: It is not a module.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise WatchError(f"watch() needs a torch.nn.Module, not a {type(model).__name__}.")
+
+
+def check_watchable(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
+    """Check the arguments of ``watch()``, with the optimizer unwrapped.
+
+    Raises:
+        WatchError: The scaler has the wrong type, the optimizer has none of the model's parameters, or the model is
+            wrapped in a way that hides its parameters.
+    """
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
+    reason = unsupported(model)
+    if reason is not None:
+        raise WatchError(reason)
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not trained & {id(parameter) for parameter in model.parameters()}:
+        raise WatchError(
+            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}. It may "
+            "have been built for another model, or before the model's parameters were replaced. Build it from "
+            "model.parameters()."
+        )
 
 
 def unwrap(optimizer: object, scaler: Any = None, *, hooks: bool = True) -> UnwrappedOptimizer:

@@ -14,23 +14,32 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nissa.distributed.dtensors import is_distributed
-from nissa.distributed.sharding import unsupported
-from nissa.errors import WatchError
 from nissa.gradients.capture import Capture
-from nissa.gradients.hooks import LastHook, active_steps, recording, untraced
+from nissa.gradients.hooks import LastHook, active_steps, closure_of, recording, untraced
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pending_scale
+from nissa.gradients.lost_gradients import reason_of_loss
 from nissa.gradients.overhead import HookTimer
-from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
-from nissa.gradients.selection import MeasurableParameters
-from nissa.gradients.skips import SkipCounts
-from nissa.gradients.step_metadata import INTERVAL, OVERHEAD, WINDOW, DeliveryProgress, SamplingPlan, StepMetadata
+from nissa.gradients.selection import UNNAMED, MeasurableParameters
+from nissa.gradients.step_metadata import (
+    INTERVAL,
+    OVERHEAD,
+    WINDOW,
+    RowMetadata,
+    SamplingPlan,
+    StepMetadata,
+    WatchState,
+)
+from nissa.gradients.step_row import StepRow
 from nissa.gradients.step_scalars import step_scalars
-from nissa.kernels.transfer import Transfer
 
 if TYPE_CHECKING:
     from collections import deque
 
+    from torch.utils.hooks import RemovableHandle
+
+    from nissa.gradients.rounds import RoundMember
+    from nissa.gradients.sampling import SamplingSchedule
     from nissa.gradients.steps import StepClock
     from nissa.hub.error_boundary import ErrorBoundary
 
@@ -50,12 +59,16 @@ class StepScope:
 
     capture: "Capture | None" = None
 
+    def __init__(self) -> None:
+        # For optimizers that step during the backward pass: captures by optimizer, and the selected parameters.
+        self.captures: dict[int, Capture] = {}
+        self.chosen: dict[int, tuple[str, torch.nn.Parameter]] = {}
+
 
 class Watch:
     """A watched optimizer; returned by ``run.watch``.
 
     Attributes:
-        steps: Number of ``step()`` calls so far.
         name: Name of the model; None if the environment has only one.
         primary: Whether its steps count as the steps of its environment.
         schedule: Sampling schedule.
@@ -63,6 +76,7 @@ class Watch:
 
     Args:
         outer: Wrappers around the optimizer whose step hooks run as well.
+        member: Sampling schedule of an optimizer that shares its model with others; None creates one.
         on_close: Called by `close`.
         finalized: Queue of watches whose optimizer was garbage-collected. A finalizer may run inside any frame, even
             while that frame holds a lock, so that it may only append. The owner drains the queue and releases the watch
@@ -79,15 +93,15 @@ class Watch:
         hooks: bool,
         scaler: Any,
         outer: Sequence[torch.optim.Optimizer] = (),
+        member: "RoundMember | None" = None,
         sampling: SamplingPlan,
         clock: "StepClock",
         seeds: Seeds,
-        readback: Readback[StepMetadata],
+        readback: Readback[RowMetadata],
         error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         finalized: "deque[Watch] | None" = None,
     ) -> None:
-        self.steps = 0
         self.name = name
         self.primary = primary
         self._model = weakref.ref(model)
@@ -95,7 +109,10 @@ class Watch:
         self._sampling = sampling
         self._clock = clock
         self._hook_timer = HookTimer(clock.stopwatch)
-        self.schedule = sampling.schedule(name)
+        self._counts = counts = clock.counts(name)
+        self._before_watch = counts.steps, counts.unbegun
+        self._member = member
+        self.schedule: SamplingSchedule = sampling.schedule(name, counts.steps) if member is None else member
         self._interval = self.schedule.interval
         self._seeds = seeds
         self._readback = readback
@@ -108,32 +125,52 @@ class Watch:
         self._entry = 0
         self._measurable = MeasurableParameters()
         self._steppers = frozenset(map(id, (optimizer, *outer)))
-        self._samples = self._unbegun = 0
-        self._skips = SkipCounts()
-        self._delivered = DeliveryProgress()
+        self._closure = self._lost = self._suspicious = False
+        self._state = WatchState()
         self._found_inf: torch.Tensor | None = None
         self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
         self._on_close = on_close
-        self._finalizer = weakref.finalize(optimizer, _finalize, self, self._delivered, finalized)
+        self._finalizer = weakref.finalize(optimizer, _finalize, self, self._state, finalized)
         self._finalizer.atexit = False
-        # Weak reference: a watch may stay in the queue `finalized`, and must not keep the scaler alive meanwhile.
-        self._scaled_steps: weakref.ref[ScaledSteps] | None = None
-        if scaler is not None:
-            scaled_steps = ScaledSteps.of(scaler)
-            scaled_steps.add(self.key, self)
-            self._scaled_steps = weakref.ref(scaled_steps)
-        # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
-        self._hooks = [LastHook(each, untraced(self._before, scope)) for each in (optimizer, *outer) if hooks]
-        self._post_hooks = [
-            each.register_step_post_hook(untraced(self._after)) for each in (optimizer, *outer) if hooks
-        ]
+        self._scaled_steps = None if scaler is None else self._wrap(scaler)
+        self._hooks: list[LastHook] = []
+        self._post_hooks: list[RemovableHandle] = []
+        try:
+            self._register((optimizer, *outer) if hooks else (), scope)
+        except BaseException:
+            self.close()
+            self.schedule.close()
+            raise
         self.by_hand = not hooks
+
+    def _wrap(self, scaler: Any) -> "weakref.ref[ScaledSteps]":
+        """Report the steps that a scaler skips to this watch."""
+        scaled_steps = ScaledSteps.of(scaler)
+        scaled_steps.add(self.key, self)
+        # Weak reference: a watch may stay in the queue `finalized`, and must not keep the scaler alive meanwhile.
+        return weakref.ref(scaled_steps)
+
+    def _register(self, optimizers: Sequence[torch.optim.Optimizer], scope: StepScope) -> None:
+        # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
+        for each in optimizers:
+            self._hooks.append(LastHook(each, untraced(self._before, scope)))
+            self._post_hooks.append(each.register_step_post_hook(untraced(self._after)))
+
+    @property
+    def steps(self) -> int:
+        """Number of ``step()`` calls so far. An optimizer that replaces another one under the same name continues it."""
+        return self._counts.steps
 
     @property
     def key(self) -> int:
         """The ``id()`` of the watched optimizer."""
         return self._optimizer_id
+
+    @property
+    def keys(self) -> tuple[int, ...]:
+        """The ``id()`` of each optimizer whose steps are counted."""
+        return (self._optimizer_id,)
 
     @property
     def watched(self) -> tuple[torch.nn.Module, torch.optim.Optimizer] | None:
@@ -146,10 +183,20 @@ class Watch:
         """The watched optimizer; None if it was garbage-collected."""
         return self._optimizer()
 
+    def watches(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether steps of an optimizer are counted."""
+        return self._optimizer() is optimizer
+
     @property
     def has_seen_a_step(self) -> bool:
         """Whether any step was completed, or skipped by the watched scaler."""
-        return self.steps > 0 or self._unbegun > 0
+        return (self._counts.steps, self._counts.unbegun) != self._before_watch
+
+    @property
+    def completed_steps(self) -> int:
+        """Number of completed steps, with those before a resumption. Steps whose row is not on the host count, too."""
+        counts = self._counts
+        return counts.delivered.steps + max(0, counts.steps - counts.delivered.calls)
 
     @property
     def _capture(self) -> Capture | None:
@@ -185,7 +232,9 @@ class Watch:
     def skip(self) -> None:
         """Record a step that a watched scaler skipped because gradients were not finite."""
         with self._error_boundary.guard("skipped step"):
-            self._unbegun += 1
+            self._counts.unbegun += 1
+            if self._member is not None:
+                self._member.skipped()
             self._submit(self._optimizer(), None, skipped=True)
 
     def note_overflow(self, scaler: Any) -> None:
@@ -213,8 +262,9 @@ class Watch:
         scaled_steps = None if self._scaled_steps is None else self._scaled_steps()
         if scaled_steps is not None:
             scaled_steps.remove(self.key, self)
+        self._clock.release(self.name, primary=self.primary)
         self._clock.forget(self.name)
-        self._delivered.closed = True
+        self._state.closed = True
         if self._finalizer.detach() is not None:  # else it was closed before, or is queued in `finalized`
             self._on_close(self)
 
@@ -235,6 +285,7 @@ class Watch:
             self._capture = None
         else:
             self._inside, self._nested, self._updated, self._capture = True, False, False, None
+            self._closure = closure_of(args, kwargs) is not None
             self._due, self._found_inf = False, None
             if not self._wanted() or recording():
                 return None
@@ -243,13 +294,12 @@ class Watch:
                 return None
         self._entry += 1
         # A closure computes the gradients later, so that at this point any parameter may still receive one.
-        keyword = callable(kwargs.get("closure"))
-        closure = kwargs["closure"] if keyword else args[1] if len(args) > 1 and callable(args[1]) else None
+        closure = closure_of(args, kwargs)
         self._begin(optimizer, everything=closure is not None)
         if closure is None:
             self._read()
             return None
-        if keyword:
+        if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._capturing(closure)}
         return (args[0], self._capturing(closure), *args[2:]), kwargs
 
@@ -282,6 +332,7 @@ class Watch:
             used = [pair for pair in chosen if everything or pair[1].grad is not None or is_distributed(pair[1])]
             used_names = {name for name, _ in used}
             idle = [name for name, parameter in chosen if parameter.requires_grad and name not in used_names]
+            self._suspicious = bool(chosen) and (not used or chosen[0][0].startswith(UNNAMED))
             scale = self._pending_scale(optimizer)
             self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle, scale=scale)
 
@@ -297,6 +348,18 @@ class Watch:
         with self._error_boundary.guard("gradient capture"), torch.no_grad():
             capture.read()
             self._capture = capture
+            if (self._suspicious or not capture.found_any) and not self._lost:
+                self._warn_lost(found_any=capture.found_any)
+
+    def _warn_lost(self, *, found_any: bool) -> None:
+        """Warn once that no parameter has a gradient, or that the optimizer trains none of the model's parameters."""
+        model, optimizer = self._model(), self._optimizer()
+        if model is None or optimizer is None:
+            return
+        reason = reason_of_loss(model, optimizer.param_groups, found_any=found_any)
+        if reason is not None:
+            self._lost = True
+            _logger.warning("%s Further steps without gradients are not reported.", reason)
 
     def _warn_orphaned(self) -> None:
         if not self._orphaned:
@@ -327,9 +390,12 @@ class Watch:
             return
         with self._error_boundary.guard("step"):
             self._submit(optimizer, capture)
-        self.steps += 1
-        self._samples += self._due
-        self._due = False
+        self._count()
+
+    def _count(self) -> None:
+        self._counts.steps += 1
+        self._counts.samples += self._due
+        self._due = self._closure = False
 
     def _warn_recorded(self) -> None:
         """Warn once that replaying the captured graph runs no hooks; the capture itself does not count as a step."""
@@ -343,42 +409,57 @@ class Watch:
     def _submit(
         self, optimizer: torch.optim.Optimizer | None, capture: Capture | None, *, skipped: bool = False
     ) -> None:
-        at = self._clock.now()
-        inputs = self._clock.take(self.name, primary=self.primary)
-        parts, sampled = [], None  # type: ignore[var-annotated]  # what finish() returns
+        row = self._row(optimizer, skipped=skipped)
         if capture is not None:
-            with self._error_boundary.guard("gradient capture"), torch.no_grad():
-                parts, sampled = capture.finish(self._seeds())
-                if capture.fault is not None:
-                    raise capture.fault
+            self._finish(capture, row)
+        self._clock.submit(row, self._counts.order, self.name, primary=self.primary)
+
+    def _finish(self, capture: Capture, row: StepRow) -> None:
+        """Add the statistics of a capture to the row of its step."""
+        with self._error_boundary.guard("gradient capture"), torch.no_grad():
+            row.add(*capture.finish(self._seeds()))
+            if capture.fault is not None:
+                raise capture.fault
+
+    def _row(self, optimizer: torch.optim.Optimizer | None, *, skipped: bool = False) -> StepRow:
+        """Return the row of the step that just ended, without gradients."""
+        at, counts = self._clock.now(), self._counts
+        inputs = self._clock.take(self.name, primary=self.primary)
         found_inf = None if skipped or optimizer is None else self._overflow(optimizer)
         known, moving = step_scalars(optimizer, inputs, self._error_boundary, found_inf=found_inf)
         with self._error_boundary.guard("found_inf"):
-            self._skips.count(known, moving, sampled=self._due and not skipped)
+            counts.skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:
             known |= self._own_numbers()
-        tensors, packing = pack(parts, moving)
+        waits = not skipped and counts.order.stepped(
+            logged=inputs.losses > 0 and not inputs.late, closure=self._closure
+        )
         metadata = StepMetadata(
             env_id=self._clock.env_id,
             model_name=self.name,
-            step=self.steps,
+            step=counts.steps,
             primary=self.primary,
             time_unix_nano=at,
             duration=self._clock.lap(at) if self.primary else None,
             epoch_ids=self._clock.epoch_ids,
-            sampled=sampled,
-            packing=packing,
             known=known,
             skipped=skipped,
-            unbegun=self._unbegun,
-            samples=self._samples,
-            delivered=self._delivered,
+            unbegun=counts.unbegun,
+            samples=counts.samples,
+            delivered=counts.delivered,
+            state=self._state,
             clip_limit=inputs.clip_limit,
+            round=None if self._member is None else self._member.current(),
         )
-        # Drop these references before waking the worker: freeing a tensor releases the GIL, and the worker would run
-        # first.
-        del inputs, moving, found_inf
-        self._readback.submit(Transfer(tensors), metadata, hurry=skipped or sampled is not None)
+        return StepRow(
+            self._readback,
+            self._error_boundary,
+            inputs=inputs,
+            known=known,
+            moving=moving,
+            waits=waits,
+            metadata=metadata,
+        )
 
     def _overflow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
         """Return the ``found_inf`` of the step that just happened."""
@@ -398,39 +479,8 @@ class Watch:
         return ({INTERVAL: float(interval)} if interval else {}) | ({} if overhead is None else {OVERHEAD: overhead})
 
 
-def check_model(model: object) -> None:
-    """Check the type of the model passed to ``watch()``.
-
-    Raises:
-        WatchError: It is not a module.
-    """
-    if not isinstance(model, torch.nn.Module):
-        raise WatchError(f"watch() needs a torch.nn.Module, not a {type(model).__name__}.")
-
-
-def check_watchable(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
-    """Check the arguments of ``watch()``, with the optimizer unwrapped.
-
-    Raises:
-        WatchError: The scaler has the wrong type, the optimizer has none of the model's parameters, or the model is
-            wrapped in a way that hides its parameters.
-    """
-    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
-        raise WatchError(f"watch(scaler=...) needs a torch.amp.GradScaler, not a {type(scaler).__name__}.")
-    reason = unsupported(model)
-    if reason is not None:
-        raise WatchError(reason)
-    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not trained & {id(parameter) for parameter in model.parameters()}:
-        raise WatchError(
-            f"The {type(optimizer).__name__} optimizer has none of the parameters of {type(model).__name__}. It may "
-            "have been built for another model, or before the model's parameters were replaced. Build it from "
-            "model.parameters()."
-        )
-
-
-def _finalize(watch: Watch, delivered: DeliveryProgress, finalized: "deque[Watch] | None") -> None:
+def _finalize(watch: Watch, state: WatchState, finalized: "deque[Watch] | None") -> None:
     # The garbage collector runs this inside any frame, even while that frame holds a lock: do not acquire locks here.
-    delivered.closed = True
+    state.closed = True
     if finalized is not None:
         finalized.append(watch)

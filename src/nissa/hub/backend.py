@@ -2,7 +2,8 @@
 
 Three more methods are optional:
 
-- ``record(measurement)``: receives per-step measurements (`nissa.hub.measurements`) in addition to events;
+- ``record(measurement)``: receives per-step measurements (`nissa.hub.measurements`) in addition to events. An attribute
+  ``receives``, a tuple of types, limits it to these, so that a backend's thread is not woken at each step;
 - ``flush(timeout) -> bool``: exports buffered data within ``timeout`` seconds;
 - ``close(timeout)``: the last call.
 

@@ -16,7 +16,7 @@ from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.normalize import ForeignEvent, Rejected, emitter, normalize, own_event
 from nissa.hub.plain_data import PayloadLimits
 from nissa.hub.stopwatch import Stopwatch
-from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker, Source
+from nissa.hub.worker import DROPPED, FAILED, REJECTED, BackendWorker, Notice, Source
 from nissa.printable import printable_name
 
 if TYPE_CHECKING:
@@ -293,8 +293,16 @@ class NissaHub:
         if self._too_late():
             return
         for worker in self._workers.present.values():
-            if worker.wants_measurements:
+            if worker.wants(measurement):
                 worker.put(measurement)
+
+    def notify(self, notice: "Notice") -> None:
+        """Pass an item to the backends whose attribute ``receives`` names its type; never waits."""
+        if self._too_late():
+            return
+        for worker in self._workers.present.values():
+            if worker.wants_explicitly(notice):
+                worker.put(notice)
 
     def abandon(self) -> None:
         """Close the hub in a forked child, without waiting for its threads: they exist only in the parent."""
@@ -305,12 +313,16 @@ class NissaHub:
     def flush(self, timeout: float = 5.0, *, besides: str | None = None) -> bool:
         """Wait until every backend has exported the items emitted so far. Return whether all finished in time.
 
+        On the thread of a backend, that backend is left out, because it would wait for itself.
+
         Args:
             timeout: Limit in seconds.
             besides: Name of a backend that is not flushed.
         """
         deadline = monotonic() + timeout
-        workers = [worker for name, worker in self._workers.present.items() if name != besides]
+        workers = [
+            worker for name, worker in self._workers.present.items() if name != besides and not worker.is_own_thread
+        ]
         # A closed hub needs no flush: closing a worker already exports everything, so wait for the end of its thread.
         waits: list[Callable[[float], bool]] = [
             worker.join if self.closed else worker.flush(timeout) for worker in workers

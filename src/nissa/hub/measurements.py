@@ -43,11 +43,12 @@ class StepMeasured:
     Args:
         model_name: Name of its watch, None if the watch has no name.
         primary: Whether it counts as a step of the environment.
-        step: Index among the optimizer's steps, from 0.
+        step: Index among the steps under the watch's name, from 0.
         time_unix_nano: Time when ``optimizer.step()`` returned.
-        duration: Seconds since the previous step returned, within the epoch; None for an epoch's first step.
+        duration: Seconds since the previous step returned; None for the first step, that of an epoch, and after a validation.
         loss: Value passed to ``log_loss`` for this step, None if it was not called. May be NaN or infinite.
         learning_rate: Learning rate of the first parameter group.
+        learning_rates: Learning rate of each parameter group, None for a group that has none.
         sampled: Whether its gradients were measured.
         clip_norm: L2 norm of all gradients before clipping; None if unknown.
         clip_factor: Factor by which clipping multiplied the gradients, at most 1; None if unknown.
@@ -74,6 +75,7 @@ class StepMeasured:
     overhead: float | None = None
     sampling_interval: float | None = None
     missed: int = 0
+    learning_rates: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,24 @@ class GradientsMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WholeModelMeasured:
+    """Gradients of a whole model whose parameters are divided among several optimizers, in one sampled round of these.
+
+    Args:
+        model_name: Name of the model, None if it has none; its optimizers have other names.
+        step: Step of the optimizer whose sample completed the round.
+        health: Health of all layers, with the norm of all gradients.
+    """
+
+    env_id: str | None
+    model_name: str | None
+    step: int
+    time_unix_nano: int
+    health: GradientHealth
+    epoch_ids: "SpanIds | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationMeasured:
     """Inputs and diagnosis of one ``validate()`` call.
 
@@ -153,4 +173,68 @@ class ValidationMeasured:
     epoch_ids: "SpanIds | None" = None
 
 
-Measurement = StepMeasured | StepSkipped | GradientsMeasured | ValidationMeasured
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedMeasured:
+    """Values that the training loop logged with ``log()`` and ``log_items()``.
+
+    Args:
+        time_unix_nano: Time of the step that carried them; if there was none, of the newest call.
+        scalars: Mean of the values logged since the previous step, by name. May be NaN or infinite.
+        items: Processed items since the previous measurement, by kind.
+    """
+
+    env_id: str | None
+    time_unix_nano: int
+    scalars: dict[str, float] = field(default_factory=dict)
+    items: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiagnosisMeasured:
+    """Diagnosis without a validation: of ``diagnose()``, or of a loop without epochs after every n-th step.
+
+    Args:
+        epoch: The open or last epoch; None without one.
+        step: Newest step whose values are on the host; None before the first one.
+        train_loss: Mean of the losses of the epoch; without epochs, of the newest losses.
+        red_flags: State of each red flag that was judged so far: True if it is raised.
+    """
+
+    env_id: str | None
+    epoch: int | None
+    step: int | None
+    time_unix_nano: int
+    train_loss: float | None
+    narrative: str
+    red_flags: dict[str, bool] = field(default_factory=dict)
+    epoch_ids: "SpanIds | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressMeasured:
+    """Progress of a loop without epochs, for a line on the console.
+
+    Args:
+        step: The newest step.
+        loss: Newest logged loss; None if none was logged.
+        steps_per_second: Rate since the previous line of the environment; None at its first step.
+        red_flags: Names of the raised red flags, worst first.
+    """
+
+    env_id: str | None
+    step: int
+    time_unix_nano: int
+    loss: float | None = None
+    steps_per_second: float | None = None
+    red_flags: tuple[str, ...] = ()
+
+
+Measurement = (
+    StepMeasured
+    | StepSkipped
+    | GradientsMeasured
+    | WholeModelMeasured
+    | ValidationMeasured
+    | LoggedMeasured
+    | DiagnosisMeasured
+)

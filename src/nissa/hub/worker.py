@@ -27,6 +27,14 @@ _POLL_AGAIN_SECONDS: Final = 0.1
 """Pause after a failed poll."""
 
 
+class Notice(Protocol):
+    """Item for the backends whose attribute ``receives`` names its type, such as a finding; frozen."""
+
+    @property
+    def env_id(self) -> str | None:
+        """Environment that the item is about."""
+
+
 class Source(Protocol):
     """Additional work of a worker between two items."""
 
@@ -82,13 +90,14 @@ class BackendWorker:
         self.counts: AtomicCounts[tuple[str, str]] = AtomicCounts()
         record = getattr(backend, "record", None)
         self._record = record if callable(record) else None
+        self._receives: tuple[type, ...] | None = getattr(backend, "receives", None)
         self._error_boundary = error_boundary
         self._source = source
         # Only the first lost lifecycle event is logged; `next()` of this counter is atomic.
         self._losses = itertools.count()
         self._ended = False
         # Separates emitting threads from the backend: `put` never waits, even if the backend hangs.
-        self._queue: BoundedQueue[TelemetryEvent | Measurement | _Flush | _Close] = BoundedQueue(
+        self._queue: BoundedQueue[TelemetryEvent | Measurement | Notice | _Flush | _Close] = BoundedQueue(
             capacity=capacity, reserve=reserve
         )
         if source is not None:
@@ -113,11 +122,19 @@ class BackendWorker:
         return len(self._queue)
 
     @property
-    def wants_measurements(self) -> bool:
-        """Whether the backend has a method ``record``."""
-        return self._record is not None
+    def is_own_thread(self) -> bool:
+        """Whether the calling thread is that of the worker, which must not wait for itself."""
+        return threading.current_thread() is self._thread
 
-    def put(self, item: "TelemetryEvent | Measurement") -> bool:
+    def wants(self, measurement: object) -> bool:
+        """Whether the backend has a method ``record`` that takes a measurement."""
+        return self._record is not None and (self._receives is None or isinstance(measurement, self._receives))
+
+    def wants_explicitly(self, item: object) -> bool:
+        """Whether the attribute ``receives`` of the backend contains the type of an item."""
+        return self._record is not None and self._receives is not None and isinstance(item, self._receives)
+
+    def put(self, item: "TelemetryEvent | Measurement | Notice") -> bool:
         """Queue an item without waiting. Return whether this caused the first loss of a lifecycle event.
 
         The caller logs the loss after it has released the hub's lock, because a logging handler is foreign code.
@@ -146,7 +163,9 @@ class BackendWorker:
         self._queue.request(_Close(timeout))
 
     def join(self, timeout: float) -> bool:
-        """Wait for the end of the worker's thread. Return whether it has ended."""
+        """Wait for the end of the worker's thread. Return whether it has ended; False on this thread itself."""
+        if self.is_own_thread:
+            return False
         deadline = monotonic() + timeout
         if not self._started.wait(timeout):
             return False
@@ -210,11 +229,11 @@ class BackendWorker:
         request.done = self._call("flush", request.timeout)
         request.reached.set()
 
-    def _deliver(self, item: "TelemetryEvent | Measurement") -> None:
+    def _deliver(self, item: "TelemetryEvent | Measurement | Notice") -> None:
         done = self._contained(f"backend {self.name!r}", lambda: self._hand_over(item))
         self.counts.increment((_kind(item), DELIVERED if done else FAILED))
 
-    def _hand_over(self, item: "TelemetryEvent | Measurement") -> None:
+    def _hand_over(self, item: "TelemetryEvent | Measurement | Notice") -> None:
         if isinstance(item, TelemetryEvent):
             self.backend.emit(item)
         elif self._record is not None:

@@ -107,3 +107,10 @@ def side_by_side(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return torch.cat([left, right], dim=1)
     # Not torch.cat, which would wake torch's thread pool.
     return torch.from_numpy(np.concatenate((left.numpy(), right.numpy()), axis=1))
+
+
+def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate the rows of tensors that have equally many columns and the same device."""
+    if len(tensors) == 1 or tensors[0].device.type != "cpu":
+        return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+    return torch.from_numpy(np.concatenate([tensor.numpy() for tensor in tensors]))

@@ -7,13 +7,23 @@ from opentelemetry import _logs, trace
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.events import EventType, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import (
+    DiagnosisMeasured,
+    GradientsMeasured,
+    LoggedMeasured,
+    Measurement,
+    StepMeasured,
+    StepSkipped,
+    ValidationMeasured,
+    WholeModelMeasured,
+)
 from nissa.otel.logs import EventLog
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
 from nissa.otel.metrics.recorder import MetricRecorder
 from nissa.otel.metrics.store import MetricStore
 from nissa.otel.traces.epoch_spans import EpochSpans
+from nissa.otel.traces.run_span import RunSpan, span_context
 from nissa.otel.traces.seed_spans import SeedSpans, gate_attributes
 from nissa.otel.traces.spans import SpanFactory
 from nissa.seeds.stages import END_OF
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nissa.config import TelemetryConfig
+    from nissa.distributed.trace_context import TraceContext
     from nissa.hub.error_boundary import ErrorBoundary
     from nissa.otel.setup import Providers
 
@@ -58,6 +69,7 @@ class OpenTelemetryBackend:
         start: Start time of the run, nanoseconds since the Unix epoch.
         error_boundary: Catches errors of metric collection, so that the application's own metrics are still exported.
         version: Version of Nissa, for the instrumentation scope.
+        trace: Trace context that the run was started in; None without one.
 
     Attributes:
         refused: Reason why the run's metrics could not be added to the meter provider; None if they were added.
@@ -74,6 +86,7 @@ class OpenTelemetryBackend:
         start: int,
         error_boundary: "ErrorBoundary",
         version: str,
+        trace: "TraceContext | None" = None,
     ) -> None:
         limits = config.limits
         gauges = GaugeLog(limits.gauge_points_per_export, limits.step_points_per_export)
@@ -81,7 +94,9 @@ class OpenTelemetryBackend:
         self._providers = providers
         self._ended = False
         common = {attr.RUN_ID: run_id}
-        factory = SpanFactory(_tracer(providers, version), announce=config.spans.started)
+        within = span_context(trace)
+        factory = SpanFactory(_tracer(providers, version), announce=config.spans.started, within=within)
+        self._run = RunSpan(factory, within, common)
         self._log = EventLog(_event_logger(providers, version))
         self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
         self._recorder = MetricRecorder(self.store, config, dropped=self._epochs.dropped)
@@ -108,6 +123,7 @@ class OpenTelemetryBackend:
             else "telemetry is off"
         )
         self._handlers: dict[str, Callable[[TelemetryEvent], None]] = {
+            EventType.TRAINING_STARTED: self._run.begin,
             EventType.EPOCH_STARTED: self._epochs.begin,
             EventType.EPOCH_COMPLETED: self._epochs.end,
             EventType.TRAINING_ENDED: self._end,
@@ -136,11 +152,18 @@ class OpenTelemetryBackend:
                 self._epochs.step(measurement)
         elif isinstance(measurement, StepSkipped):
             self._recorder.skipped(measurement)
+        elif isinstance(measurement, LoggedMeasured):
+            self._recorder.logged(measurement)
         elif isinstance(measurement, GradientsMeasured):
             self._recorder.gradients(measurement)
+        elif isinstance(measurement, WholeModelMeasured):
+            self._recorder.whole_model(measurement)
         elif isinstance(measurement, ValidationMeasured):
             self._recorder.validation(measurement)
             self._epochs.validation(measurement)
+        elif isinstance(measurement, DiagnosisMeasured):
+            self._recorder.diagnosis(measurement)
+            self._epochs.diagnosis(measurement)
 
     def flush(self, timeout: float) -> bool:
         """Export pending telemetry; return whether that finished within ``timeout`` seconds."""
@@ -155,6 +178,7 @@ class OpenTelemetryBackend:
         reason = event.data.get("error")
         self._seeds.interrupt(event.time_unix_nano, reason)
         self._epochs.interrupt(event.time_unix_nano, reason)
+        self._run.end(event)
 
     def _note(self, event: TelemetryEvent) -> None:
         """Emit an event as a log-based Event, in the trace of the seed or epoch it belongs to."""
@@ -182,7 +206,7 @@ class OpenTelemetryBackend:
             names.EVENT_REFUSED if event.refused else name,
             event.time_unix_nano,
             _details(event) | attributes,
-            span=self._seeds.context_of(event) or self._epochs.context(event.env_id),
+            span=self._seeds.context_of(event) or self._epochs.context(event.env_id) or self._run.context,
             severity=event.severity,
             body=event.message or event.refused,
         )

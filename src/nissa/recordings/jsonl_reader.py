@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn, cast
 
 from nissa.printable import printable_name
 
@@ -111,7 +111,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
             raise OSError(0, _NO_FILE)
         if path.suffix == _COMPRESSED:
             with gzip.open(file) as uncompressed:
-                yield uncompressed
+                yield cast("IO[bytes]", uncompressed)
         else:
             yield file
 

@@ -98,7 +98,9 @@ def phases(run: RunSummary, streams: Sequence[tuple[SeriesKey, Stream]]) -> list
     found = []
     for series_key, stream in streams:
         phase = str(stream.attributes.get(attr.PHASE, ""))
-        name = " · ".join(part for part in (run.names.name(series_key), phase) if part) or "value"
+        group = stream.attributes.get(attr.PARAMETER_GROUP_INDEX)
+        place = "" if group is None else f"group {group}"
+        name = " · ".join(part for part in (run.names.name(series_key), place, phase) if part) or "value"
         hue = hues[series_key] + (
             len(set(hues.values())) if len(several) > 1 and phase == TRAIN and len(series_keys) == 1 else 0
         )

@@ -2,25 +2,31 @@
 
 import logging
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.backends.console import ConsoleBackend, location_line
-from nissa.errors import NissaError
+from nissa.errors import ConfigurationError, NissaError
 from nissa.otel.backend import OpenTelemetryBackend
 from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
 from nissa.otel.metrics.export_metrics import ExportMetrics
 from nissa.otel.metrics.hub_metrics import HubMetrics
+from nissa.run.finding_callback import FindingCallback
+from nissa.run.progress import ProgressReports
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
+    from nissa.diagnostics.finding import Finding
+    from nissa.distributed.trace_context import TraceContext
     from nissa.hub.backend import Backend
     from nissa.otel.export.building import BuiltPipeline
     from nissa.otel.setup import Providers
     from nissa.run.runtime import Runtime
 
 _logger = logging.getLogger("nissa")
+
+_CALLBACK: Final = "on_finding"
 
 
 class RunBackends:
@@ -33,13 +39,20 @@ class RunBackends:
         providers: OpenTelemetry providers that the run exports to.
         run_id: Identity of the run.
         user_backends: Backends of the user.
+        trace: Trace context that the run was started in; None without one.
 
     Raises:
         ConfigurationError: A backend cannot be added; see `NissaHub.add_backend`.
     """
 
     def __init__(
-        self, runtime: "Runtime", providers: "Providers", *, run_id: str, user_backends: "Iterable[Backend]"
+        self,
+        runtime: "Runtime",
+        providers: "Providers",
+        *,
+        run_id: str,
+        user_backends: "Iterable[Backend]",
+        trace: "TraceContext | None" = None,
     ) -> None:
         self._runtime = runtime
         self._hub = runtime.hub
@@ -50,12 +63,14 @@ class RunBackends:
             start=runtime.now(),
             error_boundary=runtime.error_boundary,
             version=VERSION,
+            trace=trace,
         )
         self._add_metrics(providers.built)
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
+        runtime.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
         folder = None if providers.folder is None else str(providers.folder)
-        self._closing = location_line(run_id, folder, providers.origin)
+        self._closing = location_line(run_id, folder, None if providers.tracer is None else providers.origin)
         self._added: list[str] = []
         self._add(user_backends, providers)
 
@@ -90,6 +105,19 @@ class RunBackends:
         yield from user_backends
         yield self.otel
 
+    def add_callback(self, callback: "Callable[[Finding], object]", *, cleared: bool) -> None:
+        """Call a function for each finding from now on.
+
+        Raises:
+            ConfigurationError: The object cannot be called, or the hub is closed.
+        """
+        if not callable(callback):
+            raise ConfigurationError(f"on_finding() needs a function of one argument, not {type(callback).__name__}.")
+        number = sum(name.startswith(_CALLBACK) for name in self._added)
+        name = f"{_CALLBACK}-{number + 1}" if number else _CALLBACK
+        self._hub.add_backend(FindingCallback(name, callback, cleared=cleared))
+        self._added.insert(-1, name)  # the OpenTelemetry backend stays last
+
     def remove(self, deadline: float) -> None:
         """Export what the backends have received, and remove them.
 
@@ -97,8 +125,10 @@ class RunBackends:
             deadline: Time of `time.monotonic` until which the backends may export.
         """
         *others, last = self._added
+        # A backend or callback that hangs leaves half of the time to the export.
+        middle = (monotonic() + deadline) / 2
         for name in others:
-            self._hub.remove_backend(name, max(0.0, deadline - monotonic()))
+            self._hub.remove_backend(name, max(0.0, middle - monotonic()))
         # Remove the OpenTelemetry backend last, so that it still exports faults of the other backends. A hanging
         # backend delays this, but does not prevent it.
         self._hub.flush(self._runtime.config.limits.exit_timeout_seconds / 4, besides=last)

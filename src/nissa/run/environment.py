@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.features import seed_features
@@ -16,9 +16,11 @@ from nissa.errors import ConfigurationError
 from nissa.events import EventType, SpanIds
 from nissa.hub.plain_data import to_name
 from nissa.run.validation import Validation, ValidationInputs
+from nissa.run.value_log import ValueLog
 from nissa.seeds.checkpoint import restore
 from nissa.seeds.seed import Seed
 from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
+from nissa.seeds.stages import ALIVE
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.events import TelemetryEvent
     from nissa.gradients.watch import Watch
+    from nissa.gradients.watch_group import WatchGroup
     from nissa.run.runtime import Runtime
 
 
@@ -45,8 +48,10 @@ class Environment:
         self._ended_epoch: int | None = None
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
+        self._value_log = ValueLog(runtime, env_id)
         self._epoch_snapshot: EpochSnapshot | None = None
 
+    @overload
     def watch(
         self,
         model: "torch.nn.Module",
@@ -55,7 +60,50 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
-    ) -> "Watch":
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[torch.nn.Parameter, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[str, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "WatchGroup": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup": ...
+
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup":
         """Watch every ``optimizer.step()`` until ``close()`` of the returned handle, which removes all hooks.
 
         The network may grow and shrink meanwhile. New parameters and parameter groups are included from the next
@@ -92,8 +140,7 @@ class Environment:
             yield
             return
         number = whole_number
-        ids = SpanIds(new_trace_id(), new_span_id())
-        self._begin_epoch(number, ids)
+        self._begin_epoch(number)
         error: BaseException | None = None
         try:
             yield
@@ -115,7 +162,7 @@ class Environment:
             return
         if self._epoch is not None:
             self._end_epoch(self._epoch, None)
-        self._begin_epoch(whole_number, SpanIds(new_trace_id(), new_span_id()))
+        self._begin_epoch(whole_number)
 
     def end_epoch(self) -> None:
         """End the epoch that `begin_epoch` has begun. A validation that follows still belongs to it."""
@@ -153,6 +200,48 @@ class Environment:
                 self._clock.log_loss(loss, model, scale=scale)
             except (TypeError, ValueError) as error:
                 self._runtime.refuse("log_loss()", str(error).removeprefix("log_loss() "))
+
+    def log(
+        self, values: "Mapping[str, torch.Tensor | float] | None" = None, /, **named: "torch.Tensor | float"
+    ) -> None:
+        """Log scalars of your own, as they are at this moment: ``log(kl=0.1)`` or ``log({"policy/entropy": entropy})``.
+
+        They are exported as ``nissa.scalar`` with the next step of a watched optimizer, and a device tensor joins the copy
+        of that step. Several values of one name before a step are averaged. Without a watched optimizer, and at the end of
+        an epoch or of the run, they are exported with the time of the call.
+
+        Args:
+            values: Scalars by name. A value is a number or a tensor of one element.
+            **named: Further scalars by name.
+        """
+        self._value_log.scalars(values, named)
+
+    def log_items(
+        self, items: "Mapping[str, torch.Tensor | int] | None" = None, /, **named: "torch.Tensor | int"
+    ) -> None:
+        """Count processed items, for throughput: ``log_items(samples=64, tokens=65536)``.
+
+        They are exported as the counter ``nissa.items``, at the same times as the scalars of `log`.
+
+        Args:
+            items: Numbers of items by kind. A number is a whole number or a tensor of one integer, for example
+                ``attention_mask.sum()``.
+            **named: Further numbers of items by kind.
+        """
+        self._value_log.items(items, named)
+
+    def log_clip(self, norm: "torch.Tensor | float", max_norm: float, *, model: str | None = None) -> None:
+        """Log a clipping of gradients that the training loop did by itself; see `clip_grad_norm_`.
+
+        Both are exported with the next step: the norm as ``nissa.clip.norm``, and as ``nissa.clip.factor`` the factor of
+        ``torch.nn.utils.clip_grad_norm_``, ``max_norm / (norm + 1e-6)``, at most 1.
+
+        Args:
+            norm: Norm of all gradients before clipping, as it is at this moment; a device tensor is not waited for.
+            max_norm: Maximum norm.
+            model: Name of the watch that the value belongs to; by default the first watch of the environment.
+        """
+        self._value_log.clip(norm, max_norm, model)
 
     def clip_grad_norm_(
         self,
@@ -215,12 +304,28 @@ class Environment:
         Returns:
             The snapshot. A fault in the meter or the closure is logged once; the affected fields are then None.
         """
+        self._runtime.export_logged(self.env_id)
         inputs = ValidationInputs(loss, accuracy, per_class_accuracy, per_class_loss, train_accuracy, meter, closure)
         epoch = self._ended_epoch if self._epoch is None else self._epoch
         snapshot = EpochSnapshot(epoch=epoch, env_id=self.env_id, narrative="No diagnosis: the validation failed")
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("validate"):
             snapshot = self._epoch_snapshot = self._validation(epoch, inputs)
         return snapshot
+
+    def diagnose(self) -> EpochSnapshot:
+        """Return a diagnosis of the training so far, for loops without epochs or between validations.
+
+        The call waits for the statistics of the last step, at most ``limits.validation_wait_seconds``. Unlike a validation,
+        it is not added to `history`, and no rule judges it: the rules about steps and gradients judge each step anyway.
+        Outside epochs, a narrative is exported after every ``diagnosis.every_n_steps`` steps as well.
+
+        Returns:
+            The snapshot: narrative, ``red_flags``, ``findings``, mean training loss, gradients and changes of seeds.
+        """
+        epoch = self._ended_epoch if self._epoch is None else self._epoch
+        with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("diagnose"):
+            return self._validation.diagnose(epoch)
+        return EpochSnapshot(epoch=epoch, env_id=self.env_id, narrative="No diagnosis: it failed")
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
         """Return the numbers and findings for a policy or language model that makes or explains a decision.
@@ -282,6 +387,8 @@ class Environment:
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
 
+        For a seed that ``nissa.start(resume=...)`` has continued already, only the module is attached.
+
         Args:
             state: Return value of ``state_dict()``.
             module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
@@ -293,10 +400,15 @@ class Environment:
         """
         record = restore(dict(state))
         if record.env_id != self.env_id:
+            owner = "run" if record.env_id is None else f"run.environment({record.env_id!r})"
             raise ConfigurationError(
-                f"Seed {record.seed_id!r} belongs to environment {record.env_id!r}, not to {self.env_id!r}; "
-                "resume it with run.environment(...).resume_seed(state)."
+                f"Seed {record.seed_id!r} belongs to {'the run' if record.env_id is None else 'another environment'}, not to "
+                f"{'the run' if self.env_id is None else f'environment {self.env_id!r}'}; resume it with "
+                f"{owner}.resume_seed(state)."
             )
+        if self._is_resumed(record):
+            self._attach(record.seed_id, module)
+            return self._seed(record.seed_id)
         data = {"seed_state": dict(state)}
         self._attach_module(
             self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
@@ -308,19 +420,26 @@ class Environment:
         """Seeds of the environment, in the order in which they germinated."""
         return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
 
-    def _begin_epoch(self, number: int, ids: SpanIds) -> None:
+    def _begin_epoch(self, number: int) -> None:
+        self._runtime.export_logged(self.env_id)
+        ids, parent = SpanIds(new_trace_id(), new_span_id()), None
+        resumed = self._runtime.resumed_epochs.pop(self.env_id, None)
+        if resumed is not None and resumed[0] == number:  # the checkpoint was saved within this epoch
+            ids, parent = SpanIds(resumed[1].trace_id, ids.span_id), f"{resumed[1].span_id:016x}"
         self._epoch, self._epoch_snapshot = number, None
+        self._runtime.open_epochs[self.env_id] = number, ids
         self._clock.begin_epoch(ids)
-        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity())
+        self._send(EventType.EPOCH_STARTED, data=self._epoch_identity() | {"parent_span_id": parent})
 
     def _end_epoch(self, number: int, error: BaseException | None) -> None:
+        self._runtime.export_logged(self.env_id)
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("epoch"):
             at = self._runtime.now()
             snapshot, losses = self._epoch_snapshot, None
-            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here.
-            if snapshot is None and error is None:
-                with self._runtime.stopwatch.own.pause:
-                    self._runtime.readback.wait(self.env_id, self._runtime.config.limits.validation_wait_seconds)
+            # validate() waits for the readback. Without it, the mean loss would lack the last steps, so wait here. An epoch
+            # that fails has losses, too.
+            if snapshot is None:
+                self._validation.wait()
                 losses = self._validation.losses()
             data = {
                 "train_loss": losses.mean if losses else None,
@@ -334,6 +453,7 @@ class Environment:
             if error is None:
                 self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
+        self._runtime.open_epochs.pop(self.env_id, None)
         self._epoch, self._ended_epoch = None, number
 
     def _epoch_identity(self) -> dict[str, Any]:
@@ -342,11 +462,19 @@ class Environment:
 
     def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
         """Attach the module to the record of a seed that has just germinated or resumed."""
-        if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
-            return
-        record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
-        if record is not None:
+        if events and events[-1].refused is None and events[-1].seed_id is not None:
+            self._attach(events[-1].seed_id, module)
+
+    def _attach(self, seed_id: str, module: "torch.nn.Module | None") -> None:
+        record = self._runtime.table.slots.get((self.env_id, seed_id))
+        if record is not None and module is not None:
             record.module = weakref.ref(module)
+
+    def _is_resumed(self, record: SeedRecord) -> bool:
+        """Whether the same life already goes on in this process, as the same attempt."""
+        known = self._runtime.table.slots.get(record.key)
+        same = known is not None and known.ids.trace_id == record.ids.trace_id
+        return same and known is not None and known.attempt == record.attempt and known.stage in ALIVE
 
     def _seed(self, seed_id: str) -> Seed:
         runtime = self._runtime

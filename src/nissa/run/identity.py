@@ -4,13 +4,10 @@ The id of a run is the name of the run's folder, so an id from a variable or an 
 """
 
 import os
-import secrets
 from collections.abc import Mapping
 from reprlib import repr as short_repr
-from time import strftime
 from typing import Final
 
-from nissa.distributed.rank import common_run_id
 from nissa.errors import ConfigurationError
 from nissa.hub.plain_data import to_name
 from nissa.printable import printable
@@ -19,32 +16,41 @@ MOST_CHARACTERS: Final = 128
 """Maximum length of a run id; file systems allow names of 255 bytes."""
 
 _ARGUMENT: Final = "run_id"
+_RESUMED: Final = "resume"
 _VARIABLE: Final = "NISSA_RUN_ID"
 _LAUNCHER: Final = "TORCHELASTIC_RUN_ID"
 _FIXES: Final = {
     _ARGUMENT: "Pass another run_id, or none.",
+    _RESUMED: "Pass what run.state_dict() returned, unchanged.",
     _VARIABLE: f"Correct or unset {_VARIABLE}.",
     _LAUNCHER: f"Pass another --rdzv-id to torchrun, or set {_VARIABLE}, which takes precedence.",
 }
 _SEPARATORS: Final = frozenset("/\\")
 
 
-def run_identity(run_id: str | None, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the id of a run: the argument, else that of a variable, else one that its ranks agree on.
+def named_run_id(run_id: str | None, resumed: str | None = None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the run id that the caller, the resumed run or the environment names, or None.
 
     Raises:
-        ConfigurationError: The id cannot be the name of a folder; the message contains the fix.
+        ConfigurationError: The id cannot be the name of a folder, or the caller names another run than the one to resume;
+            the message contains the fix.
     """
+    if run_id and resumed and run_id != resumed:
+        raise ConfigurationError(
+            f"start(run_id={short_repr(run_id)}) contradicts resume=, which continues the run {short_repr(resumed)}; leave "
+            "one of them out."
+        )
     launcher = environ.get(_LAUNCHER)
     candidates = {
         _ARGUMENT: run_id,
+        _RESUMED: resumed,
         _VARIABLE: environ.get(_VARIABLE),
         _LAUNCHER: None if launcher == "none" else launcher,  # torchrun without --rdzv-id
     }
     for source, candidate in candidates.items():
         if candidate:
             return _checked(candidate, source)
-    return common_run_id(f"{strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}")
+    return None
 
 
 def environment_id(env_id: object) -> str:

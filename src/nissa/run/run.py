@@ -8,35 +8,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, time_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self, overload
 from weakref import WeakKeyDictionary, ref
 
 from nissa.config import TelemetryConfig, load
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.snapshot import EpochSnapshot
-from nissa.distributed.rank import Rank
-from nissa.errors import RunActiveError
+from nissa.errors import ConfigurationError, RunActiveError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
 from nissa.otel.setup import Providers, obtain
+from nissa.run.agreement import RunStart
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
-from nissa.run.identity import environment_id, run_identity
+from nissa.run.identity import environment_id, named_run_id
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
-from nissa.seeds.checkpoint import state_dict
+from nissa.run.state import ResumedRun, run_state, seed_states
 from nissa.seeds.seed import Seed
 
 if TYPE_CHECKING:
     import torch
 
     from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.diagnostics.finding import Finding
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.watch import Watch
+    from nissa.gradients.watch_group import WatchGroup
     from nissa.hub.backend import Backend
 
 _logger = logging.getLogger("nissa")
+
+_AGREEMENT_SECONDS: Final = 0.5
+"""Maximum time at the end of a run for recording the end in the store of the process group."""
 
 _active: WeakKeyDictionary[NissaHub, "ref[Run]"] = WeakKeyDictionary()
 """Active run of each hub, by which a lost handle is found again; the hub itself keeps the run alive."""
@@ -52,24 +57,27 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     backends: "Iterable[Backend]" = (),
     clock: Callable[[], int] = time_ns,
     replace: bool = False,
+    resume: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> "Run":
     """Start a run; see `nissa.start`."""
     with _starting(hub):
-        _end_active_run(hub, replace=replace)
         settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
-        identity = run_identity(run_id)
-        rank = Rank.discover(os.environ)
+        resumed = None if resume is None else ResumedRun.of(resume)
+        named = named_run_id(run_id, None if resumed is None else resumed.run_id)
+        _end_active_run(hub, replace=replace)
+        start = RunStart.agree(named, resumed, os.environ)
+        identity = start.identity.run_id
         providers = obtain(
             service_name=service_name,
             run_id=identity,
             profile=settings.profile_name,
-            rank=rank,
+            rank=start.rank,
             folder=Path(settings.files.directory) / identity,
             files=settings.files,
             exit_seconds=settings.limits.exit_timeout_seconds,
         )
-        return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+        return Run(settings, hub, providers, start=start, backends=backends, clock=clock)
 
 
 @contextmanager
@@ -100,7 +108,11 @@ def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
     active = active_run(hub)
     if active is None:
         if hub.has_listener:
-            raise RunActiveError("Another listener is active on this hub; nissa.reset_hub() returns a new one.")
+            raise RunActiveError(
+                "A run of this process is ending right now. Start the next one after its close() has returned."
+                if _active.get(hub) is not None
+                else "Another listener is active on this hub; nissa.reset_hub() returns a new one."
+            )
         return
     if not (replace or _is_interactive()):
         raise RunActiveError(
@@ -137,29 +149,39 @@ class Run:
         hub: NissaHub,
         providers: Providers,
         *,
-        run_id: str,
-        rank: Rank,
+        start: RunStart,
         backends: "Iterable[Backend]",
         clock: Callable[[], int],
     ) -> None:
-        self.run_id = run_id
+        self.run_id = run_id = start.identity.run_id
         self.config = config
         self.directory = providers.folder
         self.destination = providers.origin
         self._hub = hub
+        self._start = start
         self._closed = False
         self._pid = os.getpid()
         self._environments: dict[str, Environment] = {}
         self._runtime = Runtime(config, hub, now=clock, on_hub_closed=self.close)
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
-        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends)
+        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends, trace=start.trace)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
         _active[hub] = ref(self)
         _abandon_in_children(self)
-        data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
+        data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
+        data |= {"world_size": start.rank.world_size, "attempt": start.resumed.attempt if start.resumed else None}
         self._send(EventType.TRAINING_STARTED, data=data)
+        if start.resumed is not None:
+            self._resume(start.resumed)
+
+    def _resume(self, resumed: ResumedRun) -> None:
+        self._runtime.resumed_steps.update(resumed.steps)
+        self._runtime.resumed_epochs.update(resumed.epochs)
+        for state in resumed.seeds:
+            owner = self._default if state["env_id"] is None else self.environment(state["env_id"])
+            owner.resume_seed(state)
 
     def __enter__(self) -> Self:
         """Return the run."""
@@ -200,11 +222,43 @@ class Run:
 
     def seed_states(self) -> list[dict[str, Any]]:
         """Return the state of every unfinished seed of all environments, for a checkpoint."""
-        return [state_dict(record) for record in self._runtime.table.slots.alive()]
+        return seed_states(self._runtime)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the run for a checkpoint; ``nissa.start(resume=state)`` continues the run from it.
+
+        It contains run id, step counts, open epochs and seeds, and the trace context. The call waits for the statistics of
+        the last step, at most ``limits.validation_wait_seconds``, because only they tell which steps loss scaling skipped.
+
+        Returns:
+            Numbers, text, lists and dicts, which JSON and ``torch.save`` can store.
+        """
+        self._runtime.readback.flush(self.config.limits.validation_wait_seconds)
+        resumed = self._start.resumed
+        return run_state(self._runtime, self.run_id, attempt=resumed.attempt if resumed else 0, trace=self._start.trace)
+
+    def on_finding(self, callback: "Callable[[Finding], object]", *, cleared: bool = False) -> None:
+        """Call a function for each finding of all environments, on a thread of its own, until the end of the run.
+
+        The function may be slow, wait, or call methods of the run. Its exceptions do not reach the training loop: the first
+        one is logged, and all are counted. If it falls behind by more than ``limits.queue_size`` findings, the oldest are
+        dropped and counted. To stop training, set a flag that the loop checks.
+
+        Args:
+            callback: Function of one `Finding`: name, layers, numbers, what was seen and what to try.
+            cleared: Call it for the end of a trouble as well; ``finding.raised`` is False then.
+
+        Raises:
+            ConfigurationError: The object cannot be called, or the run has ended.
+        """
+        if self._closed:
+            raise ConfigurationError("The run has ended, so that there are no further findings; start a new one.")
+        self._backends.add_callback(callback, cleared=cleared)
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Export everything measured so far. Return whether this finished within ``timeout`` seconds."""
         deadline = monotonic() + timeout
+        self._runtime.export_all_logged()
         rows_delivered = self._runtime.readback.flush(timeout)
         return self._hub.flush(max(0.0, deadline - monotonic())) and rows_delivered
 
@@ -214,6 +268,7 @@ class Run:
 
     # Methods of the default environment. A test compares their signatures with those of `Environment`.
 
+    @overload
     def watch(
         self,
         model: "torch.nn.Module",
@@ -222,7 +277,50 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
-    ) -> "Watch":
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[torch.nn.Parameter, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Mapping[str, torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "WatchGroup": ...
+
+    @overload
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup": ...
+
+    def watch(
+        self,
+        model: "torch.nn.Module",
+        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
+        *,
+        name: str | None = None,
+        scaler: "torch.amp.GradScaler | None" = None,
+        hooks: bool = True,
+    ) -> "Watch | WatchGroup":
         """Watch every ``optimizer.step()`` until ``close()`` of the returned handle; see `Environment.watch`."""
         return self._default.watch(model, optimizer, name=name, scaler=scaler, hooks=hooks)
 
@@ -249,6 +347,22 @@ class Run:
     def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
         """Log the training loss of the next step; see `Environment.log_loss`."""
         self._default.log_loss(loss, scale=scale, model=model)
+
+    def log(
+        self, values: "Mapping[str, torch.Tensor | float] | None" = None, /, **named: "torch.Tensor | float"
+    ) -> None:
+        """Log scalars of your own by name; see `Environment.log`."""
+        self._default.log(values, **named)
+
+    def log_items(
+        self, items: "Mapping[str, torch.Tensor | int] | None" = None, /, **named: "torch.Tensor | int"
+    ) -> None:
+        """Count processed items by kind, for throughput; see `Environment.log_items`."""
+        self._default.log_items(items, **named)
+
+    def log_clip(self, norm: "torch.Tensor | float", max_norm: float, *, model: str | None = None) -> None:
+        """Log a clipping of gradients that the training loop did by itself; see `Environment.log_clip`."""
+        self._default.log_clip(norm, max_norm, model=model)
 
     def clip_grad_norm_(
         self,
@@ -284,6 +398,10 @@ class Run:
             meter=meter,
             closure=closure,
         )
+
+    def diagnose(self) -> EpochSnapshot:
+        """Return a diagnosis of the training so far, without a validation; see `Environment.diagnose`."""
+        return self._default.diagnose()
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
         """Return the numbers and findings for a policy or language model; see `Environment.brief`."""
@@ -341,6 +459,7 @@ class Run:
             self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
             self._runtime.closed = True
             self._backends.remove(deadline)
+            self._start.identity.end(max(0.0, min(_AGREEMENT_SECONDS, deadline - monotonic())))
         self._hub.listen(None)
         self._shutdown_hook.release()
 
@@ -351,6 +470,7 @@ class Run:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
         self._runtime.closed = True
+        self._shutdown_hook.abandon()
         self._hub.abandon()
         self._runtime.stop_watching()
 

@@ -4,11 +4,12 @@ import logging
 import os
 import sys
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from torch.nn.parameter import is_lazy
 
@@ -17,22 +18,28 @@ from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import InvalidValueError, TransitionError, WatchError
 from nissa.events import EventType, TelemetryEvent
+from nissa.gradients.backward_watch import BackwardWatch
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
+from nissa.gradients.losses import RECENT
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
+from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
 from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
-from nissa.gradients.step_metadata import SamplingPlan, StepMetadata
+from nissa.gradients.step_metadata import LoggedMetadata, RowMetadata, SamplingPlan
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.gradients.unwrapping import unwrap
-from nissa.gradients.watch import Watch, check_model, check_watchable
+from nissa.gradients.unwrapping import UnwrappedOptimizer, check_model, check_watchable, unwrap
+from nissa.gradients.watch import Watch
+from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
+from nissa.kernels.transfer import Transfer
 from nissa.printable import MOST_NAME, printable, printable_name
 from nissa.seeds.lifecycle import SeedTable
+from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,13 +48,23 @@ if TYPE_CHECKING:
 
     from nissa.config import GradientConfig, TelemetryConfig
     from nissa.diagnostics.finding import Finding
-    from nissa.events import SeedSnapshot
+    from nissa.events import SeedSnapshot, SpanIds
     from nissa.hub.hub import NissaHub
 
 _logger = logging.getLogger("nissa")
 
 _RELEASE_SECONDS: Final = 0.25
 """Pause between two checks for delayed end events of seeds that are due."""
+
+
+class Progress(Protocol):
+    """Reports of the steps of loops without epochs."""
+
+    def due(self, step: StepMeasured) -> bool:
+        """Record a step, and return whether a report is due after it."""
+
+    def report(self, step: StepMeasured) -> None:
+        """Make the reports that are due after a step."""
 
 
 class Runtime:
@@ -78,9 +95,13 @@ class Runtime:
         _apply_limits(hub, config)
         self.strict = _strict(config)
         self.step_processor = StepProcessor(
-            self._record, most=config.gradients.max_parameters, top=config.gradients.top_k, now=now
+            self._record,
+            most=config.gradients.max_parameters,
+            top=config.gradients.top_k,
+            recent=min(config.diagnosis.every_n_steps or RECENT, RECENT),
+            now=now,
         )
-        self.readback: Readback[StepMetadata] = Readback(
+        self.readback: Readback[RowMetadata] = Readback(
             self._deliver_rows,
             capacity=config.limits.readback_queue_size,
             error_boundary=self.error_boundary,
@@ -92,11 +113,22 @@ class Runtime:
         self.finalized: deque[Watch] = deque()
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
         self._measurements: list[Measurement] = []
+        # Reports of steps outside epochs; set by the run, and the newest such step of the row that is being delivered.
+        self.progress: Progress | None = None
+        self._outside: StepMeasured | None = None
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
+        most = config.limits.max_scalars
+        self.scalar_names = CardinalityLimiter(most, "names of logged scalars", "limits.max_scalars")
+        self.item_kinds = CardinalityLimiter(most, "kinds of logged items", "limits.max_scalars")
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
         self._watches: dict[int, tuple[str | None, Watch]] = {}
+        # Steps before the checkpoint that the run continues from, by environment and watch, until they are watched again.
+        self.resumed_steps: dict[tuple[str | None, str | None], int] = {}
+        # Number and span of the open epoch of each environment; and of those that a checkpoint was saved in.
+        self.open_epochs: dict[str | None, tuple[int, SpanIds]] = {}
+        self.resumed_epochs: dict[str | None, tuple[int, SpanIds]] = {}
         self._warned_without_steps: set[str | None] = set()
         self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed
@@ -177,8 +209,9 @@ class Runtime:
         return []
 
     def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
-        """Emit the events of findings."""
+        """Emit the events of findings, and pass the findings to the callbacks of ``on_finding``."""
         for finding in findings:
+            self.hub.notify(replace(finding, env_id=env_id))
             for event in events_of(finding, env_id=env_id):
                 self.deliver(event)
 
@@ -186,6 +219,11 @@ class Runtime:
         """Record a validation in the state table, and return the affected seeds; see `SeedTable.validated`."""
         with self.hub.sections, self.hub.order:
             return self.table.validated(env_id, accuracy, at)
+
+    def unreported(self, env_id: str | None) -> "list[SeedSnapshot]":
+        """Return the living seeds of an environment, and those that ended since the last validation."""
+        with self.hub.sections, self.hub.order:
+            return [record.snapshot() for record in self.table.slots.unreported() if record.env_id == env_id]
 
     # Called by environments: components that exist once per environment.
 
@@ -216,13 +254,13 @@ class Runtime:
         self,
         env_id: str | None,
         model: "torch.nn.Module",
-        optimizer: "torch.optim.Optimizer",
+        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
         *,
         name: str | None,
         scaler: "torch.amp.GradScaler | None",
         hooks: bool,
-    ) -> Watch:
-        """Watch an optimizer for an environment.
+    ) -> Watch | WatchGroup:
+        """Watch one or several optimizers of a model for an environment. Nothing is changed if one cannot be watched.
 
         Raises:
             WatchError: The model and the optimizer cannot be watched together, the optimizer is watched already, or
@@ -232,64 +270,176 @@ class Runtime:
             raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
         _check_name(name)
         check_model(model)
-        unwrapped = unwrap(optimizer, scaler, hooks=hooks)
-        optimizer, scaler = unwrapped.optimizer, unwrapped.scaler
-        check_watchable(model, optimizer, scaler)
         self._remove_finalized()
-        if self._is_watched(optimizer):
+        if are_several(optimizer):
+            several: Any = optimizer if isinstance(optimizer, Mapping) else list(optimizer)  # type: ignore[arg-type]
+            return self._watch_several(env_id, model, several, name=name, scaler=scaler, hooks=hooks)
+        unwrapped = self._check(model, optimizer, scaler, hooks=hooks)
+        self._check_names(env_id, name)
+        return self._open(env_id, model, unwrapped, name=name, hooks=hooks)
+
+    def _watch_several(
+        self, env_id: str | None, model: "torch.nn.Module", several: Any, *, name: str | None, scaler: Any, hooks: bool
+    ) -> Watch | WatchGroup:
+        in_backward = step_in_backward(several)
+        if in_backward is not None:
+            return self._watch_backward(env_id, model, in_backward, name=name, scaler=scaler, hooks=hooks)
+        unwrapped = {key: self._check(model, each, scaler, hooks=hooks) for key, each in named(several).items()}
+        names = {key: key if name is None else f"{name}.{key}" for key in unwrapped}
+        self._check_names(env_id, *names.values())
+
+        def open_(key: str, **member: Any) -> Watch:
+            return self._open(env_id, model, unwrapped[key], name=names[key], hooks=hooks, **member)
+
+        clock = self.clock(env_id)
+        return open_group(name, names, self.sampling.schedule(name), lambda: clock.epoch_ids, open_)
+
+    def _check(self, model: "torch.nn.Module", optimizer: Any, scaler: Any, *, hooks: bool) -> UnwrappedOptimizer:
+        unwrapped = unwrap(optimizer, scaler, hooks=hooks)
+        check_watchable(model, unwrapped.optimizer, unwrapped.scaler)
+        if self._is_watched(unwrapped.optimizer):
             raise WatchError(
-                f"This {type(optimizer).__name__} optimizer is watched already; close() the handle that watch() returned "
-                "before watching it again."
+                f"This {type(unwrapped.optimizer).__name__} optimizer is watched already, so that its steps are measured: "
+                "leave out this call. To watch it with other arguments, close() the handle that the first watch() returned."
             )
-        others = self._watches_of(env_id)
-        if any(other.name == name for other in others):
-            raise WatchError(
-                "This environment watches several optimizers, so their streams need different names: "
-                f"call watch(model, optimizer, name=...) with a name other than {name!r}."
-            )
-        self.sampling.selection.warn_unmatched(model, optimizer)
+        return unwrapped
+
+    def _check_names(self, env_id: str | None, *names: str | None) -> None:
+        taken = {other.name for other in self._watches_of(env_id)}
+        for name in names:
+            if name in taken:
+                raise WatchError(
+                    "This environment watches several optimizers, so their streams need different names: "
+                    f"call watch(model, optimizer, name=...) with a name other than {name!r}. If this optimizer replaces "
+                    "the other one, close() the handle of that one first; the steps are counted on."
+                )
+
+    def _open(
+        self,
+        env_id: str | None,
+        model: "torch.nn.Module",
+        unwrapped: UnwrappedOptimizer,
+        *,
+        name: str | None,
+        hooks: bool,
+        **member: Any,
+    ) -> Watch:
+        self.sampling.selection.warn_unmatched(model, unwrapped.optimizer)
         watch = Watch(
             model,
-            optimizer,
+            unwrapped.optimizer,
             name=name,
-            primary=not any(other.primary for other in others),
             hooks=hooks,
-            scaler=scaler,
+            scaler=unwrapped.scaler,
             outer=unwrapped.outer,
-            sampling=self.sampling,
-            clock=self.clock(env_id),
-            seeds=partial(self.table.slots.growing, env_id),
-            readback=self.readback,
-            error_boundary=self.error_boundary,
-            on_close=self._remove,
-            finalized=self.finalized,
+            **member,
+            **self._components(env_id, name),
         )
-        self._watches[watch.key] = (env_id, watch)
+        return self._register(env_id, model, watch)
+
+    def _watch_backward(
+        self,
+        env_id: str | None,
+        model: "torch.nn.Module",
+        optimizers: list[Any],
+        *,
+        name: str | None,
+        scaler: Any,
+        hooks: bool,
+    ) -> BackwardWatch:
+        """Watch optimizers that step during the backward pass, one per parameter."""
+        if scaler is not None or not hooks:
+            raise WatchError(
+                "Optimizers that step during the backward pass, one per parameter, are watched with hooks and without a "
+                "GradScaler: leave out hooks= and scaler=."
+            )
+        found = [self._check(model, each, None, hooks=True).optimizer for each in optimizers]
+        self._check_names(env_id, name)
+        watch = BackwardWatch(model, found, name=name, **self._components(env_id, name))
+        self.sampling.selection.warn_unmatched(model, watch)
+        self._register(env_id, model, watch)
+        return watch
+
+    def _components(self, env_id: str | None, name: str | None) -> dict[str, Any]:
+        """Return the arguments of a watch that come from the run."""
+        self._continue_count(env_id, name)
+        return {
+            "primary": not any(other.primary for other in self._watches_of(env_id)),
+            "sampling": self.sampling,
+            "clock": self.clock(env_id),
+            "seeds": partial(self.table.slots.growing, env_id),
+            "readback": self.readback,
+            "error_boundary": self.error_boundary,
+            "on_close": self._remove,
+            "finalized": self.finalized,
+        }
+
+    def _continue_count(self, env_id: str | None, name: str | None) -> None:
+        """Continue the count of the steps that a checkpoint was saved with."""
+        steps = self.resumed_steps.pop((env_id, name), None)
+        if steps is not None:
+            counts = self.clock(env_id).counts(name)
+            counts.steps = steps
+            counts.delivered.resume(steps)
+
+    def _register(self, env_id: str | None, model: "torch.nn.Module", watch: Watch) -> Watch:
+        self._watches.update((key, (env_id, watch)) for key in watch.keys)
         if watch.primary:
             self.analytics.set_host_parameters(sum(map(_size, model.parameters())), env_id)
         return watch
+
+    def step_counts(self) -> dict[tuple[str | None, str | None], int]:
+        """Return the number of steps by environment and watch, with those of a checkpoint that are not watched again yet."""
+        watches = list(self._watches.values())
+        return self.resumed_steps | {(env_id, watch.name): watch.completed_steps for env_id, watch in watches}
 
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
         """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
         return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
 
+    def is_watching(self, env_id: str | None) -> bool:
+        """Whether an environment has a watched optimizer, whose next step carries the values that are logged."""
+        return any(env == env_id for env, _ in list(self._watches.values()))
+
+    def export_logged(self, env_id: str | None) -> None:
+        """Export the values that were logged since the last step, at the time of the newest call."""
+        logged = self.clock(env_id).logged
+        if not logged.pending or self.hub.abandoned:
+            return
+        if self.closed:
+            self.hub.count_rejection("run_ended")
+        with self.stopwatch.own, self.error_boundary.guard("logged values"):
+            at, values = logged.at, logged.take()
+            moving = {name: value for name, value in values.items() if not isinstance(value, float)}
+            known = {name: value for name, value in values.items() if isinstance(value, float)}
+            tensors, packing = pack([], moving)
+            self.readback.submit(Transfer(tensors), LoggedMetadata(env_id, at, packing, known), hurry=False)
+
+    def export_all_logged(self) -> None:
+        """Export the logged values of all environments."""
+        for env_id in list(self._clocks):
+            self.export_logged(env_id)
+
     def stop_watching(self) -> None:
         """Close all watches, which removes their hooks."""
+        self.export_all_logged()
         for env_id, clock in list(self._clocks.items()):
             if clock.has_pending_inputs and not self.hub.abandoned:
                 self.warn_without_steps(env_id, "losses were logged")
+        if self.hub.abandoned:
+            self.readback.abandon()
         for _, watch in list(self._watches.values()):
             watch.close()
 
     def _watches_of(self, env_id: str | None) -> list[Watch]:
         # Iterate over a copy: the worker may remove the watch of a garbage-collected optimizer at the same time.
-        watches = list(self._watches.values())
+        watches = dict.fromkeys(list(self._watches.values()))
         return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
 
     def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
         # Compare the objects as well: the new optimizer may have the id of a freed one whose watch is not removed yet.
         _, watch = self._watches.get(id(optimizer), (None, None))
-        return watch is not None and watch.optimizer is optimizer
+        return watch is not None and watch.watches(optimizer)
 
     def _remove_finalized(self) -> None:
         while self.finalized:
@@ -300,7 +450,8 @@ class Runtime:
         env_id, watch = self._watches.get(closed.key, (None, None))
         if watch is not closed:  # removed already
             return
-        del self._watches[closed.key]
+        for key in closed.keys:
+            self._watches.pop(key, None)
         self.step_processor.forget(env_id, closed.name)
         closed.schedule.close()
         self.tracker(env_id).rules.forget(closed.name)
@@ -339,18 +490,32 @@ class Runtime:
 
     # Called by the readback, on the worker's thread.
 
-    def _deliver_rows(self, rows: "list[tuple[StepMetadata, list[NDArray[np.generic]]]]") -> None:
+    def _deliver_rows(self, rows: "list[tuple[RowMetadata, list[NDArray[np.generic]]]]") -> None:
         """Convert rows on the host to measurements, then apply the rules to them; runs on the worker's thread."""
         for metadata, arrays in rows:
             with self.error_boundary.guard("gradient readback"):
                 self.step_processor(metadata, arrays)
+            self._report_progress()
+        self._judge()
+
+    def _judge(self) -> None:
         measurements, self._measurements = self._measurements, []
         with self.error_boundary.guard("rules"):
             self._apply_rules(measurements)
 
+    def _report_progress(self) -> None:
+        """Report a step outside epochs where that is due, with the flags after this very step."""
+        step, self._outside = self._outside, None
+        if step is not None and self.progress is not None and self.progress.due(step):
+            self._judge()
+            with self.error_boundary.guard("progress"):
+                self.progress.report(step)
+
     def _record(self, measurement: Measurement) -> None:
         self.hub.record(measurement)
         self._measurements.append(measurement)
+        if isinstance(measurement, StepMeasured) and measurement.primary and measurement.epoch_ids is None:
+            self._outside = measurement
 
     def _apply_rules(self, measurements: Sequence[Measurement]) -> None:
         """Apply the rules to measurements, and emit the findings in the order of their time."""

@@ -1,4 +1,4 @@
-"""Shutdown hook that ends a run at interpreter exit or SIGTERM and preserves the exit status."""
+"""Shutdown hook that ends a run at interpreter exit, SIGTERM or SIGHUP and preserves the exit status."""
 
 import atexit
 import os
@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from nissa.run.signal_watch import SignalWatch
 
 if TYPE_CHECKING:
     from nissa.hub.critical import CriticalSections
@@ -16,12 +18,16 @@ if TYPE_CHECKING:
 Handler = Callable[[int, FrameType | None], object]
 
 
-class ShutdownHook:
-    """Calls a function once at interpreter exit or SIGTERM, in the process that created the hook.
+_SIGNALS: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-    SIGTERM is handled only if the application has no handler of its own. After the call, the default action is restored
-    and the signal is sent again, so that the exit status is unchanged. A signal handler can run between any two
-    bytecodes of the main thread. If it interrupts a critical section, the shutdown is deferred until the section ends.
+
+class ShutdownHook:
+    """Calls a function once at interpreter exit, SIGTERM or SIGHUP, in the process that created the hook.
+
+    A signal is handled only if its action is the default one. After the call, the default action is restored and the signal
+    is sent again, so that the exit status is unchanged. A signal handler can run between any two bytecodes of the main
+    thread. If it interrupts a critical section, the shutdown is deferred until the section ends. If the main thread is
+    stuck in C code, so that no handler runs, a thread of its own calls the function; see `SignalWatch`.
 
     Args:
         end: Function that ends the run; called with the reason, None for a normal exit.
@@ -32,13 +38,24 @@ class ShutdownHook:
         self._end = end
         self._sections = sections
         self._pid = os.getpid()
-        self._handler: Handler | None = None
+        self._handlers: dict[int, Handler] = {}
+        self._handling = False
         self._ending = False
         self._pending_signal: int | None = None
+        self._watch: SignalWatch | None = None
         atexit.register(self._at_exit)
-        if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            self._handler = self._on_signal
-            signal.signal(signal.SIGTERM, self._handler)
+        if threading.current_thread() is threading.main_thread():
+            self._install()
+
+    def _install(self) -> None:
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                self._handlers[number] = self._on_signal
+                signal.signal(number, self._on_signal)
+        if self._handlers:
+            self._watch = SignalWatch(
+                self._handlers, handled=lambda: self._handling or self._ending, end=self._end_stuck_process
+            )
 
     def begin(self) -> None:
         """Mark the run as ending: a signal that arrives from now on is sent again by `release`."""
@@ -47,16 +64,22 @@ class ShutdownHook:
     def release(self) -> None:
         """Remove the exit and signal handlers, and send a signal again that arrived since `begin`."""
         atexit.unregister(self._at_exit)
-        handler, self._handler = self._handler, None
-        if (
-            handler is not None
-            and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGTERM) == handler
-        ):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        handlers, self._handlers = self._handlers, {}
+        if threading.current_thread() is threading.main_thread():
+            watch, self._watch = self._watch, None
+            if watch is not None:
+                watch.close()
+            for number, handler in handlers.items():
+                if signal.getsignal(number) == handler:
+                    signal.signal(number, signal.SIG_DFL)
         self._ending = False
         if self._pending_signal is not None:
             _resend(self._pending_signal)
+
+    def abandon(self) -> None:
+        """Stop watching for signals of the parent in a forked child."""
+        if self._watch is not None:
+            self._watch.release()
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:
@@ -65,6 +88,7 @@ class ShutdownHook:
             self._end(None if error is None else type(error).__name__)
 
     def _on_signal(self, signal_number: int, _frame: FrameType | None) -> None:
+        self._handling = True
         if os.getpid() != self._pid:  # a forked child inherits the handler, but has no run to end
             _resend(signal_number)
         elif self._sections.inside:
@@ -78,6 +102,9 @@ class ShutdownHook:
             return
         self._end(signal.Signals(signal_number).name)
         _resend(signal_number)
+
+    def _end_stuck_process(self, signal_number: int) -> None:
+        self._end(signal.Signals(signal_number).name)
 
 
 def _resend(signal_number: int) -> None:

@@ -1,17 +1,17 @@
-"""Implementation of ``validate()``: collect observations, diagnose them, and emit the results."""
+"""Implementation of ``validate()`` and ``diagnose()``: collect observations, diagnose them, and emit the results."""
 
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nissa.diagnostics.layers import layers_of, medians
 from nissa.diagnostics.meter import Measured
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.sharpness.probe import SharpnessProbe
 from nissa.events import EventType, Severity
 from nissa.hub.measurements import ValidationMeasured
 from nissa.kernels.transfer import number
+from nissa.run.diagnosis import diagnose, from_steps, lacks_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.sharpness.measured import SharpnessMeasured
     from nissa.diagnostics.snapshot import EpochSnapshot
     from nissa.diagnostics.tracker import Diagnosis
-    from nissa.gradients.step_processor import Losses
+    from nissa.gradients.losses import Losses
     from nissa.run.runtime import Runtime
 
 _logger = logging.getLogger("nissa")
@@ -67,35 +67,29 @@ class Validation:
             time_unix_nano=at,
             seeds=self._runtime.validated(self._env_id, values["validation_accuracy"], at),
             incomplete=(*self._not_arrived(inputs, values), *self._incomplete_loss(arrived=arrived)),
-            **self._from_steps(),
+            **from_steps(self._runtime, self._env_id, self._clock.epoch_ids),
             **values,
             **({} if sharpness is None else _sharpness_values(sharpness)),
         )
         diagnosis = self._runtime.tracker(self._env_id).diagnose(observations)
         self._emit(diagnosis, at)
+        self._clock.interrupt()
         return diagnosis.snapshot
 
-    def losses(self) -> "Losses | None":
-        """Return the training losses of the current epoch that have arrived on the host."""
-        ids = self._clock.epoch_ids
-        return self._runtime.step_processor.latest(self._env_id).epochs.get(ids.span_id if ids else 0)
+    def diagnose(self, epoch: int | None) -> "EpochSnapshot":
+        """Diagnose the steps so far without a validation, and return the snapshot."""
+        at = self._runtime.now()
+        arrived = self.wait()
+        return diagnose(self._runtime, self._env_id, epoch, at=at, arrived=arrived)
 
-    def _from_steps(self) -> dict[str, Any]:
-        """Return the observations that come from watched steps."""
-        runtime, losses = self._runtime, self.losses()
-        latest, gradients = runtime.step_processor.latest(self._env_id), runtime.config.gradients
-        quantiles = dict(zip(gradients.percentiles, gradients.quantiles, strict=True))
-        layers = layers_of(list(latest.by_model.values()), quantiles)
-        return {
-            "step": latest.step,
-            "learning_rate": latest.learning_rate,
-            "train_loss": losses.mean if losses else None,
-            "loss_noise": losses.noise if losses else None,
-            "gradient_health": latest.health(),
-            "gradient_stats": layers,
-            "gradient_percentiles": medians(layers),
-            "seed_ratios": latest.ratios(),
-        }
+    def wait(self) -> bool:
+        """Wait for the statistics of the last step, at most ``limits.validation_wait_seconds``; return whether they are there."""
+        with self._runtime.stopwatch.own.pause:  # a documented wait is not overhead
+            return self._runtime.readback.wait(self._env_id, self._runtime.config.limits.validation_wait_seconds)
+
+    def losses(self) -> "Losses | None":
+        """Return the training losses of the current epoch that have arrived on the host; without epochs, the newest ones."""
+        return self._runtime.step_processor.latest(self._env_id).losses(self._clock.epoch_ids)
 
     def _from_inputs(self, inputs: ValidationInputs, metered: Measured | None) -> dict[str, Any]:
         """Return the values passed by the caller, completed with those of the meter."""
@@ -158,8 +152,7 @@ class Validation:
 
     def _incomplete_loss(self, *, arrived: bool) -> Iterator[str]:
         """Yield ``train_loss`` if steps of the epoch were dropped or have not arrived yet."""
-        losses = self.losses()
-        if not arrived or (losses is not None and losses.missed):
+        if lacks_losses(self._runtime, self._env_id, self._clock.epoch_ids, arrived=arrived):
             yield "train_loss"
 
     def _meter_result(self, meter: "ValidationMeter | Measured | None") -> Measured | None:

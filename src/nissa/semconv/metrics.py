@@ -72,11 +72,18 @@ ACCURACY: Final = MetricSpec("nissa.accuracy", _G, "", "Accuracy as a fraction",
 CLASS_ACCURACY: Final = MetricSpec(
     "nissa.class.accuracy", _G, "", "Validation accuracy of one class as a fraction", (attr.CLASS_NAME,)
 )
-LEARNING_RATE: Final = MetricSpec("nissa.learning_rate", _G, "", "Learning rate of the first parameter group")
+LEARNING_RATE: Final = MetricSpec(
+    "nissa.learning_rate", _G, "", "Learning rate of a parameter group", (attr.PARAMETER_GROUP_INDEX,)
+)
 CLIP_NORM: Final = MetricSpec("nissa.clip.norm", _G, "", "Norm of all gradients before they were clipped")
 CLIP_FACTOR: Final = MetricSpec(
     "nissa.clip.factor", _G, "", "Factor by which gradients were multiplied to clip them, at most 1"
 )
+
+SCALAR: Final = MetricSpec(
+    "nissa.scalar", _G, "", "Value passed to log(), averaged over the calls before a step", (attr.SCALAR_NAME,)
+)
+ITEMS: Final = MetricSpec("nissa.items", _C, "{item}", "Processed items passed to log_items()", (attr.ITEM_KIND,))
 
 GRADIENT_NORM: Final = MetricSpec("nissa.gradient.norm", _G, "", "L2 norm over finite elements", _PARAMETER)
 GRADIENT_MEAN: Final = MetricSpec("nissa.gradient.mean", _G, "", "Mean over finite elements", _PARAMETER)
@@ -105,7 +112,7 @@ GRADIENT_NONFINITE: Final = MetricSpec(
     "nissa.gradient.nonfinite", _C, "{element}", "NaN and infinite elements of sampled gradients", _PARAMETER
 )
 GRADIENT_GLOBAL_NORM: Final = MetricSpec(
-    "nissa.gradient.global_norm", _G, "", "L2 norm over all finite elements of all parameters"
+    "nissa.gradient.global_norm", _G, "", "L2 norm over all finite elements of all parameters of a model"
 )
 GRADIENT_HEALTH: Final = MetricSpec("nissa.gradient.health", _G, "", "0 (broken) to 1 (healthy)")
 WEIGHT_NORM: Final = MetricSpec("nissa.weight.norm", _G, "", "L2 norm of a parameter before the step", _PARAMETER)

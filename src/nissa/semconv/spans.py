@@ -2,6 +2,8 @@
 
 from typing import Final
 
+RUN: Final = "run"
+"""Whole life of the run in this process; only if ``TRACEPARENT`` names a span, whose child it is."""
 SEED: Final = "seed"
 """A seed's whole life in this process; root of its trace, or child of the first root after a resumption."""
 SEED_STAGE_PREFIX: Final = "seed."

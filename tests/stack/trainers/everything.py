@@ -24,7 +24,8 @@ def main(state: Path) -> dict[str, Any]:
     with nissa.start("research", strict=False, console__enabled=False) as run:
         env = run.environment(0)
         model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        groups = [{"params": [each for each in model.parameters() if each.ndim == size]} for size in (1, 2)]
+        optimizer = torch.optim.SGD(groups, lr=0.01)
         scaler = torch.amp.GradScaler("cpu")
         env.watch(model, optimizer, name="toy", scaler=scaler)
         seeds = [env.germinate(name, blueprint=f"{name}-blueprint", slot=name, parameters=10) for name in "ab"]

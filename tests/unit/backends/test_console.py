@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from nissa.backends.console import STAGE_STYLES, ConsoleBackend
+from nissa.backends.console import STAGE_STYLES, ConsoleBackend, location_line, progress_line
 from nissa.events import EventType, SeedSnapshot, Severity, SpanIds, Stage, TelemetryEvent
+from nissa.hub.measurements import ProgressMeasured
 
 SEED = SeedSnapshot(
     seed_id="s1",
@@ -150,3 +151,16 @@ def test_colour_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_standard_output_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     ConsoleBackend().emit(TelemetryEvent(EventType.PLATEAU_DETECTED))
     assert capsys.readouterr().out == "plateau detected\n"
+
+
+def test_the_closing_line_recommends_what_is_possible() -> None:
+    assert location_line("r", "my runs/r", "files").endswith("view it with: nissa report 'my runs/r'")
+    assert location_line("r", None, "OTLP at http://c:4317").endswith("search there for nissa.run.id=r")
+    assert location_line("r", None, None) == "nissa: run r has exported nothing, because OTEL_SDK_DISABLED is set"
+
+
+def test_progress_is_one_line() -> None:
+    fast = ProgressMeasured(env_id="a", step=1_200, time_unix_nano=0, loss=2.31, steps_per_second=1234.5)
+    assert str(progress_line(fast)) == "[env a] step 1,200 · loss 2.310 · 1,234 steps/s · no findings"
+    first = ProgressMeasured(env_id=None, step=0, time_unix_nano=0, red_flags=("loss_spike", "divergence"))
+    assert str(progress_line(first)) == "step 0 · loss — · — steps/s · loss_spike, divergence"

@@ -17,14 +17,14 @@ def refusal(overrides: dict[str, Any]) -> ConfigurationError:
     ("overrides", "path", "meant"),
     [
         ({"histroy_length": 20}, "'histroy_length'", "'history_length'"),
-        ({"every_n_steps": 1}, "'every_n_steps'", "'gradients.every_n_steps'"),
+        ({"every_n_steps": 1}, "'every_n_steps'", "'gradients.every_n_steps' or 'diagnosis.every_n_steps'"),
         ({"layers": ["a"]}, "'layers'", "'gradients.layers'"),
         ({"color": True}, "'color'", "'console.color'"),
         ({"gradient": {"enabled": True}}, "'gradient'", "'gradients'"),
         (
             {"gradients": {"every_n_step": 1}},
             "'gradients.every_n_step'",
-            "'gradients.every_n_steps' or 'sharpness.every_n_epochs'",
+            "'gradients.every_n_steps' or 'diagnosis.every_n_steps' or 'sharpness.every_n_epochs'",
         ),
         ({"limits.plateau_delta": 1}, "'limits.plateau_delta'", "'diagnostics.plateau_delta'"),
         ({"limits.max_parameters": 1}, "'limits.max_parameters'", "'gradients.max_parameters'"),
@@ -41,7 +41,7 @@ def test_an_unknown_setting_is_named_in_full_with_what_was_meant(
 
 def test_an_unknown_setting_lists_its_section_and_nothing_else() -> None:
     message = str(refusal({"console": {"zzz": 1}}))
-    assert message.endswith("Available here: console.enabled, console.color.")
+    assert message.endswith("Available here: console.enabled, console.every_seconds, console.color.")
     assert "Did you mean" not in message
 
 

@@ -40,7 +40,12 @@ def test_it_has_the_form_of_the_seed_document() -> None:
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({}, "Training normally"),
+        ({}, "No measurements yet"),
+        ({"step": 0}, "Training normally"),
+        ({"train_loss": 0.5, "train_loss_delta": -0.2}, "Training loss improving (0.700 -> 0.500)"),
+        ({"train_loss": 0.5, "train_loss_delta": 0.2}, "Training loss degrading (0.300 -> 0.500)"),
+        ({"train_loss": 0.5, "train_loss_delta": 0.01}, "Training normally"),
+        ({"train_loss": 0.5, "train_loss_delta": -0.2, "validation_loss": 0.5}, "Training normally"),
         ({"validation_loss": 0.5}, "Training normally"),
         ({"validation_loss": 0.5, "loss_delta": -0.2}, "Loss improving (0.700 -> 0.500)"),
         ({"validation_loss": 0.0, "loss_delta": -0.2}, "Loss improving (0.200 -> 0.000)"),

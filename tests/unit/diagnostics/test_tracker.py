@@ -40,7 +40,7 @@ def lengths(losses: Iterable[float | None], **overrides: Any) -> list[int]:
 def test_what_nobody_measured_is_absent() -> None:
     snapshot = tracker("research").diagnose(seen(None)).snapshot
     assert snapshot.to_dict().keys() <= {"plateau_length", "narrative", "judged_flags"}
-    assert (snapshot.plateau_length, snapshot.narrative) == (0, "Training normally")
+    assert (snapshot.plateau_length, snapshot.narrative) == (0, "No measurements yet")
 
 
 def test_zeros_were_measured() -> None:

@@ -68,7 +68,10 @@ def test_a_step_without_any_gradient_has_no_health(lab: "Lab", network: nn.Modul
     optimizer.step()
     (sample,) = lab.samples
     assert (sample.names, len(sample.moments), sample.health.score) == ((), 0, None)
-    assert lab.env.validate(loss=1.0).gradient_health is None
+    snapshot = lab.env.validate(loss=1.0)
+    assert snapshot.gradient_health is not None
+    assert (snapshot.gradient_health.layers, snapshot.gradient_health.score) == (0, None)
+    assert snapshot.narrative == "No gradients in the last sample"
 
 
 def test_parameters_of_every_group_are_seen(lab: "Lab", network: nn.Sequential) -> None:

@@ -179,7 +179,7 @@ def test_what_a_scaler_found_on_several_devices_is_added_up() -> None:
 
 def test_what_is_no_scaler_is_refused(lab: "Lab", network: nn.Module) -> None:
     with pytest.raises(nissa.WatchError, match=r"needs a torch\.amp\.GradScaler, not a float"):
-        lab.env.watch(network, SGD(network.parameters(), lr=0.1), scaler=1.0)  # type: ignore[arg-type]
+        lab.env.watch(network, SGD(network.parameters(), lr=0.1), scaler=1.0)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

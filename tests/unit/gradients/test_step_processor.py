@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 
 from nissa.events import SpanIds
 from nissa.gradients.capture import Capture, Measures, Sampled
+from nissa.gradients.losses import Losses
 from nissa.gradients.packing import Packing, pack
-from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE, SKIPPED_CALLS, DeliveryProgress, StepMetadata
-from nissa.gradients.step_processor import Losses, StepProcessor, clip_factor
+from nissa.gradients.step_metadata import (
+    CLIP_NORM,
+    LOSS,
+    OVERFLOW,
+    RATE,
+    SKIPPED_CALLS,
+    DeliveryProgress,
+    StepMetadata,
+    WatchState,
+)
+from nissa.gradients.step_processor import StepProcessor, clip_factor
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.kernels.moments import Layout, Thresholds
 
@@ -156,7 +166,8 @@ def test_environments_and_models_are_kept_apart() -> None:
     assert set(out.deliver.latest("0").by_model) == {"x", "y"}
     health = [out.deliver.latest(env).health() for env in ("0", "1", "2")]
     assert [each and each.score for each in health] == [0.0, 1.0, None]
-    assert [out.deliver.latest(env).epochs[0].mean for env in ("0", "1")] == [1.0, 3.0]
+    losses = [out.deliver.latest(env).losses(None) for env in ("0", "1", "2")]
+    assert [each and each.mean for each in losses] == [1.0, 3.0, None]
 
 
 def test_the_newest_gradients_of_a_model_replace_its_older_ones() -> None:
@@ -302,7 +313,7 @@ def test_noise_with_a_loss_that_is_not_finite_is_none_of_a_number(value: float) 
 def test_the_newest_step_and_its_rate_are_those_of_the_first_watch() -> None:
     out = Out()
     for step, primary in ((3, True), (9, False)):
-        out.deliver(metadata(step=step, primary=primary, model_name=str(primary), known={RATE: step / 10}), [])
+        out.deliver(metadata(step=step, primary=primary, model_name=str(primary), known={f"{RATE}0": step / 10}), [])
     latest = out.deliver.latest(None)
     assert (latest.step, latest.learning_rate) == (3, 0.3)
 
@@ -328,7 +339,7 @@ def test_what_is_no_longer_watched_has_no_seeds() -> None:
 def test_rows_of_a_watch_that_was_closed_do_not_bring_its_statistics_back() -> None:
     out, rows = Out(), packed(a=[1.0])
     out.deliver.forget(None, None)
-    out.deliver(metadata(rows, delivered=DeliveryProgress(closed=True)), arrays(*rows.parts))
+    out.deliver(metadata(rows, state=WatchState(closed=True)), arrays(*rows.parts))
     assert isinstance(out[1], GradientsMeasured)
     latest = out.deliver.latest(None)
     assert (latest.by_model, latest.sums_of_squares, latest.seeds) == ({}, {}, {})

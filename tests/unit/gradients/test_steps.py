@@ -44,11 +44,18 @@ def test_time_between_epochs_is_no_duration(clock: StepClock) -> None:
     assert clock.lap(101 * SECOND) == 1.0
 
 
-def test_outside_epochs_there_are_no_durations(clock: StepClock) -> None:
-    assert [clock.lap(at * SECOND) for at in (1, 2)] == [None, None]
+def test_outside_epochs_there_are_durations_too(clock: StepClock) -> None:
+    assert [clock.lap(at * SECOND) for at in (1, 2)] == [None, 1.0]
     clock.begin_epoch(EPOCH)
     clock.end_epoch()
-    assert [clock.lap(at * SECOND) for at in (3, 4)] == [None, None]
+    assert [clock.lap(at * SECOND) for at in (3, 7)] == [None, 4.0]
+
+
+def test_the_step_after_a_validation_has_no_duration(clock: StepClock) -> None:
+    clock.lap(SECOND)
+    clock.interrupt()
+    assert clock.last == SECOND
+    assert [clock.lap(at * SECOND) for at in (50, 51)] == [None, 1.0]
 
 
 def test_no_time_at_all_is_a_duration_of_zero(clock: StepClock) -> None:

@@ -45,9 +45,9 @@ def test_close_leaves_no_hook_and_the_optimizer_can_be_watched_again(lab: "Lab")
     assert hooks(optimizer) == 1
     step(network, optimizer)
     assert len(lab.samples) == 1
-    assert lab.env.watch(network, optimizer).steps == 0
+    assert lab.env.watch(network, optimizer).steps == 1
     step(network, optimizer)
-    assert [sample.step for sample in lab.samples] == [0, 0]
+    assert [sample.step for sample in lab.samples] == [0, 1]
 
 
 def test_the_end_of_the_session_leaves_no_hook(lab: "Lab") -> None:

@@ -14,7 +14,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from nissa.config import TelemetryConfig
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import (
+    GradientHealth,
+    GradientsMeasured,
+    StepMeasured,
+    StepSkipped,
+    ValidationMeasured,
+    WholeModelMeasured,
+)
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.recorder import MetricRecorder
 from nissa.otel.metrics.store import MetricStore
@@ -73,7 +80,7 @@ def everything(
         kit.emit(epoch_event(EventType.EPOCH_STARTED, 0, IDS, env_id=env), life.germinate(1), life.refuse(2))
         kit.emit(life.gate(3, passed=False, failed=["gain_0.10%"]), life.advance(Stage.TRAINING, 4))
         kit.emit(life.advance(Stage.BLENDING, 5, alpha=0.5), life.fossilize(6, epochs_total=9, improvement=0.02))
-        kit.backend.record(step(env_id=env))
+        kit.backend.record(step(env_id=env, learning_rates=(0.1, 0.2)))
         kit.backend.record(validation(env_id=env, sharpness={"critical": 3.0}, stability_margin=0.25))
         kit.backend.record(StepSkipped(env_id=env, model_name=None, time_unix_nano=START))
         kit.backend.record(
@@ -318,7 +325,7 @@ def test_environments_have_streams_up_to_the_bound_and_the_rest_is_counted_toget
     for number in range(10):
         env = str(number)
         kit.emit(make_life(env_id=env).germinate(0))
-        kit.backend.record(step(env_id=env))
+        kit.backend.record(step(env_id=env, learning_rates=(0.1, 0.2)))
         kit.backend.record(validation(env_id=env))
         kit.backend.record(make_measured(["w"], [0.5], env_id=env))
     seen: dict[str, set[str]] = {}
@@ -419,3 +426,31 @@ def test_thinned_steps_are_logged_once_without_holding_the_lock(caplog: pytest.L
         "More points of steps were recorded between two exports than limits.step_points_per_export (10)"
     )
     assert free == [True]
+
+
+def test_each_parameter_group_has_its_learning_rate_and_a_single_one_no_index(make_kit: Callable[..., "Kit"]) -> None:
+    kit = make_kit(settings={"limits": {"max_parameter_groups": 2}})
+    for number, rates in enumerate([(0.1,), (0.2, 0.3), (0.4,), (0.5, None, 0.7)]):
+        measured = step(step=number, learning_rate=rates[0], learning_rates=rates)
+        kit.backend.record(replace(measured, time_unix_nano=START + number))
+    points = kit.metrics()[metric.LEARNING_RATE.name].data.data_points
+    found = [
+        (each.time_unix_nano - START, each.attributes.get(attr.PARAMETER_GROUP_INDEX), each.value) for each in points
+    ]
+    assert sorted(found, key=str) == [(0, None, 0.1), (1, "0", 0.2), (1, "1", 0.3), (2, "0", 0.4), (3, "0", 0.5)]
+
+
+def test_the_whole_of_a_model_with_several_optimizers_has_the_name_of_the_model(make_kit: Callable[..., "Kit"]) -> None:
+    kit = make_kit()
+    for name in (None, "generator"):
+        health = GradientHealth(score=0.5, global_norm=5.0, layers=2)
+        kit.backend.record(
+            WholeModelMeasured(env_id="7", model_name=name, step=1, time_unix_nano=START + SECOND, health=health)
+        )
+    found = kit.metrics()
+    for spec, value in ((metric.GRADIENT_GLOBAL_NORM, 5.0), (metric.GRADIENT_HEALTH, 0.5)):
+        points = found[spec.name].data.data_points
+        assert [(each.attributes.get(attr.MODEL_NAME), each.value) for each in points] == [
+            (None, value),
+            ("generator", value),
+        ]

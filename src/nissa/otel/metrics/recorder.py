@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.config import GradientConfig, TelemetryConfig
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
+    from nissa.hub.measurements import (
+        DiagnosisMeasured,
+        GradientsMeasured,
+        LoggedMeasured,
+        StepMeasured,
+        StepSkipped,
+        ValidationMeasured,
+        WholeModelMeasured,
+    )
     from nissa.kernels.moments import Moments
     from nissa.otel.metrics.store import MetricStore
 
@@ -60,6 +68,10 @@ class MetricRecorder:
         self._gates = CardinalityLimiter(limits.max_gate_checks, "gates", "limits.max_gate_checks")
         self._checks = CardinalityLimiter(limits.max_gate_checks, "gate checks", "limits.max_gate_checks")
         self._classes = CardinalityLimiter(config.per_class.max_classes, "classes", "per_class.max_classes")
+        groups = limits.max_parameter_groups
+        self._parameter_groups = CardinalityLimiter(groups, "parameter groups", "limits.max_parameter_groups")
+        # Models that have had several parameter groups; the streams of their rates keep the index.
+        self._grouped: set[_Model] = set()
         self._gradients = GradientRecorder(store, config.gradients, slots=self._slots)
 
     def event(self, event: TelemetryEvent) -> None:
@@ -95,15 +107,46 @@ class MetricRecorder:
         if step.primary:
             self._store.gauge(metric.STEP, env, at, step.step)
         self._store.gauge(metric.LOSS, model | {attr.PHASE: "train"}, at, step.loss)
-        self._store.gauge(metric.LEARNING_RATE, model, at, step.learning_rate)
+        self._learning_rates(step, model)
         self._store.gauge(metric.CLIP_NORM, model, at, step.clip_norm)
         self._store.gauge(metric.CLIP_FACTOR, model, at, step.clip_factor)
         self._store.gauge(metric.OVERHEAD_RATIO, env, at, step.overhead)
         self._store.gauge(metric.SAMPLING_INTERVAL, model, at, step.sampling_interval)
 
+    def _learning_rates(self, step: "StepMeasured", model: dict[str, Any]) -> None:
+        """Record the learning rate of each parameter group; of a single one without its index."""
+        key = step.env_id, step.model_name
+        if len(step.learning_rates) > 1:
+            self._grouped.add(key)
+        if key not in self._grouped:
+            self._store.gauge(metric.LEARNING_RATE, model, step.time_unix_nano, step.learning_rate)
+            return
+        for index, rate in enumerate(step.learning_rates):
+            group = self._parameter_groups.own(index)
+            if group is not None:
+                attributes = model | {attr.PARAMETER_GROUP_INDEX: group}
+                self._store.gauge(metric.LEARNING_RATE, attributes, step.time_unix_nano, rate)
+
+    def whole_model(self, sample: "WholeModelMeasured") -> None:
+        """Record the gradients of a model with several optimizers."""
+        if self.environments.own(sample.env_id) is None:
+            return
+        model, at = self._model(sample.env_id, sample.model_name), sample.time_unix_nano
+        self._store.gauge(metric.GRADIENT_GLOBAL_NORM, model, at, sample.health.global_norm)
+        self._store.gauge(metric.GRADIENT_HEALTH, model, at, sample.health.score)
+
     def skipped(self, step: "StepSkipped") -> None:
         """Count optimizer steps that loss scaling skipped."""
         self._store.add(metric.STEP_SKIPPED, self._model(step.env_id, step.model_name), step.count)
+
+    def logged(self, logged: "LoggedMeasured") -> None:
+        """Record values that the training loop logged. Their names are bounded where they are logged."""
+        env = self._env(logged.env_id)
+        for kind, more in logged.items.items():
+            self._store.add(metric.ITEMS, env | {attr.ITEM_KIND: kind}, more)
+        if self.environments.own(logged.env_id) is not None:
+            for name, value in logged.scalars.items():
+                self._store.gauge(metric.SCALAR, env | {attr.SCALAR_NAME: name}, logged.time_unix_nano, value)
 
     def validation(self, validation: "ValidationMeasured") -> None:
         """Record a validation: losses, accuracies, sharpness, red flags."""
@@ -120,8 +163,17 @@ class MetricRecorder:
         for method, sharpness in validation.sharpness.items():
             self._store.gauge(metric.SHARPNESS, env | {attr.SHARPNESS_METHOD: method}, at, sharpness)
         self._store.gauge(metric.STABILITY_MARGIN, env, at, validation.stability_margin)
-        for name, raised in validation.red_flags.items():
-            self._store.gauge(metric.RED_FLAG, env | {attr.RED_FLAG_NAME: name}, at, int(raised))
+        self._red_flags(validation, env)
+
+    def diagnosis(self, diagnosis: "DiagnosisMeasured") -> None:
+        """Record the red flags of a diagnosis without a validation."""
+        if self.environments.own(diagnosis.env_id) is not None:
+            self._red_flags(diagnosis, self._env(diagnosis.env_id))
+
+    def _red_flags(self, judged: "ValidationMeasured | DiagnosisMeasured", env: dict[str, Any]) -> None:
+        for name, raised in judged.red_flags.items():
+            flag = env | {attr.RED_FLAG_NAME: name}
+            self._store.gauge(metric.RED_FLAG, flag, judged.time_unix_nano, int(raised))
 
     def gradients(self, sample: "GradientsMeasured") -> None:
         """Record the gradients of one sampled step."""

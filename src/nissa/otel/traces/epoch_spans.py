@@ -12,7 +12,7 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
 if TYPE_CHECKING:
-    from nissa.hub.measurements import StepMeasured, ValidationMeasured
+    from nissa.hub.measurements import DiagnosisMeasured, StepMeasured, ValidationMeasured
     from nissa.otel.logs import EventLog
     from nissa.otel.traces.spans import SpanFactory
 
@@ -64,7 +64,10 @@ class EpochSpans:
         self._close(event.env_id, event.time_unix_nano)
         at = event.time_unix_nano
         attributes = {**self._common, attr.ENV_ID: event.env_id, attr.EPOCH: event.epoch}
-        span = self._factory.start(names.EPOCH, at, attributes, ids=ids_of(event))
+        ids, first = ids_of(event), event.data.get("parent_span_id")
+        # The span of the process in which a checkpoint was saved during the epoch.
+        parent = remote(SpanIds(ids.trace_id, int(first, 16))) if ids and first else None
+        span = self._factory.start(names.EPOCH, at, attributes, ids=ids, parent=parent)
         self._factory.announce(span, names.EPOCH, at, attributes)
         self._open[event.env_id] = span
         recent = self._recent.setdefault(event.env_id, deque(maxlen=2))
@@ -109,6 +112,19 @@ class EpochSpans:
             span=span.get_span_context(),
             body=seen.narrative,
         )
+
+    def diagnosis(self, seen: "DiagnosisMeasured") -> None:
+        """Emit the narrative of a diagnosis without a validation as a log-based Event."""
+        attributes = {
+            **self._common,
+            attr.ENV_ID: seen.env_id,
+            attr.EPOCH: seen.epoch,
+            attr.STEP: seen.step,
+            attr.NARRATIVE: seen.narrative,
+            attr.RED_FLAG_NAME: [name for name, raised in seen.red_flags.items() if raised] or None,
+        }
+        parent = self._parent(seen.env_id, seen.epoch_ids)
+        self._log.emit(names.EVENT_NARRATIVE, seen.time_unix_nano, attributes, span=parent, body=seen.narrative)
 
     def checkpoint(self, event: TelemetryEvent) -> None:
         """Export a span for saving a checkpoint; its status is an error if saving failed."""

@@ -42,10 +42,12 @@ class SpanFactory:
     Args:
         tracer: Tracer of the run. If it is the SDK's, its id generator is replaced.
         announce: Export a zero-length ``.started`` span at the start of long spans.
+        within: Span of another program that the run was started in; every root span has a link to it.
     """
 
-    def __init__(self, tracer: Tracer, *, announce: bool) -> None:
+    def __init__(self, tracer: Tracer, *, announce: bool, within: SpanContext | None = None) -> None:
         self._tracer = tracer
+        self._within = within
         self._announce = announce
         self._ids = PresetIds()
         if hasattr(tracer, "id_generator"):
@@ -63,6 +65,8 @@ class SpanFactory:
     ) -> Span:
         """Start a span at a time in nanoseconds since the Unix epoch; without a parent it is a root span."""
         self._ids.next = ids
+        if parent is None and self._within is not None:
+            links = (*links, self._within)
         try:
             return self._tracer.start_span(
                 name,

@@ -39,7 +39,7 @@ def request(size: int = 0) -> bytes:
 
 
 PLAIN = request()
-STORED = gzip.compress(PLAIN)
+STORED = gzip.compress(PLAIN, mtime=0)
 
 
 def client(at: str, protocol: str = HTTP, **settings: Any) -> OtlpClient:
@@ -207,7 +207,7 @@ def test_a_response_that_cannot_be_read_rejects_nothing(body: bytes, kind: str) 
 def test_a_compressed_and_chunked_response_is_read() -> None:
     partial = ExportTraceServiceResponse()
     partial.partial_success.rejected_spans = 2
-    packed = gzip.compress(partial.SerializeToString())
+    packed = gzip.compress(partial.SerializeToString(), mtime=0)
     body = b"%x\r\n%s\r\n" % (4, packed[:4]) + b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed) - 4, packed[4:])
     headers = {"Transfer-Encoding": "chunked", "Content-Encoding": "gzip", "Content-Length": "0"}
     with http_receiver(Response(200, headers, body)) as receiver:
@@ -342,7 +342,7 @@ def test_each_signal_has_its_path_and_its_response(signal: str, protocol: str) -
     with (grpc_receiver if protocol == GRPC else http_receiver)(Response(body=body.SerializeToString())) as receiver:
         settings = OtlpSettings.from_environment(signal, {}, endpoint=receiver.url, protocol=protocol)
         found = OtlpClient(settings)
-        assert found.send(gzip.compress(b"")).rejected == 1
+        assert found.send(gzip.compress(b"", mtime=0)).rejected == 1
         found.close()
     service = {"traces": "trace", "metrics": "metrics", "logs": "logs"}[signal]
     name = f"{service.capitalize()}Service"
