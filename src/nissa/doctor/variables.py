@@ -92,8 +92,11 @@ OPENTELEMETRY: Final = (
         "nothing.",
     ),
     Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_PROTOCOL", "The same for one signal; overrides the general one."),
-    Variable("OTEL_EXPORTER_OTLP_HEADERS", "`name=value` pairs, URL-encoded. Their values are never printed. A header that the protocol cannot send is an "
-        "error at start."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "`name=value` pairs, URL-encoded. Their values are never printed. A header that the protocol cannot send is an "
+        "error at start.",
+    ),
     Variable(
         f"OTEL_EXPORTER_OTLP_{_SIGNALS}_HEADERS",
         "The same for one signal. They replace the general headers; they are not added to them.",
