@@ -66,6 +66,7 @@ capture: $(READY) ## Run the demo and keep pictures of it and of its report for 
 bench: $(BENCH_READY) ## Measure what watching costs; 70 minutes, on a machine that does nothing else
 	$(BENCH)/python -m benchmarks.startup --runs $(RUNS)
 	$(BENCH)/python -m benchmarks.growth
+	$(BENCH)/python -m benchmarks.events
 	$(BENCH)/python -m benchmarks.kernels
 	$(BENCH)/python -m benchmarks.steps.within
 	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)

@@ -118,7 +118,8 @@ def closed_bytes(lines: list[JsonLine], folder: Path) -> float:
     journal.append("metrics", b"{}", 0)
     journal.close()
     closed = [path for path in line_files(folder, "metrics") if path.suffix == ".gz"][:-1]
-    assert sum(len(gzip.decompress(path.read_bytes())) for path in closed) == sum(len(line.raw) + 1 for line in lines)
+    if sum(len(gzip.decompress(path.read_bytes())) for path in closed) != sum(len(line.raw) + 1 for line in lines):
+        raise SystemExit("The closed files do not contain all lines.")
     return sum(path.stat().st_size for path in closed)
 
 

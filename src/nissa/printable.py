@@ -9,6 +9,7 @@ Example: an escape character becomes the four characters ``\x1b``, and a line br
 
 import re
 from hashlib import blake2b
+from reprlib import repr as short_repr
 from typing import Final
 
 MOST_NAME: Final = 256
@@ -53,6 +54,14 @@ def printable_name(text: str, most: int = MOST_NAME) -> str:
 def printable_lines(text: str) -> str:
     """Return text of several lines with the unsafe characters of each line escaped."""
     return "\n".join(map(_escaped, text.split("\n")))
+
+
+def shown(value: object) -> str:
+    """Return the representation of a value for an error message, shortened where it is long."""
+    try:
+        return short_repr(value)
+    except Exception:  # noqa: BLE001 - an integer of thousands of digits, or whatever the value's own code raises
+        return printable_name(f"<{type(value).__name__}>")
 
 
 def decoded(data: bytes | bytearray | memoryview, most: int = MOST_TEXT) -> str:

@@ -113,7 +113,7 @@ def test_a_watched_optimizer_is_collected_inside_every_lock(collecting: Collecti
         collecting.victims.clear()
         gc.collect()
         assert run.flush(30)
-        assert len(run._runtime._watches) == 1
+        assert len(run._runtime.watches._watches) == 1
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_an_optimizer_is_collected_between_any_two_allocations() -> None:
             run.validate(loss=1.0, accuracy=0.5)
         gc.collect()
         assert run.flush(60)
-        assert not run._runtime._watches
+        assert not run._runtime.watches._watches
 
 
 def test_thousands_of_watched_optimizers_are_collected_while_a_run_validates() -> None:
@@ -155,7 +155,7 @@ def test_thousands_of_watched_optimizers_are_collected_while_a_run_validates() -
         gc.collect()
         assert run.flush(60)
         assert len(validations) > 1
-        assert not run._runtime._watches
+        assert not run._runtime.watches._watches
 
 
 class Forwarding(logging.Handler):

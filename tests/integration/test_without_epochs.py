@@ -102,7 +102,7 @@ def test_within_epochs_and_with_null_only_calls_make_a_narrative(toy: Toy) -> No
                 toy.step(run)
             assert run.flush(30)
         assert not [each for each in records(Path("nissa-runs") / name) if each["eventName"] == "nissa.narrative"]
-        for handle in list(run._runtime._watches.values()):
+        for handle in list(run._runtime.watches._watches.values()):
             handle[1].close()
 
 

@@ -178,7 +178,7 @@ def test_a_name_comes_before_those_of_the_optimizers(lab: Lab, network: nn.Modul
     lab.env.watch(critic, kept[1], name="critic")
     with pytest.raises(WatchError, match=r"other than 'generator.muon'"):
         lab.env.watch(network, optimizers(network), name="generator")
-    assert {each.name for each in lab.runtime._watches_of(None)} == {"generator.muon", "generator.adamw", "critic"}
+    assert {each.name for each in lab.runtime.watches.of(None)} == {"generator.muon", "generator.adamw", "critic"}
 
 
 def test_optimizers_of_one_class_are_numbered(lab: Lab, network: nn.Module) -> None:
@@ -233,7 +233,7 @@ def test_one_that_cannot_be_watched_leaves_none_watched(
         lab.env.watch(network, [muon, second(network)], scaler=scaler)  # type: ignore[list-item]
     assert not muon._optimizer_step_pre_hooks
     assert "step" not in scaler.__dict__
-    assert lab.runtime._watches_of(None) == []
+    assert lab.runtime.watches.of(None) == []
     lab.env.watch(network, muon)
 
 
@@ -266,7 +266,7 @@ def test_a_failure_while_hooks_are_registered_leaves_none_watched(
         lab.env.watch(network, [muon, adamw])
     assert not muon._optimizer_step_pre_hooks
     assert not adamw._optimizer_step_pre_hooks
-    assert lab.runtime._watches_of(None) == []
+    assert lab.runtime.watches.of(None) == []
 
 
 def test_steps_of_several_optimizers_are_marked_by_hand_together(lab: Lab, network: nn.Module) -> None:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from nissa.cli import demo, doctor, profiles, replay, report, version
+from nissa.cli import demo, doctor, profiles, replay, report, run, version
 from nissa.cli.output import ExitCode, epilog
 from nissa.errors import NissaError
 from nissa.printable import printable_lines
 
 _EXAMPLES = (
     ("nissa demo", "run a small example, in about a minute"),
+    ("nissa run train.py", "run a training script with telemetry, without a change to it"),
     ("nissa profiles", "compare what the profiles measure"),
     ("nissa report", "write the newest run as one HTML page"),
     ("nissa doctor", "check that telemetry can be sent from this machine"),
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 
 app.command(epilog=epilog(*demo.EXAMPLES))(demo.demo)
+app.command(epilog=epilog(*run.EXAMPLES, codes=run.EXIT_CODES), context_settings=run.CONTEXT)(run.run)
 app.command(epilog=epilog(*profiles.EXAMPLES))(profiles.profiles)
 app.command(epilog=epilog(*doctor.EXAMPLES))(doctor.doctor)
 app.command(epilog=epilog(*replay.EXAMPLES))(replay.replay)

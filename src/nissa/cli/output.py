@@ -29,10 +29,10 @@ EXIT_CODES = "\b\nExit codes:\n  0  success\n  1  findings that need attention\n
 """Text at the end of the help of each command."""
 
 
-def epilog(*examples: tuple[str, str]) -> str:
+def epilog(*examples: tuple[str, str], codes: str = EXIT_CODES) -> str:
     """Return the end of a command's help: its examples with their descriptions, and the exit codes."""
     lines = [f"  {command}\n      {does}" for command, does in examples]
-    return "\n".join(["\b", "Examples:", *lines]) + f"\n\n{EXIT_CODES}"
+    return "\n".join(["\b", "Examples:", *lines]) + f"\n\n{codes}"
 
 
 def print_json(value: Any) -> None:

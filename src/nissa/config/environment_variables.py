@@ -1,7 +1,6 @@
 """Settings from environment variables such as ``NISSA_GRADIENTS__EVERY_N_STEPS=10``."""
 
 import json
-from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -12,6 +11,7 @@ from nissa.config.models import TelemetryConfig
 from nissa.config.schema_docs import describe, variable
 from nissa.config.validation_errors import UnknownSettingError, closest
 from nissa.errors import ConfigurationError
+from nissa.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ class _Source(EnvSettingsSource):
         try:
             decoded = json.loads(value)
         except RecursionError:
-            raise ValueError(f"The list {short_repr(value)} is nested too deeply; give one such as 1,2,3.") from None
+            raise ValueError(f"The list {shown(value)} is nested too deeply; give one such as 1,2,3.") from None
         except ValueError:
             decoded = [item.strip() for item in value.split(",")]
         return decoded if isinstance(decoded, list | dict) else [decoded]
@@ -79,7 +79,7 @@ def _section(name: str, text: str) -> Any:
     except (ValueError, RecursionError):
         whole = variable(name)
         raise ValueError(
-            f"{whole} must be a JSON object, not {short_repr(text)}; to set one of its fields, use {whole}__<FIELD>."
+            f"{whole} must be a JSON object, not {shown(text)}; to set one of its fields, use {whole}__<FIELD>."
         ) from None
 
 

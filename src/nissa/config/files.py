@@ -8,6 +8,7 @@ import yaml
 
 from nissa.config.merging import TOO_NESTED, NestingError, SettingsLayer, check_nesting, expand
 from nissa.errors import ConfigurationError, UnknownNameError
+from nissa.printable import printable, shown
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -18,6 +19,9 @@ PROFILES = ("minimal", "standard", "diagnostic", "research")
 
 CUSTOM = "custom"
 """Name of the base without a preset: the defaults of the models."""
+
+MOST_REASON = 300
+"""Maximum length of a parser's message, which may quote the file."""
 
 _EXAMPLE = "write a mapping such as `profile: standard`"
 
@@ -81,7 +85,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
     if content is None:
         raise ConfigurationError(f"{source} is empty; {_EXAMPLE}, or leave the file out.")
     if not isinstance(content, dict):
-        kind = "a list" if isinstance(content, list) else f"only the value {content!r}"
+        kind = "a list" if isinstance(content, list) else f"only the value {shown(content)}"
         raise ConfigurationError(f"{source} contains {kind}; {_EXAMPLE}.")
     try:
         return expand(content)
@@ -113,7 +117,7 @@ def _pop_base(settings: dict[str, Any], source: str) -> str | None:
     if "profile" in settings:
         profile = settings.pop("profile")
         if not isinstance(profile, str):
-            raise ConfigurationError(f"{source}: profile must be one of {', '.join(PROFILES)}, not {profile!r}.")
+            raise ConfigurationError(f"{source}: profile must be one of {', '.join(PROFILES)}, not {shown(profile)}.")
         return profile
     label = settings.get("profile_name")
     if label in (*PROFILES, CUSTOM):
@@ -130,8 +134,8 @@ def _pop_base(settings: dict[str, Any], source: str) -> str | None:
 def _locate(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return str(error)
-    problem = getattr(error, "problem", None) or "it ends too early"
+        return printable(str(error), MOST_REASON)
+    problem = printable(str(getattr(error, "problem", None) or "it ends too early"), MOST_REASON)
     return f"line {mark.line + 1}, column {mark.column + 1}: {problem}. Check the indentation and quotes there."
 
 

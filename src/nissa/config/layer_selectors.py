@@ -4,8 +4,13 @@ import re
 from dataclasses import dataclass
 from fnmatch import translate
 
+from nissa.printable import shown
+
 ALL = "all"
 """Selector for every parameter; valid alone and in a list."""
+
+MOST_CHARACTERS = 1_000
+"""Maximum length of a selector: the time to compile one grows with the square of its length."""
 
 _NEGATION, _REGEX, _TYPE = "!", "re:", "type:"
 
@@ -40,6 +45,8 @@ def parse_selector(text: str) -> LayerSelector:
     Raises:
         ValueError: The selector is malformed; the message contains the correct form.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"{shown(text)} is longer than {MOST_CHARACTERS:,} characters; write {_KINDS}")
     body = text.removeprefix(_NEGATION)
     negated = body != text
     kind = next((each for each in (_REGEX, _TYPE) if body.startswith(each)), "")

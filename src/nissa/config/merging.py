@@ -6,6 +6,7 @@ from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 from nissa.errors import ConfigurationError
+from nissa.printable import shown
 
 MOST_DEPTH: Final = 20
 """Maximum number of nested mappings and lists of settings."""
@@ -79,7 +80,7 @@ def expand(overrides: Mapping[str, Any]) -> dict[str, Any]:
     try:
         check_nesting(overrides)
     except NestingError:
-        raise ConfigurationError(f"The settings {TOO_NESTED}.") from None
+        raise ConfigurationError(f"The mapping of settings {TOO_NESTED}.") from None
     return _expand(overrides)
 
 
@@ -97,7 +98,7 @@ def _parts(key: object) -> list[str]:
     if isinstance(key, str):
         return key.replace("__", ".").split(".")
     hint = " (YAML reads a bare on, off, yes or no as true or false)" if isinstance(key, bool) else ""
-    raise ConfigurationError(f"The key {key!r} is not text{hint}; use the name of a setting.")
+    raise ConfigurationError(f"The key {shown(key)} is not text{hint}; use the name of a setting.")
 
 
 def _join(one: dict[str, Any], two: dict[str, Any], parents: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """Conversion of pydantic validation errors to messages with path, allowed values and source of each problem."""
 
 from difflib import SequenceMatcher
-from reprlib import repr as short_repr
 from typing import TYPE_CHECKING
 
 from nissa.config.schema_docs import describe, section_of
 from nissa.errors import ConfigurationError, UnknownNameError, near_misses
+from nissa.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +102,7 @@ def _path(location: "Location", model: "type[BaseModel]") -> str:
 def _complaint(details: "ErrorDetails", path: str, allowed: str | None) -> str:
     if details["type"] == "value_error":
         return f"cannot be used: {details['ctx']['error']}"
-    actual = short_repr(details["input"])
+    actual = shown(details["input"])
     if allowed is None:
         return f"must be a mapping of settings, as in `{path}: {{...}}`, not {actual}"
     if "[" in path:

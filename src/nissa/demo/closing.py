@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from nissa.backends.console import ABSENT
 from nissa.demo.results import INTERRUPTED
+from nissa.journal import spools
 
 if TYPE_CHECKING:
     from nissa.demo.results import DemoReport, EnvironmentReport, SeedReport
@@ -43,7 +44,16 @@ def _seeds(report: "DemoReport") -> str:
 def _where(report: "DemoReport") -> list[str]:
     if report.directory is None:
         return [f"The telemetry of run {report.run_id} was sent to: {report.destination}"]
-    return [f"The telemetry of run {report.run_id} is in:", *(f"  {Path(report.directory) / name}" for name in FILES)]
+    return [
+        f"The telemetry of run {report.run_id} is in:",
+        *(f"  {path}" for path in _recorded(Path(report.directory))),
+    ]
+
+
+def _recorded(directory: Path) -> list[Path]:
+    """Return the files and spools of a run; the usual files if there are none yet."""
+    usual = [directory / name for name in FILES]
+    return [*filter(Path.is_file, usual), *spools(directory)] or usual
 
 
 def _page(report: "DemoReport") -> list[str]:
@@ -72,4 +82,6 @@ def _onward(directory: str | None) -> str:
             "Gradients when a seed is added: nissa.gradient.norm and nissa.gradient.magnitude, by nissa.parameter.name."
         )
     logs = Path(directory) / "logs.jsonl"
+    if not logs.is_file() and spools(Path(directory)):  # compressed protobuf
+        return f"Narrative of each epoch: nissa report {directory} --open"
     return f"Narrative of each epoch: grep -o '\"nissa.narrative\",[^}}]*' {logs}"

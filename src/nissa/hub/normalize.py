@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from numbers import Integral, Real
+from operator import attrgetter
 from time import time_ns
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ _NAME_KEYS: Final = frozenset({"blueprint_id", "flag", "gate"})
 _TEXT_KEYS: Final = frozenset({"error", "narrative", "path", "reason"})
 _LIST_KEYS: Final = frozenset({"checks_failed", "checks_passed"})
 _FIELDS: Final = (*TelemetryEvent.__dataclass_fields__, "timestamp")
+_OWN_FIELDS: Final = tuple(TelemetryEvent.__dataclass_fields__)
+_own_values = attrgetter(*_OWN_FIELDS)
 _NO_ENVIRONMENT: Final = -1
 _LATEST: Final = 2**63  # nanoseconds; OTLP carries no later time
 _MOST_INTEGER: Final = 2**63  # limit of OTLP integers
@@ -141,6 +144,8 @@ class ForeignEvent:
 
 def _attributes(item: object) -> dict[str, Any]:
     try:
+        if type(item) is TelemetryEvent:
+            return dict(zip(_OWN_FIELDS, _own_values(item), strict=True))
         if isinstance(item, Mapping):
             return {name: item[name] for name in _FIELDS if name in item}
         return {name: getattr(item, name) for name in _FIELDS if hasattr(item, name)}
@@ -170,13 +175,15 @@ def _event_type(value: object, item: object) -> str:
 
 def _environment(value: object) -> object:
     """Return the environment, None for -1, with which producers mark an unknown one."""
+    if value is None or type(value) is str:
+        return value
     number = isinstance(value, Integral) and not isinstance(value, bool)
     return None if number and value == _NO_ENVIRONMENT else value
 
 
 def _whole(what: str, value: object) -> int | None:
-    if value is None:
-        return None
+    if value is None or (type(value) is int and -_MOST_INTEGER <= value < _MOST_INTEGER):
+        return value
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise Rejected(f"bad_{what}", f"{what} is {to_plain_data(value)!r}, not a whole number")
     number = int(value)
@@ -186,6 +193,8 @@ def _whole(what: str, value: object) -> int | None:
 
 
 def _severity(value: object) -> Severity:
+    if type(value) is Severity:
+        return value
     for name in ("value", "name"):
         given = getattr(value, name, None)
         if isinstance(given, str) and (found := _severity_named(given)) is not None:

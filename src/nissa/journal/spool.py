@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 from pathlib import Path
 from typing import Final, Self
@@ -294,15 +294,18 @@ class Spool:
             self.folder.rmdir()
 
 
-def frames(folder: Path, damaged: list[DamagedFrame] | None = None) -> Iterator[Frame]:
+def frames(
+    folder: Path, damaged: list[DamagedFrame] | None = None, *, signals: Iterable[Signal] = SIGNALS
+) -> Iterator[Frame]:
     """Yield all frames of a spool, delivered or not, by signal and in order; a process may still write to it.
 
     Args:
         folder: Folder of the spool.
         damaged: Receives the parts that could not be read.
+        signals: Signals whose frames are yielded.
     """
     damaged = [] if damaged is None else damaged
-    for signal in SIGNALS:
+    for signal in signals:
         lanes = [frames_of(folder, signal, kind, damaged) for kind in KINDS]
         yield from merge(*lanes, key=lambda frame: frame.position.header.sequence)
 

@@ -21,6 +21,9 @@ MOST_BYTES: Final = 2**28
 """Maximum length of a line; a longer one is damaged, so that a file without line ends does not exhaust memory."""
 
 _COMPRESSED: Final = ".gz"
+_GZIP: Final = 31
+"""``wbits`` of zlib for data with a gzip header and trailer."""
+
 _NO_FILE: Final = "it is no regular file"
 _TOO_LONG: Final = f"it is longer than {MOST_BYTES // 2**20} MiB"
 # Opening a FIFO would otherwise wait for a writer. Regular files ignore the flag; Windows does not have it.
@@ -129,3 +132,17 @@ def _parsed(raw: bytes, *, replace: bool) -> Any:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def decompressed(payload: bytes) -> bytes:
+    """Return what was compressed with gzip, at most `MOST_BYTES`.
+
+    Raises:
+        ValueError: It is incomplete or larger.
+        zlib.error: It is not compressed with gzip.
+    """
+    stream = zlib.decompressobj(_GZIP)
+    data = stream.decompress(payload, MOST_BYTES)
+    if not stream.eof:
+        raise ValueError("it is incomplete or too large")
+    return data

@@ -18,12 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from nissa.journal import DamagedFrame, Frame, frames
 from nissa.printable import printable_name
-from nissa.recordings.jsonl_reader import MOST_BYTES, DamagedLine, JsonLine
+from nissa.recordings.jsonl_reader import DamagedLine, JsonLine, decompressed
 
-_GZIP: Final = 31
-"""``wbits`` of zlib for data with a gzip header and trailer."""
-
-_NO_REQUEST: Final = "it is no OTLP request"
 _REQUESTS: Final[Mapping[str, Any]] = {
     "traces": ExportTraceServiceRequest,
     "metrics": ExportMetricsServiceRequest,
@@ -65,7 +61,7 @@ def decoded(frame: Frame) -> dict[str, Any]:
         zlib.error: It is not compressed with gzip.
         DecodeError: It is no request.
     """
-    request = _REQUESTS[frame.signal].FromString(_inflated(frame.payload))
+    request = _REQUESTS[frame.signal].FromString(decompressed(frame.payload))
     if frame.signal == "metrics":
         return {"resourceMetrics": [_metrics(each) for each in request.resource_metrics]}
     value = _to_json(request)
@@ -78,14 +74,6 @@ def decoded(frame: Frame) -> dict[str, Any]:
 def _to_json(message: Any) -> dict[str, Any]:
     found: dict[str, Any] = MessageToDict(message, use_integers_for_enums=True)  # as OTLP's JSON has them
     return found
-
-
-def _inflated(payload: bytes) -> bytes:
-    stream = zlib.decompressobj(_GZIP)
-    data = stream.decompress(payload, MOST_BYTES)
-    if not stream.eof:
-        raise ValueError(_NO_REQUEST)
-    return data
 
 
 def _resources(frame: Frame) -> str:

@@ -125,7 +125,7 @@ class Environment:
         Raises:
             WatchError: The model and the optimizer cannot be watched together, or the optimizer is watched already.
         """
-        return self._runtime.watch(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
+        return self._runtime.watches.add(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:
@@ -451,7 +451,7 @@ class Environment:
             self._epoch = number
             self._send(EventType.EPOCH_COMPLETED, data=data, time_unix_nano=at)
             if error is None:
-                self._runtime.warn_without_steps(self.env_id, "an epoch has ended")
+                self._runtime.watches.warn_without_steps(self.env_id, "an epoch has ended")
         self._clock.end_epoch()
         self._runtime.open_epochs.pop(self.env_id, None)
         self._epoch, self._ended_epoch = None, number

@@ -5,12 +5,11 @@ The id of a run is the name of the run's folder, so an id from a variable or an 
 
 import os
 from collections.abc import Mapping
-from reprlib import repr as short_repr
 from typing import Final
 
 from nissa.errors import ConfigurationError
 from nissa.hub.plain_data import to_name
-from nissa.printable import printable
+from nissa.printable import printable, shown
 
 MOST_CHARACTERS: Final = 128
 """Maximum length of a run id; file systems allow names of 255 bytes."""
@@ -37,7 +36,7 @@ def named_run_id(run_id: str | None, resumed: str | None = None, environ: Mappin
     """
     if run_id and resumed and run_id != resumed:
         raise ConfigurationError(
-            f"start(run_id={short_repr(run_id)}) contradicts resume=, which continues the run {short_repr(resumed)}; leave "
+            f"start(run_id={shown(run_id)}) contradicts resume=, which continues the run {shown(resumed)}; leave "
             "one of them out."
         )
     launcher = environ.get(_LAUNCHER)
@@ -63,7 +62,7 @@ def _checked(candidate: object, source: str) -> str:
     if problem is None:
         return str(candidate)
     raise ConfigurationError(
-        f"{source} {short_repr(candidate)} {problem}. A run id is the name of the run's folder: up to {MOST_CHARACTERS} "
+        f"{source} {shown(candidate)} {problem}. A run id is the name of the run's folder: up to {MOST_CHARACTERS} "
         f"characters, such as letters, digits, '-', '_' and '.'. {_FIXES[source]}"
     )
 

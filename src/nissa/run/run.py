@@ -104,6 +104,11 @@ def active_run(hub: NissaHub) -> "Run | None":
     return None if run is None or run.closed else run
 
 
+def is_watched(run: "Run", optimizer: "torch.optim.Optimizer") -> bool:
+    """Whether a run watches an optimizer, in any of its environments."""
+    return run._runtime.watches.is_watched(optimizer)  # noqa: SLF001 - our own class
+
+
 def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
     active = active_run(hub)
     if active is None:
@@ -114,7 +119,7 @@ def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
                 else "Another listener is active on this hub; nissa.reset_hub() returns a new one."
             )
         return
-    if not (replace or _is_interactive()):
+    if not (replace or active.replaceable or _is_interactive()):
         raise RunActiveError(
             f"The run {active.run_id} is active in this process. End it with nissa.current_run().close() before you start "
             "another, or start the other one with replace=True, which ends it."
@@ -141,6 +146,7 @@ class Run:
         config: Settings of the run.
         directory: Directory of the run's files, None if telemetry is exported elsewhere.
         destination: Destination of the telemetry, as text for people.
+        replaceable: Whether the next `nissa.start` ends this run: one that the script itself has not started.
     """
 
     def __init__(
@@ -159,6 +165,7 @@ class Run:
         self.destination = providers.origin
         self._hub = hub
         self._start = start
+        self.replaceable = False
         self._closed = False
         self._pid = os.getpid()
         self._environments: dict[str, Environment] = {}
@@ -177,7 +184,7 @@ class Run:
             self._resume(start.resumed)
 
     def _resume(self, resumed: ResumedRun) -> None:
-        self._runtime.resumed_steps.update(resumed.steps)
+        self._runtime.watches.resumed_steps.update(resumed.steps)
         self._runtime.resumed_epochs.update(resumed.epochs)
         for state in resumed.seeds:
             owner = self._default if state["env_id"] is None else self.environment(state["env_id"])

@@ -3,22 +3,16 @@
 import logging
 import os
 import sys
-from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
-from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Final, Protocol
-
-from torch.nn.parameter import is_lazy
 
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
-from nissa.errors import InvalidValueError, TransitionError, WatchError
+from nissa.errors import InvalidValueError, TransitionError
 from nissa.events import EventType, TelemetryEvent
-from nissa.gradients.backward_watch import BackwardWatch
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
 from nissa.gradients.losses import RECENT
@@ -30,20 +24,17 @@ from nissa.gradients.selection import Selection
 from nissa.gradients.step_metadata import LoggedMetadata, RowMetadata, SamplingPlan
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.gradients.unwrapping import UnwrappedOptimizer, check_model, check_watchable, unwrap
-from nissa.gradients.watch import Watch
-from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.kernels.transfer import Transfer
-from nissa.printable import MOST_NAME, printable, printable_name
+from nissa.printable import printable
+from nissa.run.watches import Watches
 from nissa.seeds.lifecycle import SeedTable
 from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from numpy.typing import NDArray
 
     from nissa.config import GradientConfig, TelemetryConfig
@@ -107,10 +98,6 @@ class Runtime:
             error_boundary=self.error_boundary,
             environment_of=lambda metadata: metadata.env_id,
         )
-        # Queue of watches whose optimizers were garbage-collected. A finalizer can run between any two bytecodes, even
-        # inside a critical section, so it must not acquire a lock and only appends here. `poll` and `watch` remove the
-        # watches.
-        self.finalized: deque[Watch] = deque()
         # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
         self._measurements: list[Measurement] = []
         # Reports of steps outside epochs; set by the run, and the newest such step of the row that is being delivered.
@@ -123,13 +110,10 @@ class Runtime:
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
-        self._watches: dict[int, tuple[str | None, Watch]] = {}
-        # Steps before the checkpoint that the run continues from, by environment and watch, until they are watched again.
-        self.resumed_steps: dict[tuple[str | None, str | None], int] = {}
+        self.watches = Watches(self)
         # Number and span of the open epoch of each environment; and of those that a checkpoint was saved in.
         self.open_epochs: dict[str | None, tuple[int, SpanIds]] = {}
         self.resumed_epochs: dict[str | None, tuple[int, SpanIds]] = {}
-        self._warned_without_steps: set[str | None] = set()
         self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed
         self.sampling = SamplingPlan(
@@ -147,7 +131,7 @@ class Runtime:
 
     def poll(self) -> float:
         """Do the pending work of the run's worker between two items; return the seconds until the next call."""
-        self._remove_finalized()
+        self.watches.remove_finalized()
         pause = self.readback.poll()
         if not self.table.pending:
             return pause
@@ -248,159 +232,6 @@ class Runtime:
             env_id, DiagnosticTracker(self.config, self.hub.sections)
         )
 
-    # Called by environments: watches.
-
-    def watch(
-        self,
-        env_id: str | None,
-        model: "torch.nn.Module",
-        optimizer: "torch.optim.Optimizer | Mapping[Any, torch.optim.Optimizer] | Iterable[torch.optim.Optimizer]",
-        *,
-        name: str | None,
-        scaler: "torch.amp.GradScaler | None",
-        hooks: bool,
-    ) -> Watch | WatchGroup:
-        """Watch one or several optimizers of a model for an environment. Nothing is changed if one cannot be watched.
-
-        Raises:
-            WatchError: The model and the optimizer cannot be watched together, the optimizer is watched already, or
-                the run has ended.
-        """
-        if self.closed:
-            raise WatchError("The run has ended; start a new run with nissa.start(), and call watch() of the new run.")
-        _check_name(name)
-        check_model(model)
-        self._remove_finalized()
-        if are_several(optimizer):
-            several: Any = optimizer if isinstance(optimizer, Mapping) else list(optimizer)  # type: ignore[arg-type]
-            return self._watch_several(env_id, model, several, name=name, scaler=scaler, hooks=hooks)
-        unwrapped = self._check(model, optimizer, scaler, hooks=hooks)
-        self._check_names(env_id, name)
-        return self._open(env_id, model, unwrapped, name=name, hooks=hooks)
-
-    def _watch_several(
-        self, env_id: str | None, model: "torch.nn.Module", several: Any, *, name: str | None, scaler: Any, hooks: bool
-    ) -> Watch | WatchGroup:
-        in_backward = step_in_backward(several)
-        if in_backward is not None:
-            return self._watch_backward(env_id, model, in_backward, name=name, scaler=scaler, hooks=hooks)
-        unwrapped = {key: self._check(model, each, scaler, hooks=hooks) for key, each in named(several).items()}
-        names = {key: key if name is None else f"{name}.{key}" for key in unwrapped}
-        self._check_names(env_id, *names.values())
-
-        def open_(key: str, **member: Any) -> Watch:
-            return self._open(env_id, model, unwrapped[key], name=names[key], hooks=hooks, **member)
-
-        clock = self.clock(env_id)
-        return open_group(name, names, self.sampling.schedule(name), lambda: clock.epoch_ids, open_)
-
-    def _check(self, model: "torch.nn.Module", optimizer: Any, scaler: Any, *, hooks: bool) -> UnwrappedOptimizer:
-        unwrapped = unwrap(optimizer, scaler, hooks=hooks)
-        check_watchable(model, unwrapped.optimizer, unwrapped.scaler)
-        if self._is_watched(unwrapped.optimizer):
-            raise WatchError(
-                f"This {type(unwrapped.optimizer).__name__} optimizer is watched already, so that its steps are measured: "
-                "leave out this call. To watch it with other arguments, close() the handle that the first watch() returned."
-            )
-        return unwrapped
-
-    def _check_names(self, env_id: str | None, *names: str | None) -> None:
-        taken = {other.name for other in self._watches_of(env_id)}
-        for name in names:
-            if name in taken:
-                raise WatchError(
-                    "This environment watches several optimizers, so their streams need different names: "
-                    f"call watch(model, optimizer, name=...) with a name other than {name!r}. If this optimizer replaces "
-                    "the other one, close() the handle of that one first; the steps are counted on."
-                )
-
-    def _open(
-        self,
-        env_id: str | None,
-        model: "torch.nn.Module",
-        unwrapped: UnwrappedOptimizer,
-        *,
-        name: str | None,
-        hooks: bool,
-        **member: Any,
-    ) -> Watch:
-        self.sampling.selection.warn_unmatched(model, unwrapped.optimizer)
-        watch = Watch(
-            model,
-            unwrapped.optimizer,
-            name=name,
-            hooks=hooks,
-            scaler=unwrapped.scaler,
-            outer=unwrapped.outer,
-            **member,
-            **self._components(env_id, name),
-        )
-        return self._register(env_id, model, watch)
-
-    def _watch_backward(
-        self,
-        env_id: str | None,
-        model: "torch.nn.Module",
-        optimizers: list[Any],
-        *,
-        name: str | None,
-        scaler: Any,
-        hooks: bool,
-    ) -> BackwardWatch:
-        """Watch optimizers that step during the backward pass, one per parameter."""
-        if scaler is not None or not hooks:
-            raise WatchError(
-                "Optimizers that step during the backward pass, one per parameter, are watched with hooks and without a "
-                "GradScaler: leave out hooks= and scaler=."
-            )
-        found = [self._check(model, each, None, hooks=True).optimizer for each in optimizers]
-        self._check_names(env_id, name)
-        watch = BackwardWatch(model, found, name=name, **self._components(env_id, name))
-        self.sampling.selection.warn_unmatched(model, watch)
-        self._register(env_id, model, watch)
-        return watch
-
-    def _components(self, env_id: str | None, name: str | None) -> dict[str, Any]:
-        """Return the arguments of a watch that come from the run."""
-        self._continue_count(env_id, name)
-        return {
-            "primary": not any(other.primary for other in self._watches_of(env_id)),
-            "sampling": self.sampling,
-            "clock": self.clock(env_id),
-            "seeds": partial(self.table.slots.growing, env_id),
-            "readback": self.readback,
-            "error_boundary": self.error_boundary,
-            "on_close": self._remove,
-            "finalized": self.finalized,
-        }
-
-    def _continue_count(self, env_id: str | None, name: str | None) -> None:
-        """Continue the count of the steps that a checkpoint was saved with."""
-        steps = self.resumed_steps.pop((env_id, name), None)
-        if steps is not None:
-            counts = self.clock(env_id).counts(name)
-            counts.steps = steps
-            counts.delivered.resume(steps)
-
-    def _register(self, env_id: str | None, model: "torch.nn.Module", watch: Watch) -> Watch:
-        self._watches.update((key, (env_id, watch)) for key in watch.keys)
-        if watch.primary:
-            self.analytics.set_host_parameters(sum(map(_size, model.parameters())), env_id)
-        return watch
-
-    def step_counts(self) -> dict[tuple[str | None, str | None], int]:
-        """Return the number of steps by environment and watch, with those of a checkpoint that are not watched again yet."""
-        watches = list(self._watches.values())
-        return self.resumed_steps | {(env_id, watch.name): watch.completed_steps for env_id, watch in watches}
-
-    def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
-        """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
-        return next((watch.watched for watch in self._watches_of(env_id) if watch.primary), None)
-
-    def is_watching(self, env_id: str | None) -> bool:
-        """Whether an environment has a watched optimizer, whose next step carries the values that are logged."""
-        return any(env == env_id for env, _ in list(self._watches.values()))
-
     def export_logged(self, env_id: str | None) -> None:
         """Export the values that were logged since the last step, at the time of the newest call."""
         logged = self.clock(env_id).logged
@@ -425,39 +256,10 @@ class Runtime:
         self.export_all_logged()
         for env_id, clock in list(self._clocks.items()):
             if clock.has_pending_inputs and not self.hub.abandoned:
-                self.warn_without_steps(env_id, "losses were logged")
+                self.watches.warn_without_steps(env_id, "losses were logged")
         if self.hub.abandoned:
             self.readback.abandon()
-        for _, watch in list(self._watches.values()):
-            watch.close()
-
-    def _watches_of(self, env_id: str | None) -> list[Watch]:
-        # Iterate over a copy: the worker may remove the watch of a garbage-collected optimizer at the same time.
-        watches = dict.fromkeys(list(self._watches.values()))
-        return [watch for env, watch in watches if env == env_id and watch.optimizer is not None]
-
-    def _is_watched(self, optimizer: "torch.optim.Optimizer") -> bool:
-        # Compare the objects as well: the new optimizer may have the id of a freed one whose watch is not removed yet.
-        _, watch = self._watches.get(id(optimizer), (None, None))
-        return watch is not None and watch.watches(optimizer)
-
-    def _remove_finalized(self) -> None:
-        while self.finalized:
-            with suppress(IndexError):  # another thread removed the last one
-                self._remove(self.finalized.popleft())
-
-    def _remove(self, closed: Watch) -> None:
-        env_id, watch = self._watches.get(closed.key, (None, None))
-        if watch is not closed:  # removed already
-            return
-        for key in closed.keys:
-            self._watches.pop(key, None)
-        self.step_processor.forget(env_id, closed.name)
-        closed.schedule.close()
-        self.tracker(env_id).rules.forget(closed.name)
-        remaining = self._watches_of(env_id)
-        if closed.primary and remaining:  # one watch must continue to count the environment's steps
-            remaining[0].primary = True
+        self.watches.close()
 
     def refuse(self, call: str, reason: str) -> None:
         """Refuse a value that the training loop has passed; it is absent, which is counted, and logged once per call.
@@ -472,21 +274,6 @@ class Runtime:
         if call not in self._refused:
             self._refused.add(call)
             _logger.warning("%s: %s The value is absent; further ones are only counted.", call, reason)
-
-    def warn_without_steps(self, env_id: str | None, reason: str) -> None:
-        """Log once per environment that its watched optimizers have made no step, although steps were expected."""
-        watches = self._watches_of(env_id)
-        if not watches or env_id in self._warned_without_steps or any(each.has_seen_a_step for each in watches):
-            return
-        self._warned_without_steps.add(env_id)
-        names = ", ".join(sorted({type(each.optimizer).__name__ for each in watches}))
-        _logger.warning(
-            "No step of the watched optimizer (%s) was seen, although %s: it is not the one that the training loop steps, "
-            "or its step() runs no hooks. Pass the optimizer whose step() changes the weights to watch(), or watch with "
-            "hooks=False and mark each step with `with handle.step():`.",
-            names,
-            reason,
-        )
 
     # Called by the readback, on the worker's thread.
 
@@ -541,20 +328,6 @@ def _apply_limits(hub: "NissaHub", config: "TelemetryConfig") -> None:
         lifecycle_queue_size=limits.lifecycle_queue_size,
         payload_limits=PayloadLimits(limits.payload_items, limits.payload_depth, limits.payload_characters),
     )
-
-
-def _check_name(name: object) -> None:
-    if name is None or (isinstance(name, str) and printable_name(name) == name != ""):
-        return
-    raise WatchError(
-        f"watch(name=...) takes text of 1 to {MOST_NAME} characters without line breaks and control characters, not "
-        f"{short_repr(name)}: the name becomes an attribute of the watch's metrics."
-    )
-
-
-def _size(parameter: "torch.Tensor") -> int:
-    """Return the number of elements; 0 for a parameter of a lazy module, which has no shape before the first batch."""
-    return 0 if is_lazy(parameter) else parameter.numel()
 
 
 def _measures(gradients: "GradientConfig") -> Measures:

@@ -75,7 +75,8 @@ def run_state(runtime: "Runtime", run_id: str, *, attempt: int, trace: TraceCont
         "attempt": attempt,
         "trace": None if trace is None else [str(trace), trace.state],
         "steps": [
-            {"env_id": env_id, "name": name, "steps": steps} for (env_id, name), steps in runtime.step_counts().items()
+            {"env_id": env_id, "name": name, "steps": steps}
+            for (env_id, name), steps in runtime.watches.step_counts().items()
         ],
         "epochs": [
             {"env_id": env_id, "number": number, "trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}

@@ -167,7 +167,7 @@ class Validation:
     def _sharpness(self, epoch: int | None, closure: "Callable[[], torch.Tensor] | None") -> "SharpnessMeasured | None":
         if closure is None or not self._probe.due(epoch):
             return None
-        watched = self._runtime.watched(self._env_id)
+        watched = self._runtime.watches.watched(self._env_id)
         if watched is None:
             self._warn_unwatched()
             return None

@@ -57,7 +57,7 @@ class ValueLog:
                     store(_checked_name(name), value)
                 except (TypeError, ValueError, OverflowError) as error:
                     refused.append(f"{_shown(name)} {str(error).removeprefix(f'{call} ')}")
-            if not self._runtime.is_watching(self._env_id):
+            if not self._runtime.watches.is_watching(self._env_id):
                 self._runtime.export_logged(self._env_id)
             for reason in refused:  # last: it raises in a strict run
                 self._runtime.refuse(call, reason)

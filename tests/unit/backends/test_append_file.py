@@ -48,3 +48,13 @@ def test_a_process_that_is_killed_leaves_whole_lines(tmp_path: Path) -> None:
     assert done.returncode == -9
     found = (tmp_path / "a.jsonl").read_text().splitlines()
     assert [len(line) for line in found] == [20_000] * 50
+
+
+def test_a_link_is_followed_only_on_request(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to(target)
+    with pytest.raises(OSError, match="link is a symbolic link, which is not followed"):
+        LineFile(link)
+    assert not target.exists()
+    LineFile(link, follow=True).write("line\n")
+    assert target.read_text() == "line\n"

@@ -14,6 +14,7 @@ from nissa.demo.closing import FILES, closing
 from nissa.demo.display import Screen, health_bar, points, spark
 from nissa.demo.results import DemoReport, EnvironmentReport, GateReport, SeedReport, StageReport
 from nissa.errors import ConfigurationError
+from nissa.journal import Spool
 
 EPOCHS = 2
 
@@ -75,6 +76,14 @@ def test_off_a_terminal_an_epoch_is_a_line_and_the_end_says_where_the_telemetry_
         assert (Path(done.directory) / name).is_file()
         assert any(line.endswith(f"{done.run_id}/{name}") for line in lines)
     assert sum(line.lstrip()[:2] in {"1.", "2.", "3."} for line in lines) == 3
+
+
+def test_a_run_with_a_spool_is_found_and_read_by_a_command(tmp_path: Path) -> None:
+    spool = Spool.create(tmp_path / "spool", {}, keep=True)
+    told = "\n".join(closing(report(directory=str(tmp_path))))
+    assert f"is in:\n  {tmp_path / 'spool'}\n" in told
+    assert f"Narrative of each epoch: nissa report {tmp_path} --open" in told
+    spool.close()
 
 
 def test_a_demo_ends_by_writing_its_report_and_says_where(tmp_path: Path) -> None:

@@ -382,3 +382,42 @@ def test_frames_are_listed_while_a_process_writes(spool: Spool, folder: Path) ->
     (damage,) = damaged
     assert (str(damage), damage.cut, damage.items) == (f"spool/{path.name}:byte 43", True, 1)
     assert [*frames(folder / "missing")] == []
+
+
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=12), st.data())
+def test_damage_anywhere_loses_only_the_frames_that_it_hits_and_all_of_them_are_counted(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("s") / "spool"
+    spool = Spool.create(folder, TO, segment_bytes=600)
+    for number, size in enumerate(sizes):
+        add(spool, f"{number}:", size=size, kind="lifecycle" if number % 3 else "bulk")
+    spool.close()
+    listed = [*frames(folder)]
+    path = data.draw(st.sampled_from(sorted(folder.glob("*.spool"))))
+    content = path.read_bytes()
+    start = data.draw(st.integers(0, len(content) - 1))
+    end = data.draw(st.integers(start + 1, min(len(content), start + 60)))
+    how = data.draw(st.sampled_from(["flipped", "missing", "zero"]))
+    changed = {"flipped": bytes(each ^ 255 for each in content[start:end]), "missing": b"", "zero": bytes(end - start)}
+    path.write_bytes(content[:start] + changed[how] + content[end:])
+    spared = [
+        frame.payload.rstrip(b"\0").decode()
+        for frame in listed
+        if f"{frame.kind}-{frame.position.segment:06}" not in path.name
+        or frame.position.header.end <= start
+        or frame.position.header.offset >= end
+        or (
+            how == "zero"
+            and not any(content[max(start, frame.position.header.offset) : min(end, frame.position.header.end)])
+        )
+    ]
+    again = Spool.take_over(folder)
+    assert again is not None
+    assert drain(again) == spared
+    assert again.waiting("metrics") == 0
+    # At the end of a segment, no later header tells how many frames are missing, or that any are.
+    assert again.damaged["metrics"] <= len(sizes) - len(spared)
+    if end < len(content):
+        assert again.damaged["metrics"] == len(sizes) - len(spared) or how == "missing"
+    again.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from nissa.errors import ConfigurationError
-from nissa.journal import SIGNALS, line_files, spools
+from nissa.journal import SIGNALS, DamagedFrame, Signal, line_files, spools
 from nissa.otel.replay.requests import is_request
 from nissa.printable import printable
 from nissa.recordings.folders import is_folder
@@ -14,15 +14,18 @@ from nissa.recordings.jsonl_reader import DamagedLine, JsonLine, json_lines
 
 _CUT: Final = "it is cut off, as the last line of a killed process may be; it is left out"
 _NO_REQUEST: Final = "it is no OTLP JSON of this signal; it is left out"
+_DAMAGED_FRAME: Final = "it is damaged; it is left out"
+_RUNS: Final = ("*/traces*.jsonl", "*/spool*/*.spool")
+"""What the folder of a run contains."""
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A line or file that cannot be sent; ``str()`` returns a sentence.
+    """A line, part of a spool, or file that cannot be sent; ``str()`` returns a sentence.
 
     Args:
         file: Its file's name.
-        line: Its number, from 1; 0 for the whole file.
+        line: Its number, from 1; the number of its first byte in a spool; 0 for the whole file.
         reason: Why.
         cut: Whether it is the unfinished last line of its file, which nobody can repair.
     """
@@ -38,41 +41,37 @@ class Skipped:
         reason = f"{damaged.reason}; it is left out" if damaged.reason else _CUT if damaged.cut else _NO_REQUEST
         return cls(damaged.file, damaged.number, reason, damaged.cut)
 
+    @classmethod
+    def of_frame(cls, damaged: DamagedFrame) -> Self:
+        """Return a damaged part of a spool; its line is the number of its first byte, from 1."""
+        reason = damaged.reason or (_CUT if damaged.cut else _DAMAGED_FRAME)
+        return cls(printable(damaged.file), damaged.offset + 1, reason, damaged.cut)
+
     def __str__(self) -> str:
-        where = f"{self.file}, line {self.line}" if self.line else self.file
+        unit = "byte" if self.file.endswith(".spool") else "line"
+        where = f"{self.file}, {unit} {self.line}" if self.line else self.file
         return f"{where}: {self.reason}."
 
 
-def files_of(folder: Path) -> dict[str, list[Path]]:
-    """Return a folder's files and spools by signal; ranks have files of their own.
+def files_of(folder: Path) -> dict[Signal, list[Path]]:
+    """Return a folder's files by signal, closed and compressed ones first; ranks have files of their own.
 
     Raises:
-        ConfigurationError: There are none; the message says what is there instead.
+        ConfigurationError: There are neither files nor spools; the message says what is there instead.
     """
     shown = printable(str(folder))
     if not is_folder(folder):
         raise ConfigurationError(f"{shown} is no folder. Give the folder of a run, such as nissa-runs/<run id>.")
-    found: dict[str, list[Path]] = {
-        signal: [*line_files(folder, signal), *_spools(folder, signal)] for signal in SIGNALS
-    }
-    if any(found.values()):
+    found: dict[Signal, list[Path]] = {signal: line_files(folder, signal) for signal in SIGNALS}
+    if any(found.values()) or spools(folder):
         return found
-    runs = sorted({each.parent.name for each in folder.glob("*/traces*.jsonl*")} | _spooled(folder))
+    runs = sorted({path.relative_to(folder).parts[0] for each in _RUNS for path in folder.glob(each)})
     hint = (
         f"It has the folders of {len(runs)} runs: give one of them, such as {printable(str(folder / runs[-1]))}."
         if runs
         else ("A run writes them where no exporter is configured; `run.directory` says where.")
     )
     raise ConfigurationError(f"{shown} has no traces.jsonl, metrics.jsonl or logs.jsonl, and no spool. {hint}")
-
-
-def _spools(folder: Path, signal: str) -> list[Path]:
-    return [spool for spool in spools(folder) if any(spool.glob(f"{signal}-*.spool"))]
-
-
-def _spooled(folder: Path) -> set[str]:
-    """Return the names of the folders below one that have a spool."""
-    return {spool.parent.parent.name for spool in folder.glob("*/spool*/*.spool")}
 
 
 def lines_of(path: Path, signal: str, damaged: list[DamagedLine]) -> Iterator[JsonLine]:

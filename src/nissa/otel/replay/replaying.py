@@ -1,24 +1,25 @@
 """A whole replay: each file in its order, counted, and what could not be sent said by number and reason."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from nissa.errors import ConfigurationError
-from nissa.journal import SIGNALS
+from nissa.journal import SIGNALS, Frame
+from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
 from nissa.otel.otlp import OtlpSettings, Outcome, SendResult
 from nissa.otel.otlp.settings import ENDPOINTS, PREFIX
-from nissa.otel.replay.lines import Skipped, files_of
-from nissa.otel.replay.outgoing import Outgoing, outgoing
-from nissa.otel.replay.requests import WHAT, count, is_message, joined, split
+from nissa.otel.replay.lines import Skipped, files_of, lines_of
+from nissa.otel.replay.requests import WHAT, Request, count, is_message, joined, portions, split
+from nissa.otel.replay.stored import mark_delivered, segment_count, stored_frames
 from nissa.otel.replay.wire import Sender, detected_protocol
 from nissa.printable import printable
+from nissa.recordings.jsonl_reader import DamagedLine, JsonLine
 
-if TYPE_CHECKING:
-    from nissa.recordings.jsonl_reader import DamagedLine
-
+_MOST_LINES: Final = 512
+"""Lines of spans or log records, which hold one each, that go as one request."""
 MOST_REASON: Final = 500
 """Maximum length of a reason, which may be the text of a server."""
 MOST_REASONS: Final = 20
@@ -33,7 +34,7 @@ class Signal:
 
     Args:
         what: What its items are.
-        files: How many files and spools it has.
+        files: How many files it has.
         found: Items in them.
         sent: Items that the collector took.
         requests: How often it was asked, attempts in vain included.
@@ -91,11 +92,9 @@ def replay(
 ) -> Replayed:
     """Send what the OTLP JSON files and spools of a folder hold, with the times and ids that it has.
 
-    A run that is still in progress is sent as far as it is written.
-
     Args:
-        folder: Of a run; the file that a collector wrote is as good. Frames of a spool are sent as they are stored, also
-            those that the run has delivered already.
+        folder: Of a run; the file that a collector wrote is as good. The frames of spools are sent as they are stored,
+            delivered ones too. If all of them arrive where they were bound for, later starts do not send them again.
         endpoint: OTLP endpoint for all signals; the one that ``OTEL_EXPORTER_OTLP_*`` name if None.
         protocol: ``grpc``, ``http/protobuf`` or ``http/json``; what ``OTEL_*`` say, else found out by asking, if None.
         patience: Seconds for which a request is tried again where the collector is away or busy.
@@ -106,15 +105,23 @@ def replay(
     """
     files = files_of(folder)
     damaged: list[DamagedLine] = []
-    found: dict[str, Signal] = {signal: Signal(WHAT[signal], len(files[signal])) for signal in SIGNALS}
+    found: dict[str, Signal] = {
+        signal: Signal(WHAT[signal], len(files[signal]) + segment_count(folder, signal)) for signal in SIGNALS
+    }
     settings = {} if dry_run else _settings(endpoint, protocol)
-    for signal, told in found.items():
-        requests = outgoing(signal, files[signal], damaged)
+    skipped: list[Skipped] = []
+    for signal in SIGNALS:
+        told = found[signal]
+        lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
+        stored = stored_frames(folder, signal, skipped)
         if dry_run:
-            told.found = sum(each.items for each in requests)
-        elif files[signal]:
-            _replay(settings[signal], requests, told, patience)
-    return Replayed(str(folder), dry_run, found, tuple(map(Skipped.of, damaged)))
+            told.found = sum(count(signal, line.value) for line in lines) + sum(frame.items for frame in stored)
+        elif told.files:
+            _replay(settings[signal], lines, stored, told, patience)
+    done = Replayed(str(folder), dry_run, found, (*map(Skipped.of, damaged), *skipped))
+    if done.complete and not dry_run:
+        mark_delivered(folder, {signal: settings[signal].destination for signal in SIGNALS})
+    return done
 
 
 def _settings(endpoint: str | None, protocol: str | None) -> dict[str, OtlpSettings]:
@@ -135,43 +142,77 @@ def _settings(endpoint: str | None, protocol: str | None) -> dict[str, OtlpSetti
     return {signal: OtlpSettings.from_environment(signal, endpoint=endpoint, protocol=protocol) for signal in SIGNALS}
 
 
-def _replay(settings: OtlpSettings, requests: Iterable[Outgoing], told: Signal, patience: float) -> None:
-    sender = Sender(settings, patience)
+def _replay(
+    settings: OtlpSettings, lines: Iterable[JsonLine], stored: Iterable[Frame], told: Signal, patience: float
+) -> None:
+    signal, sender = settings.signal, Sender(settings, patience)
     told.endpoint, told.protocol = settings.address, settings.protocol
     try:
         hopeless = False
-        for each in requests:
-            told.found += each.items
+        for request in _requests(signal, lines):
+            told.found += count(signal, request)
             if hopeless:  # counted all the same, to say how many are missing
                 continue
-            result = _send(sender, told, each)
-            if result.outcome is Outcome.REFUSED and (rest := _messages(settings.signal, each)) is not None:
+            result = _send(sender, told, request)
+            if result.outcome is Outcome.REFUSED and (rest := _messages(signal, request)) is not None:
                 result = _send(sender, told, rest)
             hopeless = result.endpoint_fault
+        for frame in stored:
+            told.found += frame.items
+            if not hopeless:
+                hopeless = _count(sender.send_stored(frame.payload), told, frame.items).endpoint_fault
     finally:
         told.requests = sender.requests
         sender.close()
 
 
-def _send(sender: Sender, told: Signal, each: Outgoing) -> SendResult:
+def _send(sender: Sender, told: Signal, request: Request) -> SendResult:
     """Send a request, and count what arrived."""
-    result = sender.send(each.request) if each.request is not None else sender.send_stored(each.payload)
+    return _count(sender.send(request), told, count(sender.settings.signal, request))
+
+
+def _count(result: SendResult, told: Signal, items: int) -> SendResult:
+    """Count what arrived of a request with so many items."""
     delivered = result.outcome is Outcome.DELIVERED
-    rejected = min(result.rejected, each.items)
-    told.sent += each.items - rejected if delivered else 0
+    rejected = min(result.rejected, items)
+    told.sent += items - rejected if delivered else 0
     if not delivered or rejected:
         told.failed(result.reason or "the collector does not say why")
     return result
 
 
-def _messages(signal: str, refused: Outgoing) -> Outgoing | None:
+def _messages(signal: str, request: Request) -> Request | None:
     """Return what is OTLP of a refused request, so that one malformed line does not cost its neighbours.
 
     None if that is everything, or nothing.
     """
-    parts = list(split(signal, refused.request)) if refused.request is not None else []
+    parts = list(split(signal, request))
     good = [each for each in parts if is_message(signal, each)]
-    if not 0 < len(good) < len(parts):
-        return None
-    request = joined(signal, good)
-    return Outgoing(count(signal, request), request)
+    return joined(signal, good) if 0 < len(good) < len(parts) else None
+
+
+def _requests(signal: str, lines: Iterable[JsonLine]) -> Iterator[Request]:
+    """Yield what is sent at once: many small lines together, and a large one in portions.
+
+    Metrics are not put together: what Prometheus refuses, it refuses by the request.
+    """
+    held: list[JsonLine] = []
+    size = 0
+    for line in lines:
+        if held and (signal == "metrics" or len(held) >= _MOST_LINES or size + len(line.raw) > MOST_BYTES):
+            yield from _sent(signal, held)
+            held, size = [], 0
+        held.append(line)
+        size += len(line.raw)
+    if held:
+        yield from _sent(signal, held)
+
+
+def _sent(signal: str, held: list[JsonLine]) -> Iterator[Request]:
+    first, *others = held
+    if others:
+        yield joined(signal, [line.value for line in held])
+    elif len(first.raw) <= MOST_BYTES:
+        yield first.value
+    else:
+        yield from portions(signal, first.value, MOST_BYTES)

@@ -1,5 +1,6 @@
 """Sending of requests of one signal, with retries where the collector is away or busy."""
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -12,6 +13,7 @@ from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
 from nissa.otel.otlp.settings import GRPC, HTTP
 from nissa.otel.random_isolation import PRIVATE
 from nissa.otel.replay.requests import Request, message
+from nissa.recordings.jsonl_reader import decompressed
 
 T = TypeVar("T")
 
@@ -61,12 +63,13 @@ class Sender:
         return self._send(payload, gzipped=False)
 
     def send_stored(self, payload: bytes) -> SendResult:
-        """Send a serialized and compressed request, as `send` does."""
+        """Send a compressed request exactly as a spool stores it; compare `send`."""
+        try:
+            whole = decompressed(payload)
+        except (ValueError, zlib.error) as error:
+            return SendResult(Outcome.REFUSED, f"it is no OTLP: {error}")
+        del whole  # only verified: a client that expands it must not fail, nor take all memory
         return self._send(payload, gzipped=True)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._client.close()
 
     def _send(self, payload: bytes, *, gzipped: bool) -> SendResult:
         deadline = monotonic() + self._patience
@@ -82,6 +85,10 @@ class Sender:
                 return replace(result, reason=reason, endpoint_fault=True)
             sleep(wait)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
 
     def _attempt(self, payload: bytes, *, gzipped: bool) -> SendResult:
         self.requests += 1

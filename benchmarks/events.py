@@ -1,0 +1,106 @@
+"""Cost of an event on the emitting thread, as processor time of that thread.
+
+``python -m benchmarks.events`` writes ``benchmarks/results/events.csv``: a flat payload of eight entries with four backends that
+do nothing, the same as a mapping of a foreign producer, and a seed's change of stage with and without files. The queues are
+emptied every hundred events, so that none is full.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import thread_time_ns
+from typing import Any
+
+import nissa
+from benchmarks.facts import COLUMNS, RESULTS, facts, write
+from benchmarks.medians import median
+from benchmarks.steps.rows import interval
+
+FIELDS = ("case", "emit_us", "emit_us_low", "emit_us_high", "events", *COLUMNS)
+PAYLOAD = {
+    "loss": 0.5,
+    "accuracy": 0.25,
+    "step": 3,
+    "phase": "train",
+    "layer": "blocks.0.weight",
+    "finite": True,
+    "learning_rate": 1e-3,
+    "note": "fine",
+}
+BACKENDS = 4
+_FLUSH_EVERY = 100
+
+
+class Ignoring:
+    """Backend that does nothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def emit(self, event: nissa.TelemetryEvent) -> None:
+        """Ignore an event."""
+
+
+def flat(make: Callable[[], object], events: int) -> list[float]:
+    """Return the microseconds of each event of a hub with four backends."""
+    hub = nissa.NissaHub()
+    for number in range(BACKENDS):
+        hub.add_backend(Ignoring(f"ignoring{number}"))
+    found = [_timed(lambda: hub.emit(make()), hub, number) for number in range(events)]
+    hub.close()
+    return found
+
+
+def transitions(events: int, *, files: bool) -> list[float]:
+    """Return the microseconds of each change of stage of a run."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings: dict[str, Any] = {"files": {"directory": folder}, "console": {"enabled": False}}
+        backends = [nissa.FileBackend(Path(folder) / "events.jsonl")] if files else []
+        with nissa.start("minimal", backends=backends, **settings) as run:
+            found = []
+            for number in range(events):
+                seed = run.germinate(f"s{number}", blueprint="conv", slot="r0c0", parameters=48)
+                found.append(_timed(lambda seed=seed: seed.advance("training"), run.hub, number))
+                seed.cull(reason="late")
+    return found
+
+
+def _timed(call: Callable[[], object], hub: nissa.NissaHub, number: int) -> float:
+    if number % _FLUSH_EVERY == 0:
+        hub.flush()
+    began = thread_time_ns()
+    call()
+    return (thread_time_ns() - began) / 1000
+
+
+def cases(events: int) -> dict[str, Callable[[], list[float]]]:
+    """Return the measurement of each case."""
+    return {
+        "flat event": lambda: flat(lambda: nissa.TelemetryEvent("OWN", data=dict(PAYLOAD)), events),
+        "flat mapping": lambda: flat(lambda: {"event_type": "OWN", "data": PAYLOAD}, events),
+        "change of stage": lambda: transitions(events // 4, files=False),
+        "change of stage, event file": lambda: transitions(events // 4, files=True),
+    }
+
+
+def main() -> None:
+    """Measure, and write the results."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=20_000)
+    parser.add_argument("--into", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    logging.getLogger("nissa").setLevel(logging.ERROR)
+    machine_facts = facts(1)
+    rows = []
+    for name, measure in cases(arguments.events).items():
+        found = measure()
+        estimate = interval("emit_us", median(found), ".2f")
+        rows.append({"case": name, **estimate, "events": len(found), **machine_facts})
+        print(f"{name:<30} {estimate['emit_us']} µs")
+    write(arguments.into / "events.csv", FIELDS, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Every training example, both without code and with its one line: the same steps, gradients, epochs and ranks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT, only_run, points, spans
+
+BIN = Path(sys.executable).parent
+EPOCHS = 2
+STEPS = {"plain": 16, "lightning": 8, "transformers": 8, "accelerate": 8, "ddp": 8}
+"""Steps of an optimizer in two epochs of 256 samples: batches of 32, most of them accumulated in pairs."""
+KNOWN = {"plain", "ddp"}
+"""Examples whose loss is not divided before `backward()`, so that it is known without code."""
+
+
+def run(example: str, folder: Path, *, nissa: bool) -> Path:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(29790 + nissa)]
+    script = [str(ROOT / "examples" / f"train_{example}.py"), "--epochs", str(EPOCHS)]
+    command = [sys.executable] if nissa else [str(BIN / "nissa"), "run"]
+    settings = {"NISSA_PROFILE": "diagnostic", "NISSA_OVERHEAD_BUDGET": "1.0", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *(launcher if example == "ddp" else []), *script, *(["--nissa"] if nissa else [])],
+        cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ("not observed" in done.stdout) is not nissa
+    return only_run(folder)
+
+
+def stream(run: Path, metric: str, rank: str = "", **attributes: str) -> list[float]:
+    found = [
+        point for point in points(run, metric, f"metrics{rank}.jsonl") if attributes.items() <= point.attributes.items()
+    ]
+    return [point.value for point in sorted(found, key=lambda point: point.time)]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("example", STEPS)
+def test_an_example_has_the_same_telemetry_with_and_without_its_line(example: str, tmp_path: Path) -> None:
+    runs = []
+    for nissa in (False, True):
+        (tmp_path / str(nissa)).mkdir()
+        runs.append(run(example, tmp_path / str(nissa), nissa=nissa))
+    rank = "-rank0" if example == "ddp" else ""
+    prefix = "network." if example in {"lightning", "transformers"} else ""
+    of_layer = {"nissa.parameter.name": f"{prefix}0.weight"}
+    without, explicit = [stream(each, "nissa.gradient.norm", rank, **of_layer) for each in runs]
+    assert len(without) == STEPS[example]
+    assert without == pytest.approx(explicit, rel=1e-6)
+    train = {"nissa.phase": "train"}
+    losses = [stream(each, "nissa.loss", rank, **train) for each in runs]
+    assert len(losses[1]) == STEPS[example]
+    assert losses[0] == (pytest.approx(losses[1]) if example in KNOWN else [])
+    for each in runs:
+        found = [span for span in spans(each, f"traces{rank}.jsonl") if span.name == "epoch"]
+        assert [span.attributes["nissa.epoch"] for span in found] == list(range(EPOCHS))
+    if example == "ddp":
+        assert len(stream(runs[0], "nissa.step", "-rank1")) == STEPS[example]
+    else:
+        assert len(stream(runs[1], "nissa.loss", **{"nissa.phase": "validation"})) == EPOCHS

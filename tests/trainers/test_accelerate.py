@@ -1,0 +1,110 @@
+"""`nissa.integrations.accelerate`: the values of each step are those of the same training in plain PyTorch."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+import nissa
+from nissa import EventType
+from nissa.integrations.accelerate import NissaTracker
+from tests.trainers.seen import BATCH, BATCHES, Seen, batches, data, mse, network, train_plainly
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+def train(
+    tracker: NissaTracker | None, *, epochs: int = 1, accumulate: int = 1, clip: float | None = None, end: bool = True
+) -> torch.nn.Module:
+    accelerator = Accelerator(cpu=True, log_with=tracker, gradient_accumulation_steps=accumulate)
+    if tracker is not None:
+        accelerator.init_trackers("regression", config={"lr": 0.1})
+    plain = network()
+    model, optimizer, loader = accelerator.prepare(plain, torch.optim.SGD(plain.parameters(), lr=0.1), batches(data()))
+    test = accelerator.prepare(batches(data(1)))
+    for _ in range(epochs):
+        for batch in loader:
+            with accelerator.accumulate(model):
+                loss = mse(model, batch)
+                accelerator.backward(loss)
+                if clip is not None and accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), clip)
+                optimizer.step()
+                optimizer.zero_grad()
+        with torch.no_grad():
+            evaluated = sum(mse(model, batch).item() for batch in test) / BATCHES
+        accelerator.log({"eval_loss": evaluated, "eval_accuracy": 0.75, "temperature": 2.5})
+    if end:
+        accelerator.end_training()
+    return plain
+
+
+@pytest.mark.parametrize(
+    ("settings", "rel"),
+    [({"epochs": 2}, 1e-9), ({"accumulate": 2}, 1e-9), ({"clip": 0.1}, 1e-9), ({"accumulate": 2, "clip": 0.1}, 1e-9)],
+    ids=["two epochs", "accumulation", "clipping", "both"],
+)
+def test_each_step_has_the_loss_and_the_gradients_that_the_optimizer_used(
+    seen: Seen, settings: dict[str, Any], rel: float
+) -> None:
+    train(NissaTracker(**seen.settings()), **settings)
+    truth = train_plainly(**settings)
+    seen.agrees(truth, rel=rel)
+    clipped = [step.clip_norm for step in seen.steps]
+    assert clipped == (pytest.approx(truth.norms) if "clip" in settings else [None] * len(truth.losses))
+
+
+def test_the_weights_are_those_of_a_training_without_the_tracker(seen: Seen) -> None:
+    with_tracker = train(NissaTracker(**seen.settings()), accumulate=2, clip=0.1)
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    without = train(None, accumulate=2, clip=0.1)
+    for one, other in zip(with_tracker.parameters(), without.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_epochs_validations_and_metrics_are_those_of_the_script(seen: Seen) -> None:
+    model = train(NissaTracker(**seen.settings()), epochs=2)
+    assert seen.epochs == [0, 1]
+    found = seen.validations
+    assert [each.epoch for each in found] == [0, 1]
+    assert found[-1].loss == pytest.approx(sum(mse(model, each).item() for each in batches(data(1))) / BATCHES)
+    assert [each.accuracy for each in found] == [0.75, 0.75]
+    assert seen.scalars("temperature")[-1] == 2.5
+    assert seen.items("samples") == 2 * BATCHES * BATCH
+
+
+def test_everything_is_restored_at_the_end(seen: Seen) -> None:
+    tracker = NissaTracker(**seen.settings())
+    before = vars(torch.Tensor)["backward"]
+    train(tracker, end=False)
+    assert tracker.tracker is nissa.current_run()
+    assert vars(torch.Tensor)["backward"] is not before
+    tracker.finish()
+    assert vars(torch.Tensor)["backward"] is before
+    assert nissa.current_run() is None
+    assert tracker.tracker is None
+    (ended,) = seen.of_type(EventType.TRAINING_ENDED)
+    assert ended.data.get("error") is None
+
+
+def test_a_run_that_is_active_is_joined_and_stays_open(seen: Seen) -> None:
+    with nissa.start(**seen.settings()) as run:
+        train(NissaTracker())
+        assert nissa.current_run() is run
+    assert len(seen.steps) == BATCHES
