@@ -21,7 +21,7 @@ from nissa.doctor.endpoints import judge
 from nissa.doctor.export_checks import TIMEOUT, EndpointResult, check_exports, run_in_parallel
 from nissa.doctor.http import HttpResponse, get
 from nissa.doctor.overrides import overridden
-from nissa.doctor.pipeline import check_producer, providers_of_a_run
+from nissa.doctor.pipeline import check_metrics, providers_of_a_run
 from nissa.doctor.secrets import Secrets
 from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
 from nissa.doctor.system import check_devices, check_files
@@ -170,7 +170,7 @@ def _settings(signal: str, protocol: str, environ: Mapping[str, str]) -> list[Ot
 
 
 def _join(providers: Providers) -> list[CheckResult]:
-    return [check_producer(providers.meter)]
+    return [check_metrics(providers)]
 
 
 def _judged_exports(exports: list[EndpointResult], environ: Mapping[str, str]) -> list[CheckResult]:

@@ -88,22 +88,27 @@ OPENTELEMETRY: Final = (
     ),
     Variable(
         "OTEL_EXPORTER_OTLP_PROTOCOL",
-        "`grpc` (the default) or `http/protobuf`; `http/json` is an error at start. Set alone, it turns on nothing.",
+        "`grpc` (the default), `http/protobuf` or `http/json`; anything else is an error at start. Set alone, it turns on "
+        "nothing.",
     ),
     Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_PROTOCOL", "The same for one signal; overrides the general one."),
-    Variable("OTEL_EXPORTER_OTLP_HEADERS", "`name=value` pairs, URL-encoded. Their values are never printed."),
+    Variable(
+        "OTEL_EXPORTER_OTLP_HEADERS",
+        "`name=value` pairs, URL-encoded. Their values are never printed. A header that the protocol cannot send is an "
+        "error at start.",
+    ),
     Variable(
         f"OTEL_EXPORTER_OTLP_{_SIGNALS}_HEADERS",
         "The same for one signal. They replace the general headers; they are not added to them.",
     ),
     Variable(
         "OTEL_EXPORTER_OTLP_COMPRESSION",
-        "gRPC: `gzip` or unset; `none` and `deflate` are errors at start. HTTP: `gzip`, `deflate`, `none`.",
+        "gRPC: `gzip` or `none`. HTTP: `gzip`, `deflate` or `none`. Anything else is an error at start.",
     ),
     Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_COMPRESSION", "The same for one signal; overrides the general one."),
     Variable(
         "OTEL_EXPORTER_OTLP_TIMEOUT",
-        "Time limit of an export with its retries, default 10. **Seconds** in Python, although the specification says "
+        "Time limit of an export, default 10. **Seconds** in Python, although the specification says "
         "milliseconds: `10000` is nearly three hours. `limits.exit_timeout_seconds` still bounds the end of a run.",
     ),
     Variable(f"OTEL_EXPORTER_OTLP_{_SIGNALS}_TIMEOUT", "The same for one signal; overrides the general one."),

@@ -28,6 +28,7 @@ from nissa.otel import random_isolation
 from nissa.otel.export.building import file_pipeline, others, otlp_settings, private_providers, spool_pipeline
 from nissa.otel.export.ending import BoundedEnd
 from nissa.otel.metrics.observed import is_real
+from nissa.otel.otlp.redaction import public_url
 from nissa.semconv import attributes as attr
 
 if TYPE_CHECKING:
@@ -263,4 +264,4 @@ def _describe(environ: Mapping[str, str]) -> str:
     if environ.get("OTEL_CONFIG_FILE"):
         return f"what {environ['OTEL_CONFIG_FILE']} describes"
     endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
-    return f"OTLP at {endpoint}" if endpoint else "the exporters named in OTEL_*_EXPORTER"
+    return f"OTLP at {public_url(endpoint)}" if endpoint else "the exporters named in OTEL_*_EXPORTER"

@@ -134,7 +134,7 @@ def test_nothing_configured_is_fine_and_leaves_nothing_behind(doctor: Doctor, tm
     said = doctor()
     assert said.status == 0
     assert said.findings("files", "ok")
-    assert "collected by 1 reader" in said.only("metrics", "ok")["found"]
+    assert "the run's own pipeline" in said.only("metrics", "ok")["found"]
     assert not (tmp_path / "doctor" / "nissa-runs").exists()
 
 

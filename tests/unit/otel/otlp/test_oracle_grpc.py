@@ -69,8 +69,10 @@ def test_compression_is_seen_in_the_bytes_of_the_connection(
     assert len({each.plain for each in receiver.got}) == 1
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
-@pytest.mark.parametrize("given", [{"TIMEOUT": "0.4"}, {"{S}_TIMEOUT": "0.4", "TIMEOUT": "20"}], ids=["general", "own"])
+@pytest.mark.parametrize(
+    ("signal", "given"),
+    [("traces", {"TIMEOUT": "0.4"}), *((signal, {"{S}_TIMEOUT": "0.4", "TIMEOUT": "20"}) for signal in SIGNALS)],
+)
 def test_timeouts(monkeypatch: pytest.MonkeyPatch, signal: str, given: dict[str, str]) -> None:
     with grpc_receiver(Response(wait=10)) as receiver:
         began = monotonic()
@@ -175,12 +177,14 @@ def test_codes_of_the_variable_replace_those_of_the_protocol(
 
 
 def test_a_request_that_is_too_large_is_delivered_by_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, results = telemetry("logs", "x" * 20_000), []  # type: tuple[Any, list[SendResult]]
     with grpc_receiver(options=(("grpc.max_receive_message_length", 10_000),)) as receiver:
         set_variables(monkeypatch, "logs", {"ENDPOINT": "{url}", "TIMEOUT": "0.5"}, url=receiver.url)
-        theirs, ours, result = both("logs", GRPC, [receiver], text="x" * 20_000)
-    assert ours == theirs == Side([], delivered=False)
-    assert result is not None
-    assert result.outcome is Outcome.REFUSED, "the official exporter would send it again in vain"
+        assert deliver_official("logs", GRPC, data) is False
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "30")
+        assert deliver_ours("logs", GRPC, data, results=results) is False
+    assert receiver.got == []
+    assert results[0].outcome is Outcome.REFUSED, "the official exporter would send it again in vain"
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,10 @@ def test_headers_and_compression(monkeypatch: pytest.MonkeyPatch, signal: str, c
     assert (theirs.delivered, len(theirs.requests)) == (True, 1)
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
-@pytest.mark.parametrize("given", [{"TIMEOUT": "0.3"}, {"{S}_TIMEOUT": "0.3", "TIMEOUT": "20"}], ids=["general", "own"])
+@pytest.mark.parametrize(
+    ("signal", "given"),
+    [("traces", {"TIMEOUT": "0.3"}), *((signal, {"{S}_TIMEOUT": "0.3", "TIMEOUT": "20"}) for signal in SIGNALS)],
+)
 def test_timeouts(monkeypatch: pytest.MonkeyPatch, signal: str, given: dict[str, str]) -> None:
     with http_receiver(Response(wait=10)) as receiver:
         began = monotonic()
