@@ -294,3 +294,18 @@ def test_a_copied_callback_has_the_settings_and_no_run(seen: Seen) -> None:
     assert copied._trainer_run.settings == {"profile": "minimal", "service_name": "copied"}
     assert copied._names == callback._names
     assert seen.steps == []
+
+
+@pytest.mark.skipif(not hasattr(nissa.Run, "state_dict"), reason="runs cannot be continued")
+def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(seen: Seen, tmp_path: Path) -> None:
+    runs = []
+    for epochs, checkpoint in ((1, None), (2, tmp_path / "last.ckpt")):
+        callback = NissaCallback(**seen.settings())
+        used = trainer(
+            callback, ModelCheckpoint(tmp_path, save_last=True), max_epochs=epochs, enable_checkpointing=True
+        )
+        used.fit(Regression(), batches(data()), batches(data(1)), ckpt_path=checkpoint)
+        runs.append(seen.of_type(EventType.TRAINING_STARTED)[-1].data["run_id"])
+    assert runs[0] == runs[1]
+    seen.agrees(train_plainly(epochs=2), name)
+    assert seen.epochs == [0, 1]

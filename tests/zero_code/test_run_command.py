@@ -118,6 +118,7 @@ def test_a_process_that_imports_no_torch_imports_nothing_of_ours(folder: Path) -
     assert ended(str(BIN / "nissa"), "run", "script.py", folder=folder) == (0, "[]\n", "")
 
 
+@pytest.mark.full
 def test_a_traceback_through_backward_and_a_loader_has_no_frame_of_ours(folder: Path) -> None:
     plain, observed = with_and_without(
         folder,

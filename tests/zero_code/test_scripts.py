@@ -303,6 +303,27 @@ def test_a_script_that_starts_its_own_run_keeps_it(tmp_path: Path) -> None:
     assert "not observed" not in out
 
 
+def test_a_run_that_the_script_starts_later_replaces_ours(tmp_path: Path) -> None:
+    text = (
+        OBSERVED
+        + PROBLEM
+        + textwrap.dedent("""
+        import nissa
+        model = net(); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        def step():
+            optimizer.zero_grad(); nn.functional.mse_loss(model(x), y).backward(); optimizer.step()
+        step()
+        with nissa.start(run_id="own"): step(); step()
+        step()  # the script has ended its run and wants no other
+        assert nissa.current_run() is None
+        """)
+    )
+    status, _, err = finish(script(text, folder=tmp_path, environ=EVERY_STEP))
+    assert status == 0, err
+    steps = {run.name == "own": len(losses(run)) for run in (tmp_path / "nissa-runs").iterdir()}
+    assert steps == {False: 1, True: 2}
+
+
 def test_everything_is_restored(tmp_path: Path) -> None:
     run, _, _ = train(
         tmp_path,
@@ -343,3 +364,82 @@ def test_a_setting_that_cannot_be_used_does_not_reach_the_script(tmp_path: Path)
     assert (status, out.strip()) == (0, "trained")
     assert err.count("This script is not observed") == 1
     assert "dignostic" in err
+
+
+def test_tracebacks_have_no_frame_of_ours(tmp_path: Path) -> None:
+    text = PROBLEM + textwrap.dedent("""
+        import traceback
+        class Broken(torch.utils.data.Dataset):
+            def __len__(self): return 4
+            def __getitem__(self, index): return 1 / (2 - index)
+        model = net(); scaler = torch.amp.GradScaler("cpu")
+        def unused(): model(x).backward()
+        def scaled(): scaler.scale(model(x)).backward()
+        def loaded(): list(DataLoader(Broken()))
+        def stepped(): torch.optim.SGD(model.parameters(), lr=0.1).step(lambda: 1 / 0)
+        def found():
+            texts = []
+            for fails in (unused, scaled, loaded, stepped):
+                try: fails()
+                except Exception: texts.append(traceback.format_exc())
+            return texts
+        plain = found()
+        from nissa.integrations.zero_code import instrument
+        instrument()
+        observed = found()
+        assert len(plain) == 4
+        assert observed[:3] == plain[:3], observed
+        assert [line for line in observed[3].splitlines() if "nissa" not in line][-1] == plain[3].splitlines()[-1]
+        """)
+    status, _, err = finish(script(text, folder=tmp_path, environ=EVERY_STEP))
+    assert status == 0, err
+
+
+def test_a_compiled_model_and_a_compiled_step_train_as_without_us(tmp_path: Path) -> None:
+    run, expected, _ = train(
+        tmp_path,
+        """
+        from nissa.integrations.zero_code import uninstrument
+        def trained(steps):
+            torch.manual_seed(1)
+            plain = net(); model = torch.compile(plain, backend="eager")
+            optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+            @torch.compile(backend="eager")
+            def whole(a, b):
+                optimizer.zero_grad(); loss = nn.functional.mse_loss(plain(a), b); loss.backward(); optimizer.step()
+                return loss
+            found = []
+            for _ in range(steps):
+                optimizer.zero_grad(); loss = nn.functional.mse_loss(model(x), y); loss.backward(); optimizer.step()
+                found.append(loss.item())
+            found += [whole(x, y).item() for _ in range(2)]
+            return found
+        observed = trained(3)
+        uninstrument()
+        assert trained(3) == observed
+        print(json.dumps(observed))
+        """,
+    )
+    assert losses(run)[:3] == pytest.approx(expected[:3])
+    names = {point.attributes["nissa.parameter.name"] for point in points(run, "nissa.gradient.norm")}
+    assert names == {"0.weight", "0.bias", "2.weight", "2.bias"}
+
+
+def test_two_optimizers_of_one_model_and_one_that_nobody_can_find(tmp_path: Path) -> None:
+    run, expected, out = train(
+        tmp_path,
+        """
+        model = net()
+        first, second = torch.optim.SGD(model[0].parameters(), lr=0.1), torch.optim.Adam(model[2].parameters())
+        loose = torch.zeros(3, requires_grad=True); third = torch.optim.SGD([loose], lr=0.1)
+        for _ in range(2):
+            loss = nn.functional.mse_loss(model(x + loose), y); loss.backward()
+            for each in (first, second, third): each.step(); each.zero_grad()
+            losses.append(loss.item())
+        print(json.dumps(losses))
+        """,
+    )
+    assert values(run, "nissa.loss", **{"nissa.model.name": "Linear"}) == pytest.approx(expected)
+    models = {point.attributes["nissa.model.name"] for point in points(run, "nissa.gradient.norm")}
+    assert models == {"Linear", "Linear_2"}
+    assert out.count("no module owns its parameters") == 1

@@ -159,6 +159,15 @@ class NissaCallback(Callback):
         if stage == "fit":
             self._end(None)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the run, which the trainer stores in its checkpoints."""
+        state = self._trainer_run.state()
+        return {} if state is None else {"run": state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the run of a checkpoint that the trainer has loaded, if no run is active."""
+        self._trainer_run.resume = state_dict.get("run")
+
     def _end(self, error: BaseException | None) -> None:
         self._losses.take()
         self._watched.clear()

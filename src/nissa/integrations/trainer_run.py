@@ -27,6 +27,7 @@ class TrainerRun:
         run: The run; None before training begins and after it has ended.
         owned: Whether the run was started here.
         patches: Attributes of the trainer that are replaced until the end.
+        resume: State of a run that the next one continues, from a checkpoint of the trainer.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -34,6 +35,7 @@ class TrainerRun:
         self.run: Run | None = None
         self.owned = False
         self.patches = Patches()
+        self.resume: Mapping[str, Any] | None = None
         self._watches: list[Watch] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -52,8 +54,16 @@ class TrainerRun:
         self.end()
         active = nissa.current_run()
         self.owned = active is None
+        resume, self.resume = self.resume, None
+        if resume is not None:
+            more["resume"] = resume
         self.run = run = nissa.start(**{**more, **self.settings}) if active is None else active
         return run
+
+    def state(self) -> "dict[str, Any] | None":
+        """Return the state of the run for a checkpoint; None without a run that can be continued."""
+        save = getattr(self.run, "state_dict", None)
+        return None if save is None or self.run is None or self.run.closed else save()
 
     def watch(
         self,

@@ -13,6 +13,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import nissa
+from nissa.distributed.rank import Rank
 from nissa.errors import NissaError
 from nissa.gradients.hooks import untraced
 from nissa.gradients.watch import Watch
@@ -95,6 +96,8 @@ class Observer:
         """Register the global hook, and observe losses and data."""
         if not self._implicit:
             _explicit.add(self)
+        if self._owned:
+            atexit.register(self._at_exit)
         self._handle = register_optimizer_step_pre_hook(untraced(self._before_step))
         self.losses.install(self.patches, self._containing)
         self._passes.install(self.patches, self._containing)
@@ -127,7 +130,9 @@ class Observer:
 
     def in_child(self) -> None:
         """Forget the parent's run in a forked process; the first step of the child starts its own."""
-        if not self.disabled and self._handle is not None:
+        if not self._implicit:  # the tracker that it belongs to is in the parent
+            self._remove_hooks()
+        elif not self.disabled and self._handle is not None:
             self.patches.restore()
             self._forget()
             self._pid = os.getpid()
@@ -154,7 +159,7 @@ class Observer:
     def _before_step(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        if self._implicit and _explicit:
+        if (self._implicit and _explicit) or self._ended():
             return None
         if optimizer not in self._watches:
             self._watches[optimizer] = self._discover(optimizer)
@@ -173,6 +178,13 @@ class Observer:
         return (
             (args, {**kwargs, "closure": observed}) if "closure" in kwargs else ((args[0], observed, *args[2:]), kwargs)
         )
+
+    def _ended(self) -> bool:
+        """Whether the run has ended, and no other one has begun: then the script wants none."""
+        if self.run is None or not self.run.closed:
+            return False
+        self._watches.clear()  # those of the run that has ended; another one watches anew
+        return nissa.current_run() is None
 
     def _discover(self, optimizer: torch.optim.Optimizer) -> Watch | None:
         run = self._the_run()
@@ -199,9 +211,10 @@ class Observer:
                 self.run, self._owned = active, False
             return active
         self._several = len(optimizers_alive()) > 1
-        self.run = run = nissa.start(backends=[UnobservedSummary(self.missing)])
+        first_rank = Rank.discover(os.environ).rank in {None, 0}
+        self.run = run = nissa.start(backends=[UnobservedSummary(self.missing)] if first_rank else [])
         self._owned = run.replaceable = True
-        if not run.config.console.enabled:
+        if first_rank and not run.config.console.enabled:
             run.hub.remove_backend(UnobservedSummary.name)
         atexit.register(self._at_exit)  # called before the handler of the run, which is older
         return run
