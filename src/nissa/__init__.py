@@ -102,7 +102,7 @@ def reset_hub() -> NissaHub:
     return new
 
 
-def start(
+def start(  # noqa: PLR0913 - keyword-only
     profile: str | None = None,
     *,
     service_name: str | None = None,
@@ -111,6 +111,7 @@ def start(
     backends: "Iterable[Backend]" = (),
     replace: bool = False,
     resume: "Mapping[str, Any] | None" = None,
+    run_config: object = None,
     **overrides: Any,
 ) -> "Run":
     """Start a run.
@@ -129,13 +130,15 @@ def start(
         resume: Return value of ``Run.state_dict()``, from a checkpoint. The run continues under its id and, with files, in
             its folder: steps are counted on, open seeds continue in their traces, and so does the epoch in which the
             checkpoint was saved.
+        run_config: Hyperparameters: a dict, dataclass or ``argparse.Namespace``, may be nested. They are attributes
+            ``nissa.run.config.<name>`` of the epochs' spans, and in the report. Credentials are replaced by ``***``.
         **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
 
     Raises:
         ConfigurationError: A setting, file or argument cannot be used; the message states the fix.
         RunActiveError: A run is active already; it is that of `current_run`.
     """
-    run = import_module("nissa.run.run")
+    run = import_module("nissa.run.start")
     started: Run = run.start(
         profile,
         hub=get_hub(),
@@ -145,6 +148,7 @@ def start(
         backends=backends,
         replace=replace,
         resume=resume,
+        run_config=run_config,
         **overrides,
     )
     return started

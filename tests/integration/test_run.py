@@ -13,7 +13,7 @@ import torch
 import nissa
 from nissa import EventType, GateResult, MemoryBackend, Stage, TelemetryEvent
 from nissa.recordings.values import attributes
-from nissa.run.run import start
+from nissa.run.start import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
 from tests.support import finish, points, records, script, spans

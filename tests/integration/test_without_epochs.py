@@ -10,7 +10,7 @@ import nissa
 from nissa import EventType, MemoryBackend
 from nissa.hub.measurements import StepMeasured
 from nissa.recordings.values import attributes
-from nissa.run.run import start
+from nissa.run.start import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
 from tests.support import points, records, spans

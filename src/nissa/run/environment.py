@@ -1,7 +1,6 @@
 """Telemetry of one training loop: watches, epochs, validations and seeds."""
 
 import os
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,18 +8,15 @@ from operator import index
 from typing import TYPE_CHECKING, Any, overload
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
-from nissa.diagnostics.features import seed_features
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.dtensors import whole
-from nissa.errors import ConfigurationError
 from nissa.events import EventType, SpanIds
-from nissa.hub.plain_data import to_name
+from nissa.run.environment_seeds import EnvironmentSeeds
 from nissa.run.validation import Validation, ValidationInputs
 from nissa.run.value_log import ValueLog
-from nissa.seeds.checkpoint import restore
+from nissa.seeds.inputs import SeedInputs
 from nissa.seeds.seed import Seed
-from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
-from nissa.seeds.stages import ALIVE
+from nissa.seeds.slots import new_span_id, new_trace_id
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +45,8 @@ class Environment:
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
         self._value_log = ValueLog(runtime, env_id)
+        self._seeds = EnvironmentSeeds(runtime, env_id, self._send)
+        self._inputs = SeedInputs(runtime.refuse)
         self._epoch_snapshot: EpochSnapshot | None = None
 
     @overload
@@ -175,6 +173,7 @@ class Environment:
     def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
         """Mark the saving of a checkpoint, exported as a ``checkpoint`` span of the epoch."""
         started = self._runtime.now()
+        saved_to = self._inputs.accept("checkpoint()", _path, path)
         error: BaseException | None = None
         try:
             yield
@@ -182,7 +181,7 @@ class Environment:
             error = raised
             raise
         finally:
-            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _type_name(error)}
+            data = {"path": saved_to, "started": started, "error": _type_name(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
     def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
@@ -375,14 +374,14 @@ class Environment:
                 host. Only a weak reference is kept.
             parameters: Number of parameters; used only without ``module``.
 
+        Returns:
+            The handle. If the id was refused, its methods record nothing.
+
         Raises:
-            ConfigurationError: ``module`` is not a ``torch.nn.Module``.
+            InvalidValueError: An argument is invalid, and the run is strict.
             TransitionError: A seed with this id is alive, and the run is strict.
         """
-        data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count_parameters(module)}
-        known_id = to_name(seed_id) or "None"
-        self._attach_module(self._send(EventType.SEED_GERMINATED, seed_id=known_id, slot_id=slot, data=data), module)
-        return self._seed(known_id)
+        return self._seeds.germinate(seed_id, blueprint=blueprint, slot=slot, module=module, parameters=parameters)
 
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
@@ -394,31 +393,20 @@ class Environment:
             module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
                 kept.
 
+        Returns:
+            The handle. If the state was refused, its methods record nothing.
+
         Raises:
-            ConfigurationError: The state does not come from ``state_dict()``, or belongs to another environment.
+            InvalidValueError: The state does not come from ``state_dict()`` or belongs to another environment, or
+                ``module`` is not a ``torch.nn.Module``, and the run is strict.
             TransitionError: A seed with this id is alive, and the run is strict.
         """
-        record = restore(dict(state))
-        if record.env_id != self.env_id:
-            owner = "run" if record.env_id is None else f"run.environment({record.env_id!r})"
-            raise ConfigurationError(
-                f"Seed {record.seed_id!r} belongs to {'the run' if record.env_id is None else 'another environment'}, not to "
-                f"{'the run' if self.env_id is None else f'environment {self.env_id!r}'}; resume it with "
-                f"{owner}.resume_seed(state)."
-            )
-        if self._is_resumed(record):
-            self._attach(record.seed_id, module)
-            return self._seed(record.seed_id)
-        data = {"seed_state": dict(state)}
-        self._attach_module(
-            self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
-        )
-        return self._seed(record.seed_id)
+        return self._seeds.resume(state, module=module)
 
     @property
     def seeds(self) -> list[Seed]:
         """Seeds of the environment, in the order in which they germinated."""
-        return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
+        return self._seeds.all()
 
     def _begin_epoch(self, number: int) -> None:
         self._runtime.export_logged(self.env_id)
@@ -460,45 +448,6 @@ class Environment:
         ids = self._clock.epoch_ids
         return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
 
-    def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
-        """Attach the module to the record of a seed that has just germinated or resumed."""
-        if events and events[-1].refused is None and events[-1].seed_id is not None:
-            self._attach(events[-1].seed_id, module)
-
-    def _attach(self, seed_id: str, module: "torch.nn.Module | None") -> None:
-        record = self._runtime.table.slots.get((self.env_id, seed_id))
-        if record is not None and module is not None:
-            record.module = weakref.ref(module)
-
-    def _is_resumed(self, record: SeedRecord) -> bool:
-        """Whether the same life already goes on in this process, as the same attempt."""
-        known = self._runtime.table.slots.get(record.key)
-        same = known is not None and known.ids.trace_id == record.ids.trace_id
-        return same and known is not None and known.attempt == record.attempt and known.stage in ALIVE
-
-    def _seed(self, seed_id: str) -> Seed:
-        runtime = self._runtime
-        # If telemetry failed, the table has no record. Training still needs a handle with working methods.
-        record = runtime.table.slots.get((self.env_id, seed_id)) or SeedRecord(
-            seed_id=seed_id,
-            env_id=self.env_id,
-            slot_id=None,
-            blueprint_id=None,
-            parameters=None,
-            germinated_at=runtime.now(),
-            stage_since=runtime.now(),
-        )
-        return Seed(record, runtime.table.slots, runtime.deliver, clock=runtime.now, features=self._seed_features)
-
-    def _seed_features(self, record: SeedRecord) -> tuple[float, ...]:
-        """Return the feature vector of a seed; on a fault, the vector of a seed without measurements."""
-        runtime, seed = self._runtime, record.snapshot()
-        with runtime.error_boundary.guard("seed features"):
-            latest = runtime.step_processor.latest(self.env_id)
-            ratio = None if seed.slot_id is None else latest.ratios().get(seed.slot_id)
-            return runtime.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
-        return seed_features(seed)
-
     def _send(self, event_type: EventType, **fields: Any) -> "list[TelemetryEvent]":
         return self._runtime.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
 
@@ -524,12 +473,11 @@ def _whole(number: object) -> int | None:
         return None
 
 
+def _path(path: Any) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"Pass a path, not {type(path).__name__}.")
+    return os.fsdecode(path)
+
+
 def _type_name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
-
-
-def _count_parameters(module: object) -> int:
-    parameters = getattr(module, "parameters", None)
-    if not callable(parameters):
-        raise ConfigurationError(f"germinate(module=...) needs a torch.nn.Module, not a {type(module).__name__}.")
-    return sum(parameter.numel() for parameter in parameters())

@@ -2,26 +2,24 @@
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from time import monotonic, time_ns
-from types import TracebackType
+from time import monotonic
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, overload
 from weakref import WeakKeyDictionary, ref
 
-from nissa.config import TelemetryConfig, load
+from nissa.config import TelemetryConfig
 from nissa.diagnostics.brief import DecisionBrief
 from nissa.diagnostics.snapshot import EpochSnapshot
-from nissa.errors import ConfigurationError, RunActiveError
+from nissa.errors import ConfigurationError
 from nissa.events import EventType
 from nissa.hub.hub import NissaHub
-from nissa.otel.setup import Providers, obtain
+from nissa.otel.setup import Providers
 from nissa.run.agreement import RunStart
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
-from nissa.run.identity import environment_id, named_run_id
+from nissa.run.identity import environment_id
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.run.state import ResumedRun, run_state, seed_states
@@ -37,100 +35,26 @@ if TYPE_CHECKING:
     from nissa.gradients.watch import Watch
     from nissa.gradients.watch_group import WatchGroup
     from nissa.hub.backend import Backend
+    from nissa.run.run_config import Attribute
 
 _logger = logging.getLogger("nissa")
 
 _AGREEMENT_SECONDS: Final = 0.5
 """Maximum time at the end of a run for recording the end in the store of the process group."""
 
-_active: WeakKeyDictionary[NissaHub, "ref[Run]"] = WeakKeyDictionary()
+active_runs: WeakKeyDictionary[NissaHub, "ref[Run]"] = WeakKeyDictionary()
 """Active run of each hub, by which a lost handle is found again; the hub itself keeps the run alive."""
-
-
-def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
-    profile: str | None = None,
-    *,
-    hub: NissaHub,
-    service_name: str | None = None,
-    config: "TelemetryConfig | str | os.PathLike[str] | None" = None,
-    run_id: str | None = None,
-    backends: "Iterable[Backend]" = (),
-    clock: Callable[[], int] = time_ns,
-    replace: bool = False,
-    resume: Mapping[str, Any] | None = None,
-    **overrides: Any,
-) -> "Run":
-    """Start a run; see `nissa.start`."""
-    with _starting(hub):
-        settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
-        resumed = None if resume is None else ResumedRun.of(resume)
-        named = named_run_id(run_id, None if resumed is None else resumed.run_id)
-        _end_active_run(hub, replace=replace)
-        start = RunStart.agree(named, resumed, os.environ)
-        identity = start.identity.run_id
-        providers = obtain(
-            service_name=service_name,
-            run_id=identity,
-            profile=settings.profile_name,
-            rank=start.rank,
-            folder=Path(settings.files.directory) / identity,
-            files=settings.files,
-            exit_seconds=settings.limits.exit_timeout_seconds,
-        )
-        return Run(settings, hub, providers, start=start, backends=backends, clock=clock)
-
-
-@contextmanager
-def _starting(hub: NissaHub) -> Iterator[None]:
-    """Reserve a hub for the run that this thread starts; threads that start one at the same time are refused.
-
-    `dict.setdefault` is atomic, so no lock is needed, which a signal handler or a forked child could find locked.
-    """
-    process, claim = os.getpid(), object()
-    if hub.claims.setdefault(process, claim) is not claim:
-        raise RunActiveError(
-            "Another thread of this process is starting a run. Start one run per process, and use it in all threads: "
-            "nissa.current_run() returns it, and run.environment(id) separates their trainings."
-        )
-    try:
-        yield
-    finally:
-        del hub.claims[process]
 
 
 def active_run(hub: NissaHub) -> "Run | None":
     """Return the active run of a hub, or None."""
-    run = reference() if (reference := _active.get(hub)) is not None else None
+    run = reference() if (reference := active_runs.get(hub)) is not None else None
     return None if run is None or run.closed else run
 
 
 def is_watched(run: "Run", optimizer: "torch.optim.Optimizer") -> bool:
     """Whether a run watches an optimizer, in any of its environments."""
     return run._runtime.watches.is_watched(optimizer)  # noqa: SLF001 - our own class
-
-
-def _end_active_run(hub: NissaHub, *, replace: bool) -> None:
-    active = active_run(hub)
-    if active is None:
-        if hub.has_listener:
-            raise RunActiveError(
-                "A run of this process is ending right now. Start the next one after its close() has returned."
-                if _active.get(hub) is not None
-                else "Another listener is active on this hub; nissa.reset_hub() returns a new one."
-            )
-        return
-    if not (replace or active.replaceable or _is_interactive()):
-        raise RunActiveError(
-            f"The run {active.run_id} is active in this process. End it with nissa.current_run().close() before you start "
-            "another, or start the other one with replace=True, which ends it."
-        )
-    _logger.warning("The run %s is ended, because another one is started.", active.run_id)
-    active.close()
-
-
-def _is_interactive() -> bool:
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and ipython.get_ipython() is not None
 
 
 class Run:
@@ -158,6 +82,7 @@ class Run:
         start: RunStart,
         backends: "Iterable[Backend]",
         clock: Callable[[], int],
+        hyperparameters: "Mapping[str, Attribute]" = MappingProxyType({}),
     ) -> None:
         self.run_id = run_id = start.identity.run_id
         self.config = config
@@ -175,11 +100,11 @@ class Run:
         self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends, trace=start.trace)
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections)
-        _active[hub] = ref(self)
+        active_runs[hub] = ref(self)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
         data |= {"world_size": start.rank.world_size, "attempt": start.resumed.attempt if start.resumed else None}
-        self._send(EventType.TRAINING_STARTED, data=data)
+        self._send(EventType.TRAINING_STARTED, data=data | {"run_config": dict(hyperparameters) or None})
         if start.resumed is not None:
             self._resume(start.resumed)
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch.nn.parameter import is_lazy
 
@@ -19,9 +19,34 @@ from nissa.printable import MOST_NAME, printable_name, shown
 if TYPE_CHECKING:
     import torch
 
-    from nissa.run.runtime import Runtime
+    from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.gradients.readback import Readback
+    from nissa.gradients.step_metadata import RowMetadata, SamplingPlan
+    from nissa.gradients.step_processor import StepProcessor
+    from nissa.gradients.steps import StepClock
+    from nissa.hub.error_boundary import ErrorBoundary
+    from nissa.seeds.lifecycle import SeedTable
 
 _logger = logging.getLogger("nissa")
+
+
+class Components(Protocol):
+    """Components of a run that its watches use; `Runtime` has them."""
+
+    closed: bool
+    analytics: "BlueprintAnalytics"
+    error_boundary: "ErrorBoundary"
+    readback: "Readback[RowMetadata]"
+    sampling: "SamplingPlan"
+    step_processor: "StepProcessor"
+    table: "SeedTable"
+
+    def clock(self, env_id: str | None) -> "StepClock":
+        """Return the step clock of an environment."""
+
+    def tracker(self, env_id: str | None) -> "DiagnosticTracker":
+        """Return the diagnostic tracker of an environment."""
 
 
 class Watches:
@@ -38,7 +63,7 @@ class Watches:
             watched again.
     """
 
-    def __init__(self, runtime: "Runtime") -> None:
+    def __init__(self, runtime: Components) -> None:
         self.finalized: deque[Watch] = deque()
         self.resumed_steps: dict[tuple[str | None, str | None], int] = {}
         self._runtime = runtime
