@@ -22,7 +22,8 @@ def doctor(
     protocol: Annotated[
         str | None,
         typer.Option(
-            metavar="PROTOCOL", help="With --endpoint: grpc or http/protobuf; default from OTEL_* variables, else grpc."
+            metavar="PROTOCOL",
+            help="With --endpoint: grpc, http/protobuf or http/json; default from OTEL_* variables, else grpc.",
         ),
     ] = None,
     health: Annotated[
