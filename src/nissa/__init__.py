@@ -109,6 +109,7 @@ def start(
     run_id: str | None = None,
     backends: "Iterable[Backend]" = (),
     replace: bool = False,
+    run_config: object = None,
     **overrides: Any,
 ) -> "Run":
     """Start a run.
@@ -124,6 +125,8 @@ def start(
         backends: Additional backends, closed at the end of the run.
         replace: End the active run first. In IPython and in notebooks, where a cell is often run again, the active run is
             always ended, with a notice.
+        run_config: Hyperparameters: a dict, dataclass or ``argparse.Namespace``, may be nested. They are attributes
+            ``nissa.run.config.<name>`` of the epochs' spans, and in the report. Credentials are replaced by ``***``.
         **overrides: Settings, such as ``gradients={"every_n_steps": 1}`` or ``gradients__every_n_steps=1``.
 
     Raises:
@@ -139,6 +142,7 @@ def start(
         run_id=run_id,
         backends=backends,
         replace=replace,
+        run_config=run_config,
         **overrides,
     )
     return started

@@ -11,7 +11,7 @@ way.
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -114,9 +114,13 @@ class GateResult:
     message: str = ""
 
     def __post_init__(self) -> None:
-        """Convert the check lists to tuples."""
-        object.__setattr__(self, "checks_passed", tuple(self.checks_passed))
-        object.__setattr__(self, "checks_failed", tuple(self.checks_failed))
+        """Convert the check lists to tuples; a single text is one check."""
+        for name in ("checks_passed", "checks_failed"):
+            checks = getattr(self, name)
+            if isinstance(checks, str):
+                object.__setattr__(self, name, (checks,))
+            elif isinstance(checks, Iterable):  # anything else is refused by `Seed.gate`
+                object.__setattr__(self, name, tuple(checks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_stage_names_those_that_exist() -> None:
     with nissa.start("minimal", console__enabled=False) as run:
         seed = run.germinate("s")
-        with pytest.raises(nissa.UnknownNameError, match="Did you mean 'TRAINING'"):
+        with pytest.raises(nissa.InvalidValueError, match="Did you mean 'TRAINING'"):
             seed.advance("trainning")
 
 
@@ -78,9 +78,9 @@ def test_only_modules_and_optimizers_that_belong_together_can_be_watched(toy: To
 
 def test_a_module_that_is_none_cannot_germinate() -> None:
     with nissa.start("minimal", console__enabled=False) as run:
-        with pytest.raises(nissa.ConfigurationError, match=r"torch\.nn\.Module"):
+        with pytest.raises(nissa.InvalidValueError, match=r"torch\.nn\.Module"):
             run.germinate("s", module="conv")  # type: ignore[arg-type]
-        with pytest.raises(nissa.ConfigurationError, match="state_dict"):
+        with pytest.raises(nissa.InvalidValueError, match="state_dict"):
             run.resume_seed({"seed_id": "s"})
 
 

@@ -111,6 +111,7 @@ class OpenTelemetryBackend:
         )
         self.refused = self._producer.install(providers.meter) if providers.meter is not None else "telemetry is off"
         self._handlers: dict[str, Callable[[TelemetryEvent], None]] = {
+            EventType.TRAINING_STARTED: self._begin,
             EventType.EPOCH_STARTED: self._epochs.begin,
             EventType.EPOCH_COMPLETED: self._epochs.end,
             EventType.TRAINING_ENDED: self._end,
@@ -156,6 +157,10 @@ class OpenTelemetryBackend:
         self._providers.close(timeout)
         self._producer.uninstall()
 
+    def _begin(self, event: TelemetryEvent) -> None:
+        hyperparameters = event.data.get("run_config") or {}
+        self._epochs.run_config = {attr.RUN_CONFIG_PREFIX + name: value for name, value in hyperparameters.items()}
+
     def _end(self, event: TelemetryEvent) -> None:
         reason = event.data.get("error")
         self._seeds.interrupt(event.time_unix_nano, reason)
@@ -185,11 +190,14 @@ class OpenTelemetryBackend:
         self._log.emit(
             names.EVENT_REFUSED if event.refused else name,
             event.time_unix_nano,
-            _details(event) | attributes,
+            {**self._run_config(event), **_details(event), **attributes},
             span=self._seeds.context_of(event) or self._epochs.context(event.env_id),
             severity=event.severity,
             body=event.message or event.refused,
         )
+
+    def _run_config(self, event: TelemetryEvent) -> dict[str, Any]:
+        return self._epochs.run_config if event.event_type == EventType.TRAINING_STARTED else {}
 
 
 def _change_of(event: TelemetryEvent, transition: tuple[Stage, Stage]) -> TelemetryEvent:

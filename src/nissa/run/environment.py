@@ -1,7 +1,6 @@
 """Telemetry of one training loop: watches, epochs, validations and seeds."""
 
 import os
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,16 +8,15 @@ from operator import index
 from typing import TYPE_CHECKING, Any
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
-from nissa.diagnostics.features import seed_features
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.dtensors import whole
-from nissa.errors import ConfigurationError
 from nissa.events import EventType, SpanIds
+from nissa.run.environment_seeds import EnvironmentSeeds
 from nissa.run.validation import Validation, ValidationInputs
 from nissa.run.value_log import ValueLog
-from nissa.seeds.checkpoint import restore
+from nissa.seeds.inputs import SeedInputs
 from nissa.seeds.seed import Seed
-from nissa.seeds.slots import SeedRecord, new_span_id, new_trace_id
+from nissa.seeds.slots import new_span_id, new_trace_id
 
 if TYPE_CHECKING:
     import torch
@@ -46,6 +44,8 @@ class Environment:
         self._clock = runtime.clock(env_id)
         self._validation = Validation(runtime, env_id)
         self._value_log = ValueLog(runtime, env_id)
+        self._seeds = EnvironmentSeeds(runtime, env_id, self._send)
+        self._inputs = SeedInputs(runtime.refuse)
         self._epoch_snapshot: EpochSnapshot | None = None
 
     def watch(
@@ -129,6 +129,7 @@ class Environment:
     def checkpoint(self, path: "str | os.PathLike[str] | None" = None) -> Iterator[None]:
         """Mark the saving of a checkpoint, exported as a ``checkpoint`` span of the epoch."""
         started = self._runtime.now()
+        saved_to = self._inputs.accept("checkpoint()", _path, path)
         error: BaseException | None = None
         try:
             yield
@@ -136,7 +137,7 @@ class Environment:
             error = raised
             raise
         finally:
-            data = {"path": None if path is None else os.fspath(path), "started": started, "error": _type_name(error)}
+            data = {"path": saved_to, "started": started, "error": _type_name(error)}
             self._send(EventType.CHECKPOINT_SAVED, data=data | self._epoch_identity())
 
     def log_loss(self, loss: "torch.Tensor | float", *, scale: float = 1.0, model: str | None = None) -> None:
@@ -314,15 +315,14 @@ class Environment:
                 host. Only a weak reference is kept.
             parameters: Number of parameters; used only without ``module``.
 
+        Returns:
+            The handle. If the id was refused, its methods record nothing.
+
         Raises:
-            ConfigurationError: ``module`` is not a ``torch.nn.Module``.
+            InvalidValueError: An argument is invalid, and the run is strict.
             TransitionError: A seed with this id is alive, and the run is strict.
         """
-        data = {"blueprint_id": blueprint, "parameters": parameters if module is None else _count_parameters(module)}
-        self._attach_module(
-            self._send(EventType.SEED_GERMINATED, seed_id=str(seed_id), slot_id=slot, data=data), module
-        )
-        return self._seed(str(seed_id))
+        return self._seeds.germinate(seed_id, blueprint=blueprint, slot=slot, module=module, parameters=parameters)
 
     def resume_seed(self, state: Mapping[str, Any], *, module: "torch.nn.Module | None" = None) -> Seed:
         """Continue the life of a seed saved by ``Seed.state_dict()``, in the same trace.
@@ -332,26 +332,20 @@ class Environment:
             module: Module of the seed; its gradients are compared with those of the host. Only a weak reference is
                 kept.
 
+        Returns:
+            The handle. If the state was refused, its methods record nothing.
+
         Raises:
-            ConfigurationError: The state does not come from ``state_dict()``, or belongs to another environment.
+            InvalidValueError: The state does not come from ``state_dict()`` or belongs to another environment, or
+                ``module`` is not a ``torch.nn.Module``, and the run is strict.
             TransitionError: A seed with this id is alive, and the run is strict.
         """
-        record = restore(dict(state))
-        if record.env_id != self.env_id:
-            raise ConfigurationError(
-                f"Seed {record.seed_id!r} belongs to environment {record.env_id!r}, not to {self.env_id!r}; "
-                "resume it with run.environment(...).resume_seed(state)."
-            )
-        data = {"seed_state": dict(state)}
-        self._attach_module(
-            self._send(EventType.CHECKPOINT_LOADED, seed_id=record.seed_id, slot_id=record.slot_id, data=data), module
-        )
-        return self._seed(record.seed_id)
+        return self._seeds.resume(state, module=module)
 
     @property
     def seeds(self) -> list[Seed]:
         """Seeds of the environment, in the order in which they germinated."""
-        return [self._seed(record.seed_id) for record in self._runtime.table.slots.of(self.env_id)]
+        return self._seeds.all()
 
     def _begin_epoch(self, number: int, ids: SpanIds) -> None:
         self._runtime.export_logged(self.env_id)
@@ -387,37 +381,6 @@ class Environment:
         ids = self._clock.epoch_ids
         return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
 
-    def _attach_module(self, events: "list[TelemetryEvent]", module: "torch.nn.Module | None") -> None:
-        """Attach the module to the record of a seed that has just germinated or resumed."""
-        if module is None or not events or events[-1].refused is not None or events[-1].seed_id is None:
-            return
-        record = self._runtime.table.slots.get((self.env_id, events[-1].seed_id))
-        if record is not None:
-            record.module = weakref.ref(module)
-
-    def _seed(self, seed_id: str) -> Seed:
-        runtime = self._runtime
-        # If telemetry failed, the table has no record. Training still needs a handle with working methods.
-        record = runtime.table.slots.get((self.env_id, seed_id)) or SeedRecord(
-            seed_id=seed_id,
-            env_id=self.env_id,
-            slot_id=None,
-            blueprint_id=None,
-            parameters=None,
-            germinated_at=runtime.now(),
-            stage_since=runtime.now(),
-        )
-        return Seed(record, runtime.table.slots, runtime.deliver, clock=runtime.now, features=self._seed_features)
-
-    def _seed_features(self, record: SeedRecord) -> tuple[float, ...]:
-        """Return the feature vector of a seed; on a fault, the vector of a seed without measurements."""
-        runtime, seed = self._runtime, record.snapshot()
-        with runtime.error_boundary.guard("seed features"):
-            latest = runtime.step_processor.latest(self.env_id)
-            ratio = None if seed.slot_id is None else latest.ratios().get(seed.slot_id)
-            return runtime.tracker(self.env_id).seed_features(seed, health=latest.seed(seed.slot_id), ratio=ratio)
-        return seed_features(seed)
-
     def _send(self, event_type: EventType, **fields: Any) -> "list[TelemetryEvent]":
         return self._runtime.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
 
@@ -443,12 +406,11 @@ def _whole(number: object) -> int | None:
         return None
 
 
+def _path(path: Any) -> str:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"Pass a path, not {type(path).__name__}.")
+    return os.fsdecode(path)
+
+
 def _type_name(error: BaseException | None) -> str | None:
     return None if error is None else type(error).__name__
-
-
-def _count_parameters(module: object) -> int:
-    parameters = getattr(module, "parameters", None)
-    if not callable(parameters):
-        raise ConfigurationError(f"germinate(module=...) needs a torch.nn.Module, not a {type(module).__name__}.")
-    return sum(parameter.numel() for parameter in parameters())

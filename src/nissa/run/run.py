@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, strftime, time_ns
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakKeyDictionary, ref
 
@@ -22,6 +22,7 @@ from nissa.hub.hub import NissaHub
 from nissa.otel.setup import Providers, obtain
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
+from nissa.run.run_config import flatten
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.seeds.checkpoint import state_dict
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.watch import Watch
     from nissa.hub.backend import Backend
+    from nissa.run.run_config import Attribute
 
 _logger = logging.getLogger("nissa")
 
@@ -52,11 +54,13 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     backends: "Iterable[Backend]" = (),
     clock: Callable[[], int] = time_ns,
     replace: bool = False,
+    run_config: object = None,
     **overrides: Any,
 ) -> "Run":
     """Start a run; see `nissa.start`."""
-    _end_active_run(hub, replace=replace)
     settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
+    hyperparameters = {} if run_config is None else flatten(run_config, settings.limits.max_run_config)
+    _end_active_run(hub, replace=replace)
     identity = run_id or _named_run_id(os.environ) or common_run_id(_new_run_id())
     rank = Rank.discover(os.environ)
     providers = obtain(
@@ -68,7 +72,16 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
         export_interval_seconds=settings.files.export_interval_seconds,
         exit_seconds=settings.limits.exit_timeout_seconds,
     )
-    return Run(settings, hub, providers, run_id=identity, rank=rank, backends=backends, clock=clock)
+    return Run(
+        settings,
+        hub,
+        providers,
+        run_id=identity,
+        rank=rank,
+        backends=backends,
+        clock=clock,
+        hyperparameters=hyperparameters,
+    )
 
 
 def active_run(hub: NissaHub) -> "Run | None":
@@ -118,7 +131,7 @@ class Run:
         replaceable: Whether the next `nissa.start` ends this run: one that the script itself has not started.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - every argument is a collaborator or a fact about the run
         self,
         config: TelemetryConfig,
         hub: NissaHub,
@@ -128,6 +141,7 @@ class Run:
         rank: Rank,
         backends: "Iterable[Backend]",
         clock: Callable[[], int],
+        hyperparameters: "Mapping[str, Attribute]" = MappingProxyType({}),
     ) -> None:
         self.run_id = run_id
         self.config = config
@@ -148,7 +162,7 @@ class Run:
         _active[hub] = ref(self)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": rank.rank, "world_size": rank.world_size}
-        self._send(EventType.TRAINING_STARTED, data=data)
+        self._send(EventType.TRAINING_STARTED, data=data | {"run_config": dict(hyperparameters) or None})
 
     def __enter__(self) -> Self:
         """Return the run."""

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
-from nissa.hub.normalize import to_plain_data
+from nissa.seeds import inputs
 from nissa.seeds.checkpoint import state_dict
+from nissa.seeds.inputs import Refuse, SeedInputs
 from nissa.seeds.slots import SeedKey, SeedRecord, Slots
 
 
@@ -14,7 +15,8 @@ class Seed:
     """Handle of one seed's life in this process, returned by ``run.germinate`` and ``run.resume_seed``.
 
     No method blocks. A stage change outside the stage table is refused, logged and counted; it raises
-    `TransitionError` only under ``strict=True``.
+    `TransitionError` only under ``strict=True``. An invalid value is absent, logged and counted; it raises
+    `InvalidValueError` only under ``strict=True``.
     """
 
     def __init__(
@@ -25,6 +27,7 @@ class Seed:
         *,
         clock: Callable[[], int],
         features: Callable[[SeedRecord], tuple[float, ...]],
+        refuse: Refuse,
     ) -> None:
         self._key: SeedKey = record.key
         self._life = record
@@ -32,6 +35,7 @@ class Seed:
         self._send = send
         self._clock = clock
         self._features = features
+        self._inputs = SeedInputs(refuse)
 
     def __repr__(self) -> str:
         return f"<Seed {self.seed_id!r} {self.blueprint or '?'} at {self.slot or '?'}: {self.stage.label}>"
@@ -94,36 +98,47 @@ class Seed:
             alpha: Current weight of the seed's output, 0 to 1.
 
         Raises:
-            UnknownNameError: No stage has this name.
+            InvalidValueError: No stage has this name, or alpha is not from 0 to 1, and the run is strict.
             TransitionError: The stage table forbids the change, and the run is strict.
         """
-        target = Stage.parse(stage)
+        target = self._inputs.require("advance()", inputs.stage, stage)
+        weight = self._inputs.accept("advance(alpha=...)", inputs.fraction, alpha)
+        if target is None:
+            return
         if target is Stage.FOSSILIZED:
-            self._emit(EventType.SEED_FOSSILIZED, {"parameters": self.parameters, "alpha": alpha})
+            self._emit(EventType.SEED_FOSSILIZED, {"parameters": self.parameters, "alpha": weight})
         elif target is Stage.CULLED:
-            self._emit(EventType.SEED_CULLED, {"alpha": alpha})
+            self._emit(EventType.SEED_CULLED, {"alpha": weight})
         else:
-            self._emit(EventType.SEED_STAGE_CHANGED, {"from": self.stage.label, "to": target.label, "alpha": alpha})
+            self._emit(EventType.SEED_STAGE_CHANGED, {"from": self.stage.label, "to": target.label, "alpha": weight})
 
     def gate(self, result: GateResult) -> None:
-        """Record the result of a gate."""
-        data = {
-            "gate": result.gate,
-            "passed": result.passed,
-            "score": result.score,
-            "checks_passed": list(result.checks_passed),
-            "checks_failed": list(result.checks_failed),
-        }
-        self._emit(EventType.SEED_GATE_EVALUATED, data, message=result.message)
+        """Record the result of a gate.
+
+        Raises:
+            InvalidValueError: The result is not a `GateResult`, or one of its fields is invalid, and the run is strict.
+        """
+        data = self._inputs.gate(result)
+        if data is not None:
+            message = self._inputs.accept(
+                "gate(GateResult(message=...))", inputs.text, getattr(result, "message", None)
+            )
+            self._emit(EventType.SEED_GATE_EVALUATED, data, message=message or "")
 
     def set_alpha(self, alpha: float) -> None:
-        """Set the weight of the seed's output, 0 to 1; exported with the next event and epoch."""
-        if self._slots.get(self._key) is self._life:
-            self._life.alpha = float(alpha)
+        """Set the weight of the seed's output, 0 to 1; exported with the next event and epoch.
+
+        Raises:
+            InvalidValueError: It is not a number from 0 to 1, and the run is strict.
+        """
+        weight = self._inputs.require("set_alpha()", inputs.fraction, alpha)
+        if weight is not None and self._slots.get(self._key) is self._life:
+            self._life.alpha = weight
 
     def isolation_violation(self, message: str = "") -> None:
         """Record that training the seed changed the host, or that training the host changed the seed."""
-        self._emit(EventType.ISOLATION_VIOLATION, {}, message=message, severity=Severity.WARNING)
+        said = self._inputs.accept("isolation_violation()", inputs.text, message)
+        self._emit(EventType.ISOLATION_VIOLATION, {}, message=said or "", severity=Severity.WARNING)
 
     def fossilize(self, *, improvement: float | None = None) -> None:
         """Make the seed a permanent part of the host.
@@ -132,9 +147,11 @@ class Seed:
             improvement: Change of validation accuracy due to the seed, as a fraction (0.025 is 2.5 points).
 
         Raises:
+            InvalidValueError: The improvement is not a fraction, and the run is strict.
             TransitionError: The stage table forbids the change, and the run is strict.
         """
-        self._emit(EventType.SEED_FOSSILIZED, {"improvement": improvement, "parameters": self.parameters})
+        gain = self._inputs.accept("fossilize(improvement=...)", inputs.change, improvement)
+        self._emit(EventType.SEED_FOSSILIZED, {"improvement": gain, "parameters": self.parameters})
 
     def cull(self, *, reason: str | None, improvement: float | None = None) -> None:
         """Remove the seed.
@@ -144,9 +161,12 @@ class Seed:
             improvement: Change of validation accuracy due to the seed, as a fraction.
 
         Raises:
+            InvalidValueError: The reason is not text, or the improvement is not a fraction, and the run is strict.
             TransitionError: The stage table forbids the change, and the run is strict.
         """
-        self._emit(EventType.SEED_CULLED, {"reason": reason, "improvement": improvement})
+        why = self._inputs.accept("cull(reason=...)", inputs.label, reason)
+        gain = self._inputs.accept("cull(improvement=...)", inputs.change, improvement)
+        self._emit(EventType.SEED_CULLED, {"reason": why, "improvement": gain})
 
     def features(self) -> tuple[float, ...]:
         """Return the seed's bounded feature vector for a policy, as specified by ``nissa.config.SEED_FEATURES``."""
@@ -164,11 +184,14 @@ class Seed:
             seed_id=self.seed_id,
             slot_id=self.slot,
             env_id=self._life.env_id,
-            data={key: to_plain_data(value) for key, value in data.items() if value is not None},
+            data={key: value for key, value in data.items() if value is not None},
             message=message,
             severity=severity,
             time_unix_nano=self._clock(),
         )
-        if self._slots.get(self._key) is not self._life:
+        known = self._slots.get(self._key)
+        if known is None:
+            event = replace(event, refused=f"Seed {self.seed_id!r} is not recorded: its beginning was refused.")
+        elif known is not self._life:
             event = replace(event, refused=f"Seed {self.seed_id!r} has a later life of the same name; use its handle.")
         self._send(event)

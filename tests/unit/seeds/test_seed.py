@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nissa import EventType, GateResult, Seed, Severity, Stage, TelemetryEvent, UnknownNameError
+from nissa import EventType, GateResult, InvalidValueError, Seed, Severity, Stage, TelemetryEvent
 from nissa.seeds.checkpoint import restore
 from nissa.testing import FakeClock
 from tests.unit.seeds.conftest import Told
@@ -27,12 +27,15 @@ def germinate(told: Told, sent: list[TelemetryEvent], nissa_clock: FakeClock) ->
         sent.append(event)
         told.seen.extend(told.table.apply(event))
 
+    def refuse(call: str, reason: str) -> None:
+        raise InvalidValueError(f"{call}: {reason}")
+
     def new(seed_id: str = "s", **given: Any) -> Seed:
         facts = {"env_id": "1", "slot_id": "r0c0", "blueprint_id": "conv", "parameters": 48, **given}
         told.germinate(seed_id, **facts)
         record = told.table.slots.get((facts["env_id"], seed_id))
         assert record is not None
-        return Seed(record, told.table.slots, send, clock=nissa_clock, features=lambda _: (0.0,))
+        return Seed(record, told.table.slots, send, clock=nissa_clock, features=lambda _: (0.0,), refuse=refuse)
 
     return new
 
@@ -70,7 +73,7 @@ def test_advancing_sends_a_stage_change_of_now(
 
 
 def test_a_stage_that_does_not_exist_is_an_error_with_near_misses(germinate: NewSeed) -> None:
-    with pytest.raises(UnknownNameError, match="Did you mean 'TRAINING'"):
+    with pytest.raises(InvalidValueError, match=r"advance\(\): .*Did you mean 'TRAINING'"):
         germinate().advance("trainign")
 
 
@@ -165,13 +168,13 @@ def test_an_end_without_a_measurement_leaves_the_improvement_absent(germinate: N
     assert seed.improvement is None
 
 
-def test_numpy_s_numbers_are_numbers_and_a_tensor_is_not_read(germinate: NewSeed, sent: list[TelemetryEvent]) -> None:
+def test_numpy_s_numbers_and_tensors_on_the_host_are_numbers(germinate: NewSeed, sent: list[TelemetryEvent]) -> None:
     first, second = germinate("a"), germinate("b")
     first.cull(reason="late", improvement=np.float32(0.5))  # type: ignore[arg-type]  # as callers do
-    second.cull(reason="late", improvement=torch.tensor(0.5))  # type: ignore[arg-type]  # as callers do
+    second.cull(reason="late", improvement=torch.tensor(0.25))  # type: ignore[arg-type]  # as callers do
 
-    assert (first.improvement, second.improvement) == (0.5, None)
-    assert [event.data["improvement"] for event in sent] == [0.5, "<Tensor ()>"]
+    assert (first.improvement, second.improvement) == (0.5, 0.25)
+    assert [event.data["improvement"] for event in sent] == [0.5, 0.25]
 
 
 def test_ending_twice_is_refused(germinate: NewSeed, told: Told) -> None:

@@ -34,6 +34,9 @@ class EpochSpans:
         log: Emits the narrative as a log-based Event.
         common: Attributes of every span.
         steps: Export a span per sampled step.
+
+    Attributes:
+        run_config: Hyperparameters of the run as attributes, which the span of each epoch has.
     """
 
     def __init__(self, factory: "SpanFactory", log: "EventLog", common: dict[str, Any], *, steps: bool) -> None:
@@ -41,6 +44,7 @@ class EpochSpans:
         self._log = log
         self._common = common
         self._steps = steps
+        self.run_config: dict[str, Any] = {}
         self._open: dict[str | None, Span] = {}
         # The open epoch and the one before it: step statistics may arrive after the next epoch has started.
         self._recent: dict[str | None, deque[Begun]] = {}
@@ -63,7 +67,8 @@ class EpochSpans:
         """Start the span of an epoch; end the previous one if it is still open."""
         self._close(event.env_id, event.time_unix_nano)
         at = event.time_unix_nano
-        attributes = {**self._common, attr.ENV_ID: event.env_id, attr.EPOCH: event.epoch}
+        # Hyperparameters first: the SDK drops the oldest attributes above its limit.
+        attributes = {**self.run_config, **self._common, attr.ENV_ID: event.env_id, attr.EPOCH: event.epoch}
         span = self._factory.start(names.EPOCH, at, attributes, ids=ids_of(event))
         self._factory.announce(span, names.EPOCH, at, attributes)
         self._open[event.env_id] = span
