@@ -26,6 +26,7 @@ class Regression(lightning.LightningModule):
 
     def __init__(self, optimizer: type[torch.optim.Optimizer] = torch.optim.SGD, lr: float = 0.1) -> None:
         super().__init__()
+        self.save_hyperparameters()
         self.network = network()
         self.optimizer, self.lr = optimizer, lr
 
@@ -228,6 +229,8 @@ def test_early_stopping_ends_the_run_in_order(seen: Seen) -> None:
     (ended,) = seen.of_type(EventType.TRAINING_ENDED)
     assert ended.data.get("error") is None
     assert nissa.current_run() is None
+    (started,) = seen.of_type(EventType.TRAINING_STARTED)
+    assert started.data["run_config"] == {"lr": 0.0}
 
 
 class Failing(Regression):

@@ -64,7 +64,7 @@ class NissaCallback(Callback):
 
     def on_train_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
         """Start or join a run, and watch the optimizers."""
-        run = self._trainer_run.begin()
+        run = self._trainer_run.begin(run_config=_hyperparameters(pl_module))
         try:
             self._watched = self._trainer_run.watch(pl_module, trainer.optimizers, _scaler(trainer))
         except BaseException as error:
@@ -199,6 +199,11 @@ def _saving(run: "Run", save: "Callable[..., None]") -> "Callable[..., None]":
             save(filepath, *args, **kwargs)
 
     return save_checkpoint
+
+
+def _hyperparameters(pl_module: "LightningModule") -> dict[str, Any]:
+    """Return the saved hyperparameters that are plain values."""
+    return {name: value for name, value in pl_module.hparams.items() if isinstance(value, str | int | float | bool)}
 
 
 def _scaler(trainer: "Trainer") -> torch.amp.GradScaler | None:
