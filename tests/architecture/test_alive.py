@@ -43,6 +43,8 @@ def folder() -> Path:
                 for _ in range(3):
                     toy.step(env)
                     env.clip_grad_norm_(toy.model.parameters(), 1.0)
+                    env.log(kl=0.1)
+                    env.log_items(samples=16)
                 env.validate(
                     loss=1.0,
                     accuracy=0.5,
