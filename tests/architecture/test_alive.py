@@ -31,7 +31,7 @@ _KINDS = {
 def folder() -> Path:
     """Return the folder of a run in which everything happens that can."""
     toy = Toy()
-    with nissa.start("research", run_id="r", strict=False, console__enabled=False) as run:
+    with nissa.start("research", run_id="r", strict=False, console__enabled=False, run_config={"lr": 0.01}) as run:
         env = run.environment(0)
         scaler = torch.amp.GradScaler("cpu")
         env.watch(toy.model, toy.optimizer, name="toy", scaler=scaler)

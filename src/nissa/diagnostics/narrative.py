@@ -80,6 +80,11 @@ SENTENCES: Final[dict[str, Sentence]] = {
     ),
     "seed": Sentence("{seed}", None, f"a seed has changed; at most {MOST_SEEDS} seeds, most important first"),
     "more_seeds": Sentence("+{count} more seeds", None, "more seeds have changed"),
+    "incomplete": Sentence(
+        "No diagnosis: missing {fields}",
+        None,
+        "no sentence above applies, and a value that was passed was refused, failed or did not arrive in time",
+    ),
     "normal": Sentence("Training normally", None, "no other sentence applies"),
     "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
 }
@@ -96,7 +101,13 @@ def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequen
         findings: Findings that are raised and not cleared, worst first.
     """
     sentences = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
-    return _joined(sentences or [_sentence("normal")])
+    return _joined(sentences or [_without_findings(snapshot)])
+
+
+def _without_findings(snapshot: EpochSnapshot) -> str:
+    # What was not measured may be what is wrong.
+    fields = ", ".join(name.replace("_", " ") for name in snapshot.incomplete)
+    return _sentence("incomplete", fields=fields) if fields else _sentence("normal")
 
 
 class _Narrator:
