@@ -32,10 +32,11 @@ def logged(run: RunSummary) -> PageSection:
 def run_config(run: RunSummary) -> PageSection:
     """Return the section with the hyperparameters of ``start(run_config=...)``."""
     found: dict[str, dict[str, None]] = {}
+    prefix = f"{attr.RUN_CONFIG}."
     for record in run.recording.logs:
         for name, value in record.attributes.items():
-            if name.startswith(attr.RUN_CONFIG_PREFIX):
-                found.setdefault(name.removeprefix(attr.RUN_CONFIG_PREFIX), {})[_text(value)] = None
+            if name.startswith(prefix):
+                found.setdefault(name.removeprefix(prefix), {})[_text(value)] = None
     if not found:
         why = "No hyperparameters were passed: call nissa.start(run_config={...})."
         return PageSection(key="config", title="Hyperparameters", empty=why)
