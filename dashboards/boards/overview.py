@@ -276,6 +276,27 @@ _SKIPPED = lines(
     Query(summed(chosen(metrics.STEP_SKIPPED), *_MODEL), legend(*_MODEL)),
 )
 
+_SCALARS = lines(
+    About(
+        "Logged values",
+        "Values passed to run.log(), by name, averaged over the calls before a step.",
+        NUMBER,
+        "Nothing was passed to run.log() in this time",
+    ),
+    Query(chosen(metrics.SCALAR), legend(attr.SCALAR_NAME, *_ENVIRONMENT)),
+)
+
+_THROUGHPUT = lines(
+    About(
+        "Throughput",
+        "Items passed to run.log_items() per second, by kind, of all environments and ranks together.",
+        PER_SECOND,
+        "Nothing was passed to run.log_items() in this time",
+    ),
+    Query(summed(f"rate({chosen(metrics.ITEMS)}[{_RATE}])", attr.ITEM_KIND), legend(attr.ITEM_KIND)),
+    log=True,
+)
+
 _NARRATIVES = newest(spans.VALIDATION, "Validations", "Jaeger knows of no validation of this run in this time", _CHOICE)
 
 _NARRATIVE = one_trace(
@@ -299,6 +320,7 @@ BOARD: Final = Board(
         Row(
             "Learning", ((8, _LOSS), (8, _ACCURACY), (8, _CLASSES), (8, _LEARNING_RATE), (8, _SHARPNESS), (8, _MARGIN))
         ),
+        Row("Logged by the training loop", ((14, _SCALARS), (10, _THROUGHPUT))),
         Row("Health", ((12, _FLAGS), (6, _HEALTH_LINE), (6, _SEEDS))),
         Row("Cost", ((10, _DURATION), (7, _OVERHEAD), (7, _SKIPPED))),
         Row("Narrative", ((9, _NARRATIVES), (15, _NARRATIVE)), 12),

@@ -33,7 +33,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TRACEPARENT", f"00-{'1' * 32}-{'2' * 16}-01")
     toy = Toy()
     toy.optimizer = torch.optim.SGD([{"params": [each]} for each in toy.model.parameters()], lr=0.01)
-    with nissa.start("research", run_id="r", strict=False, console__enabled=False) as run:
+    with nissa.start("research", run_id="r", strict=False, console__enabled=False, run_config={"lr": 0.01}) as run:
         env = run.environment(0)
         scaler = torch.amp.GradScaler("cpu")
         env.watch(toy.model, toy.optimizer, name="toy", scaler=scaler)
@@ -45,6 +45,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
                 for _ in range(3):
                     toy.step(env)
                     env.clip_grad_norm_(toy.model.parameters(), 1.0)
+                    env.log(kl=0.1)
+                    env.log_items(samples=16)
                 env.validate(
                     loss=1.0,
                     accuracy=0.5,

@@ -77,3 +77,34 @@ def test_an_epoch_without_a_number_is_no_epoch_and_costs_no_metric(toy: Toy) -> 
     steps = points(Path("nissa-runs") / "run", "nissa.step")
     assert [point.value for point in steps] == [0, 1, 2]
     assert [point.value for point in points(Path("nissa-runs") / "run", "nissa.epoch")][-1] == 1
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "passed",
+    [{"loss": "0.5"}, {"loss": 10**400}, {"accuracy": 87.5}, {"meter": 5}, {"per_class_accuracy": {"a": 7}}],
+    ids=str,
+)
+def test_a_validation_whose_only_value_was_refused_is_not_normal(passed: dict[str, Any]) -> None:
+    with nissa.start("diagnostic", strict=False, console__enabled=False) as run:
+        assert run.validate(**passed).narrative.startswith("No diagnosis: ")
+        assert run.validate(loss=1.0).narrative == "Training normally"
+
+
+@pytest.mark.faults
+def test_a_meter_that_fails_is_not_normal() -> None:
+    class Broken:
+        def result(self) -> None:
+            raise OSError
+
+    with nissa.start("diagnostic", console__enabled=False) as run:
+        snapshot = run.validate(meter=Broken())  # type: ignore[arg-type]
+    assert snapshot.narrative == "No diagnosis: missing validation loss, validation accuracy"
+
+
+def test_a_closure_that_is_no_function_is_refused() -> None:
+    with (
+        nissa.start("research", console__enabled=False) as run,
+        pytest.raises(InvalidValueError, match="Pass a function, not int"),
+    ):
+        run.validate(closure=5)  # type: ignore[arg-type]

@@ -74,6 +74,8 @@ ROWS: Final = (
     Row("metric", "nissa.learning_rate", _MODEL + "nissa.parameter_group.index"),
     Row("metric", "nissa.clip.norm", _MODEL),
     Row("metric", "nissa.clip.factor", _MODEL),
+    Row("metric", "nissa.scalar", _ENV + "nissa.scalar.name"),
+    Row("metric", "nissa.items", _ENV + "nissa.item.kind"),
     Row("metric", "nissa.gradient.norm", _LAYER),
     Row("metric", "nissa.gradient.mean", _LAYER),
     Row("metric", "nissa.gradient.std", _LAYER),

@@ -92,6 +92,11 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "unmeasured": Sentence(
         "No measurements yet", None, "no step, loss, accuracy or gradient has been measured, and no flag is raised"
     ),
+    "incomplete": Sentence(
+        "No diagnosis: missing {fields}",
+        None,
+        "no sentence above applies, and a value that was passed was refused, failed or did not arrive in time",
+    ),
     "normal": Sentence("Training normally", None, "no other sentence applies"),
     "more": Sentence("+{count} more", None, f"not all sentences fit into {MOST_LENGTH} characters"),
 }
@@ -108,7 +113,15 @@ def narrate(snapshot: EpochSnapshot, config: DiagnosticsConfig, findings: Sequen
         findings: Findings that are raised and not cleared, worst first.
     """
     sentences = [each for each in _Narrator(snapshot, config, findings).sentences() if each]
-    return _joined(sentences or [_sentence("normal" if _measured(snapshot) else "unmeasured")])
+    return _joined(sentences or [_without_findings(snapshot)])
+
+
+def _without_findings(snapshot: EpochSnapshot) -> str:
+    # What was not measured may be what is wrong.
+    fields = ", ".join(name.replace("_", " ") for name in snapshot.incomplete)
+    if fields:
+        return _sentence("incomplete", fields=fields)
+    return _sentence("normal" if _measured(snapshot) else "unmeasured")
 
 
 def _measured(snapshot: EpochSnapshot) -> bool:

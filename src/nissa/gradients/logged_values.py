@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from nissa.gradients.packing import one_number
-from nissa.kernels.transfer import on_host
+from nissa.gradients.packing import one_number, pack
+from nissa.gradients.step_metadata import LoggedMetadata
+from nissa.kernels.transfer import Transfer, on_host
 
 if TYPE_CHECKING:
+    from nissa.gradients.readback import Readback
+    from nissa.gradients.step_metadata import RowMetadata
+
     Value = torch.Tensor | float
 
 SCALAR, ITEMS = "scalar:", "items:"
@@ -179,6 +183,15 @@ class LoggedValues:
         for kind in sorted(counted):
             self._items[kind].write(kind, values)
         return values
+
+
+def submit(logged: LoggedValues, env_id: str | None, readback: "Readback[RowMetadata]") -> None:
+    """Queue a row with the pending values, at the time of the newest call."""
+    at, values = logged.at, logged.take()
+    moving = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    known = {name: value for name, value in values.items() if not isinstance(value, torch.Tensor)}
+    tensors, packing = pack([], moving)
+    readback.submit(Transfer(tensors), LoggedMetadata(env_id, at, packing, known), hurry=False)
 
 
 def scalars_in(numbers: Mapping[str, float]) -> dict[str, float]:

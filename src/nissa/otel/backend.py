@@ -176,7 +176,7 @@ class OpenTelemetryBackend:
 
     def _begin(self, event: TelemetryEvent) -> None:
         hyperparameters = event.data.get("run_config") or {}
-        self._epochs.run_config = {attr.RUN_CONFIG_PREFIX + name: value for name, value in hyperparameters.items()}
+        self._epochs.run_config = {f"{attr.RUN_CONFIG}.{name}": value for name, value in hyperparameters.items()}
         self._run.begin(event)
 
     def _end(self, event: TelemetryEvent) -> None:

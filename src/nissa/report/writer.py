@@ -14,6 +14,7 @@ from nissa.recordings import read
 from nissa.report.findings_table import findings_section, narratives_section
 from nissa.report.gradients import gradients
 from nissa.report.learning import learning, pace
+from nissa.report.logged import logged, run_config
 from nissa.report.page import page
 from nissa.report.panels import PageSection
 from nissa.report.run_summary import RunSummary
@@ -86,7 +87,18 @@ def write_report(folder: Path, output: Path | None = None) -> WrittenReport:
 
 def sections(run: RunSummary) -> list[PageSection]:
     """Return the sections of a report, in display order."""
-    return [make(run) for make in (learning, seeds, blueprints, findings_section, gradients, pace, narratives_section)]
+    everything = (
+        learning,
+        logged,
+        seeds,
+        blueprints,
+        findings_section,
+        gradients,
+        pace,
+        narratives_section,
+        run_config,
+    )
+    return [make(run) for make in everything]
 
 
 def _write(path: Path, text: str, *, follow: bool) -> None:

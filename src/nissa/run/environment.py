@@ -197,7 +197,7 @@ class Environment:
         with self._runtime.stopwatch.own, self._runtime.error_boundary.guard("log_loss"):
             try:
                 self._clock.log_loss(loss, model, scale=scale)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 self._runtime.refuse("log_loss()", str(error).removeprefix("log_loss() "))
 
     def log(

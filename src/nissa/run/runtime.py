@@ -15,19 +15,18 @@ from nissa.errors import InvalidValueError, TransitionError
 from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
+from nissa.gradients.logged_values import submit
 from nissa.gradients.losses import RECENT
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
-from nissa.gradients.packing import pack
 from nissa.gradients.readback import Readback
 from nissa.gradients.sampling import OverheadBudget
 from nissa.gradients.selection import Selection
-from nissa.gradients.step_metadata import LoggedMetadata, RowMetadata, SamplingPlan
+from nissa.gradients.step_metadata import RowMetadata, SamplingPlan
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
 from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
-from nissa.kernels.transfer import Transfer
 from nissa.printable import printable
 from nissa.run.watches import Watches
 from nissa.seeds.lifecycle import SeedTable
@@ -240,11 +239,7 @@ class Runtime:
         if self.closed:
             self.hub.count_rejection("run_ended")
         with self.stopwatch.own, self.error_boundary.guard("logged values"):
-            at, values = logged.at, logged.take()
-            moving = {name: value for name, value in values.items() if not isinstance(value, float)}
-            known = {name: value for name, value in values.items() if isinstance(value, float)}
-            tensors, packing = pack([], moving)
-            self.readback.submit(Transfer(tensors), LoggedMetadata(env_id, at, packing, known), hurry=False)
+            submit(logged, env_id, self.readback)
 
     def export_all_logged(self) -> None:
         """Export the logged values of all environments."""

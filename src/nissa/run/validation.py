@@ -66,7 +66,7 @@ class Validation:
             env_id=self._env_id,
             time_unix_nano=at,
             seeds=self._runtime.validated(self._env_id, values["validation_accuracy"], at),
-            incomplete=(*self._not_arrived(inputs, values), *self._incomplete_loss(arrived=arrived)),
+            incomplete=(*self._missing(inputs, metered, values), *self._incomplete_loss(arrived=arrived)),
             **from_steps(self._runtime, self._env_id, self._clock.epoch_ids),
             **values,
             **({} if sharpness is None else _sharpness_values(sharpness)),
@@ -114,7 +114,7 @@ class Validation:
             return None
         try:
             found = number(value, wait)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # torch raises RuntimeError
             self._runtime.refuse(call, f"{str(error).rstrip('.')}.")
             return None
         if fraction and found is not None and (found < 0 or found > 1):
@@ -134,9 +134,17 @@ class Validation:
         }
         return {each: value for each, value in numbers.items() if value is not None}
 
+    def _missing(self, inputs: ValidationInputs, metered: Measured | None, values: Mapping[str, Any]) -> Iterator[str]:
+        """Yield the names of values that were passed and are absent; those of a meter that failed are among them."""
+        found = list(self._not_arrived(inputs, values))
+        yield from found
+        if inputs.meter is not None and metered is None:
+            expected = ("validation_loss", "validation_accuracy")
+            yield from (name for name in expected if values[name] is None and name not in found)
+
     @staticmethod
     def _not_arrived(inputs: ValidationInputs, values: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the names of values that were passed but not copied from their device in time."""
+        """Yield the names of values that were passed, and were refused or not copied from their device in time."""
         scalars = {
             "train_accuracy": inputs.train_accuracy,
             "validation_loss": inputs.loss,
@@ -158,6 +166,9 @@ class Validation:
     def _meter_result(self, meter: "ValidationMeter | Measured | None") -> Measured | None:
         if meter is None or isinstance(meter, Measured):
             return meter
+        if not callable(getattr(meter, "result", None)):
+            self._runtime.refuse("validate(meter=...)", f"Pass a ValidationMeter, not {type(meter).__name__}.")
+            return None
         try:
             return meter.result()
         except Exception as error:  # noqa: BLE001 - an error in a measurement must not stop the training
@@ -165,6 +176,9 @@ class Validation:
             return None
 
     def _sharpness(self, epoch: int | None, closure: "Callable[[], torch.Tensor] | None") -> "SharpnessMeasured | None":
+        if closure is not None and not callable(closure):
+            self._runtime.refuse("validate(closure=...)", f"Pass a function, not {type(closure).__name__}.")
+            return None
         if closure is None or not self._probe.due(epoch):
             return None
         watched = self._runtime.watches.watched(self._env_id)

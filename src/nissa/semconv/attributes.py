@@ -6,7 +6,7 @@ RUN_ID: Final = "nissa.run.id"
 """Identity of the training run, shared by its ranks and restarts (resource)."""
 PROFILE: Final = "nissa.profile"
 """Name of the profile the run was configured with (resource)."""
-RUN_CONFIG_PREFIX: Final = "nissa.run.config."
+RUN_CONFIG: Final = "nissa.run.config"
 """``nissa.run.config.<name>``: a hyperparameter of ``start(run_config=...)``, on the ``epoch`` spans and on the Event that
 starts the run."""
 RANK: Final = "dl.rank"

@@ -47,6 +47,8 @@ def main(state: Path) -> dict[str, Any]:
                     env.log_loss(loss)
                     if step == 0:
                         env.clip_grad_norm_(model.parameters(), 1.0)
+                    env.log({"policy/entropy": loss.detach() * 2}, kl=0.25)
+                    env.log_items(samples=16, tokens=torch.tensor(128))
                     optimizer.step()
                 env.validate(
                     loss=0.1 if epoch == len(ACCURACIES) - 1 else 1.0,  # the end of a plateau
