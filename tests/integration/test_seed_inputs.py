@@ -27,7 +27,8 @@ class OnDevice:
 
 
 def wrong(**fields: Any) -> GateResult:
-    return GateResult(**({"gate": "G2", "passed": True} | fields))
+    given: dict[str, Any] = {"gate": "G2", "passed": True} | fields
+    return GateResult(**given)
 
 
 SEED_CALLS: Final[dict[str, tuple[Callable[[Any], object], str]]] = {
