@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
 from nissa.config import TelemetryConfig
 from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
-from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped, ValidationMeasured
+from nissa.hub.measurements import GradientsMeasured, LoggedMeasured, StepMeasured, StepSkipped, ValidationMeasured
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.recorder import MetricRecorder
 from nissa.otel.metrics.store import MetricStore
@@ -76,6 +76,7 @@ def everything(
         kit.backend.record(step(env_id=env))
         kit.backend.record(validation(env_id=env, sharpness={"critical": 3.0}, stability_margin=0.25))
         kit.backend.record(StepSkipped(env_id=env, model_name=None, time_unix_nano=START))
+        kit.backend.record(LoggedMeasured(env_id=env, time_unix_nano=START, scalars={"kl": 0.5}, items={"samples": 16}))
         kit.backend.record(
             make_measured(
                 ["w", "b"],
