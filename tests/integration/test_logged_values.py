@@ -67,7 +67,7 @@ def test_several_calls_before_a_step_are_averaged_and_items_are_summed(toy: Toy)
             run.log(half=on_device([2.0, 2.015625, 2.015625, 2.015625][part], torch.bfloat16))
             run.log_items(samples=8, tokens=on_device(100 + part, torch.int64))
         toy.step(run)
-        run.log_items(tokens=np.int64(10))
+        run.log_items(tokens=np.int64(10))  # type: ignore[arg-type]  # as callers do  # type: ignore[arg-type]  # as callers do
         toy.step(run)
     assert (scalars("x"), scalars("mixed")) == ([1.5], [2.0])
     assert scalars("half") == [pytest.approx(2.01171875, abs=1e-12)]
@@ -75,13 +75,13 @@ def test_several_calls_before_a_step_are_averaged_and_items_are_summed(toy: Toy)
 
 
 def test_every_form_of_a_number_is_accepted() -> None:
-    forms = {
+    forms: dict[str, Any] = {
         "int": 2, "float": 2.0, "bool": True, "numpy": np.float32(2), "tensor": torch.tensor([2.0]),
         "bfloat16": torch.tensor(2.0, dtype=torch.bfloat16), "grad": torch.tensor(2.0, requires_grad=True),
         "nan": float("nan"),
     }  # fmt: skip
     with start() as run:
-        run.log(forms)
+        run.log(forms)  # type: ignore[arg-type]  # as callers do
     assert {name: scalars(name) for name in forms if name != "nan"} == {
         name: [1.0 if name == "bool" else 2.0] for name in forms if name != "nan"
     }

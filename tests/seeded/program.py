@@ -117,6 +117,8 @@ class Learner:
         else:
             torch.autograd.backward(loss * (1e6 if place == EXPLODES and self.breaks else 1.0))
         env.log_loss(logged(loss), model=self.name)
+        env.log(twice=loss.detach() * 2)
+        env.log_items(samples=16)
         if self.clip is not None:
             env.clip_grad_norm_(self.model.parameters(), self.clip, model=self.name)
         with self.preserved(place in {NONFINITE, EXPLODES} and self.breaks):

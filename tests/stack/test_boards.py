@@ -34,6 +34,8 @@ EXPECTED_EMPTY = {
     "nissa-gradients / Updates / Update over weight A": "updates are measured",
     "nissa-overview / Learning / Sharpness A": "sharpness is measured",
     "nissa-overview / Learning / Learning rate over the critical one A": "sharpness is measured",
+    "nissa-overview / Logged by the training loop / Logged values A": "the loop logs values of its own",
+    "nissa-overview / Logged by the training loop / Throughput A": "the loop logs items",
     "nissa-overview / Cost / Skipped steps A": "loss scaling leaves a step out",
     "nissa-seeds / Now / Refused transitions A": "a policy asks for a transition that is not allowed",
     "nissa-seeds / Ends / Seeds without a trace A": "the sampler drops a seed",

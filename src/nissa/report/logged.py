@@ -94,9 +94,7 @@ def _throughput(run: RunSummary) -> Panel:
         mean = number(total / seconds) if seconds > 0 else ABSENT
         rows.append(TableRow((name, f"{total:,.0f}", mean), run.names.group(series_key.env)))
         if len(stream.times) > 1:
-            rates = np.diff(stream.values) / np.maximum(np.diff(stream.times) / 1e9, 1e-9)
-            later = Stream(stream.metric, stream.attributes, stream.process, stream.times[1:], rates)
-            series.append(run.series(series_key, later, name, hue=hue))
+            series.append(run.series(series_key, _rates(stream), name, hue=hue))
     if not series:
         empty = "Nothing was passed to run.log_items(), or the run ended before the second export."
         return Panel(key="throughput", title=title, empty=empty, wide=False)
@@ -110,3 +108,13 @@ def _throughput(run: RunSummary) -> Panel:
         log=True,
         wide=False,
     )
+
+
+def _rates(stream: Stream) -> Stream:
+    """Return the items per second between exports. The export at the end of a run may follow the one before at once."""
+    times, values = stream.times, stream.values
+    gaps = np.diff(times)
+    if len(gaps) > 1 and gaps[-1] < np.median(gaps) / 2:
+        times, values = np.delete(times, -2), np.delete(values, -2)
+    rates = np.diff(values) / np.maximum(np.diff(times) / 1e9, 1e-9)
+    return Stream(stream.metric, stream.attributes, stream.process, times[1:], rates)

@@ -175,7 +175,7 @@ class Validation:
             self._runtime.error_boundary.fault("validation meter", error)
             return None
 
-    def _sharpness(self, epoch: int | None, closure: "Callable[[], torch.Tensor] | None") -> "SharpnessMeasured | None":
+    def _sharpness(self, epoch: int | None, closure: Any) -> "SharpnessMeasured | None":
         if closure is not None and not callable(closure):
             self._runtime.refuse("validate(closure=...)", f"Pass a function, not {type(closure).__name__}.")
             return None

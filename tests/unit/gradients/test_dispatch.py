@@ -102,20 +102,18 @@ def test_a_loss_on_the_host_costs_nothing_but_to_leave_its_graph(
     assert [step.loss for step in lab.steps] == [0.5]
 
 
-def test_a_loss_on_a_device_costs_two_copies_and_a_few_views(
+def test_a_loss_that_numpy_cannot_read_costs_one_copy(
     make_lab: "Callable[..., Lab]", trained: tuple[nn.Module, Optimizer]
 ) -> None:
     lab = make_lab("minimal")
     lab.env.watch(*trained)
-    loss = torch.tensor(
-        0.5, dtype=torch.bfloat16, requires_grad=True
-    )  # which numpy does not know: it travels like others
+    loss = torch.tensor(0.5, dtype=torch.bfloat16, requires_grad=True)
     with recorded() as operations:
         lab.env.log_loss(loss)
         trained[1].step()
-    assert (operations.count("aten::_to_copy"), operations.count("aten::clone")) == (1, 1)  # the value at the call
-    assert set(operations) == {"aten::_to_copy", "aten::clone", "aten::detach", "aten::view"}
-    assert len(operations) <= 6
+    assert operations.count("aten::_to_copy") == 1  # the value at the call, as float64
+    assert set(operations) == {"aten::_to_copy", "aten::detach"}
+    assert len(operations) <= 3
     assert [step.loss for step in lab.steps] == [0.5]
 
 

@@ -17,6 +17,7 @@ from nissa.events import EventType, SpanIds, Stage, TelemetryEvent
 from nissa.hub.measurements import (
     GradientHealth,
     GradientsMeasured,
+    LoggedMeasured,
     StepMeasured,
     StepSkipped,
     ValidationMeasured,
@@ -83,6 +84,7 @@ def everything(
         kit.backend.record(step(env_id=env, learning_rates=(0.1, 0.2)))
         kit.backend.record(validation(env_id=env, sharpness={"critical": 3.0}, stability_margin=0.25))
         kit.backend.record(StepSkipped(env_id=env, model_name=None, time_unix_nano=START))
+        kit.backend.record(LoggedMeasured(env_id=env, time_unix_nano=START, scalars={"kl": 0.5}, items={"samples": 16}))
         kit.backend.record(
             make_measured(
                 ["w", "b"],
