@@ -81,7 +81,7 @@ def test_every_form_of_a_number_is_accepted() -> None:
         "nan": float("nan"),
     }  # fmt: skip
     with start() as run:
-        run.log(forms)  # type: ignore[arg-type]  # as callers do
+        run.log(forms)
     assert {name: scalars(name) for name in forms if name != "nan"} == {
         name: [1.0 if name == "bool" else 2.0] for name in forms if name != "nan"
     }
