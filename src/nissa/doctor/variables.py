@@ -178,14 +178,17 @@ OPENTELEMETRY: Final = (
     ),
     Variable("OTEL_TRACES_SAMPLER_ARG", "Argument of the sampler, such as the ratio."),
     Variable(
-        "OTEL_BSP_SCHEDULE_DELAY", "Milliseconds between two exports of spans, default 5000. Files are written at once."
+        "OTEL_BSP_SCHEDULE_DELAY",
+        "Milliseconds between two exports of spans by the SDK's exporters, default 5000. The journal is written at once.",
     ),
-    Variable("OTEL_BSP_MAX_QUEUE_SIZE", "Capacity of the span queue, default 16,384 here instead of the SDK's 2,048."),
-    Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Most spans in one message, default 512."),
+    Variable(
+        "OTEL_BSP_MAX_QUEUE_SIZE", "Capacity of the span queue of the SDK's exporters; the journal has its own bound."
+    ),
+    Variable("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "Most spans in one message of the SDK's exporters, default 512."),
     Variable("OTEL_BSP_EXPORT_TIMEOUT", "No effect: the SDK reads it and ignores it."),
-    Variable("OTEL_BLRP_SCHEDULE_DELAY", "Milliseconds between two exports of log records."),
-    Variable("OTEL_BLRP_MAX_QUEUE_SIZE", "Capacity of the queue of log records; the default is that of spans."),
-    Variable("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "Most log records in one message; the default is that of spans."),
+    Variable("OTEL_BLRP_SCHEDULE_DELAY", "As `OTEL_BSP_SCHEDULE_DELAY`, for log records."),
+    Variable("OTEL_BLRP_MAX_QUEUE_SIZE", "As `OTEL_BSP_MAX_QUEUE_SIZE`, for log records."),
+    Variable("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "As `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`, for log records."),
     Variable("OTEL_BLRP_EXPORT_TIMEOUT", "No effect, as for spans."),
     Variable(
         "OTEL_ATTRIBUTE_COUNT_LIMIT",
