@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from nissa.journal import line_files
 from nissa.recordings.jsonl_reader import DamagedLine, json_lines
 from nissa.recordings.values import attributes
 from tests import preloaded
@@ -51,7 +52,8 @@ def spans(folder: Path, name: str = "traces.jsonl") -> list[Span]:
 
 
 def _scopes(path: Path, resources: str, scopes: str) -> Iterator[Any]:
-    for line in lines(path):
+    closed = line_files(path.parent, f"{path.stem}.")
+    for line in (line for each in dict.fromkeys([*closed, path]) for line in lines(each)):
         for resource in line[resources]:
             yield from resource[scopes]
 

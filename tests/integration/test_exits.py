@@ -251,6 +251,7 @@ def test_ids_differ_between_runs_that_seed_the_global_generator_alike(tmp_path: 
 _STUCK = """
     import ctypes
 
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, in which the tests may run, would have it ignored
     run = nissa.start("standard", console__enabled=False, limits__exit_timeout_seconds=3)
     run.watch(model, optimizer)
     run.germinate("seed-1", blueprint="conv").advance(Stage.TRAINING)

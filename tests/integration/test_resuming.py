@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import nissa
-from nissa import ConfigurationError, Stage
+from nissa import ConfigurationError, InvalidValueError, Stage
 from nissa.recordings.values import attributes
 from tests.integration.conftest import Toy
 from tests.support import points, records, spans
@@ -133,9 +133,9 @@ def test_a_seed_of_another_environment_names_the_call_that_resumes_it() -> None:
     with nissa.start("standard", console__enabled=False) as run:
         mine, theirs = run.germinate("a").state_dict(), run.environment(0).germinate("b").state_dict()
     with nissa.start("standard", console__enabled=False) as run:
-        with pytest.raises(ConfigurationError, match=r"resume it with run\.resume_seed\(state\)"):
+        with pytest.raises(InvalidValueError, match=r"resume it with run\.resume_seed\(state\)"):
             run.environment(0).resume_seed(mine)
-        with pytest.raises(ConfigurationError, match=r"resume it with run\.environment\('0'\)\.resume_seed\(state\)"):
+        with pytest.raises(InvalidValueError, match=r"resume it with run\.environment\('0'\)\.resume_seed\(state\)"):
             run.resume_seed(theirs)
         assert run.resume_seed(mine).seed_id == "a"
         assert run.environment("0").resume_seed(theirs).seed_id == "b"

@@ -69,7 +69,10 @@ RUN_CALLS: Final[dict[str, tuple[Callable[[Any], object], str]]] = {
     "state, none": (lambda run: run.resume_seed(None), r"resume_seed\(\): .*state_dict"),
     "state, text": (lambda run: run.resume_seed("seed.pt"), r"resume_seed\(\): .*state_dict"),
     "state, incomplete": (lambda run: run.resume_seed({"version": 1}), r"resume_seed\(\): .*incomplete"),
-    "state of another environment": (lambda run: run.resume_seed(_state()), r"belongs to environment '7'"),
+    "state of another environment": (
+        lambda run: run.resume_seed(_state()),
+        r"resume it with run\.environment\('7'\)\.resume_seed",
+    ),
     "module of a state": (lambda run: run.resume_seed(None, module=3), r"resume_seed\(module=...\): Pass a torch"),
     "path": (lambda run: run.checkpoint(5).__enter__(), r"checkpoint\(\): Pass a path, not int"),
 }

@@ -28,6 +28,7 @@ from tests.support import until
 
 EXPECTED_EMPTY = {
     "nissa-gradients / Now / Clipping A": "gradients are clipped",
+    "nissa-telemetry / Export / Refused or lost A": "telemetry is refused or lost",
     "nissa-gradients / Worst layers / Layers F": "updates are measured",
     "nissa-gradients / Norms / Norm of all gradients B": "gradients are clipped",
     "nissa-gradients / Trouble / Elements that are not finite A": "a gradient is infinite",

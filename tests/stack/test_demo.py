@@ -23,6 +23,8 @@ SILENT = {
     metrics.SEED_UNSAMPLED,
     metrics.SEED_REFUSED,
     metrics.STEP_SKIPPED,
+    metrics.SCALAR,
+    metrics.ITEMS,
     metrics.CLIP_NORM,
     metrics.CLIP_FACTOR,
     metrics.UPDATE_RATIO,

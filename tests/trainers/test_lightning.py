@@ -307,7 +307,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(seen: Seen,
         used = trainer(
             callback, ModelCheckpoint(tmp_path, save_last=True), max_epochs=epochs, enable_checkpointing=True
         )
-        used.fit(Regression(), batches(data()), batches(data(1)), ckpt_path=checkpoint)
+        used.fit(Regression(), batches(data()), batches(data(1)), ckpt_path=checkpoint, weights_only=False)
         runs.append(seen.of_type(EventType.TRAINING_STARTED)[-1].data["run_id"])
     assert runs[0] == runs[1]
     seen.agrees(train_plainly(epochs=2), name)

@@ -4,6 +4,7 @@ Argument: the file that the state of the seed goes to whose fate is still open a
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ ACCURACIES = (0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2)
 def main(state: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    os.environ["TRACEPARENT"] = f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"  # as a launcher would
     with nissa.start("research", strict=False, console__enabled=False) as run:
         env = run.environment(0)
         model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))

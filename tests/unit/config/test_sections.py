@@ -107,7 +107,7 @@ def test_the_defaults_are_those_that_are_documented() -> None:
     )
     assert config.per_class == PerClassConfig(enabled=False, max_classes=100)
     assert config.spans == SpanConfig(started=True, steps=True)
-    assert config.files == FilesConfig(directory=Path("nissa-runs"), export_interval_seconds=15.0)
+    assert config.files == FilesConfig(directory=Path("nissa-runs"), export_interval_seconds=5.0)
     assert config.console == ConsoleConfig(enabled=True, color=None)
 
 

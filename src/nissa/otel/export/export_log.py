@@ -1,6 +1,7 @@
 """Record of what became of exported items: counted per signal and outcome, logged once per cause and once when it is over."""
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -48,6 +49,7 @@ class ExportLog:
         self._failing: set[str] = set()
         self._logged: set[str] = set()
         self._unwritable = False
+        self._pid = os.getpid()
 
     @property
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -71,7 +73,7 @@ class ExportLog:
         self._failing.discard(signal)
         if not self._failing and "unreachable" in self._logged:
             self._logged.discard("unreachable")
-            _logger.info("The collector at %s answers again; nothing was lost.", self._destinations[signal])
+            _logger.warning("The collector at %s answers again; nothing was lost.", self._destinations[signal])
 
     def refused(self, signal: str, items: int, reason: str) -> None:
         """Record that items were refused for good."""
@@ -122,7 +124,8 @@ class ExportLog:
         _logger.log(level, _UNDELIVERED, where, when, items, self._folder)
 
     def _once(self, cause: str, message: str, *args: object) -> None:
-        level = logging.DEBUG if cause in self._logged else logging.WARNING
+        # A forked child exports to the same destination as its parent, which logs what is wrong with it.
+        level = logging.DEBUG if cause in self._logged or os.getpid() != self._pid else logging.WARNING
         self._logged.add(cause)
         _logger.log(level, message, *args)
 
