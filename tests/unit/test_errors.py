@@ -9,6 +9,7 @@ from nissa import errors
 from nissa.errors import (
     ConfigurationError,
     InvalidValueError,
+    JournalError,
     NissaError,
     RunActiveError,
     TransitionError,
@@ -23,6 +24,7 @@ TREE = {
     UnknownNameError: ConfigurationError,
     WatchError: ConfigurationError,
     InvalidValueError: NissaError,
+    JournalError: NissaError,
     TransitionError: NissaError,
     RunActiveError: NissaError,
 }

@@ -103,7 +103,9 @@ def everything(
 
 def test_every_metric_is_emitted_as_it_is_declared(everything: "Kit") -> None:
     found = everything.metrics()
-    assert set(found) == {spec.name for spec in set(metric.ALL) - KEPT_BY_THE_HUB - KEPT_BY_THE_PIPELINE - BY_A_SAMPLER - BY_ANALYTICS}
+    assert set(found) == {
+        spec.name for spec in set(metric.ALL) - KEPT_BY_THE_HUB - KEPT_BY_THE_PIPELINE - BY_A_SAMPLER - BY_ANALYTICS
+    }
     for name, exported in found.items():
         spec = metric.BY_NAME[name]
         assert (exported.unit, exported.description) == (spec.unit, spec.description)

@@ -110,7 +110,10 @@ def present(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _attribute(value: Any) -> Any:
     if isinstance(value, str | bool | int | float):
         return value
-    return [str(each) for each in value] if isinstance(value, list | tuple) else str(value)
+    if not isinstance(value, list | tuple):
+        return str(value)
+    kinds = set(map(type, value))
+    return list(value) if len(kinds) == 1 and kinds <= {str, bool, int, float} else [str(each) for each in value]
 
 
 def end_span(span: Span, at: int) -> None:
