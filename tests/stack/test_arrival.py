@@ -69,7 +69,7 @@ def _declared() -> Iterator[tuple[str, str]]:
                 yield "span event", name
         elif constant.isupper() and constant not in apart:
             yield "span", name
-    yield from (("span", name + names.STARTED_SUFFIX) for name in (names.SEED, names.EPOCH))
+    yield from (("span", name + names.STARTED_SUFFIX) for name in (names.RUN, names.SEED, names.EPOCH))
     reached = {Stage.GERMINATED}.union(*(TRANSITIONS[stage] for stage in Stage if stage is not Stage.UNKNOWN))
     for stage in reached:
         yield "span", names.SEED_STAGE_PREFIX + stage.label
