@@ -414,10 +414,17 @@ def test_damage_anywhere_loses_only_the_frames_that_it_hits_and_all_of_them_are_
     ]
     again = Spool.take_over(folder)
     assert again is not None
-    assert drain(again) == spared
+    drained = drain(again)
+    assert [each for each in drained if each in spared] == spared
+    # Where bytes are missing, equal bytes that follow may take their place, and the frame is whole.
+    assert drained == spared or how == "missing"
     assert again.waiting("metrics") == 0
     # At the end of a segment, no later header tells how many frames are missing, or that any are.
-    assert again.damaged["metrics"] <= len(sizes) - len(spared)
-    if end < len(content):
-        assert again.damaged["metrics"] == len(sizes) - len(spared) or how == "missing"
+    assert again.damaged["metrics"] <= len(sizes) - len(drained)
+    followed = any(
+        f"{frame.kind}-{frame.position.segment:06}" in path.name and frame.position.header.offset >= end
+        for frame in listed
+    )
+    if followed and how != "missing":
+        assert again.damaged["metrics"] == len(sizes) - len(drained)
     again.close()
