@@ -73,7 +73,7 @@ class ExportLog:
         self._failing.discard(signal)
         if not self._failing and "unreachable" in self._logged:
             self._logged.discard("unreachable")
-            _logger.warning("The collector at %s answers again; nothing was lost.", self._destinations[signal])
+            _logger.warning("The collector at %s answers again; what was kept is sent now.", self._destinations[signal])
 
     def refused(self, signal: str, items: int, reason: str) -> None:
         """Record that items were refused for good."""
