@@ -12,9 +12,10 @@ from sybil.parsers.rest import DocTestParser
 
 import nissa
 
-# How long an example takes says more of a busy machine than of the code. The examples are the same in every run: a rare one
-# that fails belongs into an explicit test, and not into an unrelated change.
+# How long an example takes says more of a busy machine than of the code. The examples are the same in every run, so that a
+# rare one does not fail an unrelated change; `make test-full` looks for rare ones with the second profile.
 hypothesis.settings.register_profile("nissa", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile("nissa")
 
 
