@@ -164,7 +164,7 @@ def _buckets_below(exponent: int, scale: int) -> int:
 
 def _widest(scale: int) -> float:
     """Return the largest ratio of two bounds between which a representative is meaningful; allow for their rounding."""
-    return 2.0 ** max(1.0, 2.0**-scale) * (1 + 1e-9)
+    return float(2.0 ** max(1.0, 2.0**-scale)) * (1 + 1e-9)
 
 
 @lru_cache(maxsize=32)

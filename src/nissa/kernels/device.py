@@ -131,7 +131,7 @@ def scan(
         histogram -= tl.where(slot == 0, tl.sum(n_outside), 0)
         bucket = counts + row.to(tl.int64) * (SIZE + OUTER) + BEFORE + slot
         tl.atomic_add(bucket, histogram.to(tl.int64), mask=histogram > 0, sem="relaxed")
-    if OUTER:
+    if OUTER:  # noqa: SIM102 - constant when compiled; the other condition is not
         # Few chunks have numbers in coarse buckets. Read these again, so that the loop above does not become slower.
         if tl.sum(n_outside) - others - tl.sum(n_low) > 0:
             coarse = tl.zeros((OUTER_POWER,), tl.int32)

@@ -222,6 +222,18 @@ def _search(bits: Any, mask: Any, edges: Any, histogram: Any) -> None:
 
 
 @njit
+def _count_block(bits: Any, limits: Any, table: Any, zeros: Any, histograms: Any) -> None:
+    """Count the elements of a block per bucket; ``zeros`` is the number of zeros in the histograms and the block."""
+    shift, cells, entries, edges = table
+    if edges.size and cells:
+        _count(bits, shift, entries, histograms)
+        if limits[5] and np.int64(histograms[0, 0]) + histograms[1, 0] != zeros:
+            _recount(bits, limits, edges, histograms[0])
+    elif edges.size:
+        _search(bits, limits[0], edges, histograms[0])
+
+
+@njit
 def _recount(bits: Any, limits: Any, edges: Any, histogram: Any) -> None:
     """Move the smallest subnormals of a block from the bucket of zeros to their own ones."""
     for i in range(bits.size):
@@ -411,12 +423,7 @@ def _make_statistics_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "
                         these = floats[start:stop]
                     low, high = _reduce(block, these, limits, sums[run], counts[run])
                     least, most = min(least, low), max(most, high)
-                    if edges.size and cells:
-                        _count(block, shift, entries, local)
-                        if limits[5] and np.int64(local[0, 0]) + local[1, 0] != counts[run, 1]:
-                            _recount(block, limits, edges, local[0])
-                    elif edges.size:
-                        _search(block, limits[0], edges, local[0])
+                    _count_block(block, limits, table, counts[run, 1], local)
                 sums[run, 3] = _value(least, limits, brain, like) if least <= most else np.inf
                 sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
                 if edges.size:

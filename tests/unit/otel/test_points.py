@@ -85,7 +85,7 @@ def exact_index(value: float, scale: int) -> int:
         return math.ceil(math.log2(value) * 2**scale) - 1
     power = Fraction(value)
     octave = (power.numerator - 1).bit_length() - 1 - (power.denominator.bit_length() - 1)
-    return octave >> -scale
+    return int(octave >> -scale)
 
 
 def whole(stream: MagnitudeStream) -> HistogramPart:
