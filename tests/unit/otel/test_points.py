@@ -82,10 +82,10 @@ def occupied(point: ExponentialHistogramDataPoint) -> dict[int, int]:
 def exact_index(value: float, scale: int) -> int:
     """Return the OTLP index of a value by rational arithmetic; at positive scales by logarithm, not close to a bound."""
     if scale > 0:
-        return math.ceil(math.log2(value) * 2**scale) - 1
+        return math.ceil(math.log2(value) * 2.0**scale) - 1
     power = Fraction(value)
     octave = (power.numerator - 1).bit_length() - 1 - (power.denominator.bit_length() - 1)
-    return int(octave >> -scale)
+    return octave >> -scale
 
 
 def whole(stream: MagnitudeStream) -> HistogramPart:
