@@ -7,6 +7,8 @@ alone. The same gradients therefore produce the same bits with any number of thr
 A call runs one compiled loop per dtype over addresses, so that small tensors are cheap. Buckets are found with a table.
 A cell of the table is a range of the bits of a magnitude. Adding the entry of its cell to the bits of an element
 carries into the upper bits exactly if the element is above the edge in that cell. The upper bits are then the bucket.
+Only the cell of zero and the smallest subnormals can contain several edges. A block with such subnormals is searched for
+them again.
 """
 
 from functools import lru_cache
@@ -19,7 +21,7 @@ import torch
 from nissa.kernels import reference
 from nissa.kernels.compiled import gather_loop, statistics_loop
 from nissa.kernels.fallback import FallbackKernel
-from nissa.kernels.formats import FORMATS, entries
+from nissa.kernels.formats import FORMATS, entries, uncounted
 from nissa.kernels.memory import fills_its_memory, is_plain, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
 from nissa.kernels.tasks import TaskList
@@ -211,15 +213,17 @@ def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tabl
     form = FORMATS[dtype]
     # `|x| < t` equals `|x| <= e` where `e` is the next float64 below `t`. For `t` = 0 it is negative: nothing vanishes.
     below, above = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding]))
-    limits = np.array([form.mask, form.infinite, form.mask.bit_length(), below, above], dtype=form.bits)
     edges = form.floor(layout.buckets.boundaries()) if layout.buckets else np.empty(0, dtype=np.int64)
     scale = layout.buckets.scale if layout.buckets else 0
     # Half precision has few enough numbers for one cell each. For other dtypes a cell is a quarter of a bucket.
     shift = 0 if form.bits is np.int16 else form.shift(scale)
     added = entries(edges, shift, (form.mask >> shift) + 1) if len(edges) else np.empty(0, dtype=np.int64)
+    limits = [form.mask, form.infinite, form.mask.bit_length(), below, above, uncounted(edges, shift)]
     held = np.dtype(form.bits).str.replace("i", "u")
     table = np.empty(0, dtype=held) if added is None else _with_sign(added.view(np.uint64), form.mask).astype(held)
-    return _Tables(dtype.itemsize, (limits, table, edges), (form.brain, shift, added is not None))
+    return _Tables(
+        dtype.itemsize, (np.array(limits, dtype=form.bits), table, edges), (form.brain, shift, added is not None)
+    )
 
 
 def _with_sign(added: "NDArray[np.uint64]", mask: int) -> "NDArray[np.uint64]":

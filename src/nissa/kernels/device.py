@@ -20,7 +20,7 @@ _SLICE: tl.constexpr = tl.constexpr(1024)  # columns of a row written per iterat
 
 
 # Triton must not specialise on these arguments, else it would compile again for some of their values.
-_SCAN_NUMBERS = ["first", "chunks", "tensors", "vanishing", "exploding", "low", "high"]
+_SCAN_NUMBERS = ["first", "chunks", "tensors", "vanishing", "exploding", "low", "high", "lowest"]
 _PACK_NUMBERS = ["chunks", "tensors", "zeros_vanish"]
 
 
@@ -31,20 +31,25 @@ def scan(
     places,  # int64 (3, P): address of the first tile; offsets of the first element and of the end, in elements
     scale,  # float32 (1,): divisor of the numbers, if SCALED
     cells,  # int (cells per octave,): see formats.octave
+    octaves,  # int32 (2048,): see triton.outer_buckets
     parts,  # float64 (PARTS, chunks)
-    counts,  # int64 (P, SIZE)
+    counts,  # int64 (P, SIZE + OUTER)
     first,  # number of chunks before this launch
     chunks,
     tensors,
     vanishing,  # thresholds as bits
     exploding,
-    low,
+    low,  # bounds of the fine buckets, as bits
     high,
+    lowest,  # lower bound of all buckets, as bits
     KIND: tl.constexpr,  # bits per number: 64, 32, 16, or -16 for bfloat16
     WIDE: tl.constexpr,  # compare as float64 instead of float32
     SCALED: tl.constexpr,
-    SIZE: tl.constexpr,  # number of buckets, or 0
-    POWER: tl.constexpr,  # number of buckets, rounded up to a power of two
+    SIZE: tl.constexpr,  # number of fine buckets, or 0
+    OUTER: tl.constexpr,  # number of coarse buckets
+    BEFORE: tl.constexpr,  # those below the fine ones
+    POWER: tl.constexpr,  # number of fine buckets, rounded up to a power of two
+    OUTER_POWER: tl.constexpr,  # power of two above the number of coarse buckets
     SHARED: tl.constexpr,  # count in shared memory
     SCALE: tl.constexpr,  # scale of the buckets
     SHIFT: tl.constexpr,  # shift from bits to cells
@@ -95,16 +100,18 @@ def scan(
         n_vanishing += _sum((magnitude <= vanishing).to(tl.int32))
         n_beyond += _sum((magnitude > exploding).to(tl.int32))
         if SIZE:
-            n_low += _sum((magnitude <= low).to(tl.int32))
+            n_low += _sum((magnitude <= lowest).to(tl.int32))
             bucket = _bucket(magnitude, cells, WIDE, SCALE, SHIFT, OFFSET)
             covered = (magnitude > low) & (magnitude <= high)
-            if SHARED:
-                # Numbers outside all buckets are counted in the first and subtracted below, which is cheaper than a mask.
+            if SHARED or OUTER:
                 n_outside += _sum((covered == 0).to(tl.int32))
+            if SHARED:
+                # Other numbers are counted in the first bucket and subtracted below, which is cheaper than a mask.
                 histogram += tl.histogram(tl.reshape(tl.where(covered, bucket, 0), (TILE,)), POWER)
             else:
                 one = tl.full((ROWS, THREADS, TOGETHER), 1, tl.int64)
-                tl.atomic_add(counts + row.to(tl.int64) * SIZE + bucket, one, mask=covered, sem="relaxed")
+                column = row.to(tl.int64) * (SIZE + OUTER) + BEFORE + bucket
+                tl.atomic_add(counts + column, one, mask=covered, sem="relaxed")
 
     at = parts + chunk
     tl.store(at + TOTAL * chunks, tl.sum(total))
@@ -122,8 +129,19 @@ def scan(
     if SIZE and SHARED:
         slot = tl.arange(0, POWER)
         histogram -= tl.where(slot == 0, tl.sum(n_outside), 0)
-        bucket = counts + row.to(tl.int64) * SIZE + slot
+        bucket = counts + row.to(tl.int64) * (SIZE + OUTER) + BEFORE + slot
         tl.atomic_add(bucket, histogram.to(tl.int64), mask=histogram > 0, sem="relaxed")
+    if OUTER:  # noqa: SIM102 - constant when compiled; the other condition is not
+        # Few chunks have numbers in coarse buckets. Read these again, so that the loop above does not become slower.
+        if tl.sum(n_outside) - others - tl.sum(n_low) > 0:
+            coarse = tl.zeros((OUTER_POWER,), tl.int32)
+            for tile in range(start, stop, TILE):
+                again = _load(numbers + tile, within, before - tile, behind - tile, False, KIND)
+                outer = _outer_bucket(_decode(again, scale, KIND, SCALED, WIDE), octaves, OUTER, WIDE)
+                coarse += tl.histogram(tl.reshape(outer, (TILE,)), OUTER_POWER)
+            index = tl.arange(0, OUTER_POWER)
+            column = row.to(tl.int64) * (SIZE + OUTER) + tl.where(index < BEFORE, index, index + SIZE)
+            tl.atomic_add(counts + column, coarse.to(tl.int64), mask=(coarse > 0) & (index < OUTER), sem="relaxed")
 
 
 @triton.jit(do_not_specialize=_PACK_NUMBERS)
@@ -265,6 +283,17 @@ def _bucket(magnitude, cells, WIDE: tl.constexpr, SCALE: tl.constexpr, SHIFT: tl
     else:
         bucket = (octave + (fraction != 0).to(magnitude.dtype) - 1 >> -SCALE) + 1
     return (bucket - (OFFSET + 1)).to(tl.int32)
+
+
+@triton.jit
+def _outer_bucket(value, octaves, OUTER: tl.constexpr, WIDE: tl.constexpr):
+    """Return the coarse bucket of numbers, counted without the fine buckets; OUTER for numbers without one."""
+    finite = _magnitude(value, WIDE) < _infinite(WIDE)
+    # As float64, subnormals of float32 have an exponent of their own.
+    magnitude = _magnitude(tl.where(finite, value, 0.0).to(tl.float64), True)
+    octave = tl.where(magnitude > 0, (magnitude - 1) >> 52, 0)  # the upper bound of an octave is included
+    bucket = tl.load(octaves + octave)
+    return tl.where(bucket >= 0, bucket, OUTER)
 
 
 @triton.jit

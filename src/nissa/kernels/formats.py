@@ -64,9 +64,10 @@ FORMATS = {
 
 
 def entries(edges: "NDArray[np.int64]", shift: int, cells: int) -> "NDArray[np.int64] | None":
-    """Return the table entry of each cell, or None if a cell contains more than one edge.
+    """Return the table entry of each cell, or None if a cell other than the first contains more than one edge.
 
-    An edge at the upper end of a cell belongs to the next cell and does not count.
+    An edge at the upper end of a cell belongs to the next cell and does not count. If the first cell contains several
+    edges, its entry ignores them: all its numbers are counted as zeros, see :func:`uncounted`.
 
     Args:
         edges: Bits of the edges, ascending.
@@ -77,11 +78,21 @@ def entries(edges: "NDArray[np.int64]", shift: int, cells: int) -> "NDArray[np.i
     ends = starts + ((1 << shift) - 1)
     first: NDArray[np.int64] = np.searchsorted(edges, starts)
     up_to = np.searchsorted(edges, ends)
+    if uncounted(edges, shift):
+        up_to[0] = 0
     if np.any(up_to - first > 1):
         return None
     inside = np.where(up_to > first, np.append(edges, 0)[first], ends)
     added: NDArray[np.int64] = (first << shift) + (ends - inside) - starts
     return added
+
+
+def uncounted(edges: "NDArray[np.int64]", shift: int) -> int:
+    """Return the end of the first cell if its numbers must be counted separately, otherwise 0.
+
+    The first cell contains zero and the smallest subnormals. Each octave of these can have an edge.
+    """
+    return 1 << shift if np.searchsorted(edges, (1 << shift) - 1) > 1 else 0
 
 
 def octave(scale: int, form: Format) -> "NDArray[np.int64]":

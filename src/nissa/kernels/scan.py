@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _BLOCK = 2048
 # Adjacent elements are often in the same bucket. With two histograms, an increment need not wait for the previous one.
 _HISTOGRAMS = 2
+# Most buckets of a run are empty. This many are skipped at once.
+_SKIPPED = 16
 _SMALLEST_NORMAL, _INFINITE = 0x400, 0x7C00  # bits of float16
 
 
@@ -220,6 +222,28 @@ def _search(bits: Any, mask: Any, edges: Any, histogram: Any) -> None:
 
 
 @njit
+def _count_block(bits: Any, limits: Any, table: Any, zeros: Any, histograms: Any) -> None:
+    """Count the elements of a block per bucket; ``zeros`` is the number of zeros in the histograms and the block."""
+    shift, cells, entries, edges = table
+    if edges.size and cells:
+        _count(bits, shift, entries, histograms)
+        if limits[5] and np.int64(histograms[0, 0]) + histograms[1, 0] != zeros:
+            _recount(bits, limits, edges, histograms[0])
+    elif edges.size:
+        _search(bits, limits[0], edges, histograms[0])
+
+
+@njit
+def _recount(bits: Any, limits: Any, edges: Any, histogram: Any) -> None:
+    """Move the smallest subnormals of a block from the bucket of zeros to their own ones."""
+    for i in range(bits.size):
+        magnitude = bits[i] & limits[0]
+        if 0 < magnitude < limits[5]:
+            histogram[0] -= 1
+            histogram[np.searchsorted(edges, np.int64(magnitude))] += 1
+
+
+@njit
 def _decode(bits: Any, brain: bool, singles: Any, values: Any) -> None:
     """Decode a block of bfloat16 or float16 to float32.
 
@@ -314,16 +338,21 @@ def _value(ordered: int, limits: Any, brain: bool, like: Any) -> float:
 
 
 @njit
-def _put(local: Any, packed: Any, row: int, columns: Any) -> None:
+def _put(local: Any, last: int, packed: Any, row: int, columns: Any) -> None:
     """Add the bucket counts of a run to its row atomically, because other threads add to the same row, and reset them."""
     underflow, overflow, first = columns
     here = np.int64(packed.ctypes.data) + 8 * row * packed.shape[1]
-    last = local.shape[1] - 1
-    for i in range(last + 1):
-        number = np.int64(local[0, i]) + local[1, i]
-        if number:
-            column = underflow if i == 0 else overflow if i == last else first + i - 1
-            _add(here + 8 * column, number)
+    for start in range(0, last + 1, _SKIPPED):
+        occupied = np.int32(0)
+        for i in range(start, start + _SKIPPED):
+            occupied |= local[0, i] | local[1, i]
+        if not occupied:
+            continue
+        for i in range(start, min(start + _SKIPPED, last + 1)):
+            number = np.int64(local[0, i]) + local[1, i]
+            if number:
+                column = underflow if i == 0 else overflow if i == last else first + i - 1
+                _add(here + 8 * column, number)
     local[:] = 0
 
 
@@ -337,7 +366,8 @@ def _make_statistics_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "
     2. Runs: tensor, first element and size of each of the N runs.
     3. Tasks: first run of each, then N.
     4. ``limits``: mask of the magnitude bits, bits of infinity, shift of the sign, largest vanishing magnitude, largest
-       magnitude that does not explode; integers of the size of an element.
+       magnitude that does not explode, end of the magnitudes that cells cannot distinguish from zero (0 if they
+       distinguish all); integers of the size of an element.
     5. Entries of the cells.
     6. Bits of the edges.
     7. Output per run: three sums, minimum and maximum.
@@ -364,7 +394,7 @@ def _make_statistics_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "
         brain, shift, cells, columns = args[20] > 0, np.uint64(args[21]), args[22] > 0, (args[24], args[25], args[26])
         table = shift, cells, entries, edges
         like = np.empty(0, values_type)
-        local = np.zeros((_HISTOGRAMS, edges.size + 1), np.int32)
+        local = np.zeros((_HISTOGRAMS, (edges.size // _SKIPPED + 1) * _SKIPPED), np.int32)
         values = np.empty(_BLOCK, like.dtype)
         singles = values.view(np.int32)
         scratch = np.empty(_BLOCK, np.int16), np.empty(_BLOCK, np.float32)
@@ -393,14 +423,11 @@ def _make_statistics_loop(bits_type: "type[Any]", values_type: "type[Any]") -> "
                         these = floats[start:stop]
                     low, high = _reduce(block, these, limits, sums[run], counts[run])
                     least, most = min(least, low), max(most, high)
-                    if edges.size and cells:
-                        _count(block, shift, entries, local)
-                    elif edges.size:
-                        _search(block, limits[0], edges, local[0])
+                    _count_block(block, limits, table, counts[run, 1], local)
                 sums[run, 3] = _value(least, limits, brain, like) if least <= most else np.inf
                 sums[run, 4] = _value(most, limits, brain, like) if least <= most else -np.inf
                 if edges.size:
-                    _put(local, packed, tensors[tensor, 1], columns)
+                    _put(local, edges.size, packed, tensors[tensor, 1], columns)
             _task_done(counter)
             task = _next_task(counter)
 

@@ -26,6 +26,7 @@ from nissa.kernels.memory import fills_its_memory, size, stored
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from nissa.kernels.moments import Layout, Thresholds
@@ -41,6 +42,9 @@ _HELD = 64  # bytes of numbers per thread in registers, in the format of compari
 _SMALLEST_EXPONENT = -126  # of normal float32
 # Beyond this, the counters of a program need so much shared memory that too few programs run concurrently.
 _SHARED_BUCKETS = 2048
+# Biased exponents of float64. Each is an octave of magnitudes.
+_OCTAVES = 2**11
+_BIAS = 1023
 
 
 # Bits per number; negative for bfloat16, to distinguish it from float16.
@@ -160,6 +164,27 @@ def _cells(scale: int, form: Format, device: torch.device, _stream: int) -> "Ten
     return reference.send(torch.from_numpy(octave(scale, form).astype(form.bits)), device)
 
 
+@lru_cache(maxsize=32)
+def _octaves(buckets: BucketRange | None, device: torch.device, _stream: int) -> "Tensor":
+    return reference.send(torch.from_numpy(outer_buckets(buckets)), device)
+
+
+def outer_buckets(buckets: BucketRange | None) -> "NDArray[np.int32]":
+    """Return the coarse bucket of each octave ``(2**(i - 1023), 2**(i - 1022)]``, or -1, shape ``(2048,)``.
+
+    Coarse buckets are numbered without the fine ones. An octave has no coarse bucket if it has fine ones or is outside all.
+    """
+    found = np.full(_OCTAVES, -1, dtype=np.int32)
+    if buckets is None or buckets.within is None:
+        return found
+    octaves = np.arange(_OCTAVES) - _BIAS
+    bounds = np.log2(buckets.boundaries())  # exact for the powers of two outside the fine buckets
+    column = np.searchsorted(bounds, octaves, side="right") - 1
+    column[(column < 0) | (column >= buckets.size)] = -1
+    fine = (column >= buckets.before) & (column < buckets.before + buckets.inner_size)
+    return np.where(fine, -1, column - buckets.inner_size * (column >= buckets.before)).astype(np.int32)
+
+
 class _Step(NamedTuple):
     """Launches that measure the tensors of one step."""
 
@@ -205,6 +230,7 @@ class _Step(NamedTuple):
             self.places,
             self.plan.rows if self.scale is None else self.scale,
             self._cells_of(form_of(dtype, self.layout.buckets)),
+            _octaves(self.layout.buckets, self.places.device, reference.stream_of(self.places.device)),
             parts,
             counts,
             first,
@@ -236,14 +262,18 @@ def options(
     kind, span = _KINDS[dtype], layout.buckets
     form = form_of(dtype, span)
     # `|x| < t` equals `|x| <= e` where `e` is the next float64 below `t`. For `t` = 0 it is negative: nothing vanishes.
-    covered = [2.0**span.min_exponent, 2.0**span.max_exponent] if span else [0.0, 0.0]
+    covered = [2.0**span.min_exponent, 2.0**span.max_exponent, span.boundaries()[0]] if span else [0.0, 0.0, 0.0]
+    inner = span.inner_size if span else 0
+    outer = span.size - inner if span else 0
     edges = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding, *covered]))
     constants = {
         "KIND": kind,
         "WIDE": form.fraction == FORMATS[torch.float64].fraction,
         "SCALED": scaled,
-        "SIZE": span.size if span else 0,
-        "SHARED": span is None or span.size <= _SHARED_BUCKETS,
+        "SIZE": inner,
+        "OUTER": outer,
+        "BEFORE": span.before if span else 0,
+        "SHARED": inner <= _SHARED_BUCKETS,
         "SCALE": span.scale if span else 0,
         "SHIFT": form.shift(span.scale if span else 0),
         "OFFSET": span.offset if span else 0,
@@ -251,6 +281,7 @@ def options(
         "ROWS": _HELD * dtype.itemsize // (_ALIGNMENT * np.dtype(form.bits).itemsize),
         "THREADS": _WARPS * 32,
         "TOGETHER": _ALIGNMENT // dtype.itemsize,
-        "POWER": 1 << (span.size - 1).bit_length() if span and span.size <= _SHARED_BUCKETS else 1,
+        "POWER": 1 << (inner - 1).bit_length() if 0 < inner <= _SHARED_BUCKETS else 1,
+        "OUTER_POWER": 1 << outer.bit_length(),
     }
     return constants, tuple(map(int, edges))

@@ -105,7 +105,7 @@ GRADIENT_MAGNITUDE: Final = MetricSpec(
     "nissa.gradient.magnitude",
     _E,
     "",
-    "Absolute values of sampled gradients; those in (0, 2^-48] share the bucket below 2^-48, those above 2^16 the one above",
+    "Absolute values of sampled gradients; buckets are an octave wide as soon as one value is outside (2^-48, 2^16]",
     _PARAMETER,
 )
 GRADIENT_NONFINITE: Final = MetricSpec(

@@ -20,6 +20,8 @@ LAYOUTS = {
     "among subnormals of float32": Layout(BucketRange(3, -160, 16)),
     "float32 that is normal": Layout(BucketRange(1, -126, 127)),
     "to the end of float32 and beyond": Layout(BucketRange(2, -126, 130)),
+    "coarser buckets outside": Layout(BucketRange(2, -8, 8, within=BucketRange(-1, -20, 40))),
+    "many buckets and coarser ones outside": Layout(BucketRange(8, -12, 8, within=BucketRange(-2, -140, 40))),
     "all of float64": Layout(BucketRange(0, -1022, 1023)),
     "more buckets than programs on CUDA keep to themselves": Layout(BucketRange(8)),
 }

@@ -32,8 +32,15 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 def scan(capability: int, dtype: torch.dtype, layout: Layout, *, scaled: bool) -> Any:
     constants, _ = host.options(dtype, layout, Thresholds(), scaled=scaled)
     bits = "i64" if constants["WIDE"] else "i32"
-    pointers = {"row_of": "*i32", "rows": "*i64", "places": "*i64", "scale": "*fp32", "cells": f"*{bits}"}
-    limits = dict.fromkeys(["vanishing", "exploding", "low", "high"], bits)
+    pointers = {
+        "row_of": "*i32",
+        "rows": "*i64",
+        "places": "*i64",
+        "scale": "*fp32",
+        "cells": f"*{bits}",
+        "octaves": "*i32",
+    }
+    limits = dict.fromkeys(["vanishing", "exploding", "low", "high", "lowest"], bits)
     results = {"parts": "*fp64", "counts": "*i64"}
     return compiled(capability, device.scan, {**pointers, **results, **limits}, constants)
 

@@ -85,6 +85,13 @@ def test_special_values(kernel: Tried, dtype: torch.dtype) -> None:
     kernel.agrees([each, *each.view(-1, 1)])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_every_octave_of_small_and_large_numbers(kernel: Tried, dtype: torch.dtype) -> None:
+    octaves = torch.arange(-149, 128, dtype=torch.float64).exp2()
+    values = torch.cat((octaves, -octaves * 1.4, torch.zeros(5), octaves[:30] * 3)).to(dtype)
+    kernel.agrees([values, values[7:], spread(2100).to(dtype), values.repeat(4)])
+
+
 @settings(deadline=None)
 @given(
     st.lists(st.lists(numbers, max_size=9), max_size=5),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nissa.errors import ConfigurationError
+from nissa.kernels.buckets import FULL_RANGE
 from nissa.kernels.moments import BucketRange, Layout, Thresholds, decode
 from nissa.kernels.reference import measure
 
@@ -180,6 +181,47 @@ def test_the_default_range_has_512_buckets_from_its_otlp_offset() -> None:
     span = BucketRange()
     assert (span.size, span.offset) == (512, -384)
     assert span.boundaries()[[0, -1]].tolist() == [2.0**-48, 2.0**16]
+
+
+def test_the_range_of_a_row_is_that_of_float32_in_octaves_and_of_float64_in_sixteen_of_them() -> None:
+    assert (FULL_RANGE.size, FULL_RANGE.before, FULL_RANGE.inner_size) == (844, 165, 512)
+    scales, indexes = FULL_RANGE.slot_indexes()
+    bounds = FULL_RANGE.boundaries()
+    assert len(scales) == len(indexes) == 844 + 2
+    for scale, index, lower, upper in zip(scales[1:-1], indexes[1:-1], bounds, bounds[1:], strict=False):
+        # The bucket of both ends, which exact_index finds in integer arithmetic.
+        assert exact_index(upper, int(scale)) == index
+        assert exact_index(math.nextafter(lower, math.inf), int(scale)) in {index, index - 1 if scale > 0 else index}
+    assert [(int(scales[i]), int(indexes[i])) for i in (0, -1)] == [(-4, -64), (-4, 63)]
+
+
+@unhurried
+@given(st.floats(2.0**-1008, 2.0**1008, exclude_min=True))
+def test_any_float64_falls_into_its_exact_bucket_of_the_full_range(value: float) -> None:
+    layout = Layout(FULL_RANGE)
+    moments = decode(measure([torch.tensor([value], dtype=torch.float64)], layout, Thresholds()).numpy(), layout)
+    assert moments.buckets is not None
+    (bucket,) = moments.buckets[0].nonzero()[0].tolist()
+    scales, indexes = FULL_RANGE.slot_indexes()
+    assert indexes[bucket + 1] == exact_index(value, int(scales[bucket + 1]))
+    fine, float32 = 2.0**-48 < value <= 2.0**16, 2.0**-160 < value <= 2.0**128
+    assert scales[bucket + 1] == (3 if fine else 0 if float32 else -4)
+
+
+@pytest.mark.parametrize(
+    "outer",
+    [
+        BucketRange(3, -60, 20),
+        BucketRange(1, -60, 20),
+        BucketRange(0, -48, 20),
+        BucketRange(0, -60, 16),
+        BucketRange(-4, -64, 32),
+    ],
+    ids=["as fine", "finer than octaves", "not below", "not above", "across a bucket"],
+)
+def test_an_outer_range_that_does_not_extend_the_inner_one_is_refused(outer: BucketRange) -> None:
+    with pytest.raises(ConfigurationError, match="must be coarser"):
+        BucketRange(3, -48, 16 if outer.scale >= -3 else 8, within=outer)
 
 
 def test_negative_scales_merge_octaves() -> None:

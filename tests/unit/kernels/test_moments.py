@@ -49,7 +49,7 @@ def test_the_columns_of_a_row_are_the_fields_in_their_order() -> None:
     assert [column.name.lower() for column in Column] == [field.name for field in fields(Moments)][:-1]
     assert Layout(None).width == 13
     assert Layout(SPAN).width == 13 + 32
-    assert Layout().width == 13 + 512
+    assert Layout(BucketRange()).width == 13 + 512
 
 
 @given(rows, st.booleans())

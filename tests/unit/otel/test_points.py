@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics._internal.exponential_histogram.buckets import Buckets as SdkBuckets
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.exponent_mapping import ExponentMapping
 from opentelemetry.sdk.metrics._internal.exponential_histogram.mapping.logarithm_mapping import LogarithmMapping
+from opentelemetry.sdk.metrics.export import ExponentialHistogramDataPoint
 
 from nissa.kernels.moments import BucketRange, Moments
 from nissa.otel.metrics.gauges import GaugeRow
@@ -24,6 +26,7 @@ from nissa.otel.metrics.points import (
     exponential_point,
 )
 from nissa.otel.metrics.store import MagnitudeStream
+from tests.unit.otel.conftest import moments_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +72,20 @@ def stream_of(moments: Moments) -> MagnitudeStream:
     counts = np.concatenate((moments.underflow, moments.buckets[0], moments.overflow))
     total = float(moments.abs_total[0])
     return MagnitudeStream({}, 0, moments.bucket_range, counts, zeros=int(moments.zeros[0]), total=total)
+
+
+def occupied(point: ExponentialHistogramDataPoint) -> dict[int, int]:
+    counts = point.positive.bucket_counts
+    return {point.positive.offset + index: count for index, count in enumerate(counts) if count}
+
+
+def exact_index(value: float, scale: int) -> int:
+    """Return the OTLP index of a value by rational arithmetic; at positive scales by logarithm, not close to a bound."""
+    if scale > 0:
+        return math.ceil(math.log2(value) * 2.0**scale) - 1
+    power = Fraction(value)
+    octave = (power.numerator - 1).bit_length() - 1 - (power.denominator.bit_length() - 1)
+    return octave >> -scale
 
 
 def whole(stream: MagnitudeStream) -> HistogramPart:
@@ -158,12 +175,59 @@ def test_a_point_counts_zeros_underflow_and_overflow_each_in_its_place(make_mome
     point = exponential_point(stream, whole(stream), 1, 1000)
     assert point.zero_count == 2
     assert point.count == 6 == point.zero_count + sum(point.positive.bucket_counts)
-    assert point.positive.offset == RANGE.offset - 1
-    assert point.positive.bucket_counts[0] == 1
-    assert point.positive.offset + len(point.positive.bucket_counts) - 1 == RANGE.offset + RANGE.size
-    assert point.positive.bucket_counts[-1] == 1
+    assert (point.scale, occupied(point)) == (0, {-61: 1, 0: 2, 19: 1})
     assert list(point.negative.bucket_counts) == []
     assert point.sum == pytest.approx(3.0 + 2.0**20 + 2.0**-60)
+
+
+@given(
+    values=st.lists(
+        st.floats(2.0**-1000, 2.0**1000)
+        | st.floats(2.0**-149, 2.0**127)
+        | st.floats(2.0**-47, 2.0**15).filter(lambda value: not is_near_a_bound(value)),
+        min_size=1,
+        max_size=30,
+    ),
+    most=st.integers(2, 160),
+)
+def test_every_magnitude_is_exported_in_its_bucket(values: list[float], most: int) -> None:
+    stream = stream_of(moments_of(values))
+    point = exponential_point(stream, whole(stream), 1, most)
+    assert len(point.positive.bucket_counts) <= most
+    assert occupied(point) == Counter(exact_index(value, point.scale) for value in values)
+    if all(2.0**-160 < value <= 2.0**128 for value in values) and most >= 160:
+        assert point.scale >= -1
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1.0, 1.1], 3),
+        ([1.0, 2.0**-49], 0),
+        ([1e-45, 1.0], 0),
+        ([1e-45, 3e38], -1),
+        ([2.0**-200, 1.0], -4),
+        ([5e-324, 1.7e308], -4),
+    ],
+)
+def test_the_scale_is_the_finest_that_all_magnitudes_were_counted_at(values: list[float], scale: int) -> None:
+    stream = stream_of(moments_of(values))
+    point = exponential_point(stream, whole(stream), 1, 160)
+    assert point.scale == scale
+    # A subnormal of float64 is rounded up to a normal number, as the data model of OTLP permits.
+    assert occupied(point) == Counter(exact_index(max(value, 2.0**-1022), scale) for value in values)
+
+
+def test_explicit_buckets_count_what_is_outside_in_the_outermost_ones() -> None:
+    stream = stream_of(moments_of([0.0, 1e-45, 1e-20, 1.5, 1e5, 1e300]))
+    point = explicit_point(stream, whole(stream), 1)
+    assert {
+        bound: point.bucket_counts[i] for i, bound in enumerate(point.explicit_bounds) if point.bucket_counts[i]
+    } == {
+        2.0**-48: 3,
+        4.0: 1,
+    }
+    assert point.bucket_counts[-1] == 2
 
 
 @given(counts=counts_of, zeros=st.integers(0, 5))

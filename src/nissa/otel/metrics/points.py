@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.export import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from nissa.kernels.moments import BucketRange
     from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
     from nissa.otel.metrics.store import HistogramStream, MagnitudeStream, Sample
     from nissa.semconv.metrics import MetricSpec
@@ -94,11 +95,16 @@ def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Histogr
 
 
 def explicit_point(stream: "MagnitudeStream", part: HistogramPart, now: int) -> HistogramDataPoint:
-    """Return the data point of a magnitude stream in coarse explicit buckets; zeros are counted in the lowest one."""
-    per_bucket = EXPLICIT_STEP << stream.range.scale
-    inner = np.add.reduceat(part.counts[1:-1], np.arange(0, stream.range.size, per_bucket))
-    low, high = stream.range.min_exponent, stream.range.max_exponent
-    counts = [part.zeros + int(part.counts[0]), *inner.tolist(), int(part.counts[-1])]
+    """Return the data point of a magnitude stream in coarse explicit buckets of its fine range.
+
+    Zeros and all magnitudes below that range are counted in the lowest bucket.
+    """
+    span = stream.range
+    first = 1 + span.before
+    last = first + span.inner_size
+    inner = np.add.reduceat(part.counts[first:last], np.arange(0, span.inner_size, EXPLICIT_STEP << span.scale))
+    low, high = span.min_exponent, span.max_exponent
+    counts = [part.zeros + int(part.counts[:first].sum()), *inner.tolist(), int(part.counts[last:].sum())]
     return HistogramDataPoint(
         attributes=stream.attributes,
         start_time_unix_nano=part.start,
@@ -117,7 +123,7 @@ def exponential_point(
     stream: "MagnitudeStream", part: HistogramPart, now: int, most_buckets: int
 ) -> ExponentialHistogramDataPoint:
     """Return the data point of a magnitude stream in at most ``most_buckets`` exponential buckets."""
-    scale, buckets = downscale(part.counts, stream.range.offset - 1, stream.range.scale, most_buckets)
+    scale, buckets = _exponential_buckets(part.counts, stream.range, most_buckets)
     return ExponentialHistogramDataPoint(
         attributes=stream.attributes,
         start_time_unix_nano=part.start,
@@ -135,23 +141,42 @@ def exponential_point(
     )
 
 
+def _exponential_buckets(counts: "NDArray[np.int64]", span: "BucketRange", most: int) -> tuple[int, Buckets]:
+    """Return scale and buckets of the counts per slot, at the finest scale that all occupied slots have."""
+    occupied = np.flatnonzero(counts)
+    if not len(occupied):
+        return span.scale, Buckets(0, [])
+    scales, indexes = (array[occupied] for array in span.slot_indexes())
+    scale = int(scales.min())
+    return _merged(counts[occupied], indexes >> (scales - scale), scale, most)
+
+
 def downscale(counts: "NDArray[np.int64]", offset: int, scale: int, most: int) -> tuple[int, Buckets]:
     """Return the finest scale with at most ``most`` (2 or more) occupied buckets, and the buckets at that scale.
+
+    Args:
+        counts: Elements per bucket, in ascending order.
+        offset: OTLP index of the first bucket.
+        scale: Their scale.
+        most: Maximum number of buckets from the first to the last occupied one.
+    """
+    occupied = np.flatnonzero(counts)
+    return _merged(counts[occupied], occupied + offset, scale, most) if len(occupied) else (scale, Buckets(0, []))
+
+
+def _merged(counts: "NDArray[np.int64]", indexes: "NDArray[np.int64]", scale: int, most: int) -> tuple[int, Buckets]:
+    """Return the buckets at the finest scale with at most ``most`` of them.
 
     Each step to a coarser scale merges two neighbouring buckets: bucket ``i`` becomes part of bucket ``i >> 1``.
     Source: OTLP data model, "Exponential Scale".
     """
-    occupied = np.flatnonzero(counts)
-    if not len(occupied):
-        return scale, Buckets(0, [])
-    indexes = occupied + offset
     shift = 0
     while (int(indexes[-1]) >> shift) - (int(indexes[0]) >> shift) + 1 > most:
         shift += 1
     first = int(indexes[0]) >> shift
     coarse = (indexes >> shift) - first
     sums = np.zeros(int(coarse[-1]) + 1, dtype=np.int64)
-    np.add.at(sums, coarse, counts[occupied])
+    np.add.at(sums, coarse, counts)
     return scale - shift, Buckets(first, sums.tolist())
 
 
