@@ -20,9 +20,10 @@ demo: $(READY) ## Grow a small network on handwritten digits and look at its tel
 	@$(BIN)/nissa demo
 
 # A file stays in one worker: a document's examples go on from one another, and fixtures of a module are set up once.
-# The order is that of conftest.py, long files first. Processes write and read bytecode, whatever the caller's shell says:
+# The order is that of conftest.py, long files first. There are more workers than the two cores of CI, since many tests wait
+# for other processes. Processes write and read bytecode, whatever the caller's shell says:
 # without it each one compiles torch for several seconds.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## Run the tests; those against real servers build them once, where there is Go or Docker
 	@$(BIN)/python -m scripts.stack --optional build

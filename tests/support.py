@@ -139,9 +139,9 @@ def finish(process: preloaded.Process, timeout: float = 90) -> tuple[int, str, s
     return process.wait(), out, err
 
 
-def run_demo(folder: Path, environ: Mapping[str, str]) -> Any:
+def run_demo(folder: Path, environ: Mapping[str, str], *arguments: str) -> Any:
     """Run ``nissa demo`` as users do and return its report."""
-    done = nissa("demo", "--json", cwd=folder, env=environ, timeout=280)
+    done = nissa("demo", "--json", *arguments, cwd=folder, env=environ, timeout=280)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -89,8 +89,29 @@ def _is_end(span: Any) -> bool:
     return span["operationName"] in {names.SEED_STAGE_PREFIX + end for end in ("fossilized", "culled")}
 
 
+def test_seeds_of_several_blueprints_are_kept_and_refused_for_what_they_did(demo: Report) -> None:
+    seeds = _seeds(demo)
+    assert len(seeds) >= 6
+    assert len({seed["blueprint"] for seed in seeds}) >= 4
+    kept = [seed for seed in seeds if seed["outcome"] == "fossilized"]
+    refused = [seed for seed in seeds if seed["outcome"] == "culled"]
+    assert kept
+    assert refused
+    for seed in kept:
+        assert seed["improvement"] >= 0.01
+        assert seed["gates"][-1]["gate"] == "G5"
+        assert seed["gates"][-1]["passed"]
+    for seed in refused:
+        assert not seed["gates"][-1]["passed"]
+        assert seed["reason"]
+
+
+def test_growing_helped_both_networks(demo: Report) -> None:
+    for environment in demo["environments"]:
+        assert environment["final_accuracy"] > environment["baseline_accuracy"]
+
+
 def test_jaeger_has_the_life_of_every_seed(stack: Stack, demo: Report) -> None:
-    assert len(_seeds(demo)) >= 6
     for seed in _seeds(demo):
         root, stages = _life(stack, seed)
         told = tags(root)

@@ -77,6 +77,7 @@ def test_one_compiled_call_equals_the_loop(kind: str, caplog: pytest.LogCaptureF
     assert messages(caplog) == []
 
 
+@pytest.mark.full
 def test_generated_code_equals_the_loop(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     if shutil.which("g++") is None:
         pytest.skip("inductor needs a C++ compiler")
