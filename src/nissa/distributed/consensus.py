@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import sleep
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import torch
+
+from nissa.torch_compat import default_store
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -151,7 +153,7 @@ def consensus(title: str, on_fault: Callable[[Exception], None]) -> Consensus:
     if not torch.distributed.is_available() or not torch.distributed.is_initialized():
         return LocalConsensus()
     ranks = torch.distributed.get_world_size()
-    store: Any = torch.distributed.distributed_c10d._get_default_store()  # noqa: SLF001 - it has no other name
+    store = default_store()
     if ranks == 1 or store is None:
         return LocalConsensus()
     prefixed = torch.distributed.distributed_c10d.PrefixStore(f"nissa/{title}", store)

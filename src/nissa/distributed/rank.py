@@ -130,9 +130,9 @@ def first_proposal(key: str, proposal: str | None = None) -> str | None:
     if _process_group() is None:
         return None
     try:
-        from torch.distributed.distributed_c10d import _get_default_store  # noqa: PLC0415 - no public name
+        from nissa.torch_compat import default_store  # noqa: PLC0415 - without a process group torch is not needed
 
-        store: Any = _get_default_store()
+        store = default_store()
         if proposal is None and not store.check([f"nissa/{key}"]):
             return None
         agreed: bytes = (

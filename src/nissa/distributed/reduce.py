@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 from nissa.kernels.moments import Column
+from nissa.torch_compat import device_types
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,7 +131,7 @@ def _all_reduce(
 
 def _reachable(device: "torch.device", group: "ProcessGroup") -> "torch.device":
     """Return a device that a group supports. Gradients offloaded to the host may have to return to the GPU for NCCL."""
-    types = [each.type for each in group._device_types]  # noqa: SLF001 - torch has no public name for it
+    types = device_types(group)
     return device if device.type in types else torch.device(types[0])
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeGuard, cast
 import torch
 
 from nissa.distributed.dtensors import distributed_exist, is_distributed
+from nissa.torch_compat import uncompiled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,8 +60,7 @@ def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
 
 def replicated(model: "nn.Module") -> "ProcessGroup | None":
     """Return the process group over which ``DistributedDataParallel`` replicates a model, None without it."""
-    # torch.compile() returns a wrapper, which stores the original module as `_orig_mod`.
-    inner = getattr(model, "_orig_mod", model)
+    inner = uncompiled(model)
     return inner.process_group if isinstance(inner, torch.nn.parallel.DistributedDataParallel) else None
 
 

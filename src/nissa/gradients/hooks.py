@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
+from nissa.torch_compat import step_pre_hooks
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -45,7 +47,7 @@ class LastHook:
         optimizer, hook = self._optimizer(), self._hook()
         if optimizer is None or hook is None:
             return
-        registered = getattr(optimizer, "_optimizer_step_pre_hooks", None)
+        registered = step_pre_hooks(optimizer)
         if registered and next(reversed(registered)) == self._handle.id:
             return
         self._handle.remove()

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from nissa.gradients.hooks import recording
+from nissa.torch_compat import found_infs, is_unscaled, loss_scale
 
 
 def scale_of(optimizer: torch.optim.Optimizer | None, device: torch.device) -> torch.Tensor | None:
@@ -24,9 +25,7 @@ def pending_scale(scaler: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor
 
     ``scaler.step()`` divides them, unless the training loop has called ``scaler.unscale_()`` before.
     """
-    stage = getattr(scaler, "_per_optimizer_states", {}).get(id(optimizer), {}).get("stage")
-    scale: torch.Tensor | None = getattr(scaler, "_scale", None)
-    return scale if stage is None or stage.name == "READY" else None
+    return None if is_unscaled(scaler, optimizer) else loss_scale(scaler)
 
 
 def overflow(optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
@@ -44,8 +43,7 @@ def found_inf_of(scaler: Any, optimizer: torch.optim.Optimizer) -> torch.Tensor 
 
     Values of several devices are summed on the first device, like the scaler does for a fused optimizer.
     """
-    state = getattr(scaler, "_per_optimizer_states", {}).get(id(optimizer), {})
-    found: list[torch.Tensor] = list(state.get("found_inf_per_device", {}).values())
+    found = found_infs(scaler, optimizer)
     if len(found) <= 1:
         return found[0] if found else None
     return torch.stack([each.to(found[0].device, non_blocking=True) for each in found]).sum()

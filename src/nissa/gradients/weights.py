@@ -7,6 +7,7 @@ import torch
 from nissa.distributed.sharding import locals_of
 from nissa.kernels import kernel_for, reference
 from nissa.kernels.memory import is_plain
+from nissa.torch_compat import foreach_norm, foreach_sub_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ class Weights:
         if self._updates:
             before = [self._copies.pop(id(parameter)) for parameter in parameters]
             # Subtract in place to save memory: the copies are not needed after this.
-            torch._foreach_sub_(before, [part for _, part in _here(parameters)])
+            foreach_sub_(before, [part for _, part in _here(parameters)])
             columns.append(torch.stack(_norms(before)))
         return torch.stack(columns, dim=1).square()
 
@@ -105,7 +106,7 @@ def _changes(now: "list[Tensor]", rows: "Sequence[int]", copies: "Copies") -> "T
         places = copies.addresses()
         return torch.from_numpy(squares(now, [places[row] for row in rows]))
     before = [copies.tensor(row) for row in rows]  # a step may replace a parameter's memory
-    torch._foreach_sub_(before, now)
+    foreach_sub_(before, now)
     return torch.stack(_norms(before)).square()
 
 
@@ -122,5 +123,4 @@ def _here(parameters: "Sequence[Tensor]") -> "list[tuple[Tensor, Tensor]]":
 def _norms(tensors: "Sequence[Tensor]") -> "list[Tensor]":
     """Return L2 norms as float64 scalars; NaN and infinity pass through."""
     reals = [torch.view_as_real(each.resolve_conj()) if each.is_complex() else each for each in tensors]
-    # Also used by `torch.nn.utils.get_total_norm`: one kernel launch for many tensors.
-    return list(torch._foreach_norm(reals, 2, dtype=torch.float64)) if reals else []  # noqa: SLF001
+    return list(foreach_norm(reals, 2, dtype=torch.float64)) if reals else []

@@ -19,12 +19,12 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs, metrics, trace
-from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 from opentelemetry.sdk.resources import Resource
 
 from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.hub.plain_data import to_name
 from nissa.otel import random_isolation
+from nissa.otel.compat import configure_providers
 from nissa.otel.export.building import file_pipeline, others, otlp_settings, private_providers, spool_pipeline
 from nissa.otel.export.ending import BoundedEnd
 from nissa.otel.metrics.observed import is_real
@@ -191,11 +191,9 @@ def _from_environment(
     direct = environ.get("OTEL_CONFIG_FILE") or files.delivery == "sdk"
     settings = {} if direct else otlp_settings(environ)
     with _default_exporters(environ), _changed(dict.fromkeys(_SELECTED)), _changed(others(settings, environ)):
-        # A declarative configuration file defines its own resource; passing another one logs a warning.
-        kwargs = {} if environ.get("OTEL_CONFIG_FILE") else {"resource_attributes": attributes}
-        configurator: Any = _OTelSDKConfigurator  # the SDK leaves it unannotated
         try:
-            configurator().configure(**kwargs)
+            # A declarative configuration file defines its own resource; passing another one logs a warning.
+            configure_providers(None if environ.get("OTEL_CONFIG_FILE") else attributes)
         except Exception as error:
             message = f"OpenTelemetry cannot be set up as OTEL_* describes it: {error}{_hint(error, environ)}"
             raise ConfigurationError(message) from error

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from nissa.config.sections import FilesConfig
 from nissa.distributed.rank import Rank
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.otel import setup as module
+from nissa.otel import compat
 from nissa.otel.setup import Providers, obtain
 
 Obtain = Callable[..., Providers]
@@ -55,7 +55,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             monkeypatch.setattr(metrics_internal, "_METER_PROVIDER", MeterProvider(shutdown_on_exit=False))
             monkeypatch.setattr(logs_internal, "_LOGGER_PROVIDER", LoggerProvider(shutdown_on_exit=False))
 
-    monkeypatch.setattr(module, "_OTelSDKConfigurator", Configurator)
+    monkeypatch.setattr(compat, "_OTelSDKConfigurator", Configurator)
     return calls
 
 
@@ -244,7 +244,7 @@ def test_what_the_sdk_cannot_set_up_is_a_configuration_error(get: Obtain, monkey
         def configure(self, **_: Any) -> None:
             raise RuntimeError("no sampler of that name")
 
-    monkeypatch.setattr(module, "_OTelSDKConfigurator", Configurator)
+    monkeypatch.setattr(compat, "_OTelSDKConfigurator", Configurator)
     with pytest.raises(ConfigurationError, match="no sampler"):
         get({"OTEL_TRACES_EXPORTER": "console"})
 

@@ -10,8 +10,6 @@ from math import isfinite, sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-import torch
-
 from nissa.diagnostics.sharpness.compiled import CompiledEvaluation
 from nissa.diagnostics.sharpness.directions import Directions
 from nissa.diagnostics.sharpness.evaluating import Evaluator
@@ -19,6 +17,7 @@ from nissa.diagnostics.sharpness.measured import Sharpness
 from nissa.diagnostics.sharpness.model_state_guard import ModelStateGuard
 from nissa.diagnostics.sharpness.perturbation import Perturbation
 from nissa.diagnostics.sharpness.support import require_support
+from nissa.torch_compat import foreach_copy_
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,5 +93,5 @@ def _one_by_one(evaluator: Evaluator, perturbation: Perturbation) -> list[float]
     while len(losses) < perturbation.samples and evaluator.affords():
         perturbation.perturb(len(losses))
         losses.append(evaluator.loss())
-    torch._foreach_copy_(perturbation.weights, perturbation.kept)
+    foreach_copy_(perturbation.weights, perturbation.kept)
     return losses

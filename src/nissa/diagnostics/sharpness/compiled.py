@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.func import functional_call, vmap
-from torch.nn.modules import module as _hooks
 
 from nissa.diagnostics.sharpness.directions import bytes_of
 from nissa.diagnostics.sharpness.evaluating import ClosureModule
+from nissa.torch_compat import contains_compiled, has_forward_hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +83,9 @@ def _obstacle(evaluator: "Evaluator", perturbation: "Perturbation") -> str | Non
 
 def _untraceable(model: "nn.Module") -> str | None:
     """Return the reason why the compiler or ``vmap`` would fail or disturb the caller."""
-    if any("_orig_mod" in each._modules for each in model.modules()):  # noqa: SLF001 - the mark of torch's wrapper
+    if contains_compiled(model):
         return "the model is wrapped by torch.compile(), and the wrapper cannot be traced"
-    return "a module has hooks, which would receive batched tensors" if _has_hooks(model) else None
+    return "a module has hooks, which would receive batched tensors" if has_forward_hooks(model) else None
 
 
 def _flaw(losses: list[float], samples: int) -> str | None:
@@ -121,11 +121,3 @@ def _losses(module: ClosureModule, versions: "dict[str, Tensor]") -> "Tensor":
     """Return the losses of several versions of the weights, which are stacked in the first dimension."""
     losses: Tensor = vmap(lambda weights: functional_call(module, weights, ()), randomness="same")(versions)
     return losses
-
-
-def _has_hooks(model: "nn.Module") -> bool:
-    names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
-    return any(getattr(_hooks, name) for name in names) or any(
-        each._forward_hooks or each._forward_pre_hooks  # noqa: SLF001 - torch has no public list of hooks
-        for each in model.modules()
-    )

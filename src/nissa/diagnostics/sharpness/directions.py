@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
+from nissa.torch_compat import foreach_clamp_min_, foreach_div_, foreach_norm
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -48,9 +50,9 @@ class Directions:
         """Return one new direction."""
         flat = {device: self._flat(device, tensors) for device in dict.fromkeys(each.device for each in tensors)}
         noise = [next(flat[each.device]).view(each.shape) for each in tensors]
-        lengths = torch._foreach_norm(noise)  # noqa: SLF001 - what torch's own optimizers are made of
-        torch._foreach_clamp_min_(lengths, _EPSILON)
-        torch._foreach_div_(noise, lengths)
+        lengths = foreach_norm(noise)
+        foreach_clamp_min_(lengths, _EPSILON)
+        foreach_div_(noise, lengths)
         return noise
 
     def _flat(self, device: torch.device, tensors: "Sequence[Tensor]") -> "Iterator[Tensor]":

@@ -9,6 +9,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from nissa.diagnostics.sharpness.random_states import RandomStates
+from nissa.torch_compat import buffers_of, foreach_copy_
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +42,7 @@ class ModelStateGuard:
         self._buffers = [
             (module, name, buffer)
             for module in self.modules
-            for name, buffer in module._buffers.items()  # noqa: SLF001 - so that they can be exchanged
+            for name, buffer in buffers_of(module).items()
             if buffer is not None
         ]
         self._training = [module for module in self.modules if module.training]
@@ -61,7 +62,7 @@ class ModelStateGuard:
         # Replace buffers by copies: a pending backward pass may need the original ones unmodified.
         stand_ins = {id(buffer): buffer.clone() for _, _, buffer in self._buffers}
         for module, name, buffer in self._buffers:
-            module._buffers[name] = stand_ins[id(buffer)]  # noqa: SLF001 - see above
+            buffers_of(module)[name] = stand_ins[id(buffer)]
         for wrapper in self._forwards:
             # DDP's forward pass communicates with other ranks, whose number of evaluations may differ.
             wrapper.__dict__["forward"] = wrapper.module.forward
@@ -84,11 +85,11 @@ class ModelStateGuard:
             parameter.requires_grad_(required)
             parameter.grad = gradient
         for module, name, buffer in self._buffers:
-            module._buffers[name] = buffer  # noqa: SLF001 - see above
+            buffers_of(module)[name] = buffer
         for module in self._training:
             module.training = True
         self.random_states.restore()
 
     def put_back(self) -> None:
         """Restore the values of all parameters."""
-        torch._foreach_copy_(self.weights, self.kept)
+        foreach_copy_(self.weights, self.kept)

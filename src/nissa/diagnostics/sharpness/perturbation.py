@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nissa.diagnostics.sharpness.directions import Directions, wide
+from nissa.torch_compat import foreach_norm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,7 +47,7 @@ class Perturbation:
         by_id = {id(parameter): name for name, parameter in model.named_parameters()}
         names = [by_id.get(id(parameter)) for parameter, _, _ in found]
         weights, kept = [weight for _, weight, _ in found], [values for _, _, values in found]
-        norms: Any = torch._foreach_norm([wide(each) for each in kept]) if kept else []  # noqa: SLF001 - see directions.py
+        norms: Any = foreach_norm([wide(each) for each in kept]) if kept else []
         lengths = [scale * norm for norm in _numbers(norms)]
         return cls(model, names, weights, kept, lengths, directions.of(kept, samples), samples)
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from nissa.distributed.dtensors import is_distributed
 from nissa.errors import ConfigurationError
+from nissa.torch_compat import is_fsdp1
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +17,7 @@ def unsupported(model: nn.Module, optimizer: "torch.optim.Optimizer | None" = No
     parameters = [*model.parameters()]
     for group in optimizer.param_groups if optimizer is not None else ():
         parameters += group["params"]
-    if any(is_distributed(each) for each in parameters) or any(_shards(each) for each in model.modules()):
+    if any(is_distributed(each) for each in parameters) or any(is_fsdp1(each) for each in model.modules()):
         return "its weights are sharded over ranks, and each rank would have to move its part at the same time"
     if any(isinstance(each, nn.UninitializedParameter) for each in parameters):
         return "it has weights without a shape yet"
@@ -33,8 +34,3 @@ def require_support(model: nn.Module, optimizer: "torch.optim.Optimizer | None" 
     """
     if reason := unsupported(model, optimizer):
         raise ConfigurationError(f"The sharpness of this model cannot be measured: {reason}.")
-
-
-def _shards(module: nn.Module) -> bool:
-    """Whether a module is wrapped by FSDP1, whose parameters look like plain ones; checked by name to avoid an import."""
-    return type(module).__name__ == "FullyShardedDataParallel" or hasattr(module, "_fsdp_wrapped_module")

@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from nissa.diagnostics.sharpness.directions import wide
 from nissa.diagnostics.sharpness.evaluating import ClosureModule
+from nissa.torch_compat import foreach_add, foreach_copy_
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,8 +43,8 @@ class Update:
 
     def move(self, factor: float) -> None:
         """Set the weights to the result of a step with ``factor`` times the learning rate."""
-        moved = torch._foreach_add(self.before, self.change, alpha=factor)  # noqa: SLF001 - see directions.py
-        torch._foreach_copy_(self.weights, moved)
+        moved = foreach_add(self.before, self.change, alpha=factor)
+        foreach_copy_(self.weights, moved)
 
 
 def next_update(model: "nn.Module", optimizer: "Optimizer", evaluator: "Evaluator", guard: "ModelStateGuard") -> Update:

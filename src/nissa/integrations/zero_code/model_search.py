@@ -7,6 +7,8 @@ from typing import Final, TypeVar
 import torch
 from torch import nn
 
+from nissa.torch_compat import is_initialised, runs_step_hooks
+
 T = TypeVar("T")
 
 _WRAPPERS: Final = ("torch.nn.parallel", "torch._dynamo", "torch.distributed", "accelerate", "lightning.fabric")
@@ -42,7 +44,7 @@ def find_model(optimizer: torch.optim.Optimizer) -> nn.Module | None:
 
 def optimizers_alive() -> list[torch.optim.Optimizer]:
     """Return the optimizers of the process whose step hooks can run."""
-    return [each for each in _instances(torch.optim.Optimizer) if "_optimizer_step_pre_hooks" in vars(each)]
+    return [each for each in _instances(torch.optim.Optimizer) if runs_step_hooks(each)]
 
 
 def _joint(optimizer: torch.optim.Optimizer, parts: dict[nn.Module, set[int]]) -> nn.Module | None:
@@ -74,7 +76,7 @@ def _outermost(equal: list[nn.Module]) -> nn.Module:
 
 def _owners() -> Iterator[tuple[nn.Module, set[int]]]:
     for module in _instances(nn.Module):
-        if "_parameters" in vars(module) and not isinstance(module, JointModel):
+        if is_initialised(module) and not isinstance(module, JointModel):
             yield module, {id(parameter) for parameter in module.parameters()}
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
-from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from nissa.integrations.patches import Patches
 from nissa.integrations.zero_code.access import ObservedMethod
+from nissa.torch_compat import BATCH_ITERATOR, dataset_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,9 +101,9 @@ class DataPasses:
 
     def install(self, patches: Patches, contain: "Callable[[Callable[[Any], None]], Callable[[Any], None]]") -> None:
         """Observe ``DataLoader.__iter__`` and ``__next__`` of its iterators, with functions that contain their faults."""
-        iterate, advance = vars(DataLoader)["__iter__"], vars(_BaseDataLoaderIter)["__next__"]
+        iterate, advance = vars(DataLoader)["__iter__"], vars(BATCH_ITERATOR)["__next__"]
         patches.replace(DataLoader, "__iter__", ObservedMethod(iterate, contain(self._iterating)))
-        patches.replace(_BaseDataLoaderIter, "__next__", ObservedMethod(advance, contain(self._requested)))
+        patches.replace(BATCH_ITERATOR, "__next__", ObservedMethod(advance, contain(self._requested)))
 
     def stepped(self) -> int:
         """Begin an epoch if the step that begins is the first one of a pass. Return the number of its samples."""
@@ -176,7 +176,7 @@ class DataPasses:
         return self._iterated.get(id(loader)) if known.source.persistent and loader is not None else known.source
 
     def _source_of(self, iterator: Any) -> Iterated | None:
-        dataset = id(getattr(iterator, "_dataset", None))
+        dataset = id(dataset_of(iterator))
         return next((each for each in reversed(self._iterated.values()) if each.dataset == dataset), None)
 
 

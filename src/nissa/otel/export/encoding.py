@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 
+from nissa.otel.compat import encode_logs
 from nissa.otel.metrics.batching import batches, count_points
 from nissa.otel.metrics.gauge_encoder import Envelope, encoded_gauge, encoded_points
 from nissa.otel.metrics.points import GaugePoints

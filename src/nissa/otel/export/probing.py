@@ -1,6 +1,5 @@
 """Registration of an empty metric producer with a meter provider, for `nissa doctor`."""
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import time_ns
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.hub.error_boundary import ErrorBoundary
+from nissa.otel.compat import MeterCollection, metric_readers, pulls
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
 from nissa.otel.metrics.store import MetricStore
@@ -40,24 +40,14 @@ def join(meter: Any) -> Joined:
     store.refreshers.append(lambda: asked.append(None))
     scope = InstrumentationScope("nissa")
     producer = MetricProducer(store, scope, most_buckets=160, error_boundary=ErrorBoundary(), owns_provider=False)
-    refused = producer._join(meter)  # noqa: SLF001 - `install` would offer instruments, which cannot be taken back
-    readers = list(inside(meter, "_metric_readers"))
+    refused = producer.wrap_collection(meter)  # `install` would offer instruments, which cannot be taken back
+    readers = metric_readers(meter)
+    collection = MeterCollection.of(meter)
     try:
-        for collect in _collections(meter, readers) if refused is None else ():
-            collect()
+        for reader in readers:
+            if collection is not None:
+                collection.collect(reader)
     finally:
         producer.uninstall()
-    pulled = any(not hasattr(each, "_exporter") for each in readers)
+    pulled = any(map(pulls, readers))
     return Joined(f"{type(meter).__module__}.{type(meter).__name__}", refused, len(asked), pulled)
-
-
-def _collections(meter: Any, readers: list[Any]) -> Iterator[Callable[[], object]]:
-    for reader in readers:
-        yield lambda reader=reader: meter._measurement_consumer.collect(reader)  # type: ignore[misc]  # noqa: SLF001
-
-
-def inside(provider: Any, *path: str) -> Sequence[Any]:
-    """Return the parts of a provider at a path of private names; none where it is built otherwise."""
-    for name in path:
-        provider = getattr(provider, name, ())
-    return tuple(provider)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+from nissa.otel.compat import suppress_instrumentation
 
 if TYPE_CHECKING:
     from nissa.otel.export.pipeline import Client
@@ -39,8 +39,7 @@ class Sender:
         self._payloads.put(None)
 
     def _run(self) -> None:
-        # Without this, an instrumented HTTP library would record a span for every export.
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        suppress_instrumentation()
         while (payload := self._payloads.get()) is not None:
             self._sent(self.client.send(payload))
         self.client.close()

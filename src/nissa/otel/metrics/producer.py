@@ -1,9 +1,8 @@
 """Metric producer in the sense of the OpenTelemetry specification: adds pre-aggregated metrics to collections.
 
-The Python SDK lacks this interface (open-telemetry/opentelemetry-python#4768), so the provider's collect callback is
-wrapped. One hook serves all present and future readers, each with its own temporality, and it also runs in the final
-collection at shutdown. Private attributes of the SDK are used only in `_join` and the functions that it calls. Other
-providers than the SDK's receive observable instruments instead.
+The Python SDK lacks this interface, so the provider's collection is wrapped (`nissa.otel.compat`). One hook serves all
+present and future readers, each with its own temporality. Other providers than the SDK's receive observable instruments
+instead.
 """
 
 import os
@@ -11,10 +10,10 @@ from dataclasses import replace
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter
 from opentelemetry.sdk.metrics.export import Gauge, MetricsData, ResourceMetrics, ScopeMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
+from nissa.otel.compat import MeterCollection, limit_batches
 from nissa.otel.metrics.builder import PointBuilder
 from nissa.otel.metrics.observed import ObservedStreams, is_real
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
     from nissa.hub.error_boundary import ErrorBoundary
+    from nissa.otel.compat import Collect
     from nissa.otel.export.metric_reader import ExportReader
     from nissa.otel.metrics.store import MetricStore
 
@@ -60,8 +60,7 @@ class MetricProducer:
         self._owns_provider = owns_provider
         self._pid = os.getpid()  # differs in a forked child, see `_forked`
         self._exemplars = True  # False if the provider's exemplar filter is always off
-        # Exporters whose batch size was set here; `uninstall` restores them.
-        self._bounded: list[Any] = []
+        self._restore_batches: list[Callable[[], None]] = []
         self._uninstall: Callable[[], None] | None = None
 
     def install(self, provider: Any, reader: "ExportReader | None" = None) -> str | None:
@@ -77,7 +76,7 @@ class MetricProducer:
         if reader is not None:
             self._join_reader(reader)
             return None
-        refused = self._join(provider)
+        refused = self.wrap_collection(provider)
         if refused is None or not is_real(provider):
             return refused
         self._observed.install(provider)
@@ -91,39 +90,27 @@ class MetricProducer:
         reader.merge = self.merge
         self._uninstall = leave
 
-    def _join(self, provider: Any) -> str | None:
-        consumer = getattr(provider, "_measurement_consumer", None)
-        original = getattr(consumer, "collect", None)
-        readers = getattr(consumer, "_reader_storages", None)
-        resource = getattr(getattr(provider, "_sdk_config", None), "resource", None)
-        if consumer is None or original is None or readers is None or resource is None:
+    def wrap_collection(self, provider: Any) -> str | None:
+        """Add the metrics to the collections of an SDK provider; return the reason why that is impossible, or None."""
+        collection = MeterCollection.of(provider)
+        if collection is None:
             return (
                 f"{type(provider).__module__}.{type(provider).__name__} is not the OpenTelemetry SDK's meter provider"
             )
 
-        def collect(metric_reader: Any, timeout_millis: float = 10_000) -> MetricsData | None:
-            if self._owns_provider and self._forked:  # the SDK's locks may have been held at the fork
-                return None
-            self._bound(metric_reader)
-            data: MetricsData | None = original(metric_reader, timeout_millis)
-            return self.merge(data, metric_reader, provider._sdk_config.resource)  # noqa: SLF001 - it changes after fork
+        def wrapped(original: "Collect") -> "Collect":
+            def collect(reader: Any, timeout_millis: float = 10_000) -> MetricsData | None:
+                if self._owns_provider and self._forked:  # the SDK's locks may have been held at the fork
+                    return None
+                self._bound(reader)
+                return self.merge(original(reader, timeout_millis), reader, collection.resource)
 
-        def uninstall() -> None:
-            if consumer.collect is collect:  # otherwise another wrapper was installed later; ours is inert by now
-                consumer.collect = original
-            for reader in list(consumer._reader_storages):  # noqa: SLF001 - see the module docstring
-                if reader._collect is collect:  # noqa: SLF001
-                    reader._set_collect_callback(original)  # noqa: SLF001
-            while self._bounded:
-                self._bounded.pop()._max_export_batch_size = None  # noqa: SLF001
+            return collect
 
-        exemplar_filter = getattr(provider._sdk_config, "exemplar_filter", None)  # noqa: SLF001
-        self._exemplars = not isinstance(exemplar_filter, AlwaysOffExemplarFilter)
-        for reader in list(readers):
+        self._exemplars = collection.has_exemplars
+        for reader in collection.readers:
             self._builder.attach(reader)
-            reader._set_collect_callback(collect)  # noqa: SLF001
-        consumer.collect = collect
-        self._uninstall = uninstall
+        self._uninstall = collection.wrap(wrapped)
         return None
 
     def uninstall(self) -> None:
@@ -132,6 +119,8 @@ class MetricProducer:
         undo, self._uninstall = self._uninstall, None
         if undo is not None:
             undo()
+        while self._restore_batches:
+            self._restore_batches.pop()()
 
     def merge(self, data: MetricsData | None, reader: object, resource: "Resource") -> MetricsData | None:
         """Return the metrics that a reader collected, with those of the run added."""
@@ -143,15 +132,14 @@ class MetricProducer:
             metrics = metrics if self._exemplars else [_without_exemplars(each) for each in metrics]
         return _merged(data, metrics, self._scope, resource) if metrics else data
 
-    def _bound(self, reader: Any) -> None:
+    def _bound(self, reader: object) -> None:
         """Set the batch size of an OTLP exporter that has none, because the run's metrics may be large.
 
         A collector rejects messages above 4 MiB as a whole, including the application's own metrics.
         """
-        exporter = getattr(reader, "_exporter", None)
-        if getattr(exporter, "_max_export_batch_size", MOST_POINTS) is None:
-            exporter._max_export_batch_size = MOST_POINTS  # type: ignore[union-attr]  # noqa: SLF001 - see above
-            self._bounded.append(exporter)
+        restore = limit_batches(reader, MOST_POINTS)
+        if restore is not None:
+            self._restore_batches.append(restore)
 
     @property
     def _forked(self) -> bool:

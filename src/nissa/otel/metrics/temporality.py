@@ -7,6 +7,7 @@ from typing import Any, Final
 from opentelemetry.sdk.metrics import Counter, Histogram, UpDownCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 
+from nissa.otel.compat import temporality_by_instrument
 from nissa.semconv.metrics import Kind
 
 _INSTRUMENTS: Final = {Kind.COUNTER: Counter, Kind.UP_DOWN_COUNTER: UpDownCounter, Kind.HISTOGRAM: Histogram}
@@ -34,7 +35,7 @@ def form_of(reader: Any) -> Form:
     own: Form | None = getattr(reader, "form", None)
     if own is not None:
         return own
-    temporality: Mapping[type, AggregationTemporality] = getattr(reader, "_instrument_class_temporality", {})
+    temporality = temporality_by_instrument(reader)
     deltas = {kind for kind, instrument in _INSTRUMENTS.items() if _wants_deltas(temporality, instrument)}
     if Kind.HISTOGRAM in deltas:
         deltas.add(Kind.EXPONENTIAL_HISTOGRAM)

@@ -1,0 +1,117 @@
+"""Names of torch that are not public. No other module of Nissa uses one.
+
+Each is used because torch has no public name for it. Where a release lacks one, its function returns what the docstring
+calls the fallback. Tests use all of them with the oldest and the newest release that Nissa supports.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+from torch.utils.data import dataloader as _dataloader
+
+# One kernel launch for many tensors. torch's own optimizers and `torch.nn.utils.get_total_norm` are made of them.
+foreach_add = torch._foreach_add
+foreach_clamp_min_ = torch._foreach_clamp_min_
+foreach_copy_ = torch._foreach_copy_
+foreach_div_ = torch._foreach_div_
+foreach_norm = torch._foreach_norm
+foreach_sub_ = torch._foreach_sub_
+
+BATCH_ITERATOR: type = getattr(_dataloader, "_BaseDataLoaderIter", object)
+"""Base class of the iterators of a ``DataLoader``; fallback: ``object``, which none is an instance of alone."""
+
+
+# Optimizers and scalers.
+
+
+def step_pre_hooks(optimizer: torch.optim.Optimizer) -> Mapping[int, Any]:
+    """Return the hooks that run before ``step()``, in their order; fallback: none."""
+    found: Mapping[int, Any] = getattr(optimizer, "_optimizer_step_pre_hooks", {})
+    return found
+
+
+def runs_step_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether an optimizer was initialised by its base class, so that its step hooks run."""
+    return "_optimizer_step_pre_hooks" in vars(optimizer)
+
+
+def loss_scale(scaler: Any) -> Tensor | None:
+    """Return the loss scale of a ``GradScaler`` on its device; fallback: None, as before its first use."""
+    found: Tensor | None = getattr(scaler, "_scale", None)
+    return found
+
+
+def is_unscaled(scaler: Any, optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether a scaler has divided an optimizer's gradients since its last step; fallback: False."""
+    stage = _state(scaler, optimizer).get("stage")
+    return stage is not None and stage.name != "READY"
+
+
+def found_infs(scaler: Any, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the ``found_inf`` that a scaler stores for an optimizer, one per device; fallback: none."""
+    return list(_state(scaler, optimizer).get("found_inf_per_device", {}).values())
+
+
+def _state(scaler: Any, optimizer: torch.optim.Optimizer) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = getattr(scaler, "_per_optimizer_states", {}).get(id(optimizer), {})
+    return found
+
+
+# Modules.
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return the buffers of a module itself; the dictionary may be changed."""
+    return module._buffers
+
+
+def is_initialised(module: nn.Module) -> bool:
+    """Return whether ``nn.Module.__init__`` has run."""
+    return "_parameters" in vars(module)
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """Return the module behind the wrapper of ``torch.compile``, or the module itself; fallback: the wrapper."""
+    inner: nn.Module = getattr(model, "_orig_mod", model)
+    return inner
+
+
+def is_fsdp1(module: nn.Module) -> bool:
+    """Return whether ``FullyShardedDataParallel`` wraps a module; checked by names, since importing it takes time."""
+    return type(module).__name__ == "FullyShardedDataParallel" or hasattr(module, "_fsdp_wrapped_module")
+
+
+def contains_compiled(model: nn.Module) -> bool:
+    """Return whether a model is or contains the wrapper of ``torch.compile``."""
+    return any("_orig_mod" in each._modules for each in model.modules())
+
+
+def has_forward_hooks(model: nn.Module) -> bool:
+    """Return whether hooks run in the forward pass of a model, those of all modules included."""
+    names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
+    return any(getattr(_module, name, ()) for name in names) or any(
+        each._forward_hooks or each._forward_pre_hooks for each in model.modules()
+    )
+
+
+# Process groups and data loaders.
+
+
+def default_store() -> Any:
+    """Return the store of the default process group; it has one."""
+    from torch.distributed import distributed_c10d  # noqa: PLC0415 - a process without groups need not import it
+
+    return distributed_c10d._get_default_store()
+
+
+def device_types(group: Any) -> Sequence[str]:
+    """Return the types of the devices that a process group supports; fallback: the CPU's."""
+    return [each.type for each in getattr(group, "_device_types", ())] or ["cpu"]
+
+
+def dataset_of(iterator: object) -> object:
+    """Return the dataset of a data loader's iterator; fallback: None."""
+    return getattr(iterator, "_dataset", None)
