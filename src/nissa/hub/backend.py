@@ -1,13 +1,14 @@
 """Backend protocol: any object with a method ``emit`` is a backend.
 
-Three more methods are optional:
+Three more methods and an attribute are optional:
 
 - ``record(measurement)``: receives per-step measurements (`nissa.hub.measurements`) in addition to events. An attribute
   ``receives``, a tuple of types, limits it to these, so that a backend's thread is not woken at each step;
 - ``flush(timeout) -> bool``: exports buffered data within ``timeout`` seconds;
-- ``close(timeout)``: the last call.
+- ``close(timeout)``: the last call;
+- ``healthy``: whether nothing was lost behind the backend, for `NissaHub.healthy`. It is read from any thread.
 
-All of them run on the backend's own thread, one at a time, so a backend needs no lock. ``close`` is not called if the
+The methods run on the backend's own thread, one at a time, so a backend needs no lock. ``close`` is not called if the
 backend hangs. An error boundary catches and counts the exceptions of a backend, so they do not affect other backends.
 """
 

@@ -72,11 +72,13 @@ class _Workers:
         present: Active workers by name; they receive new items.
         leaving: Removed workers that may still be delivering.
         retired: Final counts of workers that have ended, by backend, kind and outcome.
+        healthy: Whether the backends of workers that have ended were healthy at their end.
     """
 
     present: dict[str, BackendWorker] = field(default_factory=dict)
     leaving: tuple[BackendWorker, ...] = ()
     retired: "Counter[tuple[str, str, str]]" = field(default_factory=Counter)
+    healthy: bool = True
 
     def all(self) -> tuple[BackendWorker, ...]:
         """Return all workers whose threads may run."""
@@ -183,6 +185,7 @@ class NissaHub:
                 self._workers,
                 leaving=tuple(each for each in self._workers.leaving if each is not worker),
                 retired=self._workers.retired + Counter(counted),
+                healthy=self._workers.healthy and worker.healthy,
             )
 
     @property
@@ -371,8 +374,13 @@ class NissaHub:
 
     @property
     def healthy(self) -> bool:
-        """Whether all items so far were delivered: none was dropped, rejected or failed."""
-        return not any(delivery.outcome in {DROPPED, FAILED, REJECTED} for delivery in self.deliveries())
+        """Whether all items so far were delivered: none was dropped, rejected or failed, and no exporter lost one."""
+        workers = self._workers
+        return (
+            workers.healthy
+            and all(worker.healthy for worker in workers.all())
+            and not any(delivery.outcome in {DROPPED, FAILED, REJECTED} for delivery in self.deliveries())
+        )
 
     def _too_late(self) -> bool:
         if not self._too_late_after_fork() and self.closed:

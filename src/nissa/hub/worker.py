@@ -122,6 +122,14 @@ class BackendWorker:
         return len(self._queue)
 
     @property
+    def healthy(self) -> bool:
+        """Whether the backend lost nothing behind itself; False if it cannot tell."""
+        try:
+            return bool(getattr(self.backend, "healthy", True))
+        except Exception:  # noqa: BLE001 - a property of the user's backend
+            return False
+
+    @property
     def is_own_thread(self) -> bool:
         """Whether the calling thread is that of the worker, which must not wait for itself."""
         return threading.current_thread() is self._thread

@@ -165,6 +165,12 @@ class OpenTelemetryBackend:
             self._recorder.diagnosis(measurement)
             self._epochs.diagnosis(measurement)
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the run's own export neither lost items nor had them refused; True for exporters of the application."""
+        built = self._providers.built
+        return built is None or built.log.healthy
+
     def flush(self, timeout: float) -> bool:
         """Export pending telemetry; return whether that finished within ``timeout`` seconds."""
         return self._providers.flush(timeout)

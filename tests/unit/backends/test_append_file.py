@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nissa.backends.append_file import LineFile
-from tests.unit.journal.test_append_file import raise_limit, with_limit
+from tests.file_limit import set_limit, with_limit
 
 
 def test_each_write_is_on_disk_at_once(tmp_path: Path) -> None:
@@ -38,19 +38,20 @@ def test_what_the_system_takes_only_in_part_is_written_in_several_calls(
     assert (tmp_path / "a.jsonl").read_text() == "0123456789\n"
 
 
-def test_a_line_that_does_not_fit_on_the_disk_is_removed_and_later_ones_are_whole(tmp_path: Path) -> None:
-    def child() -> list[str | None]:
-        file = LineFile(tmp_path / "a.jsonl")
-        failed: list[str | None] = []
-        for text in ("one\n", "2" * 100, "three\n"):
-            try:
-                file.write(text)
-            except OSError as error:
-                failed.append(error.strerror)
-                raise_limit()
-        return failed
+def write_beyond_the_limit(folder: Path) -> list[str | None]:
+    file = LineFile(folder / "a.jsonl")
+    failed: list[str | None] = []
+    for text in ("one\n", "2" * 100, "three\n"):
+        try:
+            file.write(text)
+        except OSError as error:
+            failed.append(error.strerror)
+            set_limit()
+    return failed
 
-    assert with_limit(50, child) == ["File too large"]
+
+def test_a_line_that_does_not_fit_on_the_disk_is_removed_and_later_ones_are_whole(tmp_path: Path) -> None:
+    assert with_limit(50, write_beyond_the_limit, tmp_path) == ["File too large"]
     assert (tmp_path / "a.jsonl").read_text() == "one\nthree\n"
 
 

@@ -221,6 +221,22 @@ def test_a_hub_is_healthy_until_something_is_rejected(hub: NissaHub, memory: Mem
     assert not hub.healthy
 
 
+def test_a_hub_is_as_healthy_as_its_backends_also_after_they_were_removed(hub: NissaHub) -> None:
+    class Exporting(MemoryBackend):
+        healthy = True
+
+    def health() -> bool:
+        return hub.healthy
+
+    exporting = Exporting()
+    hub.add_backend(exporting, "exporting")
+    assert health()
+    exporting.healthy = False
+    assert not health()
+    hub.remove_backend("exporting")
+    assert not health()
+
+
 def test_a_rejection_is_logged_once_per_reason(hub: NissaHub, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         hub.emit(5)

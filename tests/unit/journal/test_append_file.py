@@ -1,9 +1,6 @@
 """A record is whole or absent, on a disk that is really full too."""
 
-import multiprocessing
 import os
-import resource
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +8,26 @@ import pytest
 
 from nissa.errors import JournalError
 from nissa.journal.append_file import AppendFile
-
-FORK = multiprocessing.get_context("fork")
-
-
-def with_limit(size: int, task: Callable[[], Any]) -> Any:
-    """Return what a function returns in a child whose files cannot grow above a size: writes are short, then fail."""
-
-    def child() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-        theirs.send(task())
-
-    ours, theirs = FORK.Pipe(duplex=False)
-    process = FORK.Process(target=child)
-    process.start()
-    result = ours.recv() if ours.poll(60) else None
-    process.join()
-    return result
+from tests.file_limit import set_limit, with_limit
 
 
-def raise_limit(size: int = resource.RLIM_INFINITY) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+def write_beyond_the_limit(folder: Path) -> list[Any]:
+    path = folder / "f"
+    file = AppendFile(path)
+    seen: list[Any] = [file.append(b"a" * 600)]
+    try:
+        file.append(b"b" * 200, b"c" * 700)
+    except JournalError as error:
+        seen.append(str(error))
+    seen += [path.stat().st_size, file.broken]
+    set_limit()
+    seen += [file.append(b"d" * 900), file.size]
+    return seen
 
 
 def test_a_short_write_is_removed_at_once_and_the_next_one_follows_the_last_whole_record(tmp_path: Path) -> None:
     path = tmp_path / "f"
-
-    def child() -> list[Any]:
-        file = AppendFile(path)
-        seen: list[Any] = [file.append(b"a" * 600)]
-        try:
-            file.append(b"b" * 200, b"c" * 700)
-        except JournalError as error:
-            seen.append(str(error))
-        seen += [path.stat().st_size, file.broken]
-        raise_limit()  # space is freed
-        seen += [file.append(b"d" * 900), file.size]
-        return seen
-
-    first, error, size, broken, second, end = with_limit(1_000, child)
+    first, error, size, broken, second, end = with_limit(1_000, write_beyond_the_limit, tmp_path)
     assert (first, size, broken, second, end) == (0, 600, False, 600, 1_500)
     assert error.startswith(f"Cannot write telemetry to {path}: File too large. Free space")
     assert path.read_bytes() == b"a" * 600 + b"d" * 900

@@ -11,7 +11,7 @@ import pytest
 
 from nissa.errors import JournalError
 from nissa.journal import FileJournal, Spool, frames, line_files
-from tests.unit.journal.test_append_file import raise_limit, with_limit
+from tests.file_limit import set_limit, with_limit
 from tests.unit.journal.writers import TO, number_of, payload
 
 
@@ -116,32 +116,34 @@ def test_a_disk_that_is_full_from_the_start_is_an_error_with_the_fix(disk: Path)
             create()
 
 
-def test_short_writes_leave_nothing_in_a_spool(tmp_path: Path) -> None:
-    def child() -> Any:
-        spool = Spool.create(tmp_path / "spool", TO)
-        seen = []
-        for number in range(6):
-            try:
-                spool.append("metrics", bytes([number]) * 3_000, 1, time_unix_nano=1)
-            except JournalError:
-                seen.append(number)
-                raise_limit()
-        (path,) = (tmp_path / "spool").glob("*.spool")
-        return seen, [frame.payload[0] for frame in frames(tmp_path / "spool")], path.stat().st_size
+def short_writes_to_a_spool(folder: Path) -> Any:
+    spool = Spool.create(folder / "spool", TO)
+    seen = []
+    for number in range(6):
+        try:
+            spool.append("metrics", bytes([number]) * 3_000, 1, time_unix_nano=1)
+        except JournalError:
+            seen.append(number)
+            set_limit()
+    (path,) = (folder / "spool").glob("*.spool")
+    return seen, [frame.payload[0] for frame in frames(folder / "spool")], path.stat().st_size
 
-    assert with_limit(10_000, child) == ([3], [0, 1, 2, 4, 5], 5 * 3_042)
+
+def test_short_writes_leave_nothing_in_a_spool(tmp_path: Path) -> None:
+    assert with_limit(10_000, short_writes_to_a_spool, tmp_path) == [[3], [0, 1, 2, 4, 5], 5 * 3_042]
+
+
+def short_writes_to_a_file(folder: Path) -> Any:
+    journal = FileJournal.create(folder)
+    seen = []
+    for number in range(6):
+        try:
+            journal.append("logs", json.dumps([number, "x" * 3_000]).encode(), 1)
+        except JournalError:
+            seen.append(number)
+            set_limit()
+    return seen, [json.loads(line)[0] for line in (folder / "logs.jsonl").read_bytes().splitlines()]
 
 
 def test_short_writes_leave_nothing_in_a_file(tmp_path: Path) -> None:
-    def child() -> Any:
-        journal = FileJournal.create(tmp_path)
-        seen = []
-        for number in range(6):
-            try:
-                journal.append("logs", json.dumps([number, "x" * 3_000]).encode(), 1)
-            except JournalError:
-                seen.append(number)
-                raise_limit()
-        return seen, [json.loads(line)[0] for line in (tmp_path / "logs.jsonl").read_bytes().splitlines()]
-
-    assert with_limit(10_000, child) == ([3], [0, 1, 2, 4, 5])
+    assert with_limit(10_000, short_writes_to_a_file, tmp_path) == [[3], [0, 1, 2, 4, 5]]

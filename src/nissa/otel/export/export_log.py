@@ -18,6 +18,11 @@ LOST: Final = "lost"
 ITEMS: Final = {"traces": "spans", "metrics": "metric points", "logs": "log records"}
 """Name of the items of each signal."""
 
+_NO_ANSWER: Final = "no answer"
+_REFUSES: Final = "refuses"
+_FAILURES: Final = (_NO_ANSWER, _REFUSES)
+"""First words of the causes that a delivery ends."""
+
 _UNREACHABLE: Final = (
     "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s, and this run or a later "
     "one sends it when the collector answers. Is the collector up? `make stack` starts one."
@@ -25,6 +30,11 @@ _UNREACHABLE: Final = (
 _UNDELIVERED: Final = (
     "Not delivered to the collector at %s %s: %s. They are kept in %s, and a later run with the same destination sends "
     "them, or `nissa replay`. Is the collector up? `make stack` starts one."
+)
+_KEPT: Final = (
+    "The collector at %s refuses %s (%s). Training goes on; telemetry is kept in %s, and this run, a later one with the same "
+    "destination, or `nissa replay` sends it. Check OTEL_EXPORTER_OTLP_ENDPOINT, _PROTOCOL and _HEADERS. If the receiver "
+    "takes no %s, set OTEL_%s_EXPORTER=none."
 )
 _REFUSED: Final = (
     "The collector at %s refuses %s (%s). Training goes on; refused telemetry is lost. See the collector's log, and check "
@@ -71,8 +81,9 @@ class ExportLog:
         if signal not in self._failing:
             return
         self._failing.discard(signal)
-        if not self._failing and "unreachable" in self._logged:
-            self._logged.discard("unreachable")
+        over = {cause for cause in self._logged if cause.startswith(_FAILURES)}
+        if over and not self._failing:
+            self._logged -= over
             _logger.warning("The collector at %s answers again; what was kept is sent now.", self._destinations[signal])
 
     def refused(self, signal: str, items: int, reason: str) -> None:
@@ -81,11 +92,21 @@ class ExportLog:
         where, why = self._destinations[signal], reason or "no reason given"
         self._once(f"refused at {where}: {why}", _REFUSED, where, ITEMS[signal], why)
 
-    def failed(self, signal: str, reason: str) -> None:
-        """Record that a request failed and will be sent again."""
+    def failed(self, signal: str, reason: str, *, refused: bool = False) -> None:
+        """Record that a request failed and will be sent again.
+
+        Args:
+            signal: Its signal.
+            reason: Why it failed.
+            refused: Whether the receiver answered that it takes no such request, because of a credential or a path.
+        """
         self._failing.add(signal)
         where = self._destinations[signal]
-        self._once("unreachable", _UNREACHABLE, where, reason or "no answer so far", self._folder)
+        if refused:
+            what, why = ITEMS[signal], reason or "no reason given"
+            self._once(f"{_REFUSES} {where}: {why}", _KEPT, where, what, why, self._folder, what, signal.upper())
+            return
+        self._once(_NO_ANSWER, _UNREACHABLE, where, reason or "no answer so far", self._folder)
 
     def lost(self, signal: str, items: int, reason: str) -> None:
         """Record that items will never be delivered."""
@@ -117,9 +138,10 @@ class ExportLog:
         if not counts:
             return
         where = ", ".join(dict.fromkeys(self._destinations[signal] for signal in counts))
-        # The warning that the collector is unreachable says the same.
-        level = logging.INFO if self._logged & {"unreachable", "undelivered"} else logging.WARNING
-        self._logged.add("undelivered")
+        # The warning that the collector is unreachable or refuses says the same.
+        known = any(cause.startswith((*_FAILURES, _UNDELIVERED)) for cause in self._logged)
+        level = logging.INFO if known else logging.WARNING
+        self._logged.add(_UNDELIVERED)
         items = tally({ITEMS[signal]: count for signal, count in counts.items()})
         _logger.log(level, _UNDELIVERED, where, when, items, self._folder)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
 from nissa.journal import FileJournal, Kind, Signal
+from nissa.otel.compat import encode_logs_as_json
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.metrics.metric_lines import metric_lines
 from nissa.otel.metrics.step_thinning import StepThinning
@@ -47,7 +47,7 @@ class FileSink:
 
     def write_records(self, records: list[Any]) -> None:
         """Append log records to ``logs.jsonl``."""
-        self._add("logs", self._lines("logs", records, encode_logs), "lifecycle")
+        self._add("logs", self._lines("logs", records, encode_logs_as_json), "lifecycle")
 
     def write_metrics(self, data: "MetricsData") -> None:
         """Append metrics to ``metrics.jsonl``."""
@@ -82,6 +82,10 @@ class FileSink:
     def outcome(self) -> bool:
         """Whether all lines so far were written."""
         return not self._pending
+
+    def lost(self, signal: Signal, items: int, reason: str) -> None:
+        """Count and log items that will never be written."""
+        self._log.lost(signal, items, reason)
 
     def late(self, seconds: float) -> None:
         """Log what is not written after a flush that took so long."""

@@ -16,11 +16,12 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, set_value
+from nissa.otel.compat import suppress_instrumentation
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
+    from nissa.journal import Signal
     from nissa.otel.otlp import SendResult
 
 _logger = logging.getLogger("nissa")
@@ -32,7 +33,10 @@ MAX_METRIC_SECONDS: Final = 5.0
 """Maximum time between two writes of metrics, so that the death of the process loses no more."""
 
 _QUEUE_SIZE: Final = 100_000
-"""Spans, and log records, that wait for the export thread; it empties the queue ten times per second."""
+"""Maximum number of spans, and of log records, that wait for the export thread, which takes them ten times per second."""
+
+_FULL: Final = "the export thread could not keep up, and its queue was full"
+_FAILED: Final = "they could not be written: "
 
 _JOIN_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
@@ -71,6 +75,9 @@ class Sink(Protocol):
     def outcome(self) -> bool | None:
         """Whether everything written was delivered; None while a delivery is still being tried."""
 
+    def lost(self, signal: "Signal", items: int, reason: str) -> None:
+        """Count and log items that will never be delivered."""
+
     def late(self, seconds: float) -> None:
         """Log what is not delivered after a flush that took so long; called on the thread that waited."""
 
@@ -90,6 +97,32 @@ class _Flush:
     outcome: bool = False
     last: bool = False
     done: threading.Event = field(default_factory=threading.Event)
+
+
+class _Queue:
+    """Bounded queue that any thread appends to without a lock; at the bound the oldest item gives way."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque(maxlen=_QUEUE_SIZE)
+        self._lost = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def append(self, item: object) -> None:
+        if len(self._items) == self._items.maxlen:
+            self._lost += 1  # threads that meet here may count one item instead of two
+        self._items.append(item)
+
+    def take(self) -> list[Any]:
+        """Remove and return the items, while others may append."""
+        return [self._items.popleft() for _ in range(len(self._items))]
+
+    def take_lost(self) -> int:
+        """Return the number of items that gave way since the last call."""
+        lost = self._lost
+        self._lost -= lost
+        return lost
 
 
 class ExportPipeline:
@@ -130,8 +163,7 @@ class ExportPipeline:
         self._pid: int | None = None
         self._closed = False
         self._idle = False
-        self._spans: deque[Any] = deque(maxlen=_QUEUE_SIZE)
-        self._records: deque[Any] = deque(maxlen=_QUEUE_SIZE)
+        self._spans, self._records = _Queue(), _Queue()
         self._wakeups: SimpleQueue[_Flush | None] = SimpleQueue()
         self._flushes: list[_Flush] = []
         self._next_metrics = monotonic() + self._interval
@@ -212,7 +244,7 @@ class ExportPipeline:
     # On the export thread.
 
     def _run(self) -> None:
-        attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))
+        suppress_instrumentation()
         pause = 0.0
         while not self._closed:
             self._wait(pause)
@@ -223,8 +255,7 @@ class ExportPipeline:
     def _wait(self, seconds: float) -> None:
         """Wait for work, then a little longer for more of it; a flush is not kept waiting."""
         self._idle = True
-        wanted = bool(self._spans or self._records)
-        if not wanted and not self._receive(seconds):
+        if not (self._spans or self._records) and not self._receive(seconds):
             self._idle = False
             return
         self._idle = False
@@ -248,7 +279,7 @@ class ExportPipeline:
         fresh = [request for request in self._flushes if not request.started]
         if fresh or monotonic() >= self._next_metrics:
             self._next_metrics = monotonic() + self._interval
-            self._guarded(self._write_metrics)
+            self._write_metrics()
             self._write_queues()  # a callback of the application may have ended spans
         for request in fresh:
             request.started = True
@@ -273,23 +304,44 @@ class ExportPipeline:
             request.done.set()
 
     def _write_queues(self) -> None:
-        if spans := _taken(self._spans):
-            self._guarded(lambda: self.sink.write_spans(spans))
-        if records := _taken(self._records):
-            self._guarded(lambda: self.sink.write_records(records))
+        self._write_queue("traces", self._spans, self.sink.write_spans)
+        self._write_queue("logs", self._records, self.sink.write_records)
+
+    def _write_queue(self, signal: "Signal", queue: _Queue, write: Callable[[list[Any]], object]) -> None:
+        if lost := queue.take_lost():
+            self.sink.lost(signal, lost, _FULL)
+        items = queue.take()
+        try:
+            if items:
+                write(items)
+        except Exception as error:
+            _logger.exception("Telemetry could not be exported.")
+            self.sink.lost(signal, len(items), f"{_FAILED}{error}")
 
     def _write_metrics(self) -> None:
-        data = self._collect()
-        if data is not None:
-            self.sink.write_metrics(data)
+        data = None
+        try:
+            data = self._collect()
+            if data is not None:
+                self.sink.write_metrics(data)
+        except Exception as error:
+            # What could not be collected is collected again; what could not be written is lost.
+            _logger.exception("Metrics could not be exported.")
+            if data is not None:
+                self.sink.lost("metrics", number_of_points(data), f"{_FAILED}{error}")
 
     def _guarded(self, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception:
-            _logger.exception("Telemetry could not be exported.")
+            _logger.exception("The export could not be ended.")
 
 
-def _taken(queue: deque[Any]) -> list[Any]:
-    """Remove and return the items of a queue to which other threads append meanwhile."""
-    return [queue.popleft() for _ in range(len(queue))]
+def number_of_points(data: "MetricsData") -> int:
+    """Return the number of data points of a collection."""
+    return sum(
+        len(metric.data.data_points)
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    )

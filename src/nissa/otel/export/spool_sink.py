@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 _MAX_BACKOFF_SECONDS: Final = 5.0
 _FIRST_BACKOFF_SECONDS: Final = 0.5
+_MAX_PAUSE_SECONDS: Final = 300.0
+"""Maximum pause that a receiver can ask for: a wrong ``Retry-After`` must not end the delivery of a run."""
+
+_ENDPOINT_PAUSE_SECONDS: Final = 30.0
+"""Pause after an answer that concerns every request, such as 401: somebody has to change something first."""
 _COMPRESSION_LEVEL: Final = 6
 
 
@@ -165,11 +170,10 @@ class SpoolSink:
         frame, lane.frame = lane.frame, None
         if frame is None:
             return
-        if result.outcome is Outcome.RETRY:
-            backoff = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**lane.failures)
+        if result.outcome is Outcome.RETRY or result.endpoint_fault:
+            lane.retry_at = monotonic() + _pause(result, lane.failures)
             lane.failures += 1
-            lane.retry_at = monotonic() + max(backoff, result.retry_after or 0.0)
-            self._log.failed(signal, result.reason)
+            self._log.failed(signal, result.reason, refused=result.endpoint_fault)
             return
         lane.failures, lane.retry_at = 0, 0.0
         self._journal.advance(frame)
@@ -198,6 +202,10 @@ class SpoolSink:
         """Items per signal that are not delivered."""
         return self._pending.items + Counter({signal: self._journal.waiting(signal) for signal in self._lanes})
 
+    def lost(self, signal: Signal, items: int, reason: str) -> None:
+        """Count and log items that will never be delivered."""
+        self._log.lost(signal, items, reason)
+
     def late(self, seconds: float) -> None:
         """Log what is not delivered after a flush that took so long."""
         self._log.late(self.waiting, seconds)
@@ -209,3 +217,11 @@ class SpoolSink:
             lane.sender.close()
         self._log.ended(self.waiting)
         self._journal.close()
+
+
+def _pause(result: "SendResult", failures: int) -> float:
+    """Return the seconds until the next attempt."""
+    if result.endpoint_fault:
+        return _ENDPOINT_PAUSE_SECONDS
+    backoff: float = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2**failures)
+    return min(_MAX_PAUSE_SECONDS, max(backoff, result.retry_after or 0.0))

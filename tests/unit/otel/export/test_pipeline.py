@@ -26,6 +26,10 @@ class Written:
         self.closed = False
         self.lates: list[float] = []
         self.fails = False
+        self.losses: list[tuple[str, int, str]] = []
+
+    def lost(self, signal: str, items: int, reason: str) -> None:
+        self.losses.append((signal, items, reason))
 
     def write_spans(self, spans: list[Any]) -> None:
         if self.fails:
@@ -120,7 +124,29 @@ def test_a_sink_that_fails_ends_neither_the_thread_nor_a_flush(make: Any, caplog
     pipeline.add_span("a")
     assert pipeline.flush(5.0)
     assert sink.spans == ["a"]
+    assert sink.losses == [("traces", 1, "they could not be written: no room")]
     assert "could not be exported" in caplog.text
+
+
+def test_what_the_queue_has_no_room_for_is_counted(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nissa.otel.export.pipeline._QUEUE_SIZE", 100)
+    pipeline, sink = make()
+    writing, go_on = threading.Event(), threading.Event()
+
+    def hang(spans: list[Any]) -> None:
+        sink.spans += spans
+        writing.set()
+        assert go_on.wait(10)
+
+    sink.write_spans = hang
+    pipeline.add_span("first")
+    assert writing.wait(10)
+    for number in range(130):
+        pipeline.add_span(number)
+    go_on.set()
+    assert pipeline.flush(5.0)
+    assert sink.spans == ["first", *range(30, 130)]
+    assert [(signal, items) for signal, items, _ in sink.losses] == [("traces", 30)]
 
 
 def test_signal_handlers_may_add_and_flush_at_any_moment(make: Any) -> None:

@@ -108,6 +108,31 @@ def test_attempts_are_spaced_and_a_pause_that_the_collector_asks_for_is_kept(mak
     assert 25 < sink.deliver() <= 30
 
 
+def test_a_pause_of_years_does_not_end_the_delivery(make: Any) -> None:
+    sink, _ = make(Collector(SendResult(Outcome.RETRY, "busy", retry_after=1e9)))
+    sink.write_spans(spans("a"))
+    assert not settled(sink)
+    assert 290 < sink.deliver() <= 300
+
+
+def test_what_an_endpoint_refuses_because_of_a_credential_is_kept_and_delivered_when_it_is_accepted(
+    make: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector = Collector(SendResult(Outcome.REFUSED, "401 Unauthorized", endpoint_fault=True), DELIVERED)
+    sink, log = make(collector)
+    sink.write_spans(spans("a"))
+    assert not settled(sink)
+    assert 25 < sink.deliver() <= 30
+    assert sink.waiting == {"traces": 1}
+    assert settled(sink)
+    assert collector.got == ["a"]
+    assert log.healthy
+    refusal, recovery = [record.getMessage() for record in caplog.records if record.name == "nissa"]
+    assert "refuses spans (401 Unauthorized)" in refusal
+    assert "OTEL_TRACES_EXPORTER=none" in refusal
+    assert "answers again" in recovery
+
+
 def test_a_refused_request_is_counted_and_does_not_block_others(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     collector = Collector(SendResult(Outcome.REFUSED, "400 bad"), DELIVERED)
     sink, log = make(collector)
