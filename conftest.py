@@ -14,7 +14,7 @@ import nissa
 
 # How long an example takes says more of a busy machine than of the code. The examples are the same in every run, so that a
 # rare one does not fail an unrelated change; `make test-full` looks for rare ones with the second profile.
-hypothesis.settings.register_profile("nissa", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("nissa", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=1_000, print_blob=True)
 hypothesis.settings.load_profile("nissa")
 

@@ -27,6 +27,9 @@ PRELOADED = (
     "rich.logging",
     "requests",
     "google.protobuf.json_format",
+    "plotly",
+    "psutil",
+    "typer",
 )
 """Modules that processes find imported. Not Nissa, OpenTelemetry or gRPC: their import reads the environment."""
 
@@ -98,18 +101,32 @@ def _become(job: dict[str, Any], streams: list[int]) -> None:
     sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     code, sys.argv, folder = _command(main, job["args"])
     sys.path.insert(0, folder)
-    exec(code, main.__dict__)  # noqa: S102 - this is what the process is for
+    status = 0
+    try:
+        exec(code, main.__dict__)  # noqa: S102 - this is what the process is for
+    except SystemExit as error:
+        if job["unload"]:
+            raise
+        status = _status(error.code)
     if not job["unload"]:
-        _exit()
+        _exit(status)
 
 
-def _exit() -> None:
+def _status(code: object) -> int:
+    """Return the exit status for the argument of ``sys.exit()``, and print a message, as an interpreter does."""
+    if code is None or isinstance(code, int):
+        return (code or 0) & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def _exit(status: int) -> None:
     """End as an interpreter does, without the most of a second for which it takes modules apart."""
     threading._shutdown()  # type: ignore[attr-defined]  # what an interpreter does first at its end
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 def _command(main: ModuleType, args: list[str]) -> tuple[CodeType, list[str], str]:

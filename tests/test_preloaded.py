@@ -35,6 +35,15 @@ def test_it_ends_as_an_interpreter_does(tmp_path: Path, unload: bool) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "__main__ beside\nthread\nat exit\n", "")
 
 
+@pytest.mark.parametrize("unload", [False, True])
+def test_an_exit_status_is_that_of_an_interpreter(unload: bool) -> None:
+    expected = {"": (0, ""), "None": (0, ""), "3": (3, ""), "259": (3, ""), "'why'": (1, "why\n"), "True": (1, "")}
+    for argument, result in expected.items():
+        code = f"import atexit, sys; atexit.register(print, 'end'); sys.exit({argument})"
+        done = preloaded.run(["-c", code], unload=unload)
+        assert (done.returncode, done.stderr, done.stdout) == (*result, "end\n"), argument
+
+
 def test_an_exception_is_an_exit_status_with_a_traceback() -> None:
     done = preloaded.run(["-c", "raise ValueError('of the test')"])
     assert done.returncode == 1
