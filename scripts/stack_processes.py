@@ -138,6 +138,7 @@ class Processes:
             "JAEGER_HTTP": at["jaeger"],
             "JAEGER_GRPC": at["jaeger_grpc"],
             "JAEGER_HEALTH": at["jaeger_health"],
+            "JAEGER_STORAGE": str(data),
             **self.settings,
         }
 

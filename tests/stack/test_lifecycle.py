@@ -13,8 +13,8 @@ from scripts.stack import Stack
 from scripts.stack_build import binary, locked, missing
 from scripts.stack_processes import Processes
 from scripts.stack_settings import ROOT, SERVERS, Ports
-from tests.stack.queries import spans
-from tests.stack.sending import tracer
+from tests.stack.queries import settled, spans, value
+from tests.stack.sending import meter, tracer
 from tests.support import until
 
 
@@ -27,6 +27,24 @@ def test_what_was_accepted_survives_a_killed_collector(own_stack: Stack) -> None
     own_stack.start_one("jaeger")
     own_stack.start_one("collector")
     assert names.SEED in until(lambda: spans(own_stack, service), "the span that waited on disk")
+
+
+def test_a_restart_of_any_server_loses_nothing_that_was_accepted(own_stack: Stack) -> None:
+    service = f"test-{uuid4().hex[:12]}"
+    with tracer(own_stack, service) as traced, meter(own_stack, service) as measured:
+        traced.start_span(names.SEED).end()
+        measured.create_counter("restarts").add(3)
+
+    def arrived() -> tuple[bool, float | None]:
+        return names.SEED in spans(own_stack, service), value(own_stack, f'restarts_total{{job="{service}"}}')
+
+    everything: tuple[bool, float | None] = (True, 3.0)
+    assert settled(arrived, everything) == everything
+    for server in SERVERS:
+        own_stack.kill(server)
+    for server in SERVERS:
+        own_stack.start_one(server)
+    assert settled(arrived, everything) == everything
 
 
 def test_commands_start_and_end_exactly_their_own_processes(stack: Stack, tmp_path: Path) -> None:
