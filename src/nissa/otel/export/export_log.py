@@ -67,11 +67,14 @@ class ExportLog:
         return Counter(self._counts)
 
     @property
+    def missing(self) -> int:
+        """Number of items so far that were refused or lost."""
+        return sum(count for (_, outcome), count in self.counts.items() if outcome != DELIVERED)
+
+    @property
     def healthy(self) -> bool:
         """Whether nothing was refused or lost, and the journal can be written."""
-        return not self._unwritable and not any(
-            count for (_, outcome), count in self.counts.items() if outcome != DELIVERED
-        )
+        return not self._unwritable and not self.missing
 
     def delivered(self, signal: str, items: int, *, rejected: int = 0, reason: str = "") -> None:
         """Record that a request was accepted, apart from ``rejected`` items of it."""

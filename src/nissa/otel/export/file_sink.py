@@ -83,6 +83,11 @@ class FileSink:
         """Whether all lines so far were written."""
         return not self._pending
 
+    @property
+    def missing(self) -> int:
+        """Number of items so far that were refused or lost."""
+        return self._log.missing
+
     def lost(self, signal: Signal, items: int, reason: str) -> None:
         """Count and log items that will never be written."""
         self._log.lost(signal, items, reason)

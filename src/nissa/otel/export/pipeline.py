@@ -75,6 +75,10 @@ class Sink(Protocol):
     def outcome(self) -> bool | None:
         """Whether everything written was delivered; None while a delivery is still being tried."""
 
+    @property
+    def missing(self) -> int:
+        """Number of items so far that were refused or lost."""
+
     def lost(self, signal: "Signal", items: int, reason: str) -> None:
         """Count and log items that will never be delivered."""
 
@@ -153,8 +157,7 @@ class ExportPipeline:
         self._interval = interval
         self._exit_seconds = exit_seconds
         self._reset()
-        self.sink = make_sink(self.wake)
-        self.thread = self._start()
+        self._begin()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._reset)
 
@@ -166,13 +169,15 @@ class ExportPipeline:
         self._spans, self._records = _Queue(), _Queue()
         self._wakeups: SimpleQueue[_Flush | None] = SimpleQueue()
         self._flushes: list[_Flush] = []
+        self._reported_missing = 0
         self._next_metrics = monotonic() + self._interval
 
-    def _start(self) -> threading.Thread:
+    def _begin(self) -> None:
+        self.sink = self._make_sink(self.wake)
         self._pid = os.getpid()
-        thread = threading.Thread(target=self._run, name="nissa-export", daemon=True)
-        thread.start()
-        return thread
+        self._reported_missing = self.sink.missing  # a parent process may have lost some
+        self.thread = threading.Thread(target=self._run, name="nissa-export", daemon=True)
+        self.thread.start()
 
     # Called by any thread, also inside signal handlers and finalizers.
 
@@ -192,8 +197,7 @@ class ExportPipeline:
 
     def _wake(self) -> None:
         if self._pid is None:  # a forked child: the thread and the sink exist only in its parent
-            self.sink = self._make_sink(self.wake)
-            self.thread = self._start()
+            self._begin()
         if self._idle:
             self._idle = False
             self._wakeups.put(None)
@@ -202,7 +206,8 @@ class ExportPipeline:
         """Write and deliver everything queued so far.
 
         Returns:
-            Whether everything was delivered within ``timeout`` seconds. An unreachable receiver is tried once.
+            Whether everything was delivered within ``timeout`` seconds, and nothing was refused or lost since the last
+            flush. An unreachable receiver is tried once.
         """
         return self._request(_Flush(), timeout)
 
@@ -298,6 +303,10 @@ class ExportPipeline:
 
     def _answer(self, outcome: bool) -> None:
         flushes, self._flushes = self._flushes, []
+        if flushes:
+            missing = self.sink.missing
+            outcome = outcome and missing == self._reported_missing
+            self._reported_missing = missing
         for request in flushes:
             request.outcome = outcome
             self._closed = self._closed or request.last

@@ -202,6 +202,11 @@ class SpoolSink:
         """Items per signal that are not delivered."""
         return self._pending.items + Counter({signal: self._journal.waiting(signal) for signal in self._lanes})
 
+    @property
+    def missing(self) -> int:
+        """Number of items so far that were refused or lost."""
+        return self._log.missing
+
     def lost(self, signal: Signal, items: int, reason: str) -> None:
         """Count and log items that will never be delivered."""
         self._log.lost(signal, items, reason)

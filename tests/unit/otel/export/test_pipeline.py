@@ -28,6 +28,10 @@ class Written:
         self.fails = False
         self.losses: list[tuple[str, int, str]] = []
 
+    @property
+    def missing(self) -> int:
+        return sum(items for _, items, _ in self.losses)
+
     def lost(self, signal: str, items: int, reason: str) -> None:
         self.losses.append((signal, items, reason))
 
@@ -119,7 +123,7 @@ def test_a_sink_that_fails_ends_neither_the_thread_nor_a_flush(make: Any, caplog
     pipeline, sink = make()
     sink.fails = True
     pipeline.add_span("lost")
-    pipeline.flush(5.0)
+    assert not pipeline.flush(5.0)
     sink.fails = False
     pipeline.add_span("a")
     assert pipeline.flush(5.0)
@@ -144,6 +148,7 @@ def test_what_the_queue_has_no_room_for_is_counted(make: Any, monkeypatch: pytes
     for number in range(130):
         pipeline.add_span(number)
     go_on.set()
+    assert not pipeline.flush(5.0)  # says once that something is missing
     assert pipeline.flush(5.0)
     assert sink.spans == ["first", *range(30, 130)]
     assert [(signal, items) for signal, items, _ in sink.losses] == [("traces", 30)]
