@@ -42,7 +42,6 @@ def no_contained_fault(request: pytest.FixtureRequest) -> Iterator[None]:
 LONG = (
     "tests/stack/test_demo.py",
     "tests/distributed/test_budgets.py",
-    "tests/integration/test_demo.py",
     "tests/stack/doctor",
     "tests/browser",
     "tests/stack/test_replay.py",

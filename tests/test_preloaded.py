@@ -38,7 +38,8 @@ def test_it_ends_as_an_interpreter_does(tmp_path: Path, unload: bool) -> None:
 @pytest.mark.parametrize("unload", [False, True])
 def test_an_exit_status_is_that_of_an_interpreter(unload: bool) -> None:
     expected = {"": (0, ""), "None": (0, ""), "3": (3, ""), "259": (3, ""), "'why'": (1, "why\n"), "True": (1, "")}
-    for argument, result in expected.items():
+    for argument in ("3", "'why'") if unload else expected:  # one that unloads its modules takes a second
+        result = expected[argument]
         code = f"import atexit, sys; atexit.register(print, 'end'); sys.exit({argument})"
         done = preloaded.run(["-c", code], unload=unload)
         assert (done.returncode, done.stderr, done.stdout) == (*result, "end\n"), argument

@@ -47,6 +47,23 @@ def _start(folder: Path, rank: int, ranks: int) -> preloaded.Process:
         return preloaded.start(["-m", "tests.distributed.worker", folder], cwd=folder, env=environ, output=log)
 
 
+def run_ranks(module: str, function: str, folder: Path, *, ranks: int = 2, timeout: float = 200) -> None:
+    """Call ``function(rank, folder)`` of a module in a process per rank, as `torch.multiprocessing.spawn` does.
+
+    The processes are forked from one that has imported torch, which spawned ones do again.
+    """
+    code = f"import sys; from {module} import {function}; {function}(int(sys.argv[1]), sys.argv[2])"
+    environ = {**os.environ, "PYTHONPATH": os.fspath(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    started = [preloaded.start(["-c", code, str(rank), folder], env=environ) for rank in range(ranks)]
+    try:
+        # A rank that fails leaves the others waiting; its output says more than theirs.
+        ended = [(process.communicate(timeout), process.wait(timeout)) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [status for _, status in ended] == [0] * ranks, "\n".join(err for (_, err), _ in ended)
+
+
 def findings(folder: Path) -> "dict[str, list[Mapping[str, Any]]]":
     """Return by scenario what each rank found, in the order of ranks."""
     # They are our own files; what tensors are keyed by is no tensor.

@@ -1,4 +1,4 @@
-"""Trace context of a launcher, agreed between spawned ranks."""
+"""Trace context of a launcher, agreed between ranks."""
 
 import json
 import logging
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from torch import distributed
-from torch.multiprocessing.spawn import spawn
 
+from tests.distributed.launching import run_ranks
 from tests.support import Span, spans
 
 TRACE, PARENT, OTHER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "1" * 32
@@ -17,7 +17,7 @@ HEADER = f"00-{TRACE}-{PARENT}-01"
 
 
 def train(rank: int, folder: str) -> None:
-    """One of two spawned ranks; they start their runs one after the other, rank 0 first."""
+    """One of two ranks; they start their runs one after the other, rank 0 first."""
     import nissa  # noqa: PLC0415 - in the child
     from tests.toys import Toy  # noqa: PLC0415
 
@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("NISSA_RUN_ID", "TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "TRACEPARENT", "TRACESTATE"):
             patch.delenv(name, raising=False)
-        spawn(train, args=(str(path),), nprocs=2)  # type: ignore[no-untyped-call]
+        run_ranks("tests.distributed.test_trace_context", "train", path)
     return path
 
 

@@ -9,6 +9,9 @@ import pytest
 
 from tests.support import Span, points, run_demo, spans
 
+pytestmark = pytest.mark.full
+"""It takes a minute; `tests/stack/test_demo.py` runs the same demo with a collector in every run of the tests."""
+
 Report = dict[str, Any]
 
 
@@ -16,7 +19,7 @@ Report = dict[str, Any]
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     folder = tmp_path_factory.mktemp("demo")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("NISSA_", "OTEL_"))}
-    return folder, run_demo(folder, environ, "--epochs", "34")
+    return folder, run_demo(folder, environ)
 
 
 def _seeds(report: Report) -> list[Report]:

@@ -13,7 +13,6 @@ import pytest
 import pytorch_optimizer
 import torch
 from torch import Tensor, distributed, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
@@ -21,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 import nissa
 from nissa import MemoryBackend
+from tests.distributed.launching import run_ranks
 from tests.loops.observed import Observed
 
 STEPS = 4
@@ -596,8 +596,5 @@ def replicated(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-def test_spawned_ranks_export_the_gradients_that_they_agreed_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    spawn(replicated, args=(str(tmp_path),), nprocs=2)
+def test_spawned_ranks_export_the_gradients_that_they_agreed_on(tmp_path: Path) -> None:
+    run_ranks("tests.loops.test_public_loops", "replicated", tmp_path)

@@ -10,6 +10,7 @@ from tests.unit.kernels.agreement import LAYOUT
 INTERPRETED_SLOWLY = {
     "test_any_numbers_of_any_dtypes[triton]",
     "test_every_number_of_half_precision[triton-torch.float16]",
+    "test_every_number_of_half_precision[triton-torch.bfloat16]",
     "test_layouts_and_strides[triton-a long and strided inner dimension]",
     "test_layouts_and_strides[triton-channels last]",
     "test_layouts_and_strides[triton-every other element]",

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.full  # a third of a minute
+
 Compiled = dict[str, Any]
 
 REGISTERS, SHARED = 65536, 160 * 1024  # of a multiprocessor with compute capability 8.0; the second in bytes
