@@ -64,19 +64,35 @@ def opened(browser: Browser, pages: dict[str, Path]) -> Iterator[Open]:
     tabs: list[Opened] = []
 
     def open_page(name: str = "whole", **settings: Any) -> Opened:
-        settings = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"} | settings
-        tab = Opened(browser.new_page(**settings))
-        tabs.append(tab)
-        _watch(tab, pages[name])
-        tab.page.goto(pages[name].as_uri())
-        tab.page.wait_for_selector("html[data-drawn]")
-        return tab
+        tabs.append(_open(browser, pages[name], **settings))
+        return tabs[-1]
 
     yield open_page
     for tab in tabs:
-        tab.page.close()
-        assert tab.complaints == []
-        assert tab.requests == []
+        _close(tab)
+
+
+@pytest.fixture(scope="session")
+def shown(browser: Browser, pages: dict[str, Path]) -> Iterator[Opened]:
+    """Return a report that tests share: they look at it, point at it, and change nothing."""
+    tab = _open(browser, pages["whole"])
+    yield tab
+    _close(tab)
+
+
+def _open(browser: Browser, page: Path, **settings: Any) -> Opened:
+    settings = {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"} | settings
+    tab = Opened(browser.new_page(**settings))
+    _watch(tab, page)
+    tab.page.goto(page.as_uri())
+    tab.page.wait_for_selector("html[data-drawn]")
+    return tab
+
+
+def _close(tab: Opened) -> None:
+    tab.page.close()
+    assert tab.complaints == []
+    assert tab.requests == []
 
 
 def _watch(tab: Opened, page: Path) -> None:

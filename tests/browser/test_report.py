@@ -24,14 +24,13 @@ def lines(tab: Opened) -> int:
     return tab.page.locator("[data-plot=loss] .scatterlayer .trace:has(.lines path)").count()
 
 
-def test_everything_is_drawn(opened: Open) -> None:
-    tab = opened()
+def test_everything_is_drawn(shown: Opened) -> None:
     for name in FIGURES:
-        assert tab.page.locator(f"[data-plot={name}] svg.main-svg").count(), name
-    assert lines(tab) == 4
-    assert tab.page.locator("[data-plot=heatmap] .hm image").count() == 1
-    assert tab.page.locator("[data-plot=swimlane] .barlayer .point").count() == 7
-    assert tab.page.get_by_role("alert").count() == 0
+        assert shown.page.locator(f"[data-plot={name}] svg.main-svg").count(), name
+    assert lines(shown) == 4
+    assert shown.page.locator("[data-plot=heatmap] .hm image").count() == 1
+    assert shown.page.locator("[data-plot=swimlane] .barlayer .point").count() == 7
+    assert shown.page.get_by_role("alert").count() == 0
 
 
 def test_a_click_changes_the_axis_of_all_figures_to_steps_and_back(opened: Open) -> None:
@@ -109,13 +108,12 @@ def test_a_double_click_shows_the_whole_run_again(opened: Open) -> None:
         ("swimlane", "blueprint conv, slot r0c0"),
     ],
 )
-def test_pointing_at_something_tells_its_value(opened: Open, figure: str, said: str) -> None:
-    tab = opened()
-    box = tab.box(figure)
+def test_pointing_at_something_tells_its_value(shown: Opened, figure: str, said: str) -> None:
+    box = shown.box(figure)
     down = 0.3 if figure == "swimlane" else 0.5
-    tab.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * down)
-    tab.page.mouse.move(box["x"] + box["width"] * 0.4 + 2, box["y"] + box["height"] * down, steps=3)
-    hover = tab.page.locator(f"[data-plot={figure}] .hoverlayer")
+    shown.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * down)
+    shown.page.mouse.move(box["x"] + box["width"] * 0.4 + 2, box["y"] + box["height"] * down, steps=3)
+    hover = shown.page.locator(f"[data-plot={figure}] .hoverlayer")
     hover.locator("text").first.wait_for()
     assert re.search(said, " ".join(hover.locator("text").all_text_contents()))
 
@@ -162,13 +160,12 @@ def test_a_logarithmic_scale_can_be_had(opened: Open) -> None:
     tab.page.wait_for_function("document.querySelector('[data-plot=loss]').layout.yaxis.type === 'log'")
 
 
-def test_what_is_not_finite_is_marked(opened: Open) -> None:
-    tab = opened()
+def test_what_is_not_finite_is_marked(shown: Opened) -> None:
     assert (
-        tab.page.locator("[data-legend=loss]").get_by_role("button", name="environment 0 · train: not finite").count()
+        shown.page.locator("[data-legend=loss]").get_by_role("button", name="environment 0 · train: not finite").count()
         == 1
     )
-    texts = tab.page.evaluate(
+    texts = shown.page.evaluate(
         "document.querySelector('[data-plot=loss]').data.filter(t => t.yaxis === 'y2').map(t => t.text)"
     )
     assert texts == [["NaN"], ["NaN"]]
@@ -189,9 +186,8 @@ def test_it_works_without_a_mouse(opened: Open) -> None:
     tab.page.wait_for_function("document.activeElement.getAttribute('aria-pressed') === 'false'")
 
 
-def test_everything_that_can_be_used_has_a_name(opened: Open) -> None:
-    tab = opened()
-    tree = tab.page.locator("body").aria_snapshot()
+def test_everything_that_can_be_used_has_a_name(shown: Opened) -> None:
+    tree = shown.page.locator("body").aria_snapshot()
     assert not re.findall(
         r"^\s*- (?:button|combobox|link|group|region|table|figure|toolbar|navigation)(?: \[.*\])?:?$",
         tree,
@@ -199,16 +195,15 @@ def test_everything_that_can_be_used_has_a_name(opened: Open) -> None:
     )
     for title in ("Loss", "Lives of the seeds", "Gradient norm by parameter"):
         assert re.search(rf'group "{title}\. ', tree)
-    assert tab.page.locator("html").get_attribute("lang") == "en"
+    assert shown.page.locator("html").get_attribute("lang") == "en"
 
 
-def test_each_figure_has_its_numbers_as_a_table(opened: Open) -> None:
-    tab = opened()
+def test_each_figure_has_its_numbers_as_a_table(shown: Opened) -> None:
     for name in FIGURES:
-        details = tab.page.locator(f"#panel-{name} details")
+        details = shown.page.locator(f"#panel-{name} details")
         details.locator("summary").click()
         assert details.locator("tbody tr").first.is_visible(), name
-    row = tab.page.locator("#panel-loss tbody tr").first.locator("td").all_text_contents()
+    row = shown.page.locator("#panel-loss tbody tr").first.locator("td").all_text_contents()
     assert row[0] == "environment 0 · train"
     assert row[-1] == "1"
 

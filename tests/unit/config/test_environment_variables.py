@@ -1,4 +1,5 @@
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -52,9 +53,14 @@ def test_a_variable_sets_its_field(variable: str, text: str, path: str, value: o
     assert found == value
 
 
+@cache
+def _defaults() -> TelemetryConfig:
+    return load(profile="custom", environ={})
+
+
 @for_each("setting", describe(TelemetryConfig), ids=lambda setting: setting.path)
 def test_every_setting_has_a_variable(setting: Any) -> None:
-    default: Any = load(profile="custom", environ={})
+    default: Any = _defaults()
     for part in setting.path.split("."):
         default = getattr(default, part)
     text = ",".join(map(str, default)) if isinstance(default, tuple) else str(1 if default is None else default)

@@ -110,6 +110,7 @@ def large(parameters: int, samples: int) -> Recording:
     return Recording(("metrics.jsonl",), (), tuple(streams), tuple(distributions), ())
 
 
+@pytest.mark.full
 def test_a_large_run_stays_below_the_limit() -> None:
     facts = RunSummary(large(parameters=200, samples=1_200), "large")
     assert len(page(facts, sections(facts)).encode()) < MOST_BYTES
