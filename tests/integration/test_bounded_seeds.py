@@ -11,6 +11,8 @@ import nissa
 from nissa import TelemetryEvent
 from nissa.otel.metrics.gauges import GaugeLog
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SEEDS, MOST = 3_000, 100
 _PLAIN = (str, bytes, int, float, type(None), type, types.FunctionType, types.ModuleType)
 

@@ -7,6 +7,8 @@ from nissa import EventType, InvalidValueError, MemoryBackend
 from tests.integration.conftest import Toy
 from tests.support import spans
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def test_epochs_of_callbacks_are_those_of_a_with_block(toy: Toy) -> None:
     exported = []

@@ -17,6 +17,8 @@ from nissa.recordings.values import attributes
 from tests.support import points, records, spans
 from tests.toys import Toy
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 FOLDER = Path("nissa-runs/r")
 LOGITS = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 0.0]])
 TARGETS = torch.tensor([0, 0, 1, 1])

@@ -13,6 +13,8 @@ from nissa import ConfigurationError
 from nissa.diagnostics.finding import Finding
 from tests.integration.conftest import Toy
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SETTINGS: dict[str, Any] = {"console__enabled": False, "diagnostics__rules__recoveries": 2}
 
 

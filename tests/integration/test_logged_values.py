@@ -15,6 +15,8 @@ from tests.cases import for_each
 from tests.integration.conftest import Toy
 from tests.support import points, records, spans
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 FOLDER = Path("nissa-runs") / "run"
 
 

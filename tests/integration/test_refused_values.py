@@ -12,6 +12,8 @@ from nissa import InvalidValueError
 from tests.integration.conftest import Toy
 from tests.support import points
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "percent": ({"accuracy": 87.5}, r"validate\(accuracy=...\): Pass a fraction .* 87.5 % is 0.875"),
     "negative": ({"train_accuracy": -0.1}, r"validate\(train_accuracy=...\): Pass a fraction"),

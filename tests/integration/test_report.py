@@ -5,10 +5,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nissa.recordings import read
 from nissa.report.run_summary import RunSummary
 from nissa.report.seed_timelines import OPEN
 from tests.support import finish, nissa, only_run, script, spans, until
+
+pytestmark = pytest.mark.usefixtures("patient")
 
 _ENDLESS = """
     import time, nissa

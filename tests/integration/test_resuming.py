@@ -14,6 +14,8 @@ from nissa.recordings.values import attributes
 from tests.integration.conftest import Toy
 from tests.support import points, records, spans
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def checkpointed(state: dict[str, Any], way: str) -> Any:
     if way == "json":

@@ -18,6 +18,8 @@ from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
 from tests.support import finish, points, records, script, spans
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None:
     run = start("diagnostic", hub=nissa.get_hub(), clock=nissa_clock, console__enabled=False, run_id="r")

@@ -11,6 +11,8 @@ from nissa.hub.measurements import StepMeasured
 from tests.support import points
 from tests.toys import Toy
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 MODEL, GROUP = "nissa.model.name", "nissa.parameter_group.index"
 
 

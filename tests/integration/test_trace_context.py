@@ -10,6 +10,8 @@ from nissa.distributed.trace_context import TraceContext
 from tests.integration.conftest import Toy
 from tests.support import records, spans
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADER = f"00-{TRACE}-{PARENT}-01"
 

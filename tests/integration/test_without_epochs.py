@@ -15,6 +15,8 @@ from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
 from tests.support import points, records, spans
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def test_a_diagnosis_is_that_of_the_steps_so_far(toy: Toy) -> None:
     with nissa.start("diagnostic", console__enabled=False) as run:

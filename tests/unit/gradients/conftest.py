@@ -29,7 +29,8 @@ class Lab:
         self.hub = nissa.get_hub()
         self.memory = MemoryBackend()
         self.clock = FakeClock()
-        self.config = TelemetryConfig.from_profile(profile, overrides)
+        # On a busy machine a row may take longer than a validation waits by default.
+        self.config = TelemetryConfig.from_profile(profile, {"limits__validation_wait_seconds": 10} | overrides)
         self.runtime = Runtime(self.config, self.hub, now=self.clock, on_hub_closed=lambda: None)
         self.env = Environment(self.runtime, None)
         self.hub.add_backend(Exporter(), f"exporter-{id(self)}", source=self.runtime)
