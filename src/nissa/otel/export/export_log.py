@@ -22,6 +22,7 @@ _NO_ANSWER: Final = "no answer"
 _REFUSES: Final = "refuses"
 _FAILURES: Final = (_NO_ANSWER, _REFUSES)
 """First words of the causes that a delivery ends."""
+_LATE: Final = "not delivered in time"
 
 _UNREACHABLE: Final = (
     "Telemetry does not reach the collector at %s (%s). Training goes on; telemetry is kept in %s, and this run or a later "
@@ -142,9 +143,9 @@ class ExportLog:
             return
         where = ", ".join(dict.fromkeys(self._destinations[signal] for signal in counts))
         # The warning that the collector is unreachable or refuses says the same.
-        known = any(cause.startswith((*_FAILURES, _UNDELIVERED)) for cause in self._logged)
+        known = any(cause.startswith((*_FAILURES, _LATE)) for cause in self._logged)
         level = logging.INFO if known else logging.WARNING
-        self._logged.add(_UNDELIVERED)
+        self._logged.add(_LATE)
         items = tally({ITEMS[signal]: count for signal, count in counts.items()})
         _logger.log(level, _UNDELIVERED, where, when, items, self._folder)
 
