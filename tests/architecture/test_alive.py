@@ -4,6 +4,8 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +16,7 @@ from nissa.hub.hub import NissaHub
 from nissa.semconv import attributes, metrics
 from nissa.semconv import spans as span_names
 from nissa.semconv.metrics import Kind
-from scripts import generate
-from tests.support import points, records, spans
+from tests.support import ROOT, points, records, spans
 from tests.toys import Toy
 
 _KINDS = {
@@ -25,6 +26,13 @@ _KINDS = {
     Kind.HISTOGRAM: "histogram",
     Kind.EXPONENTIAL_HISTOGRAM: "exponentialHistogram",
 }
+
+
+def documented(module: ModuleType) -> list[tuple[str, Any, str]]:
+    """Return name, value and documentation of the constants of a module."""
+    from scripts import generate  # noqa: PLC0415 - it imports SciPy, which every worker would do to collect this file
+
+    return [*generate._documented(module)]
 
 
 @pytest.fixture
@@ -104,7 +112,7 @@ def test_every_span_and_event_name_is_used(folder: Path) -> None:
 
 def test_no_other_module_spells_a_telemetry_name() -> None:
     source = Path(nissa.__file__).parent
-    names = {spec.name for spec in metrics.ALL} | {value for _, value, _ in generate._documented(attributes)}
+    names = {spec.name for spec in metrics.ALL} | {value for _, value, _ in documented(attributes)}
     for path in source.rglob("*.py"):
         if path.parent.name == "semconv":
             continue
@@ -116,7 +124,7 @@ def test_no_other_module_spells_a_telemetry_name() -> None:
 def test_the_reference_is_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scripts.generate", "--check"],
-        cwd=generate.ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -125,8 +133,7 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 def test_every_attribute_is_documented() -> None:
-    documented = {name for name, _, _ in generate._documented(attributes)}
-    assert documented == {name for name in vars(attributes) if name.isupper()}
+    assert {name for name, _, _ in documented(attributes)} == {name for name in vars(attributes) if name.isupper()}
 
 
 def test_the_hub_can_be_had_alone() -> None:

@@ -108,7 +108,7 @@ def test_events_of_all_kinds_with_hostile_data_cause_no_fault(caplog: pytest.Log
     ) as run:
 
         @given(st.sampled_from([*EventType]), st.sampled_from("abc"), data, st.integers(1, 2**63 - 1))
-        @settings(max_examples=120, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=60, suppress_health_check=list(HealthCheck))
         def check(event_type: str, seed_id: str, data: dict[str, Any], at: int) -> None:
             run.hub.emit({"event_type": event_type, "seed_id": seed_id, "data": data, "time_unix_nano": at})
 

@@ -62,7 +62,7 @@ def test_a_run_is_not_started_with_such_a_file(tmp_path: Path) -> None:
 
 
 @given(st.text("ab:[]{}&*?|>-,\n \"'!%#<", max_size=40))
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_text_is_settings_or_an_error(text: str) -> None:
     try:
         parse(text, "nissa.yaml")

@@ -193,7 +193,7 @@ def slots(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @given(st.data())
-@settings(max_examples=50, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 def test_a_run_with_any_values_replaced_is_a_report(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
