@@ -299,7 +299,6 @@ def test_a_copied_callback_has_the_settings_and_no_run(seen: Seen) -> None:
     assert seen.steps == []
 
 
-@pytest.mark.skipif(not hasattr(nissa.Run, "state_dict"), reason="runs cannot be continued")
 def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(seen: Seen, tmp_path: Path) -> None:
     runs = []
     for epochs, checkpoint in ((1, None), (2, tmp_path / "last.ckpt")):
