@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.absent import collector
+from tests.integration.outcomes import latest_sums, outcomes
 from tests.support import finish, lines, only_run, points, script, spans, until
 
 _TRAIN = """
@@ -23,14 +25,6 @@ def _run(body: str, folder: Path, environ: dict[str, str] | None = None) -> tupl
     return finish(script(_TRAIN + body, folder=folder, environ=environ, unload=True))
 
 
-def _outcomes(folder: Path) -> dict[str, str]:
-    return {
-        span.attributes["nissa.seed.id"]: span.attributes["nissa.seed.outcome"]
-        for span in spans(only_run(folder))
-        if span.name == "seed"
-    }
-
-
 def test_a_run_without_with_or_close_is_ended_at_exit(tmp_path: Path) -> None:
     body = """
     run = nissa.start("diagnostic")
@@ -40,7 +34,7 @@ def test_a_run_without_with_or_close_is_ended_at_exit(tmp_path: Path) -> None:
     """
     status, _, err = _run(body, tmp_path)
     assert status == 0, err
-    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "interrupted"}
     assert points(only_run(tmp_path), "nissa.gradient.norm")
 
 
@@ -56,7 +50,7 @@ def test_an_exception_keeps_its_traceback_and_status_and_interrupts_the_seeds(tm
     status, _, err = _run(body, tmp_path)
     assert status == 1
     assert "ValueError: the user's own" in err
-    assert _outcomes(tmp_path) == {"seed-1": "interrupted", "seed-2": "culled"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "interrupted", "seed-2": "culled"}
     epoch = next(span for span in spans(only_run(tmp_path)) if span.name == "epoch")
     assert epoch.error
 
@@ -85,7 +79,7 @@ def test_sigterm_tells_every_span_and_the_process_still_dies_of_it(tmp_path: Pat
     process.send_signal(signal.SIGTERM)
     status, _, err = finish(process)
     assert status == -signal.SIGTERM, err
-    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "interrupted"}
     names = [span.name for span in spans(only_run(tmp_path))]
     assert {"seed", "seed.training", "epoch", "seed.started", "epoch.started"} <= set(names)
     assert points(only_run(tmp_path), "nissa.gradient.norm")
@@ -101,7 +95,7 @@ def test_a_handler_of_the_application_for_sigterm_is_left_alone(tmp_path: Path) 
     """
     status, _, err = _run(body, tmp_path)
     assert status == 3, err
-    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "interrupted"}
 
 
 def test_after_close_sigterm_is_as_it_was_before(tmp_path: Path) -> None:
@@ -140,6 +134,26 @@ def test_the_files_of_a_killed_run_still_parse_and_hold_what_had_ended(tmp_path:
         assert lines(only_run(tmp_path) / name)
     names = {span.name for span in spans(only_run(tmp_path))}
     assert {"seed.started", "seed.germinated", "seed.training.started", "epoch.started"} <= names
+
+
+@pytest.mark.parametrize("spooled", [False, True], ids=["files", "spool"])
+def test_a_process_that_vanishes_leaves_its_events_and_the_counters_that_they_changed(
+    tmp_path: Path, spooled: bool
+) -> None:
+    body = """
+    run = nissa.start("standard", console__enabled=False)
+    time.sleep(0.3)  # metrics are next written in 5 s
+    for number in range(7):
+        run.germinate(f"seed-{number}", blueprint="conv").cull(reason="test")
+    time.sleep(1)
+    os._exit(3)
+    """
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"} if spooled else {}
+    status, _, err = _run(body, tmp_path, nowhere)
+    assert status == 3, err
+    run = only_run(tmp_path)
+    assert outcomes(run, spooled=spooled) == {f"seed-{number}": "culled" for number in range(7)}
+    assert latest_sums(run, "nissa.seed.transitions", spooled=spooled) == {("germinated", "culled"): 7}
 
 
 def test_forked_workers_export_nothing_and_training_goes_on(tmp_path: Path) -> None:
@@ -265,6 +279,16 @@ _MUTEX = """
     libc.pthread_mutex_lock(mutex)
     libc.pthread_mutex_lock(mutex)  # a deadlock in C code: no Python handler runs any more
 """
+_SLOW_CALL = """
+    libc = ctypes.CDLL(None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # another thread gets it, so that it interrupts no sleep
+    libc.sleep(2)
+    for _ in range(100):  # the end of the run takes as long as the collector is given
+        run.germinate("seed-2")
+        print("went on", flush=True)
+        time.sleep(0.05)
+    sys.exit(3)
+"""
 _BARRIER = """
     import torch.distributed as dist
 
@@ -294,7 +318,21 @@ def test_a_process_that_is_stuck_in_c_code_ends_on_a_signal_and_keeps_its_teleme
     status, _, err = finish(process)
     assert status == -number, err
     assert time.monotonic() - sent < 3 + 40  # the exit timeout, and what a busy machine may add
-    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "interrupted"}
+
+
+def test_training_does_not_go_on_while_another_thread_ends_the_run(tmp_path: Path) -> None:
+    with collector("silent", "http/protobuf") as endpoint:
+        environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+        process = script(_TRAIN + _STUCK + _SLOW_CALL, folder=tmp_path, environ=environ)
+        assert process.stdout is not None
+        assert "ready" in process.stdout.readline()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        status, out, err = finish(process)
+    assert status == -signal.SIGTERM, err
+    assert "went on" not in out
+    assert outcomes(only_run(tmp_path), spooled=True) == {"seed-1": "interrupted"}
 
 
 def test_a_rank_that_waits_in_a_barrier_ends_on_sigterm(tmp_path: Path) -> None:
@@ -309,7 +347,7 @@ def test_a_rank_that_waits_in_a_barrier_ends_on_sigterm(tmp_path: Path) -> None:
     other.kill()
     finish(other)
     assert status == -signal.SIGTERM, err
-    assert _outcomes(tmp_path) == {"seed-1": "interrupted"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "interrupted"}
 
 
 def test_signals_of_forked_workers_end_nothing_in_the_parent(tmp_path: Path) -> None:
@@ -333,4 +371,4 @@ def test_signals_of_forked_workers_end_nothing_in_the_parent(tmp_path: Path) -> 
     status, out, err = _run(body, tmp_path)
     assert status == 0, err
     assert out.split() == ["-15"] * 3
-    assert _outcomes(tmp_path) == {"seed-1": "culled"}
+    assert outcomes(only_run(tmp_path)) == {"seed-1": "culled"}

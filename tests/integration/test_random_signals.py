@@ -1,15 +1,13 @@
 """A signal at any moment of a training ends it in time, and what had ended a second before is written."""
 
-import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from nissa.journal import frames
-from tests.support import finish, script, spans
+from tests.integration.outcomes import outcomes
+from tests.support import finish, script
 
 _SCRIPT = """
     import json, os, random, signal, sys, time, traceback
@@ -23,7 +21,7 @@ _SCRIPT = """
     def train(name, spooled):
         if spooled:  # nothing listens there
             os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
-        run = nissa.start("standard", run_id=name, console__enabled=False, strict=False)
+        run = nissa.start("standard", run_id=name, console__enabled=False)
         model = torch.nn.Linear(4, 2)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         run.watch(model, optimizer)
@@ -82,21 +80,6 @@ _SCRIPT = """
 
 _EXIT_SECONDS = 5.0
 """Default of ``limits.exit_timeout_seconds``."""
-
-
-def outcomes(folder: Path, *, spooled: bool) -> dict[str, str]:
-    """Return the outcomes of the ended seeds by id, from the files or from the spool of a run."""
-    if not spooled:
-        found = [span for span in spans(folder) if span.name == "seed"]
-        return {span.attributes["nissa.seed.id"]: span.attributes["nissa.seed.outcome"] for span in found}
-    result: dict[str, str] = {}
-    for frame in frames(folder / "spool", signals=["traces"]):
-        request = ExportTraceServiceRequest.FromString(gzip.decompress(frame.payload))
-        for span in (span for each in request.resource_spans for scope in each.scope_spans for span in scope.spans):
-            if span.name == "seed":
-                given = {each.key: each.value.string_value for each in span.attributes}
-                result[given["nissa.seed.id"]] = given["nissa.seed.outcome"]
-    return result
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=[pytest.mark.full, pytest.mark.timeout(1200)])])

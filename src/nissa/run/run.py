@@ -99,7 +99,7 @@ class Run:
         self.env_id = self._default.env_id
         self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends, trace=start.trace)
         hub.listen(self._runtime)
-        self._shutdown_hook = ShutdownHook(self._end, hub.sections)
+        self._shutdown_hook = ShutdownHook(self._end, hub.sections, config.limits.exit_timeout_seconds)
         active_runs[hub] = ref(self)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
@@ -378,10 +378,9 @@ class Run:
 
     def _end(self, reason: str | None) -> None:
         # A forked child inherits the run, but not its threads. Only the process that started the run may end it.
-        if self._closed or os.getpid() != self._pid:
+        if self._closed or os.getpid() != self._pid or not self._shutdown_hook.claim():
             return
         self._closed = True
-        self._shutdown_hook.begin()
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
         at = self._runtime.now()

@@ -30,17 +30,21 @@ class ShutdownHook:
     stuck in C code, so that no handler runs, a thread of its own calls the function; see `SignalWatch`.
 
     Args:
-        end: Function that ends the run; called with the reason, None for a normal exit.
+        end: Function that ends the run; called with the reason, None for a normal exit. Does nothing where `claim` is False.
         sections: Critical sections that a signal may interrupt.
+        limit: Seconds that `end` takes at most.
     """
 
-    def __init__(self, end: Callable[[str | None], None], sections: "CriticalSections") -> None:
+    def __init__(self, end: Callable[[str | None], None], sections: "CriticalSections", limit: float) -> None:
         self._end = end
         self._sections = sections
+        self._limit = limit
         self._pid = os.getpid()
         self._handlers: dict[int, Handler] = {}
         self._handling = False
-        self._ending = False
+        # Threads that tried to end the run, the one that does so first: appending is atomic, and a signal handler can do it.
+        self._claims: list[int] = []
+        self._released = threading.Event()
         self._pending_signal: int | None = None
         self._watch: SignalWatch | None = None
         atexit.register(self._at_exit)
@@ -57,9 +61,21 @@ class ShutdownHook:
                 self._handlers, handled=lambda: self._handling or self._ending, end=self._end_stuck_process
             )
 
-    def begin(self) -> None:
-        """Mark the run as ending: a signal that arrives from now on is sent again by `release`."""
-        self._ending = True
+    @property
+    def _ending(self) -> bool:
+        return bool(self._claims) and not self._released.is_set()
+
+    def claim(self) -> bool:
+        """Have the calling thread end the run: a signal that arrives from now on is sent again by `release`.
+
+        Returns:
+            False if a thread has claimed the end before.
+        """
+        thread = threading.get_ident()
+        if thread in self._claims:
+            return False
+        self._claims.append(thread)
+        return self._claims[0] == thread
 
     def release(self) -> None:
         """Remove the exit and signal handlers, and send a signal again that arrived since `begin`."""
@@ -72,7 +88,7 @@ class ShutdownHook:
             for number, handler in handlers.items():
                 if signal.getsignal(number) == handler:
                     signal.signal(number, signal.SIG_DFL)
-        self._ending = False
+        self._released.set()
         if self._pending_signal is not None:
             _resend(self._pending_signal)
 
@@ -97,10 +113,13 @@ class ShutdownHook:
             self._shut_down(signal_number)
 
     def _shut_down(self, signal_number: int) -> None:
-        if self._ending:  # the interrupted frame is already ending the run and must finish first
-            self._pending_signal = signal_number
+        if self._ending and self._claims[0] == threading.get_ident():
+            self._pending_signal = signal_number  # the interrupted frame is ending the run and must finish first
             return
         self._end(signal.Signals(signal_number).name)
+        # Another thread may be ending the run. The interrupted training must not go on meanwhile: its calls would meet a
+        # closed run, and its own end would hide the signal. The limit is for a thread that waits for a lock of this one.
+        self._released.wait(self._limit)
         _resend(signal_number)
 
     def _end_stuck_process(self, signal_number: int) -> None:
