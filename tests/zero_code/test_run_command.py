@@ -1,5 +1,6 @@
 """``nissa run``: a script does what it does without it."""
 
+import gzip
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nissa.journal import frames
 from tests.support import only_run, points, until
 
 BIN = Path(sys.executable).parent
@@ -147,6 +149,18 @@ def test_opentelemetry_instrument_observes_the_same(folder: Path) -> None:
     assert status == 0, err
     assert '"nissa.gradient.norm"' in out
     assert '"nissa.loss"' in out
+
+
+def test_telemetry_beside_a_distro_is_kept_where_no_collector_answers(folder: Path) -> None:
+    (folder / "script.py").write_text(TRAINING)
+    command = str(BIN / "opentelemetry-instrument")
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    path = f"{BIN}:{os.environ['PATH']}"
+    status, _, err = ended(command, "python", "script.py", folder=folder, PATH=path, **nowhere)
+    assert status == 0, err
+    kept = b"".join(gzip.decompress(frame.payload) for frame in frames(only_run(folder) / "spool"))
+    assert b"nissa.run.id" in kept
+    assert b"nissa.step" in kept
 
 
 @pytest.mark.full

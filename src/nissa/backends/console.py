@@ -84,13 +84,13 @@ def location_line(run_id: str, directory: str | None, destination: str | None) -
     Args:
         run_id: Identity of the run.
         directory: Folder with the run's files; None if there are none.
-        destination: Where the telemetry was exported to; None if nowhere.
+        destination: Where the telemetry goes; None if nowhere.
     """
     if directory is not None:
         return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {quote(directory)}"
     if destination is None:
         return f"nissa: run {run_id} has exported nothing, because OTEL_SDK_DISABLED is set"
-    return f"nissa: the telemetry of run {run_id} was exported to {destination}; search there for nissa.run.id={run_id}"
+    return f"nissa: the telemetry of run {run_id} goes to {destination}; search there for nissa.run.id={run_id}"
 
 
 def epoch_line(event: "TelemetryEvent") -> Text:

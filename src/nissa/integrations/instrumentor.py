@@ -1,11 +1,16 @@
 """Instrumentor for ``opentelemetry-instrument``; it needs the extra ``instruments``."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
+from nissa.integrations.callers import called_from
 from nissa.integrations.zero_code import instrument, uninstrument
+from nissa.otel.global_providers import GlobalProviders
+
+_LOADER: Final = "opentelemetry.instrumentation.auto_instrumentation"
+"""Package that runs before the script; the providers of that moment are those of a distro."""
 
 
 class NissaInstrumentor(BaseInstrumentor):
@@ -20,6 +25,8 @@ class NissaInstrumentor(BaseInstrumentor):
         return ("torch >= 2.8",)
 
     def _instrument(self, **_: Any) -> None:
+        if called_from(_LOADER):
+            GlobalProviders.present().set_aside()
         instrument()
 
     def _uninstrument(self, **_: Any) -> None:

@@ -115,7 +115,7 @@ class OpenTelemetryBackend:
             _scope(version),
             most_buckets=config.limits.histogram_buckets,
             error_boundary=error_boundary,
-            owns_provider=providers.owned,
+            owns_provider=providers.owns_meter,
         )
         self.refused = (
             self._producer.install(providers.meter, providers.only_reader)

@@ -3,7 +3,8 @@
 The first rule that applies decides:
 
 1. Providers that the application has set are used, whatever their implementation.
-2. If ``OTEL_*`` names exporters or endpoints, the SDK's configurator builds global providers.
+2. If ``OTEL_*`` names exporters or endpoints, the SDK's configurator builds global providers. If a distro or an earlier run
+   has done so before, the run has private ones beside them, for the signals that are exported over OTLP.
 3. If ``OTEL_PYTHON_*_PROVIDER`` selects providers, these are used.
 4. Otherwise the run creates private providers that write OTLP JSON Lines files.
 
@@ -14,11 +15,10 @@ exporters are the SDK's.
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
-from opentelemetry import _logs, metrics, trace
 from opentelemetry.sdk.resources import Resource
 
 from nissa.errors import ConfigurationError, UnknownNameError
@@ -27,7 +27,7 @@ from nissa.otel import random_isolation
 from nissa.otel.compat import configure_providers
 from nissa.otel.export.building import file_pipeline, others, otlp_settings, private_providers, spool_pipeline
 from nissa.otel.export.ending import BoundedEnd
-from nissa.otel.metrics.observed import is_real
+from nissa.otel.global_providers import GlobalProviders
 from nissa.otel.otlp.redaction import public_url
 from nissa.semconv import attributes as attr
 
@@ -38,8 +38,10 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import FilesConfig
     from nissa.distributed.rank import Rank
+    from nissa.journal import Signal
     from nissa.otel.export.building import BuiltPipeline
     from nissa.otel.export.metric_reader import ExportReader
+    from nissa.otel.otlp import OtlpSettings
 
 SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 """Signal names as spelled in environment variables."""
@@ -90,6 +92,11 @@ class Providers:
         if self.built is None or "metrics" not in self.built.signals or self.shared:
             return None
         return self.built.reader
+
+    @property
+    def owns_meter(self) -> bool:
+        """Whether the meter provider belongs to the run."""
+        return self.owned and self.built is not None and "metrics" in self.built.signals
 
     def flush(self, timeout: float) -> bool:
         """Export pending telemetry; return whether all of it was delivered within ``timeout`` seconds."""
@@ -168,12 +175,10 @@ def _present(environ: Mapping[str, str]) -> Providers | None:
 
 def _application_providers() -> Providers | None:
     """Return the global providers, no-ops included; None if the application has set none."""
-    tracer, meter, logger = trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()
-    if not any(map(is_real, (tracer, meter, logger))):
+    present = GlobalProviders.present()
+    if not present.of_application:
         return None
-    return Providers(
-        tracer, meter, logger, owned=False, folder=None, origin="the application's OpenTelemetry providers"
-    )
+    return Providers(*present, owned=False, folder=None, origin="the application's OpenTelemetry providers")
 
 
 def configured(environ: Mapping[str, str]) -> bool:
@@ -186,10 +191,52 @@ def configured(environ: Mapping[str, str]) -> bool:
 def _from_environment(
     attributes: dict[str, Any], environ: Mapping[str, str], files: "FilesConfig", spool: "Path", exit_seconds: float
 ) -> Providers:
-    """Build global providers; the SDK configures everything but the delivery over OTLP."""
+    """Return providers that the variables describe; the SDK builds everything but the delivery over OTLP."""
     check_exporters(environ)
     direct = environ.get("OTEL_CONFIG_FILE") or files.delivery == "sdk"
     settings = {} if direct else otlp_settings(environ)
+
+    def pipeline(resource: Resource) -> "BuiltPipeline | None":
+        if not settings:
+            return None
+        return spool_pipeline(settings, spool, resource, files, exit_seconds=exit_seconds, environ=environ)
+
+    present = GlobalProviders.present()
+    if present.any_set:
+        built = pipeline(Resource.create(attributes))
+        return _beside(present, built, origin=_describe(environ), exit_seconds=exit_seconds)
+    present = _build_global(attributes, settings, environ)
+    built = pipeline(present.tracer.resource)
+    if built is not None:
+        built.attach(*present)
+    shared = any(names != "none" for names in others(settings, environ).values())
+    found = Providers(
+        *present,
+        owned=False,
+        folder=None,
+        origin=_describe(environ),
+        built=built,
+        shared=shared,
+        exit_seconds=exit_seconds,
+    )
+    found.end.at_exit()
+    return found
+
+
+def _beside(present: GlobalProviders, built: "BuiltPipeline | None", *, origin: str, exit_seconds: float) -> Providers:
+    """Return private providers for the signals that a pipeline exports, and the global ones for the others."""
+    if built is None:
+        return Providers(*present, owned=False, folder=None, origin=origin)
+    triples = zip(SIGNALS, private_providers(built), present, strict=True)
+    tracer, meter, logger = (own if signal.lower() in built.signals else other for signal, own, other in triples)
+    return Providers(
+        tracer, meter, logger, owned=True, folder=None, origin=origin, built=built, exit_seconds=exit_seconds
+    )
+
+
+def _build_global(
+    attributes: dict[str, Any], settings: "Mapping[Signal, OtlpSettings]", environ: Mapping[str, str]
+) -> GlobalProviders:
     with _default_exporters(environ), _changed(dict.fromkeys(_SELECTED)), _changed(others(settings, environ)):
         try:
             # A declarative configuration file defines its own resource; passing another one logs a warning.
@@ -197,18 +244,9 @@ def _from_environment(
         except Exception as error:
             message = f"OpenTelemetry cannot be set up as OTEL_* describes it: {error}{_hint(error, environ)}"
             raise ConfigurationError(message) from error
-    providers = _application_providers()
-    assert providers is not None  # noqa: S101 - the configurator has just set them
-    built = None
-    if settings:
-        built = spool_pipeline(
-            settings, spool, providers.tracer.resource, files, exit_seconds=exit_seconds, environ=environ
-        )
-        built.attach(providers.tracer, providers.meter, providers.logger)
-    shared = any(names != "none" for names in others(settings, environ).values())
-    found = replace(providers, origin=_describe(environ), built=built, shared=shared, exit_seconds=exit_seconds)
-    found.end.at_exit()
-    return found
+    present = GlobalProviders.present()
+    present.set_aside()
+    return present
 
 
 def _hint(error: Exception, environ: Mapping[str, str]) -> str:

@@ -219,6 +219,19 @@ SAMPLING_INTERVAL: Final = MetricSpec(
 ALL: Final[tuple[MetricSpec, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
 BY_NAME: Final[dict[str, MetricSpec]] = {spec.name: spec for spec in ALL}
 
+EVENT_METRICS: Final = frozenset(
+    {
+        SEED_COUNT,
+        SEED_TRANSITIONS,
+        SEED_REFUSED,
+        SEED_UNSAMPLED,
+        SEED_LIFESPAN,
+        GATE_EVALUATIONS,
+        GATE_FAILED_CHECKS,
+    }
+)
+"""Sums and histograms that change with an event, and are exported together with it."""
+
 GRADIENT_STATISTICS: Final[dict[str, MetricSpec]] = {
     spec.name.rpartition(".")[2]: spec
     for spec in (

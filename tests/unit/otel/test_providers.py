@@ -19,6 +19,7 @@ from nissa.config.sections import FilesConfig
 from nissa.distributed.rank import Rank
 from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.otel import compat
+from nissa.otel.global_providers import GlobalProviders
 from nissa.otel.setup import Providers, obtain
 
 Obtain = Callable[..., Providers]
@@ -223,6 +224,39 @@ def test_an_endpoint_alone_means_otlp_and_the_environment_is_left_as_it_was(
     assert dict(os.environ) == before
     assert found.origin == "OTLP at http://localhost:1"
     assert not found.owned
+
+
+def test_a_second_run_has_providers_of_its_own_beside_those_of_the_first(
+    get: Obtain, configured: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    environ = {ENDPOINT: "http://localhost:1", "OTEL_LOGS_EXPORTER": "none"}
+    first = get(environ)
+    second = get(environ, run_id="run-2", folder=tmp_path / "second")
+    assert len(configured) == 1  # global providers can be set only once
+    assert said(second.tracer)["nissa.run.id"] == "run-2"
+    assert second.meter is not first.meter
+    assert second.logger is first.logger  # it exports nothing over OTLP
+    assert second.built is not None
+    assert second.only_reader is second.built.reader
+    assert (second.owned, second.owns_meter) == (True, True)
+    thread = second.built.pipeline.thread
+    second.close(5.0)
+    assert not thread.is_alive()
+
+
+def test_providers_of_a_distro_are_left_to_the_signals_that_are_not_exported_over_otlp(
+    get: Obtain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = MeterProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: theirs)
+    GlobalProviders.present().set_aside()
+    found = get({ENDPOINT: "http://localhost:1", "OTEL_METRICS_EXPORTER": "console"})
+    assert found.meter is theirs
+    assert found.only_reader is None
+    assert not found.owns_meter
+    assert said(found.tracer)["nissa.run.id"] == "run-1"
+    direct = get({ENDPOINT: "http://localhost:1"}, files=FilesConfig(delivery="sdk"))
+    assert (direct.meter, direct.owned, direct.built) == (theirs, False, None)
 
 
 def test_the_configurator_is_told_what_runs(get: Obtain, configured: list[dict[str, Any]]) -> None:

@@ -3,11 +3,16 @@
 import json
 import os
 import subprocess
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests import preloaded
+from tests.receivers import http_receiver
 
 SCRIPT = """
 import nissa.otel.setup as module
@@ -22,7 +27,7 @@ with found.tracer.get_tracer("t").start_as_current_span("hello"):
     pass
 again = module.obtain(service_name=None, run_id="r2", profile="standard", rank=Rank(), folder=Path("out"),
                       files=FilesConfig())
-assert again.tracer is found.tracer and "application" in again.origin, again
+assert (again.tracer is found.tracer) == (found.built is None), again
 assert found.close(5.0)
 """
 
@@ -77,3 +82,36 @@ def test_a_configuration_file_without_the_package_that_reads_it_says_what_to_ins
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("nissa.errors.ConfigurationError")
     assert "pip install opentelemetry-configuration" in last
+
+
+SECOND = """
+import nissa
+for name in ("first", "second"):
+    with nissa.start("minimal", run_id=name, console__enabled=False) as run:
+        run.germinate("seed", blueprint="conv").cull(reason="test")
+        assert run.flush(30) and run.hub.healthy
+"""
+
+
+def test_each_of_two_runs_of_a_process_exports_under_its_own_id(tmp_path: Path) -> None:
+    with http_receiver() as receiver:
+        done = run(
+            tmp_path, SECOND, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    traces = [ExportTraceServiceRequest.FromString(each.plain) for each in receiver.got if each.path == "/v1/traces"]
+    metrics = [
+        ExportMetricsServiceRequest.FromString(each.plain) for each in receiver.got if each.path == "/v1/metrics"
+    ]
+    ids: defaultdict[str, set[str]] = defaultdict(set)
+    for resource in (each for request in traces for each in request.resource_spans):
+        ids[_run_id(resource.resource)] |= {span.name for scope in resource.scope_spans for span in scope.spans}
+    for resource in (each for request in metrics for each in request.resource_metrics):
+        ids[_run_id(resource.resource)] |= {each.name for scope in resource.scope_metrics for each in scope.metrics}
+    assert ids.keys() == {"first", "second"}
+    assert ids["first"] == ids["second"] > {"seed", "nissa.seed.transitions"}
+
+
+def _run_id(resource: Any) -> str:
+    (found,) = (each.value.string_value for each in resource.attributes if each.key == "nissa.run.id")
+    return str(found)

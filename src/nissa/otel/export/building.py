@@ -140,7 +140,11 @@ def spool_pipeline(
         return SpoolSink(journal, {signal: OtlpClient(each) for signal, each in settings.items()}, wake=wake, log=log)
 
     pipeline = ExportPipeline(
-        make_sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds
+        make_sink,
+        collect=partial(_collect, reader, owner),
+        collect_changed=reader.take_changed,
+        interval=interval,
+        exit_seconds=exit_seconds,
     )
     return BuiltPipeline(pipeline, log, reader, frozenset(settings), resource)
 
@@ -173,7 +177,11 @@ def file_pipeline(
         raise ConfigurationError(f"{error} Or configure an exporter, such as OTEL_TRACES_EXPORTER=otlp.") from error
     sink = FileSink(journal, log=log)
     pipeline = ExportPipeline(
-        lambda _: sink, collect=partial(_collect, reader, owner), interval=interval, exit_seconds=exit_seconds
+        lambda _: sink,
+        collect=partial(_collect, reader, owner),
+        collect_changed=reader.take_changed,
+        interval=interval,
+        exit_seconds=exit_seconds,
     )
     return BuiltPipeline(pipeline, log, reader, frozenset(SIGNALS), resource)
 

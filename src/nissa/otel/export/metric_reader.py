@@ -22,6 +22,8 @@ from nissa.semconv.metrics import Kind
 
 Merge = Callable[[MetricsData | None, MetricReader, Resource], MetricsData | None]
 """Adds a run's metrics to those that a reader collected."""
+Changed = Callable[[MetricReader, Resource], MetricsData | None]
+"""Returns those counters of a run that events have changed."""
 
 TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
 AGGREGATION: Final = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
@@ -48,6 +50,7 @@ class ExportReader(MetricReader):
     Attributes:
         form: Export format, for the run's own metrics.
         merge: Adds the run's metrics; None while no run is active.
+        changed: Returns the run's counters that events have changed; None while no run is active.
 
     Raises:
         UnknownNameError: A variable has a value that the specification does not know.
@@ -67,6 +70,7 @@ class ExportReader(MetricReader):
         kinds = {Kind.COUNTER, Kind.HISTOGRAM, Kind.EXPONENTIAL_HISTOGRAM} if deltas else set()
         self.form = Form(frozenset(kinds))
         self.merge: Merge | None = None
+        self.changed: Changed | None = None
         self._resource = resource
         self._collected: MetricsData | None = None
 
@@ -77,6 +81,11 @@ class ExportReader(MetricReader):
         collected, self._collected = self._collected, None
         merge = self.merge
         return collected if merge is None else merge(collected, self, self._resource)
+
+    def take_changed(self) -> MetricsData | None:
+        """Return the run's counters that events have changed since the last call; None if there are none."""
+        changed = self.changed
+        return None if changed is None else changed(self, self._resource)
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002 - the SDK's interface
         """Do nothing: the pipeline's flush collects."""

@@ -1,8 +1,8 @@
 """Export thread of a run: takes finished spans, log records and metrics, and writes them to a sink.
 
 The thread never waits for a network: a sink that sends does so on threads of its own. Producers only append to a queue,
-so that they can run inside a signal handler or a finalizer. Lifecycle spans and log records are written within
-`LIFECYCLE_SECONDS`, metrics once per interval.
+so that they can run inside a signal handler or a finalizer. Lifecycle spans, log records, and the counters that the same events
+have changed are written within `LIFECYCLE_SECONDS`, all other metrics once per interval.
 """
 
 import logging
@@ -136,6 +136,8 @@ class ExportPipeline:
         make_sink: Returns the sink, given a function that wakes the thread; called in this process, and again in a forked
             child that has something to export.
         collect: Returns the metrics to write, None for none; foreign callbacks run in it.
+        collect_changed: Returns the counters that events have changed, None for none; called whenever spans or log records
+            are written.
         interval: Seconds between two writes of metrics; infinity writes them only at a flush and at the end.
         exit_seconds: Time limit of `close`.
 
@@ -149,11 +151,13 @@ class ExportPipeline:
         make_sink: Callable[[Callable[[], object]], Sink],
         *,
         collect: "Callable[[], MetricsData | None]",
+        collect_changed: "Callable[[], MetricsData | None]" = lambda: None,
         interval: float,
         exit_seconds: float,
     ) -> None:
         self._make_sink = make_sink
         self._collect = collect
+        self._collect_changed = collect_changed
         self._interval = interval
         self._exit_seconds = exit_seconds
         self._reset()
@@ -280,12 +284,15 @@ class ExportPipeline:
 
     def _work(self) -> float:
         """Write what is queued, and continue deliveries; return the seconds until the next call."""
+        eventful = bool(self._spans or self._records)
         self._write_queues()
         fresh = [request for request in self._flushes if not request.started]
         if fresh or monotonic() >= self._next_metrics:
             self._next_metrics = monotonic() + self._interval
-            self._write_metrics()
+            self._write_metrics(self._collect)
             self._write_queues()  # a callback of the application may have ended spans
+        elif eventful:
+            self._write_metrics(self._collect_changed)
         for request in fresh:
             request.started = True
         pause = self._deliver(now=bool(fresh))
@@ -327,10 +334,10 @@ class ExportPipeline:
             _logger.exception("Telemetry could not be exported.")
             self.sink.lost(signal, len(items), f"{_FAILED}{error}")
 
-    def _write_metrics(self) -> None:
+    def _write_metrics(self, collect: "Callable[[], MetricsData | None]") -> None:
         data = None
         try:
-            data = self._collect()
+            data = collect()
             if data is not None:
                 self.sink.write_metrics(data)
         except Exception as error:

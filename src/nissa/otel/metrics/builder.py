@@ -101,6 +101,22 @@ class PointBuilder:
             self._store.forget_ended(min(each.ended for each in self._readings.values()))
         return built
 
+    def changed(self, reader: object, now: int) -> list[Metric]:
+        """Return the streams of `EVENT_METRICS` that have changed since the last call; gauges are left to `metrics`."""
+        store = self._store
+        with store.sections, store.lock:
+            self.attach(reader)
+            reading = self._readings[reader]
+            changed, store.changed = store.changed, {}
+            built: list[Metric] = []
+            for spec in dict.fromkeys(spec for spec, _ in changed):
+                keys = [key for other, key in changed if other is spec]
+                if spec.kind is Kind.HISTOGRAM:
+                    built.append(_histogram(reading, spec, [store.histograms[spec][key] for key in keys], now))
+                else:
+                    built.append(_sum(reading, spec, [(store.sums[spec][key], now) for key in keys]))
+        return built
+
     def _gauges(self, reader: object, reading: _Reading) -> Iterable[Metric]:
         rows = self._store.gauges.newest() if reading.form.pull else self._store.gauges.take(reader)
         by_spec: dict[MetricSpec, list[GaugeRow | GaugePoint | GaugeSeries]] = {}
@@ -123,24 +139,14 @@ class PointBuilder:
     def _sums(self, reading: _Reading, now: int, ended: dict[MetricSpec, _Streams]) -> Iterable[Metric]:
         for spec, live in self._store.sums.items():
             streams: _Streams = [*ended.get(spec, ()), *((stream, now) for stream in live.values())]
-            points = [self._sum_point(reading, spec, stream, at) for stream, at in streams]
+            metric = _sum(reading, spec, streams)
             _forget(reading, spec, ended, live)
-            data = Sum(points, reading.form.temporality(spec.kind), is_monotonic=spec.kind is Kind.COUNTER)
-            if points:
-                yield _metric(spec, data)
-
-    def _sum_point(self, reading: _Reading, spec: MetricSpec, stream: Any, at: int) -> NumberDataPoint:
-        if spec.kind not in reading.form.deltas:
-            return NumberDataPoint(stream.attributes, stream.start, at, stream.value)
-        before = _exchange(reading, spec, stream, _Given(stream.start, at, count=stream.value))
-        return NumberDataPoint(stream.attributes, before.time, at, stream.value - before.count)
+            if streams:
+                yield metric
 
     def _histograms(self, reading: _Reading, now: int) -> Iterable[Metric]:
         for spec, streams in self._store.histograms.items():
-            points = [
-                histogram_point(spec, stream, _part(reading, spec, stream, now), now) for stream in streams.values()
-            ]
-            yield _metric(spec, Histogram(points, reading.form.temporality(spec.kind)))
+            yield _histogram(reading, spec, streams.values(), now)
 
     def _magnitudes(self, reading: _Reading, now: int, ended: dict[MetricSpec, _Streams]) -> Iterable[Metric]:
         for spec, live in self._store.magnitudes.items():
@@ -157,6 +163,23 @@ class PointBuilder:
 
 def _metric(spec: MetricSpec, data: Any) -> Metric:
     return Metric(spec.name, spec.description, spec.unit, data)
+
+
+def _sum(reading: _Reading, spec: MetricSpec, streams: _Streams) -> Metric:
+    points = [_sum_point(reading, spec, stream, at) for stream, at in streams]
+    return _metric(spec, Sum(points, reading.form.temporality(spec.kind), is_monotonic=spec.kind is Kind.COUNTER))
+
+
+def _sum_point(reading: _Reading, spec: MetricSpec, stream: Any, at: int) -> NumberDataPoint:
+    if spec.kind not in reading.form.deltas:
+        return NumberDataPoint(stream.attributes, stream.start, at, stream.value)
+    before = _exchange(reading, spec, stream, _Given(stream.start, at, count=stream.value))
+    return NumberDataPoint(stream.attributes, before.time, at, stream.value - before.count)
+
+
+def _histogram(reading: _Reading, spec: MetricSpec, streams: Iterable[HistogramStream], now: int) -> Metric:
+    points = [histogram_point(spec, stream, _part(reading, spec, stream, now), now) for stream in streams]
+    return _metric(spec, Histogram(points, reading.form.temporality(spec.kind)))
 
 
 def _part(reading: _Reading, spec: MetricSpec, stream: HistogramStream | MagnitudeStream, at: int) -> HistogramPart:

@@ -27,15 +27,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("nissa")
 
-_PLACEHOLDERS: Final = ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
 _LOST: Final = tuple(spec.name for spec in metric.ALL if spec.kind in {Kind.HISTOGRAM, Kind.EXPONENTIAL_HISTOGRAM})
-
-
-def is_real(provider: object) -> bool:
-    """Whether a provider has an implementation; the API package itself contains only proxies and no-ops."""
-    kind = type(provider)
-    gets = ("get_tracer", "get_meter", "get_logger")
-    return any(hasattr(kind, name) for name in gets) and not kind.__module__.startswith(_PLACEHOLDERS)
 
 
 class ObservedStreams:

@@ -14,8 +14,9 @@ from opentelemetry.sdk.metrics.export import Gauge, MetricsData, ResourceMetrics
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.otel.compat import MeterCollection, limit_batches
+from nissa.otel.global_providers import is_real
 from nissa.otel.metrics.builder import PointBuilder
-from nissa.otel.metrics.observed import ObservedStreams, is_real
+from nissa.otel.metrics.observed import ObservedStreams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,10 +85,10 @@ class MetricProducer:
 
     def _join_reader(self, reader: "ExportReader") -> None:
         def leave() -> None:
-            reader.merge = None
+            reader.merge = reader.changed = None
 
         self._builder.attach(reader)
-        reader.merge = self.merge
+        reader.merge, reader.changed = self.merge, self.changed
         self._uninstall = leave
 
     def wrap_collection(self, provider: Any) -> str | None:
@@ -131,6 +132,15 @@ class MetricProducer:
             metrics = self._builder.metrics(reader, time_ns())
             metrics = metrics if self._exemplars else [_without_exemplars(each) for each in metrics]
         return _merged(data, metrics, self._scope, resource) if metrics else data
+
+    def changed(self, reader: object, resource: "Resource") -> MetricsData | None:
+        """Return the run's counters that events have changed since the last call; None if there are none."""
+        if self._forked or self._uninstall is None:
+            return None
+        metrics: list[Metric] = []
+        with self._error_boundary.guard("metric collection"):
+            metrics = self._builder.changed(reader, time_ns())
+        return _merged(None, metrics, self._scope, resource) if metrics else None
 
     def _bound(self, reader: object) -> None:
         """Set the batch size of an OTLP exporter that has none, because the run's metrics may be large.

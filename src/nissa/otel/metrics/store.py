@@ -16,7 +16,7 @@ import numpy as np
 
 from nissa.hub.critical import CriticalSections
 from nissa.otel.metrics.gauges import GaugeLog
-from nissa.semconv.metrics import Kind, MetricSpec
+from nissa.semconv.metrics import EVENT_METRICS, Kind, MetricSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,6 +99,7 @@ class MetricStore:
         refreshers: Called before each collection, to copy counters that other components keep.
         ended: Ended streams: sequence number, metric, stream, time of the end.
         ended_before: Sequence number of the next stream to end.
+        changed: Streams of `EVENT_METRICS` that have changed since their last prompt export, as keys.
         warned: Whether the warning about thinned step gauges was logged.
         sections: Critical sections of the hub: while a thread holds the lock, its signal handlers defer their work.
         lock: Protects all streams: the worker thread writes them while readers' threads collect.
@@ -114,6 +115,7 @@ class MetricStore:
         default_factory=lambda: deque(maxlen=MOST_ENDED)
     )
     ended_before: int = 0
+    changed: dict[tuple[MetricSpec, Key], None] = field(default_factory=dict)
     warned: bool = False
     sections: CriticalSections = field(default_factory=CriticalSections)
     lock: threading.RLock = field(init=False)
@@ -169,6 +171,7 @@ class MetricStore:
             key = key_of(attributes)
             if key not in streams:
                 streams[key] = HistogramStream(attributes, self.start, np.zeros(len(spec.bounds) + 1, dtype=np.int64))
+            self._note_change(spec, key)
             stream = streams[key]
             stream.counts[np.searchsorted(spec.bounds, value, side="left")] += 1
             stream.total += value
@@ -222,4 +225,9 @@ class MetricStore:
         key = key_of(attributes)
         if key not in streams:
             streams[key] = SumStream(attributes, self.start if start is None else start)
+        self._note_change(spec, key)
         return streams[key]
+
+    def _note_change(self, spec: MetricSpec, key: Key) -> None:
+        if spec in EVENT_METRICS:
+            self.changed[spec, key] = None

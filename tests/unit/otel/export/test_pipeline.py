@@ -22,6 +22,7 @@ class Written:
     def __init__(self) -> None:
         self.spans: list[Any] = []
         self.metrics = 0
+        self.counters: list[Any] = []
         self.answer: bool | None = True
         self.closed = False
         self.lates: list[float] = []
@@ -42,8 +43,11 @@ class Written:
 
     write_records = write_spans
 
-    def write_metrics(self, _data: Any) -> None:
-        self.metrics += 1
+    def write_metrics(self, data: Any) -> None:
+        if data == "counters":
+            self.counters.append([*self.spans])
+        else:
+            self.metrics += 1
 
     def deliver(self, **_: bool) -> float:
         return inf
@@ -66,7 +70,13 @@ def make() -> Iterator[Callable[..., tuple[ExportPipeline, Written]]]:
     def pipeline(interval: float = inf, exit_seconds: float = 5.0) -> tuple[ExportPipeline, Written]:
         sink = Written()
         made.append(
-            ExportPipeline(lambda _: sink, collect=lambda: Any, interval=interval, exit_seconds=exit_seconds)  # type: ignore[arg-type, return-value]  # no SDK needed
+            ExportPipeline(
+                lambda _: sink,
+                collect=lambda: Any,  # type: ignore[arg-type, return-value]  # no SDK needed
+                collect_changed=lambda: "counters",  # type: ignore[arg-type, return-value]
+                interval=interval,
+                exit_seconds=exit_seconds,
+            )
         )
         return made[-1], sink
 
@@ -83,6 +93,20 @@ def test_a_span_is_written_without_a_flush(make: Any) -> None:
     assert monotonic() - began < 5  # 0.1 s on an idle machine; the metrics of this pipeline are never due
     pipeline.add_record("b")
     until(lambda: sink.spans == ["a", "b"], "the record")
+
+
+def test_the_counters_of_events_are_written_after_their_spans_and_never_without(make: Any) -> None:
+    pipeline, sink = make()
+    pipeline.add_span("a")
+    until(lambda: len(sink.counters) == 1, "the counters")
+    pipeline.add_span("a")
+    until(lambda: len(sink.counters) == 2, "the counters")
+    assert sink.counters == [["a"], ["a", "a"]]
+    assert sink.metrics == 0
+    pipeline.flush(5.0)
+    pipeline.wake()
+    assert pipeline.flush(5.0)
+    assert (sink.metrics, len(sink.counters)) == (2, 2)  # a flush writes all metrics
 
 
 def test_metrics_are_written_at_each_interval(make: Any) -> None:
