@@ -7,7 +7,7 @@ from tests.pathologies.losing import falsely_raised
 from tests.pathologies.running import train
 from tests.pathologies.scoring import HEALTHY_TUNING, of_recipe, random_seed
 
-QUICK = {recipe.name for recipe in RECIPES[::4]}
+QUICK = {recipe.name for recipe in RECIPES[::5]}
 
 
 def _parameters() -> list[object]:
