@@ -33,6 +33,7 @@ from scripts.reference_api import api
 from scripts.reference_boards import boards as boards_page
 from scripts.reference_cli import cli
 from scripts.reference_environment import environment, overhead
+from scripts.reference_faults import faults
 from scripts.reference_kernels import kernels
 from scripts.reference_rules import rules
 
@@ -204,6 +205,10 @@ def _rules() -> str:
     return rules(_table, RESULTS.with_name("rules.csv"))
 
 
+def _faults() -> str:
+    return faults(_table, RESULTS.with_name("faults.csv"))
+
+
 def _kernels() -> str:
     return kernels(_table, RESULTS.with_name("kernels.csv"))
 
@@ -216,6 +221,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "configuration.md": _configuration,
     "environment.md": _environment,
     "events.md": _events,
+    "faults.md": _faults,
     "features.md": _features,
     "kernels.md": _kernels,
     "metrics.md": _metrics,

@@ -99,6 +99,14 @@ class Stack:
         """Start one of them again."""
         self.servers.start_one(name)
 
+    def pause(self, name: str) -> None:
+        """Stop a server from running, while its connections stay open; `resume` lets it go on."""
+        self.servers.pause(name)
+
+    def resume(self, name: str) -> None:
+        """Let a paused server go on."""
+        self.servers.resume(name)
+
     def healthy(self) -> bool:
         """Return whether all servers report that they are healthy."""
         return all(self.servers.healthy(name) for name in SERVERS)

@@ -57,6 +57,14 @@ class Containers:
         """End a server at once, without a chance to save anything."""
         self.compose("kill", name)
 
+    def pause(self, name: str) -> None:
+        """Stop a server from running, while its connections stay open."""
+        self.compose("pause", name)
+
+    def resume(self, name: str) -> None:
+        """Let a paused server go on."""
+        self.compose("unpause", name)
+
     def stop(self) -> None:
         """Remove the containers; the volumes stay."""
         self.compose("down")

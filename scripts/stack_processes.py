@@ -53,6 +53,14 @@ class Processes:
         """End a server at once, without a chance to save anything."""
         self._end(name, signal.SIGKILL)
 
+    def pause(self, name: str) -> None:
+        """Stop a server from running, while its connections stay open."""
+        os.kill(self._pids()[name][0], signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let a paused server go on."""
+        os.kill(self._pids()[name][0], signal.SIGCONT)
+
     def stop(self) -> None:
         """End exactly the processes that were started here; their data stays."""
         for name in reversed(SERVERS):

@@ -173,6 +173,20 @@ class Lane:
         self._current()  # removes a segment that is delivered to its end
         return True
 
+    def rescue(self) -> list[Frame]:
+        """Return the undelivered frames of the segment that is appended to; its file can be read even after its removal."""
+        file = self._file
+        if file is None or file.broken:
+            return []
+        segment = self.segments[-1]
+        here = segment.number == self.cursor.segment
+        if segment.number < self.cursor.segment:
+            return []
+        data = file.read(segment.size, 0)
+        parts = walk(data, *((self.cursor.offset, self.cursor.items) if here else ()))
+        headers = [found for found in parts if isinstance(found, Header)]
+        return [Frame.of(segment.number, each, data[each.payload_offset : each.end]) for each in headers]
+
     def drop_oldest(self) -> int:
         """Remove the oldest segment, and return how many of its items were not delivered."""
         segment = self.segments.pop(0)
@@ -228,16 +242,26 @@ class Lane:
     def _read(self, segment: Segment) -> Frame | None:
         """Return the frame at the cursor; if it is damaged, count it, move the cursor behind it and return None."""
         try:
-            with segment.path.open("rb") as file:
-                file.seek(self.cursor.offset)
-                header = decode_header(file.read(HEADER_BYTES), base=self.cursor.offset)
-                payload = b"" if header is None else file.read(header.length)
+            header = decode_header(self._bytes(segment, HEADER_BYTES, self.cursor.offset), base=self.cursor.offset)
+            payload = b"" if header is None else self._bytes(segment, header.length, header.payload_offset)
             if header is not None and intact(header, payload):
                 return Frame.of(segment.number, header, payload)
-            self._skip(segment, segment.path.read_bytes())
+            self._skip(segment, self._bytes(segment, segment.size, 0))
         except OSError:  # removed, or the disk cannot read it
             self._skip(segment, b"")
         return None
+
+    def _bytes(self, segment: Segment, size: int, offset: int) -> bytes:
+        """Read from a segment.
+
+        Raises:
+            OSError: It was removed, and is not the one that is appended to; or the disk cannot read it.
+        """
+        if self._file is not None and not self._file.broken and segment is self.segments[-1]:
+            return self._file.read(size, offset)
+        with segment.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def _skip(self, segment: Segment, data: bytes) -> None:
         place, items = self.cursor.offset, self.cursor.items

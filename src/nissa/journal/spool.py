@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import merge
 from pathlib import Path
@@ -73,6 +73,8 @@ class Spool:
         self._owner = os.getpid()
         self._closed = False
         self._sequence = 0
+        # Undelivered frames of files that were removed while they were open, until they are appended again.
+        self._rescued: deque[Frame] = deque()
         size = min(segment_bytes, max(1, limit_bytes // _SEGMENTS_IN_LIMIT))
         self._lanes = {
             (signal, kind): Lane(folder, signal, kind, segment_bytes=size, fsync=fsync, keep=keep, damaged=self.damaged)
@@ -172,8 +174,15 @@ class Spool:
         self._require_owner()
         lane = self._lanes[signal, kind]
         self._restore(lane)
-        if not self._make_room(HEADER_BYTES + len(payload), kind):
-            self.dropped[signal] += items
+        while self._rescued:
+            frame = self._rescued[0]
+            self._append(self._lanes[frame.signal, frame.kind], frame.payload, frame.items, frame.time_unix_nano)
+            self._rescued.popleft()
+        self._append(lane, payload, items, time_unix_nano)
+
+    def _append(self, lane: Lane, payload: bytes, items: int, time_unix_nano: int) -> None:
+        if not self._make_room(HEADER_BYTES + len(payload), lane.kind):
+            self.dropped[lane.signal] += items
             return
         lane.append(payload, items, self._sequence, time_unix_nano)
         self._sequence += 1
@@ -197,7 +206,10 @@ class Spool:
 
     def waiting(self, signal: Signal) -> int:
         """Return the number of items that are not delivered."""
-        return sum(self._lanes[signal, kind].waiting for kind in KINDS) if self._mine else 0
+        if not self._mine:
+            return 0
+        rescued = sum(frame.items for frame in self._rescued if frame.signal == signal)
+        return rescued + sum(self._lanes[signal, kind].waiting for kind in KINDS)
 
     def close(self) -> None:
         """Release the folder; remove it if everything is delivered, unless it is kept. Calling it again has no effect."""
@@ -234,10 +246,8 @@ class Spool:
             self._create_again()
         if self._lock is None or self._lock.removed or lane.removed:
             lost = self._forget_removed()
-            raise JournalError(
-                f"{self.folder} was removed while it was in use, with {lost:,} items that were not delivered. It will be "
-                "created again."
-            )
+            what = f", with {lost:,} items that were not delivered" if lost else ""
+            raise JournalError(f"{self.folder} was removed while it was in use{what}. It will be created again.")
 
     def _create_again(self) -> None:
         lock = _acquired(self.folder)
@@ -251,8 +261,10 @@ class Spool:
         self._lock, self._cursors = lock, cursors
 
     def _forget_removed(self) -> int:
-        """List again what is on disk, and return the number of items that are lost."""
+        """List again what is on disk, and return the number of items that are lost: those of files that were not open."""
         before = {signal: self.waiting(signal) for signal in SIGNALS}
+        found = [frame for lane in self._lanes.values() if lane.removed for frame in lane.rescue()]
+        self._rescued.extend(sorted(found, key=lambda frame: frame.position.header.sequence))
         if self._lock is not None and self._lock.removed:
             self._lock.release()
             self._lock = None

@@ -156,7 +156,18 @@ def test_points_of_ours_are_lines_of_a_bounded_length() -> None:
     streams = [{"n": str(index)} for index in range(700)]
     rows = [GaugeRow(streams, START + step, np.arange(700.0)) for step in range(5)]
     lines = list(metric_lines(ours(rows)))
-    assert [items for _, items in lines] == [MOST_OWN_POINTS] * 3 + [500]
+    assert [items for _, items in lines] == [700] * 5  # rows stay whole where they can
+    points = [point for _, point in taken_apart([strictly(line) for line, _ in lines])]
+    seen = [(int(point["timeUnixNano"]), point["asDouble"]) for point in points]
+    assert seen == [(row.time, value) for row in rows for value in row.values]
+
+
+def test_long_rows_are_divided_and_short_ones_joined() -> None:
+    streams = [{"n": str(index)} for index in range(2 * MOST_OWN_POINTS + 5)]
+    rows = [GaugeRow(streams, START, np.arange(float(len(streams))))]
+    rows += [GaugeRow(streams[:4], START + step, np.arange(4.0)) for step in range(1, 4)]
+    lines = list(metric_lines(ours(rows)))
+    assert [items for _, items in lines] == [MOST_OWN_POINTS, MOST_OWN_POINTS, 5 + 3 * 4]
     points = [point for _, point in taken_apart([strictly(line) for line, _ in lines])]
     seen = [(int(point["timeUnixNano"]), point["asDouble"]) for point in points]
     assert seen == [(row.time, value) for row in rows for value in row.values]

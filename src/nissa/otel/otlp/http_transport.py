@@ -1,6 +1,7 @@
 """OTLP over HTTP through ``requests``, which also applies proxies, ``NO_PROXY``, CA bundles and ``.netrc``."""
 
 import logging
+import netrc  # noqa: F401 - requests would import it with its first request, in the middle of training
 import os
 import ssl
 import threading
@@ -10,6 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 import requests
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from nissa.otel.otlp import credentials
 from nissa.otel.otlp.messages import partial_success
@@ -115,7 +117,10 @@ class HttpTransport:
             name: redactor.clean(response.headers[name]) for name in _DESCRIBING_HEADERS if name in response.headers
         }
         reason, rejected = f"{status} {response.reason or ''}".strip(), 0
-        if outcome is Outcome.DELIVERED:
+        if outcome is Outcome.DELIVERED and kind.startswith("text/html"):
+            # A login page, or a web server at the wrong port: nobody has taken the telemetry.
+            outcome, endpoint_fault, reason = Outcome.REFUSED, True, f"{reason}: a web page, not an OTLP receiver"
+        elif outcome is Outcome.DELIVERED:
             rejected, reason = partial_success(self._settings.signal, content, kind)
         elif location := response.headers.get("location"):
             headers["location"] = redactor.clean(public_url(location))
@@ -173,8 +178,6 @@ def _text(content: bytes, kind: str) -> str:
 
 
 def _status_message(content: bytes) -> str:
-    from google.rpc import status_pb2  # type: ignore[import-untyped]  # noqa: PLC0415 - only for failures
-
     try:
         return str(status_pb2.Status.FromString(content).message)
     except Exception:  # noqa: BLE001 - the body is something else

@@ -198,10 +198,18 @@ def test_rejected_items_of_a_delivered_request_are_counted(kind: str) -> None:
     ],
     ids=lambda body: body[:16],
 )
-@pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf", "text/html"])
+@pytest.mark.parametrize("kind", ["application/json", "application/x-protobuf", "text/plain"])
 def test_a_response_that_cannot_be_read_rejects_nothing(body: bytes, kind: str) -> None:
     with http_receiver(Response(200, {"Content-Type": kind}, body)) as receiver:
         assert sent(receiver) == SendResult(Outcome.DELIVERED, status="200")
+
+
+def test_a_web_page_is_no_receipt() -> None:
+    page = Response(200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>Please log in")
+    with http_receiver(page) as receiver:
+        found = sent(receiver)
+    assert (found.outcome, found.endpoint_fault) == (Outcome.REFUSED, True)
+    assert found.reason == "200 OK: a web page, not an OTLP receiver"
 
 
 def test_a_compressed_and_chunked_response_is_read() -> None:
