@@ -1,15 +1,13 @@
 """Append-only file of whole lines that stays readable if the process is killed."""
 
-import errno
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-_WRITE: Final = os.O_WRONLY | os.O_CREAT
-# Opening a FIFO would otherwise wait for a reader. Regular files ignore the flag; Windows has none of the two.
-_OWN: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+from nissa.journal.regular_file import open_regular
+
+_APPEND: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 
 
 class LineFile:
@@ -29,7 +27,7 @@ class LineFile:
     def __init__(self, path: Path, *, follow: bool = False) -> None:
         self.path = path
         self.closed = False
-        self._descriptor = os.open(path, _WRITE | os.O_APPEND, 0o644) if follow else open_regular(path, os.O_APPEND)
+        self._descriptor = os.open(path, _APPEND, 0o644) if follow else open_regular(path, _APPEND)
 
     def write(self, text: str) -> int:
         """Append text and return its length in characters.
@@ -61,30 +59,3 @@ class LineFile:
         if not self.closed:
             self.closed = True
             os.close(self._descriptor)
-
-
-def open_regular(path: Path, flags: int) -> int:
-    """Open a regular file for writing, created if it is missing, and return its descriptor.
-
-    Args:
-        path: The file.
-        flags: ``os.O_APPEND`` or ``os.O_TRUNC``.
-
-    Raises:
-        OSError: It cannot be opened, is a symbolic link, or is not a regular file.
-    """
-    # Truncate only after the check: a device must stay as it is.
-    try:
-        descriptor = os.open(path, _WRITE | _OWN | (flags & ~os.O_TRUNC), 0o644)
-    except OSError as error:
-        if path.is_symlink():
-            raise OSError(error.errno, f"{path.name} is a symbolic link, which is not followed; remove it") from None
-        if error.errno == errno.ENXIO:  # a FIFO without a reader
-            raise OSError(error.errno, f"{path.name} is not a regular file; remove it") from None
-        raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, f"{path.name} is not a regular file; remove it")
-    if flags & os.O_TRUNC:
-        os.ftruncate(descriptor, 0)
-    return descriptor

@@ -16,17 +16,22 @@ def open_regular(path: Path, flags: int) -> int:
     """Open a regular file, and return its descriptor.
 
     Raises:
-        OSError: It cannot be opened, is a symbolic link, or is not a regular file.
+        OSError: It cannot be opened, is a symbolic link, or is not a regular file; the message states the fix.
     """
     try:
-        descriptor = os.open(path, flags | _FLAGS, 0o644)
+        # Truncate only after the check: a device must stay as it is.
+        descriptor = os.open(path, (flags & ~os.O_TRUNC) | _FLAGS, 0o644)
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO}:
-            raise OSError(error.errno, "it is a symbolic link or not a regular file") from None
+        if path.is_symlink():
+            raise OSError(error.errno, f"{path.name} is a symbolic link, which is not followed; remove it") from None
+        if error.errno == errno.ENXIO:  # a FIFO without a reader
+            raise OSError(error.errno, f"{path.name} is not a regular file; remove it") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file")
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file; remove it")
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 

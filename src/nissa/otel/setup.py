@@ -29,6 +29,7 @@ from nissa.otel.export.building import file_pipeline, others, otlp_settings, pri
 from nissa.otel.export.ending import BoundedEnd
 from nissa.otel.global_providers import GlobalProviders
 from nissa.otel.otlp.redaction import public_url
+from nissa.otel.otlp.settings import ENDPOINTS
 from nissa.semconv import attributes as attr
 
 if TYPE_CHECKING:
@@ -45,12 +46,6 @@ if TYPE_CHECKING:
 
 SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 """Signal names as spelled in environment variables."""
-
-ENDPOINTS: Final = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in SIGNALS),
-)
-"""Variables that enable OTLP for signals without an ``OTEL_<SIGNAL>_EXPORTER``."""
 
 _SELECTED: Final = tuple(f"OTEL_PYTHON_{kind}_PROVIDER" for kind in ("TRACER", "METER", "LOGGER"))
 _ALIASES: Final = frozenset({"otlp", "none"})

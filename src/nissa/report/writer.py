@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from nissa.backends.append_file import open_regular
 from nissa.errors import ConfigurationError
+from nissa.journal.regular_file import open_regular
 from nissa.printable import printable, printable_name
 from nissa.recordings import read
 from nissa.report.findings_table import findings_section, narratives_section
@@ -108,7 +108,7 @@ def _write(path: Path, text: str, *, follow: bool) -> None:
         if follow:
             path.write_text(text, encoding="utf-8")
         else:
-            with open(open_regular(path, os.O_TRUNC), "w", encoding="utf-8") as file:  # noqa: PTH123 - opened already
+            with open(open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="utf-8") as file:  # noqa: PTH123 - opened already
                 file.write(text)
     except OSError as error:
         raise ConfigurationError(

@@ -24,6 +24,7 @@ from nissa.otel.export.pipeline import MAX_METRIC_SECONDS, ExportPipeline
 from nissa.otel.export.processors import PipelineLogRecordProcessor, PipelineSpanProcessor
 from nissa.otel.export.spool_sink import SpoolSink
 from nissa.otel.otlp import OtlpClient, OtlpSettings
+from nissa.otel.otlp.selection import OTLP, selected_exporters
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
-_DEFAULT_PROTOCOL: Final = "otlp"
-_PROTOCOLS: Final = {_DEFAULT_PROTOCOL: None, "otlp_proto_grpc": "grpc", "otlp_proto_http": "http/protobuf"}
-"""Exporters that the pipeline replaces, with the protocol that their name selects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +82,22 @@ def otlp_settings(environ: Mapping[str, str]) -> "dict[Signal, OtlpSettings]":
     Raises:
         ConfigurationError: A variable has a value that cannot be used.
     """
-    return {
-        signal: OtlpSettings.from_environment(signal, environ, protocol=_PROTOCOLS[names[0]])
-        for signal in SIGNALS
-        if (names := [name for name in _exporters(signal, environ) if name in _PROTOCOLS])
-    }
+    found: dict[Signal, OtlpSettings] = {}
+    for each in selected_exporters(environ):
+        if each.protocol is not None and each.signal not in found:
+            named = None if each.exporter == OTLP else each.protocol  # otherwise a variable selects it
+            found[each.signal] = OtlpSettings.from_environment(each.signal, environ, protocol=named)
+    return found
 
 
 def others(settings: "Mapping[Signal, OtlpSettings]", environ: Mapping[str, str]) -> dict[str, str]:
     """Return variables that select the exporters that the pipeline does not replace, for the SDK's configurator."""
-    return {
-        f"OTEL_{signal.upper()}_EXPORTER": ",".join(
-            name for name in _exporters(signal, environ) if name not in _PROTOCOLS
-        )
-        or "none"
+    selected = selected_exporters(environ)
+    names = {
+        signal: [each.exporter for each in selected if each.signal == signal and each.protocol is None]
         for signal in settings
     }
-
-
-def _exporters(signal: str, environ: Mapping[str, str]) -> list[str]:
-    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", *(f"OTEL_EXPORTER_OTLP_{each.upper()}_ENDPOINT" for each in SIGNALS))
-    default = _DEFAULT_PROTOCOL if any(map(environ.get, endpoints)) else ""
-    names = environ.get(f"OTEL_{signal.upper()}_EXPORTER") or default
-    return [name.strip() for name in names.split(",") if name.strip() not in {"", "none"}]
+    return {f"OTEL_{signal.upper()}_EXPORTER": ",".join(found) or "none" for signal, found in names.items()}
 
 
 def spool_pipeline(

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nissa.otel.otlp.settings import ENDPOINTS, GRPC, HTTP, PREFIX, SIGNALS
+
+if TYPE_CHECKING:
+    from nissa.journal import Signal
 
 OTLP: Final = "otlp"
 _NAMED_PROTOCOLS: Final = {"otlp_proto_grpc": GRPC, "otlp_proto_http": HTTP}
@@ -21,7 +24,7 @@ class SelectedExporter:
         protocol: OTLP protocol as given, which may be unknown; None for an exporter that does not send OTLP.
     """
 
-    signal: str
+    signal: "Signal"
     exporter: str
     protocol: str | None
 
