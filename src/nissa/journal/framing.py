@@ -136,6 +136,11 @@ class Damage:
     cut: bool
 
 
+def content_bytes(payload: bytes) -> int:
+    """Return the size of gzip-compressed content, which its last four bytes state (RFC 1952, 2.3.1)."""
+    return int.from_bytes(payload[-4:], "little")
+
+
 def decode_header(data: bytes, offset: int = 0, *, base: int = 0) -> Header | None:
     """Return the header at an offset of ``data``; None if there is no intact one.
 

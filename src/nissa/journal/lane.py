@@ -163,6 +163,25 @@ class Lane:
             self._head = self._read(segment)
         return self._head
 
+    def upcoming(self) -> Iterator[Frame]:
+        """Yield the frames that are not delivered, oldest first, up to one that is damaged."""
+        frame = self.head()
+        while frame is not None:
+            yield frame
+            frame = self._following(frame)
+
+    def _following(self, frame: Frame) -> Frame | None:
+        """Return the frame after another; None where there is none, or where it is damaged."""
+        number, offset = frame.position.segment, frame.position.header.end
+        for segment in self.segments:
+            begin = offset if segment.number == number else 0
+            if segment.number >= number and begin < segment.size:
+                try:
+                    return self._intact(segment, begin)
+                except OSError:
+                    return None
+        return None
+
     def advance(self, frame: Frame) -> bool:
         """Move the cursor behind a frame; return False if it is behind already: the frame was dropped meanwhile."""
         segment, header = frame.position.segment, frame.position.header
@@ -242,14 +261,19 @@ class Lane:
     def _read(self, segment: Segment) -> Frame | None:
         """Return the frame at the cursor; if it is damaged, count it, move the cursor behind it and return None."""
         try:
-            header = decode_header(self._bytes(segment, HEADER_BYTES, self.cursor.offset), base=self.cursor.offset)
-            payload = b"" if header is None else self._bytes(segment, header.length, header.payload_offset)
-            if header is not None and intact(header, payload):
-                return Frame.of(segment.number, header, payload)
+            frame = self._intact(segment, self.cursor.offset)
+            if frame is not None:
+                return frame
             self._skip(segment, self._bytes(segment, segment.size, 0))
         except OSError:  # removed, or the disk cannot read it
             self._skip(segment, b"")
         return None
+
+    def _intact(self, segment: Segment, offset: int) -> Frame | None:
+        """Return the frame at an offset, None if it is damaged; raises OSError as `_bytes` does."""
+        header = decode_header(self._bytes(segment, HEADER_BYTES, offset), base=offset)
+        payload = b"" if header is None else self._bytes(segment, header.length, header.payload_offset)
+        return Frame.of(segment.number, header, payload) if header is not None and intact(header, payload) else None
 
     def _bytes(self, segment: Segment, size: int, offset: int) -> bytes:
         """Read from a segment.

@@ -12,7 +12,7 @@ from typing import Final, Self
 from nissa.errors import JournalError
 from nissa.journal.append_file import message
 from nissa.journal.cursor_file import CursorFile
-from nissa.journal.framing import HEADER_BYTES, KINDS, SIGNALS, Frame, Kind, Signal
+from nissa.journal.framing import HEADER_BYTES, KINDS, SIGNALS, Frame, Kind, Signal, content_bytes
 from nissa.journal.lane import DamagedFrame, Lane, Segment, frames_of, segments_of
 from nissa.journal.owner_lock import OwnerLock, owner_of
 
@@ -189,13 +189,24 @@ class Spool:
 
     def peek(self, signal: Signal) -> Frame | None:
         """Return the oldest frame that is not delivered, None if all are; damaged frames are counted and skipped."""
-        if not self._mine:
-            return None
-        heads = [head for kind in KINDS if (head := self._lanes[signal, kind].head()) is not None]
-        return min(heads, key=lambda frame: frame.position.header.sequence, default=None)
+        return next(iter(self.pending(signal, 0)), None)
+
+    def pending(self, signal: Signal, limit_bytes: int) -> list[Frame]:
+        """Return the oldest frames that are not delivered, as many as have at most so many bytes of content, at least one.
+
+        Damaged frames are counted and skipped.
+        """
+        found: list[Frame] = []
+        lanes = [self._lanes[signal, kind].upcoming() for kind in KINDS] if self._mine else []
+        for frame in merge(*lanes, key=lambda frame: frame.position.header.sequence):
+            limit_bytes -= content_bytes(frame.payload)
+            if found and limit_bytes < 0:
+                break
+            found.append(frame)
+        return found
 
     def advance(self, frame: Frame) -> None:
-        """Record that the frame that `peek` returned was delivered or refused; delivered segments are removed."""
+        """Record that the oldest frame that `peek` or `pending` returned was delivered or refused; delivered segments are removed."""
         if not self._mine:
             return
         key = frame.signal, frame.kind

@@ -48,7 +48,7 @@ def _facts(stack: Stack, service: str, trainee: Trainee, died: float | None) -> 
         return {seed for ids, seed in facts.items() if ids not in roots}, opened - begun
 
     lacking = _settled(missing, (set(), set()))
-    assert lacking == (set(), set()), lacking
+    assert lacking == (set(), set()), (lacking, trainee.errors)
     return f"{len(facts):,} of {len(facts):,} facts"
 
 

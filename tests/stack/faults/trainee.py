@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -85,6 +86,11 @@ class Trainee:
         return list(found)
 
 
+def _listen_to_interrupts() -> None:
+    """Undo what a shell does that starts the tests in the background: Python then installs no handler for SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def training(
     door: str, folder: Path, environ: Mapping[str, str], end: str = "regular", *more: str, ranks: bool = False
@@ -111,6 +117,7 @@ def training(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_listen_to_interrupts,  # noqa: PLW1509 - it only resets a signal
         )
     found = Trainee(process, folder)
     try:

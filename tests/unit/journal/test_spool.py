@@ -77,6 +77,45 @@ def test_frames_of_both_kinds_are_delivered_in_the_order_of_their_appends(spool:
     assert drain(spool) == ["0", "1", "2", "3", "4", "5"]
 
 
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 900), st.sampled_from(["bulk", "lifecycle"])), max_size=12),
+    limit=st.integers(0, 4_000),
+)
+def test_pending_frames_are_the_next_ones_whose_content_fits(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, Kind]], limit: int
+) -> None:
+    spool = Spool.create(tmp_path_factory.mktemp("s") / "spool", TO, segment_bytes=1_000)
+    for size, kind in sizes:
+        spool.append("metrics", gzip.compress(bytes(size)), 1, time_unix_nano=1, kind=kind)
+    left = [size for size, _ in sizes]
+    while left:
+        frames = spool.pending("metrics", limit)
+        found = [len(gzip.decompress(frame.payload)) for frame in frames]
+        assert found == left[: len(found)]
+        assert len(found) == 1 or sum(found) <= limit
+        assert len(found) == len(left) or sum(left[: len(found) + 1]) > limit
+        for frame in frames:
+            spool.advance(frame)
+        left = left[len(found) :]
+        assert spool.waiting("metrics") == len(left)
+    assert spool.pending("metrics", limit) == []
+    spool.close()
+
+
+def test_pending_frames_end_before_a_damaged_one(spool: Spool, folder: Path) -> None:
+    for number in range(3):
+        spool.append("metrics", gzip.compress(bytes([number])), 1, time_unix_nano=1)
+    (path,) = folder.glob("*.spool")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    (first,) = spool.pending("metrics", 10_000)
+    spool.advance(first)
+    (last,) = spool.pending("metrics", 10_000)
+    assert (gzip.decompress(first.payload), gzip.decompress(last.payload)) == (b"\0", b"\2")
+    assert spool.damaged == {"metrics": 1}
+
+
 def test_signals_have_cursors_of_their_own(spool: Spool) -> None:
     for number in range(100):
         add(spool, f"m{number}")

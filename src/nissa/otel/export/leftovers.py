@@ -33,7 +33,7 @@ class JournalWithLeftovers:
         self._candidates: Iterator[Path] = _spools_of(runs, destinations)
         self._current: Spool | None = None
         self._delivered: dict[Signal, int] = {}
-        self._lent: dict[Signal, Any] = {}  # frame of the current leftover by signal, until it is delivered
+        self._lent: dict[Signal, list[Any]] = {}  # frames of the current leftover by signal, until they are delivered
 
     @property
     def dropped(self) -> "Counter[Signal]":
@@ -49,17 +49,17 @@ class JournalWithLeftovers:
         """Append a request to the own journal."""
         self._own.append(signal, payload, items, time_unix_nano=time_unix_nano, kind=kind)
 
-    def peek(self, signal: Signal) -> Any:
-        """Return the oldest frame of the own journal that is not delivered, else one of an earlier process."""
-        return self._own.peek(signal) or self._leftover(signal)
+    def pending(self, signal: Signal, limit_bytes: int) -> list[Any]:
+        """Return the oldest frames of the own journal that are not delivered, else of an earlier process."""
+        return self._own.pending(signal, limit_bytes) or self._leftover(signal, limit_bytes)
 
-    def _leftover(self, signal: Signal) -> Any:
+    def _leftover(self, signal: Signal, limit_bytes: int) -> list[Any]:
         if self._current is None and not self._take_next():
-            return None
+            return []
         assert self._current is not None  # noqa: S101 - for the type checker
-        found: Any = self._current.peek(signal)
+        found: list[Any] = [*self._current.pending(signal, limit_bytes)]
         self._lent[signal] = found
-        if found is None and not any(map(self._current.waiting, SIGNALS)):
+        if not found and not any(map(self._current.waiting, SIGNALS)):
             self._finish()
         return found
 
@@ -86,9 +86,9 @@ class JournalWithLeftovers:
 
     def advance(self, frame: Any) -> None:
         """Move the cursor of the journal that a frame is from."""
-        lent: Any = self._lent.get(frame.signal)
-        if self._current is not None and lent is frame:
-            self._current.advance(lent)
+        lent = self._lent.get(frame.signal, [])
+        if self._current is not None and any(each is frame for each in lent):
+            self._current.advance(frame)
             self._delivered[frame.signal] = self._delivered.get(frame.signal, 0) + frame.items
         else:
             self._own.advance(frame)

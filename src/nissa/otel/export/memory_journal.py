@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nissa.journal import Kind, Signal
+from nissa.journal.framing import content_bytes
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 
@@ -43,10 +44,15 @@ class MemoryJournal:
             frame = frames.popleft()
             self.dropped[frame.signal] += frame.items
 
-    def peek(self, signal: Signal) -> MemoryFrame | None:
-        """Return the oldest request that is not delivered."""
-        frames = self._frames.get(signal)
-        return frames[0] if frames else None
+    def pending(self, signal: Signal, limit_bytes: int) -> list[MemoryFrame]:
+        """Return the oldest requests that are not delivered, as many as have at most so many bytes of content."""
+        found: list[MemoryFrame] = []
+        for frame in self._frames.get(signal, ()):
+            limit_bytes -= content_bytes(frame.payload)
+            if found and limit_bytes < 0:
+                break
+            found.append(frame)
+        return found
 
     def advance(self, frame: MemoryFrame) -> None:
         """Remove a request, unless it was removed at the bound meanwhile."""

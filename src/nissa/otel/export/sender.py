@@ -1,21 +1,24 @@
 """Thread that sends one signal's frames, so that a receiver that hangs never delays the writing of the journal."""
 
+import gzip
 import threading
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.otel.compat import suppress_instrumentation
+from nissa.otel.otlp import Outcome, SendResult
 
 if TYPE_CHECKING:
     from nissa.otel.export.pipeline import Client
-    from nissa.otel.otlp import SendResult
 
-_Sent = Callable[["SendResult"], object]
+COMPRESSION_LEVEL: Final = 6
+_Sent = Callable[[SendResult], object]
 
 
 class Sender:
-    """Sends one payload at a time.
+    """Sends one request at a time.
 
     Args:
         signal: Signal, for the name of the thread.
@@ -26,20 +29,38 @@ class Sender:
     def __init__(self, signal: str, client: "Client", sent: _Sent) -> None:
         self.client = client
         self._sent = sent
-        self._payloads: SimpleQueue[bytes | None] = SimpleQueue()
+        self._payloads: SimpleQueue[Sequence[bytes] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"nissa-send-{signal}", daemon=True)
         self._thread.start()
 
-    def send(self, payload: bytes) -> None:
-        """Send a gzip-compressed request; the result is passed to ``sent``."""
-        self._payloads.put(payload)
+    def send(self, payloads: Sequence[bytes]) -> None:
+        """Send gzip-compressed requests as one; the result is passed to ``sent``."""
+        self._payloads.put(payloads)
 
     def close(self) -> None:
-        """End the thread after the payload that it sends now."""
+        """End the thread after the request that it sends now."""
         self._payloads.put(None)
 
     def _run(self) -> None:
         suppress_instrumentation()
-        while (payload := self._payloads.get()) is not None:
-            self._sent(self.client.send(payload))
+        while (payloads := self._payloads.get()) is not None:
+            self._sent(self._result(payloads))
         self.client.close()
+
+    def _result(self, payloads: Sequence[bytes]) -> SendResult:
+        try:
+            request = joined(payloads)
+        except (OSError, EOFError, zlib.error) as error:
+            return SendResult(Outcome.REFUSED, f"the payload is not a request ({type(error).__name__})")
+        return self.client.send(request)
+
+
+def joined(payloads: Sequence[bytes]) -> bytes:
+    """Return gzip-compressed requests as one.
+
+    Serialized messages that follow one another are their merged message, whose lists are joined (Protocol Buffers,
+    "Encoding", "Last One Wins"). Compressed once more, since not every receiver reads gzip data of several members.
+    """
+    if len(payloads) == 1:
+        return payloads[0]
+    return gzip.compress(b"".join(map(gzip.decompress, payloads)), COMPRESSION_LEVEL, mtime=0)

@@ -1,17 +1,21 @@
-"""Sink that writes requests to the journal and sends them behind a cursor per signal."""
+"""Sink that writes requests to the journal and sends them behind a cursor per signal.
+
+What has been written while a request was under way is sent together, so that a slow receiver, or one that was away, is
+caught up with: frames are written ten times a second, and a receiver may take longer than that for each request.
+"""
 
 import gzip
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nissa.journal import Kind, Signal
-from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
+from nissa.otel.export.encoding import MAX_REQUEST_BYTES, Request, metric_requests, record_requests, span_requests
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
-from nissa.otel.export.sender import Sender
+from nissa.otel.export.sender import COMPRESSION_LEVEL, Sender
 from nissa.otel.otlp import Outcome
 
 if TYPE_CHECKING:
@@ -28,7 +32,6 @@ _MAX_PAUSE_SECONDS: Final = 300.0
 
 _ENDPOINT_PAUSE_SECONDS: Final = 30.0
 """Pause after an answer that concerns every request, such as 401: somebody has to change something first."""
-_COMPRESSION_LEVEL: Final = 6
 
 
 class Journal(Protocol):
@@ -45,8 +48,8 @@ class Journal(Protocol):
     def append(self, signal: Signal, payload: bytes, items: int, *, time_unix_nano: int, kind: Kind = "bulk") -> None:
         """Append a compressed request; raises JournalError."""
 
-    def peek(self, signal: Signal) -> Any:
-        """Return the oldest frame (`nissa.journal.Frame` or `MemoryFrame`) that is not delivered, or None."""
+    def pending(self, signal: Signal, limit_bytes: int) -> list[Any]:
+        """Return the oldest frames (`nissa.journal.Frame` or `MemoryFrame`) that are not delivered."""
 
     def advance(self, frame: Any) -> None:
         """Move the signal's cursor behind a frame."""
@@ -63,14 +66,16 @@ class _Lane:
     """Delivery of one signal.
 
     Attributes:
-        frame: Frame that is being sent.
+        frames: Frames that are being sent, in one request.
+        apart: Number of frames that are sent one by one, because a request of several was refused.
         failures: Number of consecutive failed attempts.
         retry_at: Time of the next attempt, of `time.monotonic`.
         failed: Whether the last attempt failed.
     """
 
     sender: Sender
-    frame: Any = None
+    frames: list[Any] = field(default_factory=list)
+    apart: int = 0
     failures: int = 0
     retry_at: float = 0.0
 
@@ -133,7 +138,7 @@ class SpoolSink:
         return lambda items, error: self._log.lost(signal, items, f"it cannot be encoded: {error}")
 
     def _append(self, signal: Signal, request: Request, kind: Kind) -> None:
-        payload = gzip.compress(request.body, _COMPRESSION_LEVEL, mtime=0)
+        payload = gzip.compress(request.body, COMPRESSION_LEVEL, mtime=0)
         self._pending.add(Entry(signal, payload, request.items, kind))
 
     def _write(self, entry: Entry) -> None:
@@ -156,19 +161,18 @@ class SpoolSink:
         return pause
 
     def _continue(self, signal: Signal, lane: _Lane) -> float:
-        if lane.frame is not None:
+        if lane.frames:
             return inf  # the sender wakes the thread
         rest = lane.retry_at - monotonic()
-        frame = self._journal.peek(signal) if rest <= 0 else None
-        if frame is not None:
-            lane.frame = frame
-            lane.sender.send(frame.payload)
+        if rest <= 0 and (frames := self._journal.pending(signal, 0 if lane.apart else MAX_REQUEST_BYTES)):
+            lane.frames = frames
+            lane.sender.send([frame.payload for frame in frames])
         return inf if rest <= 0 else rest
 
     def _handle(self, signal: Signal, result: "SendResult") -> None:
         lane = self._lanes[signal]
-        frame, lane.frame = lane.frame, None
-        if frame is None:
+        frames, lane.frames = lane.frames, []
+        if not frames:
             return
         if result.outcome is Outcome.RETRY or result.endpoint_fault:
             lane.retry_at = monotonic() + _pause(result, lane.failures)
@@ -176,18 +180,24 @@ class SpoolSink:
             self._log.failed(signal, result.reason, refused=result.endpoint_fault)
             return
         lane.failures, lane.retry_at = 0, 0.0
-        self._journal.advance(frame)
+        if result.outcome is Outcome.REFUSED and len(frames) > 1:
+            lane.apart = len(frames)
+            return
+        lane.apart = max(0, lane.apart - len(frames))
+        for frame in frames:
+            self._journal.advance(frame)
+        items = sum(frame.items for frame in frames)
         if result.outcome is Outcome.DELIVERED:
-            self._log.delivered(signal, frame.items, rejected=result.rejected, reason=result.reason)
+            self._log.delivered(signal, items, rejected=result.rejected, reason=result.reason)
         else:
-            self._log.refused(signal, frame.items, result.reason)
+            self._log.refused(signal, items, result.reason)
 
     @property
     def outcome(self) -> bool | None:
         """Whether everything written was delivered; None while an attempt is still being made."""
         outcome = not self._pending
         for signal, lane in self._lanes.items():
-            if lane.frame is not None or (not lane.failed and self._journal.waiting(signal)):
+            if lane.frames or (not lane.failed and self._journal.waiting(signal)):
                 return None
             outcome = outcome and not lane.failed
         return outcome

@@ -30,11 +30,15 @@ class Collector:
     def __init__(self, *answers: SendResult) -> None:
         self.answers = list(answers) or [DELIVERED]
         self.got: list[str] = []
+        self.requests = self.largest = 0
 
     def send(self, payload: bytes) -> SendResult:
+        self.requests += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer.outcome is Outcome.DELIVERED:
-            message = ExportTraceServiceRequest.FromString(gzip.decompress(payload))
+            content = gzip.decompress(payload)
+            self.largest = max(self.largest, len(content))
+            message = ExportTraceServiceRequest.FromString(content)
             self.got += [span.name for each in message.resource_spans for span in each.scope_spans[0].spans]
         return answer
 
@@ -133,8 +137,72 @@ def test_what_an_endpoint_refuses_because_of_a_credential_is_kept_and_delivered_
     assert "answers again" in recovery
 
 
+@pytest.mark.parametrize("memory", [False, True], ids=["spool", "memory"])
+def test_what_waits_is_sent_together_in_order(make: Any, memory: bool) -> None:
+    collector = Collector(DOWN, DELIVERED)
+    sink, log = make(collector, MemoryJournal() if memory else None)
+    sink.write_spans(spans("0"))
+    assert not settled(sink)
+    for number in range(1, 50):
+        sink.write_spans(spans(str(number)))
+    assert settled(sink)
+    assert collector.got == [str(number) for number in range(50)]
+    assert collector.requests == 2
+    assert log.counts == {("traces", "delivered"): 50}
+
+
+def test_a_request_of_several_frames_is_bounded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nissa.otel.export.spool_sink.MAX_REQUEST_BYTES", 2_000)
+    collector = Collector(DOWN, DELIVERED)
+    sink, _ = make(collector)
+    sink.write_spans(spans("0"))
+    assert not settled(sink)
+    for number in range(1, 40):
+        sink.write_spans(spans(str(number)))
+    assert settled(sink)
+    assert collector.got == [str(number) for number in range(40)]
+    assert 4 < collector.requests < 20
+    assert collector.largest <= 2_000
+
+
+def test_of_frames_that_are_refused_together_each_is_judged_by_itself(make: Any) -> None:
+    class Choosy(Collector):
+        def send(self, payload: bytes) -> SendResult:
+            if b"bad" in gzip.decompress(payload):
+                self.answers = [SendResult(Outcome.REFUSED, "400 bad")]
+            else:
+                self.answers = [DELIVERED]
+            return super().send(payload)
+
+    collector = Choosy()
+    sink, log = make(collector)
+    for name in ("a", "bad-1", "b", "bad-2", "c"):
+        sink.write_spans(spans(name))
+    assert settled(sink)
+    assert collector.got == ["a", "b", "c"]
+    assert log.counts == {("traces", "delivered"): 3, ("traces", "refused"): 2}
+    for name in "de":
+        sink.write_spans(spans(name))
+    before = collector.requests
+    assert settled(sink)
+    assert collector.requests == before + 1  # together again
+
+
+def test_a_payload_that_is_no_request_loses_only_itself(make: Any, tmp_path: Path) -> None:
+    journal = Spool.create(tmp_path / "run" / "spool", DESTINATIONS)
+    collector = Collector()
+    sink, log = make(collector, journal)
+    journal.append("traces", b"not gzip at all", 3, time_unix_nano=1, kind="lifecycle")
+    sink.write_spans(spans("a"))
+    collector.answers = [SendResult(Outcome.REFUSED, "the payload is not a request"), DELIVERED]
+    assert settled(sink)
+    assert collector.got == ["a"]
+    assert log.counts == {("traces", "delivered"): 1, ("traces", "refused"): 3}
+
+
 def test_a_refused_request_is_counted_and_does_not_block_others(make: Any, caplog: pytest.LogCaptureFixture) -> None:
-    collector = Collector(SendResult(Outcome.REFUSED, "400 bad"), DELIVERED)
+    refused = SendResult(Outcome.REFUSED, "400 bad")
+    collector = Collector(refused, refused, DELIVERED)  # both together, then each by itself
     sink, log = make(collector)
     sink.write_spans(spans("refused"))
     sink.write_spans(spans("b"))
