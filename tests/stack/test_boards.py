@@ -21,9 +21,12 @@ from nissa.semconv import spans as names
 from scripts.stack import Stack
 from tests.cases import for_each
 from tests.dashboards.reading import Asked, of_annotations, of_panels, of_variables, rules, targets
+from tests.stack.faults.gate import gate
+from tests.stack.faults.gate import partial as partial_success
+from tests.stack.faults.trainee import START, training
 from tests.stack.queries import Past, fetch, samples, tags, trace
 from tests.stack.runs import demonstrated, everything
-from tests.stack.training import TRANSPORTS, environment, service_name, start
+from tests.stack.training import TRANSPORTS, Transport, environment, service_name, start
 from tests.support import until
 
 EXPECTED_EMPTY = {
@@ -48,7 +51,7 @@ APART = {
     "nissa-overview / Runs and alerts / Alerts A": "an alert is pending or fires",
     "nissa-telemetry / Now / Dropped or failed A": "a backend fails",
     "nissa-telemetry / Collector / Given up by the collector A": "Prometheus refuses samples that are too old",
-    "nissa-telemetry / Export / Refused or lost A": "a collector refuses telemetry, as in the test of NissaExportLost",
+    "nissa-telemetry / Export / Refused or lost A": "a collector rejects telemetry",
 }
 """Queries whose answer after the demo depends on more than the demo; each has a test of its own that fills it."""
 
@@ -192,6 +195,23 @@ def test_what_a_backend_failed_at_is_shown_and_raises_an_alert(stack: Stack, tmp
     asked = _apart("telemetry / Now / Dropped or failed A")
     assert until(lambda: seen.ask(stack, asked), "failures")
     (alert,) = [each for each in rules("alert") if each.where == "NissaTelemetryDropped"]
+    assert service in {each["metric"]["service_name"] for each in seen.ask(stack, alert)}
+
+
+def test_what_a_collector_rejects_is_shown_and_raises_an_alert(stack: Stack, tmp_path: Path) -> None:
+    service = service_name("rejected")
+    transport = Transport("http/protobuf", "cumulative")
+    with gate(stack) as opened:
+        opened.answer = partial_success
+        environ = environment(stack, transport, service) | {"OTEL_EXPORTER_OTLP_ENDPOINT": opened.address}
+        with training(START, tmp_path, environ) as trainee:
+            # What was rejected is exported with the metrics, every five seconds.
+            until(lambda: trainee.lives and trainee.lives[-1]["at"] > trainee.lives[0]["at"] + 11, "two exports")
+            trainee.end()
+            assert trainee.wait() == 0, "".join(trainee.errors)
+    seen = Seen(service, service, time.time() + 30)
+    assert until(lambda: seen.ask(stack, _apart("telemetry / Export / Refused or lost A")), "rejected items")
+    (alert,) = [each for each in rules("alert") if each.where == "NissaExportLost"]
     assert service in {each["metric"]["service_name"] for each in seen.ask(stack, alert)}
 
 
