@@ -1,6 +1,6 @@
 """Alerts on what somebody has to act on; what to do stands in ``docs/how-to/alerts.md`` under the alert's name.
 
-A run that ends tells so in its last export, and then its series stop: nothing here fires for it.
+A run that ends states so in its last export, and then its series stop: nothing here fires for it.
 """
 
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ _RUN = f"Run {_of(attr.RUN_ID)} of {_of(pipeline.SERVICE_NAME)}"
 _ON = f"on ({labels(*PROCESS)})"
 _ON_RUN = f"on ({labels(*RUN)})"
 _EXPORTS = highest(series(metrics.HUB_QUEUE_SIZE), *PROCESS)
-"""Processes that are alive: the hub tells the size of its queues with each export, whatever training does."""
+"""Processes that are alive: the hub exports the size of its queues with each export, whatever training does."""
 _ENDED = highest(latest(series(metrics.HUB_EVENTS, {attr.EVENT_TYPE: EventType.TRAINING_ENDED.value}), "1h"), *PROCESS)
 _BEFORE = latest(series(STEPS), MEMORY, PATIENCE)
 _RECENT = f"max_over_time({series(STEPS)}[{PATIENCE}])"

@@ -8,9 +8,9 @@ from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline
 
 RUN: Final = (pipeline.SERVICE_NAME, attr.RUN_ID)
-"""What a run is told by."""
+"""Labels that identify a run."""
 PROCESS: Final = (*RUN, attr.RANK, pipeline.SERVICE_INSTANCE_ID)
-"""What a process is told by."""
+"""Labels that identify a process."""
 
 _MODEL: Final = (*RUN, attr.RANK, attr.ENV_ID, attr.MODEL_NAME)
 

@@ -74,7 +74,7 @@ _DELTA = bars(
         "Accuracy that it brings",
         "Mean improvement of its fossilized seeds; a point is 1 %.",
         FRACTION,
-        "No seed fossilized, or none told what it improved",
+        "No seed fossilized, or none reported an improvement",
         falling(0, 0.005),
         (_SEEDS_OF_IT,),
     ),

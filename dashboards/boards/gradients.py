@@ -115,7 +115,7 @@ _NOW: Final = Row(
 
 
 def _worst(selector: str) -> str:
-    """Return the parameters with the highest values: more lines than these nobody can tell apart."""
+    """Return the parameters with the highest values: more lines cannot be distinguished."""
     return f"topk({_MOST_LINES}, {highest(selector, attr.PARAMETER_NAME)})"
 
 

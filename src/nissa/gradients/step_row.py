@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class StepRow:
     """Row of one step, which may wait for a loss that is logged after the step.
 
-    A waiting row is held by `Readback`, which sends it before anybody waits for rows. Whoever changes a waiting row takes
+    A waiting row is held by `Readback`, which sends it before a thread waits for rows. A thread that changes a waiting row takes
     it from there first, so that no other thread sends it meanwhile.
 
     Args:

@@ -127,7 +127,7 @@ class NissaCallback(Callback):
     def _log_loss(run: "Run", total: torch.Tensor, count: int, name: str | None, *, automatic: bool) -> None:
         if automatic:
             run.log_loss(total / count, model=name)
-        elif count == 1:  # else the loop may have divided each of them, which nobody can know
+        elif count == 1:  # else the loop may have divided each of them, which is not known
             run.log_loss(total, model=name)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:  # noqa: ARG002

@@ -38,7 +38,7 @@ class Header:
         payload_crc: CRC-32 of the payload.
         length: Bytes of the payload.
         items: Number of spans, metric points or log records.
-        items_before: Number of items in the earlier frames of the segment: after damage, it tells what was lost.
+        items_before: Number of items in the earlier frames of the segment: after damage, it shows what was lost.
         sequence: Number of the frame within its signal, counted over all segments.
         time_unix_nano: Time of the append.
         signal: Signal of the frame.
@@ -126,7 +126,7 @@ class Damage:
     Args:
         offset: Its first byte.
         end: First byte after it.
-        items: Number of lost items; at least 1 where no header tells how many.
+        items: Number of lost items; at least 1 where no header states how many.
         cut: Whether it is the end of the segment: a process was killed there, or is writing.
     """
 

@@ -24,7 +24,7 @@ class OwnerLock:
     Args:
         path: The lock file. It contains process id, user id and host of the owner, for people.
         descriptor: The open lock file.
-        works: Whether the file system has locks. Without them nobody can know whether an owner lives.
+        works: Whether the file system has locks. Without them it is unknown whether an owner lives.
     """
 
     def __init__(self, path: Path, descriptor: int, *, works: bool) -> None:

@@ -119,7 +119,7 @@ class RotatingFile:
 
     @property
     def expected_bytes(self) -> float:
-        """Bytes of all files once they are compressed, as far as the last compression tells."""
+        """Bytes of all files once they are compressed, as far as the last compression shows."""
         raw = self._file.size + sum(closed.size for closed in self._unsettled)
         return self.size_bytes - raw * (1 - self._ratio)
 

@@ -94,7 +94,7 @@ class MeterCollection:
     callback between reader and provider is replaced. It serves all present and future readers, and the last collection at
     shutdown too.
 
-    Fallback: `of` returns None, and whoever asked uses observable instruments of the public API.
+    Fallback: `of` returns None, and the caller uses observable instruments of the public API.
     """
 
     _provider: Any

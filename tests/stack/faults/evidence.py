@@ -12,7 +12,7 @@ OLDER_SECONDS = 1.0
 """Age of a fact that survives any end of its process."""
 METRICS_SECONDS = 6.0
 """The same for a point of a metric: they are written every 5 s."""
-_SETTLED_SECONDS = 20.0
+_SETTLED_SECONDS = 120.0
 _TOO_MANY_TRACES = 10_000
 _MIB = 1 << 20
 

@@ -119,7 +119,7 @@ def spool_pipeline(
     destinations = {signal: each.destination for signal, each in settings.items()}
     log = ExportLog({signal: each.address for signal, each in settings.items()}, str(folder))
     for each in settings.values():
-        OtlpClient(each).close()  # raises here, where the caller can still be told
+        OtlpClient(each).close()  # raises here, where the caller still gets the error
     owner = os.getpid()
 
     def make_sink(wake: Callable[[], object]) -> "Sink":

@@ -1,7 +1,7 @@
 """Flush and shutdown of providers within a time limit, even where an exporter hangs.
 
 Left to itself the SDK ends its providers one after the other at interpreter exit, each with retries of its own: with
-nobody answering that takes 12 to 16 seconds.
+no answer that takes 12 to 16 seconds.
 """
 
 import atexit
@@ -19,7 +19,7 @@ _logger = logging.getLogger("nissa")
 
 _MIN_SECONDS: Final = 0.2
 _RESERVE_SECONDS: Final = 0.1
-"""Part of a timeout that is kept for the log message about it, before whoever set the timeout ends the process."""
+"""Part of a timeout that is kept for the log message about it, before the one who set the timeout ends the process."""
 
 
 class BoundedEnd:

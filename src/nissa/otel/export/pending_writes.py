@@ -45,7 +45,7 @@ class PendingWrites:
     Args:
         write: Writes an entry; raises JournalError if it cannot.
         dropped: Returns the items that the journal has dropped at its bound.
-        log: Is told of failures, recoveries and losses.
+        log: Receives failures, recoveries and losses.
     """
 
     def __init__(

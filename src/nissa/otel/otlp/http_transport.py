@@ -118,7 +118,7 @@ class HttpTransport:
         }
         reason, rejected = f"{status} {response.reason or ''}".strip(), 0
         if outcome is Outcome.DELIVERED and kind.startswith("text/html"):
-            # A login page, or a web server at the wrong port: nobody has taken the telemetry.
+            # A login page, or a web server at the wrong port: no receiver has taken the telemetry.
             outcome, endpoint_fault, reason = Outcome.REFUSED, True, f"{reason}: a web page, not an OTLP receiver"
         elif outcome is Outcome.DELIVERED:
             rejected, reason = partial_success(self._settings.signal, content, kind)

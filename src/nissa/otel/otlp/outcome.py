@@ -60,7 +60,7 @@ class SendResult:
 def of_status(status: int) -> tuple[Outcome, bool]:
     """Return the outcome of an HTTP status, and whether the endpoint is the cause.
 
-    Redirects are refused: the official exporter counts them as delivered, although nobody has received the request.
+    Redirects are refused: the official exporter counts them as delivered, although no receiver got the request.
     """
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Outcome.DELIVERED, False

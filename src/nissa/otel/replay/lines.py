@@ -27,7 +27,7 @@ class Skipped:
         file: Its file's name.
         line: Its number, from 1; the number of its first byte in a spool; 0 for the whole file.
         reason: Why.
-        cut: Whether it is the unfinished last line of its file, which nobody can repair.
+        cut: Whether it is the unfinished last line of its file, which cannot be repaired.
     """
 
     file: str

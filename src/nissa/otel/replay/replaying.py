@@ -77,7 +77,7 @@ class Replayed:
 
     @property
     def complete(self) -> bool:
-        """Whether all arrived, or would be sent: but for a last line that nobody can finish."""
+        """Whether all arrived, or would be sent: apart from a last line that is unfinished."""
         sent = self.dry_run or all(each.found == each.sent for each in self.signals.values())
         return sent and all(each.cut for each in self.skipped)
 
@@ -111,13 +111,13 @@ def replay(
     settings = {} if dry_run else _settings(endpoint, protocol)
     skipped: list[Skipped] = []
     for signal in SIGNALS:
-        told = found[signal]
+        report = found[signal]
         lines = (line for path in files[signal] for line in lines_of(path, signal, damaged))
         stored = stored_frames(folder, signal, skipped)
         if dry_run:
-            told.found = sum(count(signal, line.value) for line in lines) + sum(frame.items for frame in stored)
-        elif told.files:
-            _replay(settings[signal], lines, stored, told, patience)
+            report.found = sum(count(signal, line.value) for line in lines) + sum(frame.items for frame in stored)
+        elif report.files:
+            _replay(settings[signal], lines, stored, report, patience)
     done = Replayed(str(folder), dry_run, found, (*map(Skipped.of, damaged), *skipped))
     if done.complete and not dry_run:
         mark_delivered(folder, {signal: settings[signal].destination for signal in SIGNALS})
@@ -143,41 +143,41 @@ def _settings(endpoint: str | None, protocol: str | None) -> dict[str, OtlpSetti
 
 
 def _replay(
-    settings: OtlpSettings, lines: Iterable[JsonLine], stored: Iterable[Frame], told: Signal, patience: float
+    settings: OtlpSettings, lines: Iterable[JsonLine], stored: Iterable[Frame], report: Signal, patience: float
 ) -> None:
     signal, sender = settings.signal, Sender(settings, patience)
-    told.endpoint, told.protocol = settings.address, settings.protocol
+    report.endpoint, report.protocol = settings.address, settings.protocol
     try:
         hopeless = False
         for request in _requests(signal, lines):
-            told.found += count(signal, request)
+            report.found += count(signal, request)
             if hopeless:  # counted all the same, to say how many are missing
                 continue
-            result = _send(sender, told, request)
+            result = _send(sender, report, request)
             if result.outcome is Outcome.REFUSED and (rest := _messages(signal, request)) is not None:
-                result = _send(sender, told, rest)
+                result = _send(sender, report, rest)
             hopeless = result.endpoint_fault
         for frame in stored:
-            told.found += frame.items
+            report.found += frame.items
             if not hopeless:
-                hopeless = _count(sender.send_stored(frame.payload), told, frame.items).endpoint_fault
+                hopeless = _count(sender.send_stored(frame.payload), report, frame.items).endpoint_fault
     finally:
-        told.requests = sender.requests
+        report.requests = sender.requests
         sender.close()
 
 
-def _send(sender: Sender, told: Signal, request: Request) -> SendResult:
+def _send(sender: Sender, report: Signal, request: Request) -> SendResult:
     """Send a request, and count what arrived."""
-    return _count(sender.send(request), told, count(sender.settings.signal, request))
+    return _count(sender.send(request), report, count(sender.settings.signal, request))
 
 
-def _count(result: SendResult, told: Signal, items: int) -> SendResult:
+def _count(result: SendResult, report: Signal, items: int) -> SendResult:
     """Count what arrived of a request with so many items."""
     delivered = result.outcome is Outcome.DELIVERED
     rejected = min(result.rejected, items)
-    told.sent += items - rejected if delivered else 0
+    report.sent += items - rejected if delivered else 0
     if not delivered or rejected:
-        told.failed(result.reason or "the collector does not say why")
+        report.failed(result.reason or "the collector does not say why")
     return result
 
 
