@@ -106,9 +106,11 @@ def partial(handler: _Handler, body: bytes) -> None:
     if not handler.path.endswith("/logs"):
         forward(handler, body)
         return
-    request = ExportLogsServiceRequest.FromString(gzip.decompress(body))
+    zipped = handler.headers.get("Content-Encoding") == "gzip"
+    request = ExportLogsServiceRequest.FromString(gzip.decompress(body) if zipped else body)
     del request.resource_logs[0].scope_logs[0].log_records[0]
-    status, _ = _passed(handler, gzip.compress(request.SerializeToString()))
+    rest = request.SerializeToString()
+    status, _ = _passed(handler, gzip.compress(rest) if zipped else rest)
     response = ExportLogsServiceResponse()
     response.partial_success.rejected_log_records = 1
     response.partial_success.error_message = "so says the test"

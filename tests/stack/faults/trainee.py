@@ -16,6 +16,8 @@ from tests.support import until
 
 START, RUN_COMMAND, INSTRUMENT = "nissa.start()", "nissa run", "opentelemetry-instrument"
 DOORS: Final = (START, RUN_COMMAND, INSTRUMENT)
+BARE: Final = "bare"
+"""No entry point: a training without telemetry."""
 APPLICATION: Final = "the application's own providers"
 
 _BIN = Path(sys.executable).parent
@@ -97,7 +99,7 @@ def training(
 ) -> Iterator[Trainee]:
     """Yield a training that has begun through a door; it is killed if the block does not end it."""
     folder.mkdir(parents=True, exist_ok=True)
-    mode = {START: "start", APPLICATION: "application"}.get(door, "observed") if door != "bare" else "bare"
+    mode = {START: "start", BARE: "bare"}.get(door, "observed")
     script = [str(_SCRIPT), mode, end, *more]
     process: Any
     if mode != "observed" and not ranks:
