@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nissa.journal import Kind, Signal
-from nissa.otel.export.encoding import MAX_REQUEST_BYTES, Request, metric_requests, record_requests, span_requests
+from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.export.sender import COMPRESSION_LEVEL, Sender
 from nissa.otel.otlp import Outcome
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _MAX_BACKOFF_SECONDS: Final = 5.0
 _FIRST_BACKOFF_SECONDS: Final = 0.5
+BATCH_BYTES: Final = 1 << 20
+"""Maximum size of frames that are sent together, before compression."""
 _MAX_PAUSE_SECONDS: Final = 300.0
 """Maximum pause that a receiver can ask for: a wrong ``Retry-After`` must not end the delivery of a run."""
 
@@ -164,7 +166,9 @@ class SpoolSink:
         if lane.frames:
             return inf  # the sender wakes the thread
         rest = lane.retry_at - monotonic()
-        if rest <= 0 and (frames := self._journal.pending(signal, 0 if lane.apart else MAX_REQUEST_BYTES)):
+        # After a failure a single frame shows whether the receiver is back.
+        limit = 0 if lane.apart or lane.failed else BATCH_BYTES
+        if rest <= 0 and (frames := self._journal.pending(signal, limit)):
             lane.frames = frames
             lane.sender.send([frame.payload for frame in frames])
         return inf if rest <= 0 else rest

@@ -152,7 +152,7 @@ def test_what_waits_is_sent_together_in_order(make: Any, memory: bool) -> None:
 
 
 def test_a_request_of_several_frames_is_bounded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nissa.otel.export.spool_sink.MAX_REQUEST_BYTES", 2_000)
+    monkeypatch.setattr("nissa.otel.export.spool_sink.BATCH_BYTES", 2_000)
     collector = Collector(DOWN, DELIVERED)
     sink, _ = make(collector)
     sink.write_spans(spans("0"))
