@@ -6,7 +6,6 @@ from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import t
 
 TWO_SIDED = 0.975
 
@@ -66,6 +65,8 @@ def _half(residuals: Array, pairs: int) -> float:
     count = len(residuals)
     if count < 2:  # noqa: PLR2004 - one says nothing of how they differ
         return inf
+    from scipy.stats import t  # noqa: PLC0415 - it takes a second, and the pages of the reference need only `Estimate`
+
     return float(t.ppf(TWO_SIDED, count - 1)) * sqrt(count / (count - 1) * float((residuals**2).sum())) / pairs
 
 

@@ -5,12 +5,12 @@
 
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import accelerate
 import pytest
-import pytorch_optimizer
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional
@@ -275,7 +275,7 @@ def fused(observed: Observed) -> None:
 def schedule_free(observed: Observed) -> None:
     """A schedule-free optimizer, switched between its weights for training and for evaluation."""
     model = network()
-    optimizer: Any = pytorch_optimizer.ScheduleFreeAdamW(model.parameters(), lr=1e-2)
+    optimizer: Any = import_module("pytorch_optimizer").ScheduleFreeAdamW(model.parameters(), lr=1e-2)
     observed.run.watch(model, optimizer)
     for epoch in range(2):
         with observed.run.epoch(epoch):
@@ -294,7 +294,7 @@ def schedule_free(observed: Observed) -> None:
 def sharpness_aware(observed: Observed) -> None:
     """SAM in two calls: the gradients at the perturbed weights are those that the weights change by."""
     model = network()
-    optimizer: Any = pytorch_optimizer.SAM(model.parameters(), torch.optim.SGD, lr=0.1)
+    optimizer: Any = import_module("pytorch_optimizer").SAM(model.parameters(), torch.optim.SGD, lr=0.1)
     observed.run.watch(model, optimizer)
     for number in range(STEPS):
         loss = loss_of(model, number)
@@ -309,7 +309,7 @@ def sharpness_aware(observed: Observed) -> None:
 def lookahead(observed: Observed) -> None:
     """Lookahead around another optimizer; its slow weights move every second step."""
     model = network()
-    optimizer: Any = pytorch_optimizer.Lookahead(torch.optim.SGD(model.parameters(), lr=0.1), k=2)
+    optimizer: Any = import_module("pytorch_optimizer").Lookahead(torch.optim.SGD(model.parameters(), lr=0.1), k=2)
     observed.run.watch(model, optimizer)
     for number in range(STEPS):
         optimizer.zero_grad()

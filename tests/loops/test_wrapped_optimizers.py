@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
 import accelerate
 import pytest
-import pytorch_optimizer
 import torch
 from torch import nn
 from torch.distributed.optim import PostLocalSGDOptimizer
@@ -331,9 +331,9 @@ def test_optimizers_of_pytorch_optimizer_are_watched_at_the_step_that_changes_we
     lab: Lab, network: nn.Module, name: str
 ) -> None:
     if name == "SAM":
-        optimizer: Any = pytorch_optimizer.SAM(network.parameters(), SGD, lr=0.1)
+        optimizer: Any = import_module("pytorch_optimizer").SAM(network.parameters(), SGD, lr=0.1)
     else:
-        optimizer = pytorch_optimizer.Lookahead(SGD(network.parameters(), lr=0.1), k=2)
+        optimizer = import_module("pytorch_optimizer").Lookahead(SGD(network.parameters(), lr=0.1), k=2)
     lab.env.watch(network, optimizer)
     truth: list[dict[str, torch.Tensor]] = []
 

@@ -11,6 +11,7 @@ from nissa.otel.otlp.settings import GRPC, HTTP, HTTP_JSON
 
 CHECK: Final = "endpoint"
 _USUAL: Final = {4317: GRPC, 4318: HTTP}
+_SUCCESS: Final = "2"
 _REDIRECTS: Final = "3"
 _UNAUTHORISED: Final = frozenset({"401", "403", "UNAUTHENTICATED", "PERMISSION_DENIED"})
 _NOT_THERE: Final = frozenset({"404", "405", "UNIMPLEMENTED"})
@@ -168,6 +169,8 @@ def _of_status(result: EndpointResult, variable: str) -> tuple[str, str]:
             f"it redirects to {target} ({answer}), which exporters do not follow.",
             f"Put that address into {variable}.",
         )
+    if (status or "").startswith(_SUCCESS):
+        return "it answers with a web page, as a login or another server does.", f"Correct {variable}, or log in there."
     where = "See the collector's log." if status else "Check OTEL_EXPORTER_OTLP_HEADERS, and the collector's log."
     return f"the export failed ({answer}).", where
 

@@ -62,9 +62,16 @@ def test_what_a_server_answers_is_explained(
 
 
 def test_a_server_that_says_yes_to_everything_is_no_receiver(doctor: Doctor) -> None:
-    with server(200, headers={"Content-Type": "text/html"}) as found:
+    with server(200, headers={"Content-Type": "text/plain"}) as found:
         said = doctor(environ=at(found))
     assert "not as an OTLP receiver does" in said.only("endpoint", "warning")["found"]
+
+
+def test_a_web_page_is_no_receiver(doctor: Doctor) -> None:
+    with server(200, headers={"Content-Type": "text/html"}) as found:
+        said = doctor(environ=at(found))
+    assert said.status == 1
+    assert "answers with a web page" in said.only("endpoint", "error")["found"]
 
 
 def test_headers_are_sent_and_never_shown(doctor: Doctor) -> None:
