@@ -74,7 +74,6 @@ class Exporting:
             InstrumentationScope("nissa", "0"),
             most_buckets=160,
             error_boundary=ErrorBoundary(),
-            owns_provider=True,
         )
         self._producer.install(None, self.reader)
         self._resource = resource

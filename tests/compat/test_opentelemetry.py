@@ -8,14 +8,11 @@ from typing import Any
 from opentelemetry import context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, Counter, MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
     InMemoryMetricReader,
-    MetricsData,
     PeriodicExportingMetricReader,
 )
-from opentelemetry.sdk.resources import Resource
 
 from nissa.otel import compat
 
@@ -49,73 +46,11 @@ def test_global_providers_are_built_with_further_attributes_of_the_resource() ->
     assert done.stdout.splitlines()[0] == "r1 1", done.stderr
 
 
-def test_the_readers_of_a_provider_are_found_and_classified() -> None:
+def test_the_readers_of_a_provider_are_found() -> None:
     pull = InMemoryMetricReader()
     push = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=NOWHERE), export_interval_millis=1e9)
     made = provider(pull, push)
-    assert [*compat.metric_readers(made)] == [pull, push]
-    assert (compat.pulls(pull), compat.pulls(push)) == (True, False)
-    assert [*compat.metric_readers(object())] == []
+    assert compat.metric_readers(made) == (pull, push)
+    assert compat.metric_readers(object()) is None
     push._set_collect_callback(lambda *_, **__: None)  # type: ignore[arg-type]  # nothing to send at its end
     push.shutdown(timeout_millis=1)
-
-
-def test_the_temporality_of_a_reader_is_known_by_instrument() -> None:
-    delta = AggregationTemporality.DELTA
-    reader = InMemoryMetricReader(preferred_temporality={Counter: delta})
-    assert delta in compat.temporality_by_instrument(reader).values()
-    assert delta not in compat.temporality_by_instrument(InMemoryMetricReader()).values()
-    assert compat.temporality_by_instrument(object()) == {}
-
-
-def test_batches_are_limited_where_there_is_no_limit_and_restored() -> None:
-    unlimited = OTLPMetricExporter(endpoint=NOWHERE)
-    reader = PeriodicExportingMetricReader(unlimited, export_interval_millis=1e9)
-    restore = compat.limit_batches(reader, 3_000)
-    assert restore is not None
-    assert compat.limit_batches(reader, 10) is None
-    restore()
-    again = compat.limit_batches(reader, 10)
-    assert again is not None
-    again()
-    limited = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=NOWHERE, max_export_batch_size=5))
-    assert compat.limit_batches(limited, 10) is None
-    assert compat.limit_batches(object(), 10) is None
-
-
-def test_a_collection_is_wrapped_for_present_and_future_readers_and_restored() -> None:
-    first = InMemoryMetricReader()
-    made = provider(first, resource=Resource({"a": 1}))
-    made.get_meter("test").create_counter("own").add(1)
-    collection = compat.MeterCollection.of(made)
-    assert collection is not None
-    assert collection.resource.attributes["a"] == 1
-    assert collection.has_exemplars
-    assert [*collection.readers] == [first]
-    collected: list[Any] = []
-
-    def wrapped(original: compat.Collect) -> compat.Collect:
-        def collect(reader: Any, timeout_millis: float = 10_000) -> MetricsData | None:
-            collected.append(reader)
-            return original(reader, timeout_millis)
-
-        return collect
-
-    restore = collection.wrap(wrapped)
-    second = InMemoryMetricReader()
-    made.add_metric_reader(second)
-    assert first.get_metrics_data() is not None
-    second.get_metrics_data()
-    assert collected[:1] == [first]
-    assert second in collected
-    restore()
-    collected.clear()
-    assert first.get_metrics_data() is not None
-    assert collected == []
-
-
-def test_a_collection_knows_whether_exemplars_are_off_and_other_providers_have_none() -> None:
-    without = compat.MeterCollection.of(provider(exemplar_filter=AlwaysOffExemplarFilter()))
-    assert without is not None
-    assert not without.has_exemplars
-    assert compat.MeterCollection.of(object()) is None

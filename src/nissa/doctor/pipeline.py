@@ -1,21 +1,19 @@
-"""Metrics check: register the metric producer with the meter provider that a run would use."""
+"""Metrics check: where the metrics of a run would go."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from nissa.config.sections import FilesConfig
 from nissa.distributed.rank import Rank
 from nissa.doctor.check_result import CheckResult, Level
 from nissa.errors import NissaError
-from nissa.otel.export.probing import join
+from nissa.otel.compat import metric_readers
+from nissa.otel.global_providers import is_real
 from nissa.otel.setup import Providers, obtain
-
-if TYPE_CHECKING:
-    from nissa.otel.export.probing import Joined
 
 CHECK: Final = "metrics"
 _END_SECONDS: Final = 1.0
@@ -50,35 +48,24 @@ def providers_of_a_run(profile: str) -> Iterator[Providers | CheckResult]:
 
 def check_metrics(providers: Providers) -> CheckResult:
     """Collect the metrics of a run once, without exporting them, and return the finding."""
-    reader = providers.only_reader
+    reader = providers.reader
     if reader is None:
-        return check_producer(providers.meter)
+        return check_provider(providers.meter)
     reader.take()
     return CheckResult(CHECK, Level.OK, "Metrics are collected by the run's own pipeline, each step with its time.")
 
 
-def check_producer(meter: object) -> CheckResult:
-    """Register a producer with a meter provider, collect once through its readers, and return the finding."""
+def check_provider(meter: object) -> CheckResult:
+    """Return whether a meter provider that is not the run's own exports metrics, and which."""
     if meter is None:
         return CheckResult(CHECK, Level.NOTE, "There is no meter provider: telemetry is off.")
-    joined = join(meter)
-    if joined.refused is not None:
-        return CheckResult(
-            CHECK,
-            Level.WARNING,
-            f"Metrics cannot join: {joined.refused}. The latest gauges and counts are offered as observable instruments.",
-            "Distributions, and the steps between two collections, are lost. Use the SDK's MeterProvider to keep them.",
-        )
-    return _joined(joined)
-
-
-def _joined(joined: "Joined") -> CheckResult:
-    if not joined.readers:
-        found = f"Metrics join {joined.kind}, but no reader collects it: no metrics exporter is configured."
-        return CheckResult(
-            CHECK, Level.WARNING, found, "Set OTEL_METRICS_EXPORTER, such as to otlp, if metrics are wanted."
-        )
-    if joined.pulled:
-        found = f"Metrics join {joined.kind}; what pulls sees the latest values, and distributions in coarse buckets."
-        return CheckResult(CHECK, Level.NOTE, found, "Send OTLP to a collector to keep each step.")
-    return CheckResult(CHECK, Level.OK, f"Metrics join {joined.kind}; collected by {joined.readers} reader(s).")
+    kind = f"{type(meter).__module__}.{type(meter).__name__}"
+    advice = "Set OTEL_METRICS_EXPORTER, such as to otlp, if metrics are wanted."
+    if not is_real(meter):
+        return CheckResult(CHECK, Level.WARNING, f"Metrics are lost: {kind} exports nothing.", advice)
+    readers = metric_readers(meter)
+    if readers is not None and not readers:
+        found = f"Metrics go to {kind}, but no reader collects it: no metrics exporter is configured."
+        return CheckResult(CHECK, Level.WARNING, found, advice)
+    found = f"Metrics go to {kind} through instruments: the latest values at each collection, no distributions of gradients."
+    return CheckResult(CHECK, Level.NOTE, found, "Export over OTLP to keep each step.")

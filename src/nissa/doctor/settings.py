@@ -126,7 +126,7 @@ def _exporter(selected: SelectedExporter) -> Iterator[CheckResult]:
         yield CheckResult(
             CHECK,
             Level.NOTE,
-            "Prometheus pulls: a scrape shows the newest values, distributions in coarse buckets, no steps in between.",
+            "Prometheus pulls: a scrape shows the newest values and percentiles of gradients, no steps in between.",
             "Send OTLP to a collector to keep each step.",
         )
 

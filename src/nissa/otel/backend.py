@@ -115,10 +115,9 @@ class OpenTelemetryBackend:
             _scope(version),
             most_buckets=config.limits.histogram_buckets,
             error_boundary=error_boundary,
-            owns_provider=providers.owns_meter,
         )
         self.refused = (
-            self._producer.install(providers.meter, providers.only_reader)
+            self._producer.install(providers.meter, providers.reader, others=providers.other_readers)
             if providers.meter is not None
             else "telemetry is off"
         )

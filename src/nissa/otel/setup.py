@@ -61,6 +61,7 @@ class Providers:
         origin: Description of the destination, for people.
         built: Pipeline and reader that export them; None for providers of the application, and for ``delivery: sdk``.
         shared: Exporters of the SDK are used beside the pipeline.
+        other_readers: The meter provider has metric readers beside that of the pipeline.
         exit_seconds: Time limit of the shutdown at interpreter exit, seconds.
     """
 
@@ -72,6 +73,7 @@ class Providers:
     origin: str
     built: "BuiltPipeline | None" = None
     shared: bool = False
+    other_readers: bool = False
     exit_seconds: float = 5.0
     end: BoundedEnd = field(init=False)
 
@@ -82,16 +84,9 @@ class Providers:
         object.__setattr__(self, "end", BoundedEnd(pipeline, others, self.exit_seconds))
 
     @property
-    def only_reader(self) -> "ExportReader | None":
-        """Metric reader of the pipeline, if the provider has no other."""
-        if self.built is None or "metrics" not in self.built.signals or self.shared:
-            return None
-        return self.built.reader
-
-    @property
-    def owns_meter(self) -> bool:
-        """Whether the meter provider belongs to the run."""
-        return self.owned and self.built is not None and "metrics" in self.built.signals
+    def reader(self) -> "ExportReader | None":
+        """Metric reader of the pipeline; None if the pipeline exports no metrics."""
+        return None if self.built is None or "metrics" not in self.built.signals else self.built.reader
 
     def flush(self, timeout: float) -> bool:
         """Export pending telemetry; return whether all of it was delivered within ``timeout`` seconds."""
@@ -204,14 +199,15 @@ def _from_environment(
     built = pipeline(present.tracer.resource)
     if built is not None:
         built.attach(*present)
-    shared = any(names != "none" for names in others(settings, environ).values())
+    beside = {variable for variable, names in others(settings, environ).items() if names != "none"}
     found = Providers(
         *present,
         owned=False,
         folder=None,
         origin=_describe(environ),
         built=built,
-        shared=shared,
+        shared=bool(beside),
+        other_readers="OTEL_METRICS_EXPORTER" in beside,
         exit_seconds=exit_seconds,
     )
     found.end.at_exit()

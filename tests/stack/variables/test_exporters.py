@@ -99,11 +99,10 @@ def test_prometheus_is_shown_the_present(run: Run) -> None:
     assert found['nissa_accuracy{nissa_phase="validation"}'] == 0.75
     assert found["nissa_step_duration_seconds_count{}"] == len(LOSSES) - 1
     assert found['nissa_step_duration_seconds_bucket{le="+Inf"}'] == len(LOSSES) - 1
-    elements = 6 * len(LOSSES)
-    assert found['nissa_gradient_magnitude_count{nissa_parameter_name="weight"}'] == elements
-    assert found['nissa_gradient_magnitude_bucket{le="4.0",nissa_parameter_name="weight"}'] == elements  # all are 4
-    assert found['nissa_gradient_magnitude_bucket{le="1.0",nissa_parameter_name="weight"}'] == 0
-    assert found['nissa_gradient_magnitude_sum{nissa_parameter_name="weight"}'] == 4 * elements
+    assert found['nissa_step_duration_seconds_bucket{le="60.0"}'] == len(LOSSES) - 1
+    medians = [value for name, value in found.items() if name.startswith("nissa_gradient_quantile") and '"0.5"' in name]
+    assert medians == [pytest.approx(4, rel=0.1)]  # all are 4
+    assert not [name for name in found if name.startswith("nissa_gradient_magnitude")]
     assert found['nissa_seed_gate_evaluations_total{nissa_gate_name="G2",nissa_gate_passed="true"}'] == 2
     assert 'nissa_run_id="run-1"' in next(name for name in found if name.startswith("target_info"))
 

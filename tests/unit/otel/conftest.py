@@ -11,6 +11,7 @@ from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, UpDownCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader, MetricsData
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -23,12 +24,18 @@ from nissa.hub.measurements import GradientHealth, GradientsMeasured
 from nissa.kernels.moments import BucketRange, Layout, Moments, Thresholds, decode
 from nissa.kernels.reference import measure
 from nissa.otel.backend import OpenTelemetryBackend
+from nissa.otel.export.building import BuiltPipeline
+from nissa.otel.export.export_log import ExportLog
+from nissa.otel.export.metric_reader import ExportReader
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
 from nissa.otel.metrics.store import MetricStore
+from nissa.otel.metrics.temporality import Form
 from nissa.otel.setup import Providers
 from nissa.seeds.stages import END_OF
+from nissa.semconv.metrics import Kind
 
+RESOURCE = Resource({"service.name": "test"})
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
 Point = Any
@@ -60,11 +67,22 @@ class Kit:
         self.records: InMemoryLogRecordExporter = untyped(InMemoryLogRecordExporter)()
         self.logger = LoggerProvider(shutdown_on_exit=False)
         self.logger.add_log_record_processor(SimpleLogRecordProcessor(self.records))
-        self.reader = InMemoryMetricReader()
-        self.meter = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.reader = ExportReader(RESOURCE, {})
+        self.meter = MeterProvider([self.reader], resource=RESOURCE, shutdown_on_exit=False)
         self.error_boundary = ErrorBoundary()
+        nowhere: Any = None
+        built = BuiltPipeline(nowhere, ExportLog({}, ""), self.reader, frozenset({"metrics"}), RESOURCE)
         self.backend = OpenTelemetryBackend(
-            Providers(self.tracer, self.meter, self.logger, owned=False, folder=None, origin="memory"),
+            Providers(
+                self.tracer,
+                self.meter,
+                self.logger,
+                owned=False,
+                folder=None,
+                origin="memory",
+                built=built,
+                shared=True,
+            ),
             TelemetryConfig.from_profile("diagnostic", settings),
             run_id="run-1",
             start=START,
@@ -94,7 +112,7 @@ class Kit:
         return [each for each in self.records.get_finished_logs() if each.log_record.event_name == name]
 
     def metrics(self) -> dict[str, Any]:
-        return metrics_of(self.reader.get_metrics_data())
+        return metrics_of(self.reader.take())
 
     def points(self, name: str) -> list[Point]:
         metric = self.metrics().get(name)
@@ -195,29 +213,46 @@ def measured(
     return GradientsMeasured(time_unix_nano=time, names=tuple(names), moments=moments_of(*rows), health=health, **told)
 
 
-class Produced:
-    """A store whose metrics join a meter provider with given readers."""
+def form_of(reader: Any) -> Form:
+    """Return what a reader of the SDK wants as differences, as the export reader has it from variables."""
+    wanted = reader._instrument_class_temporality
+    instruments = {Kind.COUNTER: Counter, Kind.UP_DOWN_COUNTER: UpDownCounter, Kind.HISTOGRAM: Histogram}
+    delta = AggregationTemporality.DELTA
+    kinds = {
+        kind
+        for kind, instrument in instruments.items()
+        if any(issubclass(of, instrument) and temporality == delta for of, temporality in wanted.items())
+    }
+    return Form(frozenset(kinds | ({Kind.EXPONENTIAL_HISTOGRAM} if Kind.HISTOGRAM in kinds else set())))
 
-    def __init__(self, *readers: Any, owned: bool = False, gauge_points: int = 1000, most_buckets: int = 160) -> None:
+
+class Produced:
+    """A store whose metrics are added to what given readers collect."""
+
+    def __init__(self, *readers: Any, gauge_points: int = 1000, most_buckets: int = 160) -> None:
         self.readers = readers
-        self.meter = MeterProvider(list(readers), shutdown_on_exit=False)
+        for reader in readers:
+            reader.form = form_of(reader)
+        self.meter = MeterProvider(list(readers), resource=RESOURCE, shutdown_on_exit=False)
         self.error_boundary = ErrorBoundary()
-        self.owned, self.gauge_points, self.most_buckets = owned, gauge_points, most_buckets
+        self.gauge_points, self.most_buckets = gauge_points, most_buckets
         self.restart()
 
     def restart(self) -> None:
         self.store = MetricStore(START, GaugeLog(self.gauge_points))
         self.producer = MetricProducer(
-            self.store,
-            nissa_scope(),
-            most_buckets=self.most_buckets,
-            error_boundary=self.error_boundary,
-            owns_provider=self.owned,
+            self.store, nissa_scope(), most_buckets=self.most_buckets, error_boundary=self.error_boundary
         )
-        self.refused = self.producer.install(self.meter)
+        for reader in self.readers:
+            self.producer.install(self.meter, reader)
+
+    def data(self, reader: int = 0) -> Any:
+        """Collect for a reader."""
+        one = self.readers[reader]
+        return self.producer.merge(one.get_metrics_data(), one, RESOURCE)
 
     def collect(self, reader: int = 0, scope: str = "nissa") -> dict[str, Any]:
-        return metrics_of(self.readers[reader].get_metrics_data(), scope)
+        return metrics_of(self.data(reader), scope)
 
 
 def nissa_scope() -> Any:
@@ -230,13 +265,6 @@ def delta_reader() -> InMemoryMetricReader:
     """Return a reader that wants differences of everything."""
     delta = AggregationTemporality.DELTA
     return InMemoryMetricReader(preferred_temporality={Counter: delta, UpDownCounter: delta, Histogram: delta})
-
-
-class PullReader(InMemoryMetricReader):
-    """Stands for the Prometheus exporter's reader, which is known by its module."""
-
-
-PullReader.__module__ = "opentelemetry.exporter.prometheus"
 
 
 @pytest.fixture
@@ -272,11 +300,6 @@ def make_produced() -> type[Produced]:
 @pytest.fixture(scope="session")
 def make_delta_reader() -> Callable[[], InMemoryMetricReader]:
     return delta_reader
-
-
-@pytest.fixture
-def pull_reader() -> InMemoryMetricReader:
-    return PullReader()
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
-    ExponentialHistogram,
     InMemoryMetricReader,
 )
-from opentelemetry.sdk.metrics.export import Histogram as HistogramData
 
 from nissa.events import SpanIds
 from nissa.kernels.moments import BucketRange
@@ -177,30 +175,6 @@ def test_an_exponential_histogram_is_never_wider_than_the_bound(make_produced: M
     assert point.scale == -3
     assert point.max == 1.5
     assert point.min is None
-
-
-def test_the_prometheus_reader_gets_the_present_and_explicit_buckets(
-    make_produced: Make, pull_reader: InMemoryMetricReader
-) -> None:
-    here = make_produced(pull_reader, InMemoryMetricReader())
-    for time in range(3):
-        here.store.gauge(metric.LOSS, {}, time, float(time))
-    magnitude(here.store, 1, zeros=2)
-    for _ in range(2):
-        found = here.collect(0)
-        assert point_of(found["nissa.loss"]).value == 2.0
-        assert isinstance(found["nissa.gradient.magnitude"].data, HistogramData)
-        assert point_of(found["nissa.gradient.magnitude"]).count == 3
-    other = here.collect(1)
-    assert [point.value for point in other["nissa.loss"].data.data_points] == [0.0, 1.0, 2.0]
-    assert isinstance(other["nissa.gradient.magnitude"].data, ExponentialHistogram)
-
-
-def test_a_reader_that_is_never_asked_keeps_nothing(make_produced: Make, pull_reader: InMemoryMetricReader) -> None:
-    here = make_produced(pull_reader)
-    for time in range(100):
-        here.store.gauge(metric.LOSS, {}, time, 1.0)
-    assert not here.store.gauges._readers
 
 
 def test_gauge_points_carry_their_own_time_and_no_start(make_produced: Make) -> None:

@@ -59,7 +59,7 @@ def exported(
     kit.backend.store.gauge(metric.LOSS, {"nissa.phase": "train"}, START, math.nan)
     kit.backend.store.gauge(metric.LOSS, {"nissa.phase": "validation"}, START, math.inf)
     kit.backend.store.observe(metric.STEP_DURATION, {}, 0.25)
-    return kit.reader.get_metrics_data()
+    return kit.reader.take()
 
 
 def test_magnitudes_survive_the_json_file(exported: MetricsData, truth: "np.ndarray[Any, Any]") -> None:
@@ -121,7 +121,7 @@ def test_differences_survive_without_extremes(
 ) -> None:
     here = make_produced(make_delta_reader())
     here.store.observe(metric.STEP_DURATION, {}, 0.25)
-    data = here.readers[0].get_metrics_data()
+    data = here.data()
     (point,) = as_json(data)["nissa.step.duration"]["histogram"]["dataPoints"]
     assert "min" not in point
     assert "max" not in point

@@ -28,9 +28,7 @@ class Run:
     def __init__(self, temporality: str) -> None:
         self.store = MetricStore(START, GaugeLog(1000))
         self.reader = ExportReader(Resource({}), {TEMPORALITY: temporality})
-        producer = MetricProducer(
-            self.store, nissa_scope(), most_buckets=160, error_boundary=ErrorBoundary(), owns_provider=True
-        )
+        producer = MetricProducer(self.store, nissa_scope(), most_buckets=160, error_boundary=ErrorBoundary())
         producer.install(None, self.reader)
         self.producer = producer
 

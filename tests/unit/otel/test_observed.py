@@ -1,5 +1,6 @@
-"""Metrics through a meter provider that is not the SDK's: a small one that implements the API and asks when told to."""
+"""Metrics through instruments: of the SDK, and of a small provider that implements the API and asks when told to."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -7,14 +8,18 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics as api
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.hub.error_boundary import ErrorBoundary
+from nissa.otel.export.metric_reader import ExportReader
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
 from nissa.otel.metrics.store import MetricStore
 from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import Kind
+from tests.unit.otel.conftest import RESOURCE, metrics_of, nissa_scope
 
 Callback = Callable[[api.CallbackOptions], Any]
 _KINDS = {"gauge": Kind.GAUGE, "counter": Kind.COUNTER, "up_down_counter": Kind.UP_DOWN_COUNTER}
@@ -73,9 +78,7 @@ class Offered:
         self.store = MetricStore(1, GaugeLog(1000))
         self.error_boundary = ErrorBoundary()
         scope = InstrumentationScope("nissa", "1.2.3")
-        self.producer = MetricProducer(
-            self.store, scope, most_buckets=160, error_boundary=self.error_boundary, owns_provider=False
-        )
+        self.producer = MetricProducer(self.store, scope, most_buckets=160, error_boundary=self.error_boundary)
         self.refused = self.producer.install(provider)
 
 
@@ -108,15 +111,58 @@ def test_every_gauge_and_count_has_an_instrument_of_its_kind_and_unit(provider: 
     assert {name: (kind, unit) for name, (kind, unit, _) in provider.meter.callbacks.items()} == expected
 
 
-def test_what_cannot_be_told_is_said_once(provider: AskingProvider, caplog: pytest.LogCaptureFixture) -> None:
-    here = Offered(provider)
-    here.store.observe(metric.STEP_DURATION, {}, 0.25)
+def test_what_is_not_exported_is_logged_once(provider: AskingProvider, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    Offered(provider)
     provider.ask()
     provider.ask()
     (record,) = caplog.records
     assert "AskingProvider" in record.getMessage()
-    for spec in (metric.STEP_DURATION, metric.GRADIENT_MAGNITUDE, metric.SEED_LIFESPAN):
-        assert spec.name in record.getMessage()
+    assert metric.GRADIENT_MAGNITUDE.name in record.getMessage()
+
+
+def test_the_sdk_s_provider_exports_the_latest_values_and_histograms_of_every_value() -> None:
+    reader = InMemoryMetricReader()
+    meter = MeterProvider([reader], shutdown_on_exit=False)
+    here = Offered(meter)
+    for step in range(3):
+        here.store.gauge(metric.STEP, {}, step, float(step))
+        here.store.observe(metric.STEP_DURATION, {"nissa.env.id": "0"}, 0.003 * (step + 1))
+    here.store.observe(metric.SEED_LIFESPAN, {"nissa.blueprint.id": "conv"}, 4)
+    here.store.gauge_row(metric.GRADIENT_QUANTILE, ({"nissa.quantile": "0.5"},), 5, (0.25,), group="w")
+    found = metrics_of(reader.get_metrics_data())
+    assert [point.value for point in found["nissa.step"].data.data_points] == [2.0]
+    assert [point.value for point in found["nissa.gradient.quantile"].data.data_points] == [0.25]
+    (duration,) = found["nissa.step.duration"].data.data_points
+    assert (duration.count, dict(duration.attributes)) == (3, {"nissa.env.id": "0"})
+    assert [*duration.explicit_bounds] == [*metric.STEP_DURATION.bounds]
+    assert duration.sum == pytest.approx(0.018)
+    (lifespan,) = found["nissa.seed.lifespan"].data.data_points
+    assert (lifespan.count, [*lifespan.explicit_bounds]) == (1, [*metric.SEED_LIFESPAN.bounds])
+    here.producer.uninstall()
+    here.store.observe(metric.SEED_LIFESPAN, {"nissa.blueprint.id": "conv"}, 4)
+    (again,) = metrics_of(reader.get_metrics_data())["nissa.seed.lifespan"].data.data_points
+    assert again.count == 1
+    assert "nissa.step" not in metrics_of(reader.get_metrics_data())
+
+
+def test_beside_the_pipeline_s_reader_others_get_instruments_which_the_pipeline_leaves_out() -> None:
+    other, own = InMemoryMetricReader(), ExportReader(RESOURCE, {})
+    meter = MeterProvider([other, own], resource=RESOURCE, shutdown_on_exit=False)
+    store = MetricStore(1, GaugeLog(1000))
+    producer = MetricProducer(store, nissa_scope(), most_buckets=160, error_boundary=ErrorBoundary())
+    assert producer.install(meter, own, others=True) is None
+    for step in range(3):
+        store.gauge(metric.STEP, {}, step, float(step))
+    store.observe(metric.STEP_DURATION, {}, 0.25)
+    meter.get_meter("nissa", "1.2.3").create_counter("mine").add(1)
+    ours = metrics_of(own.take())
+    assert [point.value for point in ours["nissa.step"].data.data_points] == [0.0, 1.0, 2.0]
+    assert [point.count for point in ours["nissa.step.duration"].data.data_points] == [1]
+    assert "mine" in ours
+    theirs = metrics_of(other.get_metrics_data())
+    assert [point.value for point in theirs["nissa.step"].data.data_points] == [2.0]
+    producer.uninstall()
 
 
 def test_a_stream_that_has_ended_is_not_told_any_more(provider: AskingProvider) -> None:

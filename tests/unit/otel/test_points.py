@@ -18,11 +18,9 @@ from opentelemetry.sdk.metrics.export import ExponentialHistogramDataPoint
 from nissa.kernels.moments import BucketRange, Moments
 from nissa.otel.metrics.gauges import GaugeRow
 from nissa.otel.metrics.points import (
-    EXPLICIT_STEP,
     GaugePoints,
     HistogramPart,
     downscale,
-    explicit_point,
     exponential_point,
 )
 from nissa.otel.metrics.store import MagnitudeStream
@@ -216,41 +214,6 @@ def test_the_scale_is_the_finest_that_all_magnitudes_were_counted_at(values: lis
     assert point.scale == scale
     # A subnormal of float64 is rounded up to a normal number, as the data model of OTLP permits.
     assert occupied(point) == Counter(exact_index(max(value, 2.0**-1022), scale) for value in values)
-
-
-def test_explicit_buckets_count_what_is_outside_in_the_outermost_ones() -> None:
-    stream = stream_of(moments_of([0.0, 1e-45, 1e-20, 1.5, 1e5, 1e300]))
-    point = explicit_point(stream, whole(stream), 1)
-    assert {
-        bound: point.bucket_counts[i] for i, bound in enumerate(point.explicit_bounds) if point.bucket_counts[i]
-    } == {
-        2.0**-48: 3,
-        4.0: 1,
-    }
-    assert point.bucket_counts[-1] == 2
-
-
-@given(counts=counts_of, zeros=st.integers(0, 5))
-def test_explicit_buckets_hold_the_same_counts(counts: "NDArray[np.int64]", zeros: int) -> None:
-    stream = MagnitudeStream({}, 0, RANGE, counts, zeros=zeros)
-    point = explicit_point(stream, whole(stream), 1)
-    assert len(point.bucket_counts) == len(point.explicit_bounds) + 1
-    assert sum(point.bucket_counts) == point.count == counts.sum() + zeros
-    assert point.explicit_bounds[0] == 2.0**RANGE.min_exponent
-    assert point.explicit_bounds[-1] == 2.0**RANGE.max_exponent
-    fine = RANGE.boundaries()
-    for bound, cumulated in zip(point.explicit_bounds, np.cumsum(point.bucket_counts), strict=False):
-        below = int(np.searchsorted(fine, bound, side="left"))
-        assert cumulated == zeros + counts[: below + 1].sum()
-
-
-def test_an_odd_number_of_octaves_ends_in_a_narrower_bucket() -> None:
-    span = BucketRange(1, -3, 2)
-    stream = MagnitudeStream({}, 0, span, np.ones(span.size + 2, dtype=np.int64))
-    point = explicit_point(stream, whole(stream), 1)
-    assert EXPLICIT_STEP == 2
-    assert point.explicit_bounds == [0.125, 0.5, 2.0, 4.0]
-    assert point.bucket_counts == [1, 4, 4, 2, 1]
 
 
 def test_gauge_points_are_made_when_asked_for_and_are_a_sequence() -> None:

@@ -237,8 +237,8 @@ def test_a_second_run_has_providers_of_its_own_beside_those_of_the_first(
     assert second.meter is not first.meter
     assert second.logger is first.logger  # it exports nothing over OTLP
     assert second.built is not None
-    assert second.only_reader is second.built.reader
-    assert (second.owned, second.owns_meter) == (True, True)
+    assert second.reader is second.built.reader
+    assert second.owned
     thread = second.built.pipeline.thread
     second.close(5.0)
     assert not thread.is_alive()
@@ -252,8 +252,7 @@ def test_providers_of_a_distro_are_left_to_the_signals_that_are_not_exported_ove
     GlobalProviders.present().set_aside()
     found = get({ENDPOINT: "http://localhost:1", "OTEL_METRICS_EXPORTER": "console"})
     assert found.meter is theirs
-    assert found.only_reader is None
-    assert not found.owns_meter
+    assert found.reader is None
     assert said(found.tracer)["nissa.run.id"] == "run-1"
     direct = get({ENDPOINT: "http://localhost:1"}, files=FilesConfig(delivery="sdk"))
     assert (direct.meter, direct.owned, direct.built) == (theirs, False, None)

@@ -26,6 +26,7 @@ Changed = Callable[[MetricReader, Resource], MetricsData | None]
 """Returns those counters of a run that events have changed."""
 
 TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+EXEMPLARS: Final = "OTEL_METRICS_EXEMPLAR_FILTER"
 AGGREGATION: Final = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
 
 _DELTAS: Final[dict[str, tuple[type, ...]]] = {
@@ -49,6 +50,7 @@ class ExportReader(MetricReader):
 
     Attributes:
         form: Export format, for the run's own metrics.
+        exemplars: Whether exemplars are wanted.
         merge: Adds the run's metrics; None while no run is active.
         changed: Returns the run's counters that events have changed; None while no run is active.
 
@@ -69,6 +71,7 @@ class ExportReader(MetricReader):
         )
         kinds = {Kind.COUNTER, Kind.HISTOGRAM, Kind.EXPONENTIAL_HISTOGRAM} if deltas else set()
         self.form = Form(frozenset(kinds))
+        self.exemplars = environ.get(EXEMPLARS, "").strip().lower() != "always_off"
         self.merge: Merge | None = None
         self.changed: Changed | None = None
         self._resource = resource

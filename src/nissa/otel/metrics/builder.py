@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from opentelemetry.sdk.metrics.export import (
-    AggregationTemporality,
     ExponentialHistogram,
     Gauge,
     Histogram,
@@ -18,9 +17,9 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 
-from nissa.otel.metrics.points import GaugePoints, HistogramPart, explicit_point, exponential_point, histogram_point
+from nissa.otel.metrics.points import GaugePoints, HistogramPart, exponential_point, histogram_point
 from nissa.otel.metrics.store import HistogramStream, Key, MagnitudeStream, SumStream, key_of
-from nissa.otel.metrics.temporality import Form, form_of
+from nissa.otel.metrics.temporality import Form
 from nissa.semconv.metrics import Kind, MetricSpec
 
 if TYPE_CHECKING:
@@ -79,9 +78,8 @@ class PointBuilder:
     def attach(self, reader: object) -> None:
         """Register a reader; gauge points are buffered for it from now on."""
         if reader not in self._readings:
-            self._readings[reader] = _Reading(form_of(reader), self._store.ended_before)
-            if not self._readings[reader].form.pull:
-                self._store.gauges.attach(reader)
+            self._readings[reader] = _Reading(getattr(reader, "form", Form()), self._store.ended_before)
+            self._store.gauges.attach(reader)
 
     def metrics(self, reader: object, now: int) -> list[Metric]:
         """Return the metrics of one collection of a reader: all data that it has not collected yet."""
@@ -92,7 +90,7 @@ class PointBuilder:
             reading = self._readings[reader]
             ended = self._ended(reading, now)
             built = [
-                *self._gauges(reader, reading),
+                *self._gauges(reader),
                 *self._sums(reading, now, ended),
                 *self._histograms(reading, now),
                 *self._magnitudes(reading, now, ended),
@@ -117,8 +115,8 @@ class PointBuilder:
                     built.append(_sum(reading, spec, [(store.sums[spec][key], now) for key in keys]))
         return built
 
-    def _gauges(self, reader: object, reading: _Reading) -> Iterable[Metric]:
-        rows = self._store.gauges.newest() if reading.form.pull else self._store.gauges.take(reader)
+    def _gauges(self, reader: object) -> Iterable[Metric]:
+        rows = self._store.gauges.take(reader)
         by_spec: dict[MetricSpec, list[GaugeRow | GaugePoint | GaugeSeries]] = {}
         for (spec, _), group in rows.items():
             by_spec.setdefault(spec, []).extend(group)
@@ -153,10 +151,7 @@ class PointBuilder:
             streams: list[Any] = [*ended.get(spec, ()), *((stream, now) for stream in live.values())]
             given = [(stream, _part(reading, spec, stream, at), at) for stream, at in streams]
             _forget(reading, spec, ended, live)
-            if given and reading.form.pull:
-                points = [explicit_point(stream, part, at) for stream, part, at in given]
-                yield _metric(spec, Histogram(points, AggregationTemporality.CUMULATIVE))
-            elif given:
+            if given:
                 wide = [exponential_point(stream, part, at, self._most_buckets) for stream, part, at in given]
                 yield _metric(spec, ExponentialHistogram(wide, reading.form.temporality(spec.kind)))
 
@@ -185,7 +180,7 @@ def _histogram(reading: _Reading, spec: MetricSpec, streams: Iterable[HistogramS
 def _part(reading: _Reading, spec: MetricSpec, stream: HistogramStream | MagnitudeStream, at: int) -> HistogramPart:
     """Return the increase of a stream since the reader's last collection, or its totals for a cumulative reader."""
     zeros = stream.zeros if isinstance(stream, MagnitudeStream) else 0
-    if spec.kind not in reading.form.deltas or reading.form.pull:
+    if spec.kind not in reading.form.deltas:
         return HistogramPart(stream.start, stream.counts, zeros, stream.total, whole=True)
     given = _Given(stream.start, at, counts=stream.counts.copy(), zeros=zeros, total=stream.total)
     before = _exchange(reading, spec, stream, given)

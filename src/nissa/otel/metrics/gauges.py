@@ -255,7 +255,7 @@ class GaugeLog:
         self.most_alone = most_alone
         # Weak keys: the buffer of a discarded reader is freed with it.
         self._readers: WeakKeyDictionary[object, _Pending] = WeakKeyDictionary()
-        # Newest row or point per group: for pull readers, and the first point of a reader that attaches later.
+        # Newest row or point per group: for instruments, and the first point of a reader that attaches later.
         self._last: dict[GroupKey, GaugeRow | GaugePoint] = {}
 
     def attach(self, reader: object) -> None:
@@ -300,7 +300,7 @@ class GaugeLog:
         return {key: [*group.all()] for key, group in found.items() if group is not None}
 
     def newest(self) -> "dict[GroupKey, list[GaugeRow | GaugePoint | GaugeSeries]]":
-        """Return the newest row or point of each group, for pull readers (Prometheus)."""
+        """Return the newest row or point of each group, for instruments."""
         return {key: [last] for key, last in self._last.items()}
 
     def end(self, group: Any) -> None:

@@ -1,7 +1,8 @@
-"""Fallback for meter providers other than the SDK's: export through observable instruments of the OpenTelemetry API.
+"""Export through instruments of the public API: for the application's meter provider, and for exporters that are not OTLP.
 
-Pre-aggregated data cannot be added to such a provider. Its callbacks return the latest value of each gauge and counter
-at collection. Points between two collections, timestamps and histograms are lost.
+Pre-aggregated data cannot be added to a provider. Observable instruments return the latest value of each gauge and counter
+at collection; a histogram with explicit buckets receives each value as it is recorded. Gauge points between two
+collections, their times, and the exponential histogram of gradients are not exported this way; its percentiles are.
 """
 
 import logging
@@ -15,7 +16,7 @@ from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("nissa")
 
-_LOST: Final = tuple(spec.name for spec in metric.ALL if spec.kind in {Kind.HISTOGRAM, Kind.EXPONENTIAL_HISTOGRAM})
+_LOST: Final = tuple(spec.name for spec in metric.ALL if spec.kind is Kind.EXPONENTIAL_HISTOGRAM)
 
 
 class ObservedStreams:
-    """Registers a run's gauges and counters as observable instruments with any meter provider.
+    """Registers a run's metrics as instruments with any meter provider.
 
     Args:
         store: Metric store of the run.
@@ -47,12 +48,13 @@ class ObservedStreams:
         self._instruments: _Instruments | None = None
 
     def install(self, provider: Any) -> None:
-        """Register the instruments and log the metrics that cannot be exported this way."""
+        """Register the instruments, and log what they do not carry."""
         self._instruments = _instruments(provider, self._scope)
         self._instruments.source = self._observations
-        _logger.warning(
-            "Metrics of this run are exported to %s.%s through observable instruments: the latest value of each gauge and "
-            "count. Observable instruments cannot carry distributions (%s), so these are not exported.",
+        self._store.observers.append(self._record)
+        _logger.info(
+            "Metrics of this run go to %s.%s through instruments: the latest value of each gauge at each collection, and no "
+            "distributions of gradients (%s), only their percentiles. Export over OTLP to keep every step.",
             type(provider).__module__,
             type(provider).__name__,
             ", ".join(_LOST),
@@ -63,6 +65,13 @@ class ObservedStreams:
         # A later run may have replaced the source; leave that one in place.
         if self._instruments is not None and self._instruments.source == self._observations:
             self._instruments.source = None
+        if self._record in self._store.observers:
+            self._store.observers.remove(self._record)
+
+    def _record(self, spec: "MetricSpec", attributes: "Mapping[str, Any]", value: float) -> None:
+        if self._instruments is not None and os.getpid() == self._pid:
+            with self._error_boundary.guard("metric collection"):
+                self._instruments.histograms[spec.name].record(value, dict(attributes))
 
     def _observations(self, spec: "MetricSpec") -> "list[Observation]":
         found: list[Observation] = []
@@ -86,6 +95,7 @@ class _Instruments:
 
     Attributes:
         source: Returns the current observations of a metric for the active run; None between two runs.
+        histograms: Histograms with explicit buckets, by name.
     """
 
     def __init__(self, provider: Any, scope: "InstrumentationScope") -> None:
@@ -100,6 +110,16 @@ class _Instruments:
             if spec.kind in makers:
                 callback = self._callback(spec)
                 makers[spec.kind](spec.name, callbacks=[callback], unit=spec.unit, description=spec.description)
+        self.histograms = {
+            spec.name: meter.create_histogram(
+                spec.name,
+                unit=spec.unit,
+                description=spec.description,
+                explicit_bucket_boundaries_advisory=list(spec.bounds),
+            )
+            for spec in metric.ALL
+            if spec.kind is Kind.HISTOGRAM
+        }
 
     def _callback(self, spec: "MetricSpec") -> "Callable[[Any], Iterable[Observation]]":
         def observe(_: Any) -> "Iterable[Observation]":

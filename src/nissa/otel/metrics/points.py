@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from opentelemetry.sdk.metrics import Exemplar
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
     from nissa.otel.metrics.store import HistogramStream, MagnitudeStream, Sample
     from nissa.semconv.metrics import MetricSpec
-
-EXPLICIT_STEP: Final = 2
-"""Octaves per bucket when an exponential histogram is converted to an explicit one (Prometheus exporter)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +86,6 @@ def histogram_point(spec: "MetricSpec", stream: "HistogramStream", part: Histogr
         explicit_bounds=list(spec.bounds),
         # Minimum and maximum are tracked over the whole run only, so those of a delta interval are unknown.
         min=stream.minimum if part.whole else None,  # type: ignore[arg-type]  # the wire format has it optional
-        max=stream.maximum if part.whole else None,  # type: ignore[arg-type]
-        exemplars=_exemplars(stream.sample, part),
-    )
-
-
-def explicit_point(stream: "MagnitudeStream", part: HistogramPart, now: int) -> HistogramDataPoint:
-    """Return the data point of a magnitude stream in coarse explicit buckets of its fine range.
-
-    Zeros and all magnitudes below that range are counted in the lowest bucket.
-    """
-    span = stream.range
-    first = 1 + span.before
-    last = first + span.inner_size
-    inner = np.add.reduceat(part.counts[first:last], np.arange(0, span.inner_size, EXPLICIT_STEP << span.scale))
-    low, high = span.min_exponent, span.max_exponent
-    counts = [part.zeros + int(part.counts[:first].sum()), *inner.tolist(), int(part.counts[last:].sum())]
-    return HistogramDataPoint(
-        attributes=stream.attributes,
-        start_time_unix_nano=part.start,
-        time_unix_nano=now,
-        count=sum(counts),
-        sum=part.total,
-        bucket_counts=counts,
-        explicit_bounds=[2.0 ** min(low + EXPLICIT_STEP * step, high) for step in range(len(inner) + 1)],
-        min=None,  # type: ignore[arg-type]  # not kept; the wire format has it optional
         max=stream.maximum if part.whole else None,  # type: ignore[arg-type]
         exemplars=_exemplars(stream.sample, part),
     )

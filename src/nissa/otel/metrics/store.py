@@ -97,6 +97,7 @@ class MetricStore:
         start: Start of the run, nanoseconds since the Unix epoch; start time of the streams that begin with it.
         gauges: Timestamped gauge points per reader.
         refreshers: Called before each collection, to copy counters that other components keep.
+        observers: Called with each value of a histogram with explicit buckets, after it was added.
         ended: Ended streams: sequence number, metric, stream, time of the end.
         ended_before: Sequence number of the next stream to end.
         changed: Streams of `EVENT_METRICS` that have changed since their last prompt export, as keys.
@@ -111,6 +112,7 @@ class MetricStore:
     histograms: dict[MetricSpec, dict[Key, HistogramStream]] = field(default_factory=dict)
     magnitudes: dict[MetricSpec, dict[Key, MagnitudeStream]] = field(default_factory=dict)
     refreshers: list[Callable[[], None]] = field(default_factory=list)
+    observers: list[Callable[[MetricSpec, Attributes, float], None]] = field(default_factory=list)
     ended: "deque[tuple[int, MetricSpec, SumStream | MagnitudeStream, int]]" = field(
         default_factory=lambda: deque(maxlen=MOST_ENDED)
     )
@@ -178,6 +180,8 @@ class MetricStore:
             stream.minimum = value if stream.minimum is None else min(stream.minimum, value)
             stream.maximum = value if stream.maximum is None else max(stream.maximum, value)
             stream.sample = sample or stream.sample
+        for observer in self.observers:  # without the lock held: an instrument of the application is foreign code
+            observer(spec, attributes, value)
 
     def magnitude(
         self, spec: MetricSpec, attributes: Attributes, make: Callable[[], MagnitudeStream]
