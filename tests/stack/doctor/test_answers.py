@@ -118,7 +118,7 @@ def test_what_a_file_declares_is_tried_too(doctor: Doctor, collector: OwnCollect
     assert said.status == 1
     assert said.only("endpoint", "ok")["signals"] == ["traces"]
     assert said.only("endpoint", "error")["signals"] == ["metrics"]
-    assert "Metrics join" in said.only("metrics", "ok")["found"]
+    assert "through instruments" in said.only("metrics", "note")["found"]
 
 
 @pytest.mark.parametrize(
