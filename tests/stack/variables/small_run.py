@@ -90,6 +90,9 @@ def train(folder: Path, environ: Mapping[str, str], **code: str) -> Done:
     folder.mkdir(exist_ok=True)
     status, out, err = run_script(body(**code), folder, {"NISSA_CONSOLE__ENABLED": "false", **environ})
     assert status == 0, err
-    *printed, last = out.strip().splitlines()
+    printed = out.strip().splitlines()
+    # An exporter that prints may do so once more at the exit of the interpreter.
+    (last,) = [line for line in printed if line.startswith('{"destination"')]
+    printed.remove(last)
     said: dict[str, Any] = json.loads(last)
     return Done(said["destination"], "\n".join(printed), err)

@@ -30,7 +30,8 @@ def temporalities(collector: OwnCollector) -> dict[str, set[int]]:
     """Return how each metric was told."""
     found: dict[str, set[int]] = {}
     for line in collector.requests("metrics"):
-        for metric in line["resourceMetrics"][0]["scopeMetrics"][0]["metrics"]:
+        scopes = (scope for resource in line["resourceMetrics"] for scope in resource["scopeMetrics"])
+        for metric in (metric for scope in scopes for metric in scope["metrics"]):
             for kind in ("sum", "histogram", "exponentialHistogram"):
                 if kind in metric:
                     found.setdefault(metric["name"], set()).add(metric[kind]["aggregationTemporality"])
