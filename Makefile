@@ -33,7 +33,7 @@ test: $(READY) ## Run the tests; those against real servers build them once, whe
 test-full: $(READY) ## Run all tests, those that take minutes too
 	@$(BIN)/python -m scripts.stack --optional build
 	@$(BIN)/python -m scripts.browser --optional
-	$(PYTEST) --hypothesis-profile thorough $(ARGS)
+	$(PYTEST) --hypothesis-profile thorough --timeout 1800 $(ARGS)
 
 check: $(READY) ## Format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check .
