@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nissa.otel.compat import suppress_instrumentation
 from nissa.otel.otlp import Outcome, SendResult
+from nissa.otel.otlp.client import LARGEST_REQUEST
 
 if TYPE_CHECKING:
     from nissa.otel.export.pipeline import Client
@@ -50,7 +51,7 @@ class Sender:
     def _result(self, payloads: Sequence[bytes]) -> SendResult:
         try:
             request = joined(payloads)
-        except (OSError, EOFError, zlib.error) as error:
+        except (EOFError, zlib.error) as error:
             return SendResult(Outcome.REFUSED, f"the payload is not a request ({type(error).__name__})")
         return self.client.send(request)
 
@@ -63,4 +64,18 @@ def joined(payloads: Sequence[bytes]) -> bytes:
     """
     if len(payloads) == 1:
         return payloads[0]
-    return gzip.compress(b"".join(map(gzip.decompress, payloads)), COMPRESSION_LEVEL, mtime=0)
+    return gzip.compress(b"".join(map(_content, payloads)), COMPRESSION_LEVEL, mtime=0)
+
+
+def _content(payload: bytes) -> bytes:
+    """Return the content of gzip data.
+
+    Raises:
+        EOFError: It is cut off, or larger than any request: what an earlier process has left may be damaged.
+        zlib.error: It is not gzip data.
+    """
+    stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    content = stream.decompress(payload, LARGEST_REQUEST)
+    if not stream.eof:
+        raise EOFError
+    return content

@@ -275,3 +275,20 @@ def test_a_journal_in_memory_gives_way_to_new_items_and_counts_the_loss(make: An
     kept = sink.waiting["traces"]
     assert 0 < kept < 5
     assert log.counts == {("traces", "lost"): 5 - kept}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [gzip.compress(bytes(10_000))[:-9], b"not gzip", gzip.compress(bytes(65 << 20))],
+    ids=["cut", "other", "bomb"],
+)
+def test_payloads_that_cannot_be_joined_are_refused_together_and_judged_one_by_one(make: Any, damaged: bytes) -> None:
+    journal = MemoryJournal()
+    collector = Collector()
+    collector.answers = [SendResult(Outcome.REFUSED, "no request"), DELIVERED]
+    sink, log = make(collector, journal)
+    journal.append("traces", damaged[:-4] + b"\1\0\0\0", 3, time_unix_nano=1, kind="lifecycle")
+    sink.write_spans(spans("a"))
+    assert settled(sink)
+    assert collector.got == ["a"]
+    assert log.counts == {("traces", "delivered"): 1, ("traces", "refused"): 3}
