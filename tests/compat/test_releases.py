@@ -10,7 +10,13 @@ import pytest
 
 from tests.support import ROOT
 
-_TOOLS = ("pytest>=8.3", "hypothesis", "sybil", "pytest-timeout", "opentelemetry-instrumentation>=0.66b0")
+_TOOLS = (
+    "pytest>=8.3",
+    "hypothesis>=6.100",
+    "sybil>=9",
+    "pytest-timeout>=2.3",
+    "opentelemetry-instrumentation>=0.66b0",
+)
 
 
 @pytest.mark.full
