@@ -55,7 +55,7 @@ _WARMUP = 2
 class _Nowhere:
     """Client whose receiver never answers."""
 
-    def send(self, payload: bytes) -> Any:
+    def send(self, payload: bytes, *, gzipped: bool = True) -> Any:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -24,7 +24,8 @@ def faults(table: Table, results: Path) -> str:
         "notes it. Afterwards Jaeger has the span of every life that it noted (a fact), at least once and under its ids; the "
         "counters of stage changes in Prometheus equal the notes; and the series of step numbers has no hole. Entry points are "
         "`nissa.start()`, `nissa run` and `opentelemetry-instrument`; where an application has set up its own OpenTelemetry "
-        "providers, its exporters decide.\n\n"
+        "providers, its exporters decide. After a sudden end (SIGKILL, `os._exit()`, a rank that dies) only lives older than a second "
+        "and steps older than six are demanded, and a counter may have any value from those lives to all that were noted.\n\n"
         f"Collector, Prometheus and Jaeger are the real ones. Measured at {', '.join(commits) or 'no commit'}, by "
         f"`{INTO}=benchmarks/results/faults.csv make test-full ARGS=tests/stack/faults`.\n\n"
         + table(("fault", "entry point", "promise", "measured", "test"), _rows(rows))

@@ -78,7 +78,7 @@ class ShutdownHook:
         return self._claims[0] == thread
 
     def release(self) -> None:
-        """Remove the exit and signal handlers, and send a signal again that arrived since `begin`."""
+        """Remove the exit and signal handlers, and send a signal again that arrived since `claim`."""
         atexit.unregister(self._at_exit)
         handlers, self._handlers = self._handlers, {}
         if threading.current_thread() is threading.main_thread():

@@ -14,7 +14,7 @@ INTO: Final = "FAULTS_INTO"
 FIELDS: Final = ("fault", "door", "measured", "test", *COLUMNS)
 
 _NOTHING_LOST = "nothing is lost"
-_OLDER = "facts older than 1 s and metrics older than 5 s are kept; a later run sends them"
+_OLDER = "facts older than 1 s and metrics older than 6 s are kept; a later run sends them"
 
 
 class Fault(StrEnum):

@@ -197,7 +197,8 @@ def test_a_provider_that_a_variable_selects_is_offered_what_can_be_observed(run:
     assert told["nissa.loss"] == [[LOSSES[-1], {"nissa.phase": "train"}], [0.5, {"nissa.phase": "validation"}]]
     assert [2, {"nissa.gate.name": "G2", "nissa.gate.passed": True}] in told["nissa.seed.gate.evaluations"]
     assert {name for name in told if "magnitude" in name or "duration" in name} == set()
-    assert done.err == ""
+    assert done.err.count("go to plugins.Asking through instruments") == 1
+    assert "nissa.gradient.magnitude" in done.err
     assert done.destination == "the application's OpenTelemetry providers"
 
 

@@ -1,6 +1,5 @@
 """Metrics through instruments: of the SDK, and of a small provider that implements the API and asks when told to."""
 
-import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -112,13 +111,18 @@ def test_every_gauge_and_count_has_an_instrument_of_its_kind_and_unit(provider: 
 
 
 def test_what_is_not_exported_is_logged_once(provider: AskingProvider, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
     Offered(provider)
     provider.ask()
     provider.ask()
     (record,) = caplog.records
     assert "AskingProvider" in record.getMessage()
+    assert record.levelname == "WARNING"
     assert metric.GRADIENT_MAGNITUDE.name in record.getMessage()
+
+
+def test_a_provider_that_no_reader_collects_is_no_loss(caplog: pytest.LogCaptureFixture) -> None:
+    Offered(MeterProvider([], shutdown_on_exit=False))
+    assert caplog.records == []
 
 
 def test_the_sdk_s_provider_exports_the_latest_values_and_histograms_of_every_value() -> None:

@@ -45,8 +45,8 @@ _POLL_SECONDS: Final = 0.1
 class Client(Protocol):
     """The part of `nissa.otel.otlp.OtlpClient` that a sink uses."""
 
-    def send(self, payload: bytes) -> "SendResult":
-        """Send a gzip-compressed request."""
+    def send(self, payload: bytes, *, gzipped: bool = True) -> "SendResult":
+        """Send a request, compressed or not."""
 
     def close(self) -> None:
         """Close connections."""

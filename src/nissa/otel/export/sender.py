@@ -1,11 +1,10 @@
 """Thread that sends one signal's frames, so that a receiver that hangs never delays the writing of the journal."""
 
-import gzip
 import threading
 import zlib
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nissa.otel.compat import suppress_instrumentation
 from nissa.otel.otlp import Outcome, SendResult
@@ -14,7 +13,6 @@ from nissa.otel.otlp.client import LARGEST_REQUEST
 if TYPE_CHECKING:
     from nissa.otel.export.pipeline import Client
 
-COMPRESSION_LEVEL: Final = 6
 _Sent = Callable[[SendResult], object]
 
 
@@ -49,22 +47,18 @@ class Sender:
         self.client.close()
 
     def _result(self, payloads: Sequence[bytes]) -> SendResult:
+        """Send a single request as it is stored, and several as one.
+
+        Serialized messages that follow one another are their merged message, whose lists are joined (Protocol Buffers,
+        "Encoding", "Last One Wins"). gzip data can be joined too, but not every receiver reads several members of it.
+        """
+        if len(payloads) == 1:
+            return self.client.send(payloads[0])
         try:
-            request = joined(payloads)
+            joined = b"".join(map(_content, payloads))
         except (EOFError, zlib.error) as error:
             return SendResult(Outcome.REFUSED, f"the payload is not a request ({type(error).__name__})")
-        return self.client.send(request)
-
-
-def joined(payloads: Sequence[bytes]) -> bytes:
-    """Return gzip-compressed requests as one.
-
-    Serialized messages that follow one another are their merged message, whose lists are joined (Protocol Buffers,
-    "Encoding", "Last One Wins"). Compressed once more, since not every receiver reads gzip data of several members.
-    """
-    if len(payloads) == 1:
-        return payloads[0]
-    return gzip.compress(b"".join(map(_content, payloads)), COMPRESSION_LEVEL, mtime=0)
+        return self.client.send(joined, gzipped=False)
 
 
 def _content(payload: bytes) -> bytes:

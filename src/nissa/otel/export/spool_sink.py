@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from nissa.journal import Kind, Signal
 from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
-from nissa.otel.export.sender import COMPRESSION_LEVEL, Sender
+from nissa.otel.export.sender import Sender
 from nissa.otel.otlp import Outcome
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ BATCH_BYTES: Final = 1 << 20
 _MAX_PAUSE_SECONDS: Final = 300.0
 """Maximum pause that a receiver can ask for: a wrong ``Retry-After`` must not end the delivery of a run."""
 
+_COMPRESSION_LEVEL: Final = 6
 _ENDPOINT_PAUSE_SECONDS: Final = 30.0
 """Pause after an answer that concerns every request, such as 401: somebody has to change something first."""
 
@@ -140,7 +141,7 @@ class SpoolSink:
         return lambda items, error: self._log.lost(signal, items, f"it cannot be encoded: {error}")
 
     def _append(self, signal: Signal, request: Request, kind: Kind) -> None:
-        payload = gzip.compress(request.body, COMPRESSION_LEVEL, mtime=0)
+        payload = gzip.compress(request.body, _COMPRESSION_LEVEL, mtime=0)
         self._pending.add(Entry(signal, payload, request.items, kind))
 
     def _write(self, entry: Entry) -> None:

@@ -96,6 +96,7 @@ class PointBuilder:
                 *self._magnitudes(reading, now, ended),
             ]
             reading.last = now
+            self._store.changed.clear()
             self._store.forget_ended(min(each.ended for each in self._readings.values()))
         return built
 

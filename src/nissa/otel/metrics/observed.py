@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import Observation
 
+from nissa.otel.compat import metric_readers
 from nissa.semconv import metrics as metric
 from nissa.semconv.metrics import Kind
 
@@ -52,7 +53,9 @@ class ObservedStreams:
         self._instruments = _instruments(provider, self._scope)
         self._instruments.source = self._observations
         self._store.observers.append(self._record)
-        _logger.info(
+        if metric_readers(provider) == ():  # no exporter is configured, so that nothing is lost
+            return
+        _logger.warning(
             "Metrics of this run go to %s.%s through instruments: the latest value of each gauge at each collection, and no "
             "distributions of gradients (%s), only their percentiles. Export over OTLP to keep every step.",
             type(provider).__module__,

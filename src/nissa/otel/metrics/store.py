@@ -100,7 +100,7 @@ class MetricStore:
         observers: Called with each value of a histogram with explicit buckets, after it was added.
         ended: Ended streams: sequence number, metric, stream, time of the end.
         ended_before: Sequence number of the next stream to end.
-        changed: Streams of `EVENT_METRICS` that have changed since their last prompt export, as keys.
+        changed: Streams of `EVENT_METRICS` that have changed since the last collection, as keys.
         warned: Whether the warning about thinned step gauges was logged.
         sections: Critical sections of the hub: while a thread holds the lock, its signal handlers defer their work.
         lock: Protects all streams: the worker thread writes them while readers' threads collect.

@@ -117,7 +117,7 @@ class HttpTransport:
             name: redactor.clean(response.headers[name]) for name in _DESCRIBING_HEADERS if name in response.headers
         }
         reason, rejected = f"{status} {response.reason or ''}".strip(), 0
-        if outcome is Outcome.DELIVERED and kind.startswith("text/html"):
+        if outcome is Outcome.DELIVERED and kind.lower().startswith("text/html"):
             # A login page, or a web server at the wrong port: no receiver has taken the telemetry.
             outcome, endpoint_fault, reason = Outcome.REFUSED, True, f"{reason}: a web page, not an OTLP receiver"
         elif outcome is Outcome.DELIVERED:
