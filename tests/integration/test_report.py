@@ -42,10 +42,12 @@ def test_a_run_can_be_reported_while_it_goes_on_and_after_it_was_killed(tmp_path
     try:
         until(lambda: runs.is_dir() and any(runs.glob("*/traces.jsonl")), "files")
         run = only_run(tmp_path)
-        until(
-            lambda: any(span.name == "validation" for span in _spans(run)) and (run / "metrics.jsonl").stat().st_size,
-            "a metric",
-        )
+
+        def exported() -> bool:
+            assert process.poll() is None, finish(process)[2]
+            return any(span.name == "validation" for span in _spans(run)) and (run / "metrics.jsonl").stat().st_size > 0
+
+        until(exported, "a metric")
         going = report(run)
     finally:
         process.send_signal(signal.SIGKILL)
