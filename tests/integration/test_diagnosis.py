@@ -221,7 +221,7 @@ def test_a_narrative_is_on_the_console_on_the_span_and_an_event(toy: Toy, capsys
     assert (improving, health) == ("Loss improving (0.542 -> 0.398)", "Gradient health good")
     assert imbalance == "Class imbalance: 3=42% vs 7=91%"
     assert of_seed.startswith("seed-3 (attention) blended to 0.6, +1.2 points, gradient ratio ")
-    assert found.narrative in capsys.readouterr().out
+    assert found.narrative in capsys.readouterr().err
     validation = [span for span in spans(FOLDER) if span.name == "validation"][-1]
     assert validation.attributes["nissa.narrative"] == found.narrative
     told = [record for record in records(FOLDER) if record.get("eventName") == "nissa.narrative"][-1]

@@ -368,7 +368,7 @@ def test_the_end_of_a_run_prints_where_its_telemetry_is(toy: Toy, capsys: pytest
         run.watch(toy.model, toy.optimizer)
         toy.step(run)
     run.close()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("nissa:")]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("nissa:")]
     command = line.partition("view it with: ")[2]
     assert command == f"nissa report {Path('nissa-runs') / 'mine'}"
     assert (Path(command.split()[-1]) / "metrics.jsonl").is_file()
@@ -379,8 +379,8 @@ def test_a_run_whose_output_is_closed_ends_quietly(tmp_path: Path) -> None:
     import os, sys, nissa
     run = nissa.start("standard")
     sys.stdout.close()
+    sys.stderr.close()
     run.close()
-    sys.stdout = open(os.devnull, "w")
+    sys.stdout = sys.stderr = open(os.devnull, "w")
     """
-    status, _, err = finish(script(body, folder=tmp_path))
-    assert (status, err) == (0, "")
+    assert finish(script(body, folder=tmp_path)) == (0, "", "")

@@ -149,7 +149,7 @@ def test_a_run_without_epochs_prints_a_line_at_its_first_step_and_then_rarely(
             nissa_clock.advance(10)
             toy.step()
         assert run.flush(30)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
     assert lines == [
         f"step 0 · loss {losses[0]:.3f} · — steps/s · no findings",
         f"step 6 · loss {losses[6]:.3f} · 0.1 steps/s · no findings",
@@ -164,7 +164,7 @@ def test_a_run_with_epochs_prints_no_lines_of_progress(toy: Toy, capsys: pytest.
         run.watch(toy.model, toy.optimizer)
         with run.epoch(0):
             toy.step(run)
-    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert not [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
 
 
 def _fail(run: nissa.Run, toy: Toy, losses: list[float]) -> None:
@@ -183,6 +183,6 @@ def test_an_epoch_that_fails_keeps_the_losses_it_had(toy: Toy, capsys: pytest.Ca
     (event,) = memory.of_type(EventType.EPOCH_COMPLETED)
     assert event.data["train_loss"] == pytest.approx(math.fsum(losses) / 3, rel=1e-12)
     assert event.data["error"] == "KeyError"
-    assert f"epoch 3 · loss {math.fsum(losses) / 3:.3f} -> —" in capsys.readouterr().out
+    assert f"epoch 3 · loss {math.fsum(losses) / 3:.3f} -> —" in capsys.readouterr().err
     (span,) = [each for each in spans(_folder()) if each.name == "epoch"]
     assert span.error

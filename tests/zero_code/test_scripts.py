@@ -30,6 +30,7 @@ def train(folder: Path, body: str, status: int = 0, **environ: str) -> tuple[Pat
     text = OBSERVED + PROBLEM + textwrap.dedent(body)
     done, out, err = finish(script(text, folder=folder, environ={**EVERY_STEP, **environ}))
     assert done == status, err
+    assert not [line for line in out.splitlines() if "nissa" in line or " · " in line], "the output is the script's own"
     found = [json.loads(line) for line in out.splitlines() if line.startswith("[")]
     return only_run(folder), found[-1] if found else [], out + err
 

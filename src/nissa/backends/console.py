@@ -34,7 +34,7 @@ class ConsoleBackend:
     """Prints epochs, seed events and findings.
 
     Args:
-        stream: Output stream; None is standard output.
+        stream: Output stream; None is standard error, so that what the script prints stays its own.
         color: Use colours; None uses them if the stream is a terminal.
         closing: Line that `close` prints; None prints none.
     """
@@ -45,7 +45,7 @@ class ConsoleBackend:
     def __init__(self, stream: IO[str] | None = None, *, color: bool | None = None, closing: str | None = None) -> None:
         self._closing = closing
         self._console = Console(
-            file=stream, force_terminal=color, no_color=color is False, highlight=False, soft_wrap=True
+            file=stream, stderr=True, force_terminal=color, no_color=color is False, highlight=False, soft_wrap=True
         )
         self._lines: dict[str, Any] = {
             EventType.EPOCH_COMPLETED: epoch_line,
@@ -74,7 +74,7 @@ class ConsoleBackend:
     def close(self, _timeout: float) -> None:
         """Print the closing line."""
         if self._closing is not None:
-            with suppress(OSError, ValueError):  # standard output may be closed by now
+            with suppress(OSError, ValueError):  # standard error may be closed by now
                 self._console.print(Text(self._closing))
 
 

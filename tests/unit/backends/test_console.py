@@ -148,9 +148,9 @@ def test_colour_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[" in printed(of_seed(EventType.SEED_GERMINATED), color=True)
 
 
-def test_standard_output_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     ConsoleBackend().emit(TelemetryEvent(EventType.PLATEAU_DETECTED))
-    assert capsys.readouterr().out == "plateau detected\n"
+    assert capsys.readouterr() == ("", "plateau detected\n")
 
 
 def test_the_closing_line_recommends_what_is_possible() -> None:

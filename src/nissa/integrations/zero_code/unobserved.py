@@ -14,7 +14,7 @@ class UnobservedSummary:
 
     Args:
         missing: Returns pairs of a thing and the line of code that adds it.
-        stream: Output stream; None is standard output.
+        stream: Output stream; None is standard error.
     """
 
     name = "unobserved"
@@ -30,7 +30,7 @@ class UnobservedSummary:
         """Print the line; nothing where everything was observed."""
         line = closing_line(self._missing())
         if line is not None:
-            Console(file=self._stream, highlight=False, soft_wrap=True).print(Text(line))
+            Console(file=self._stream, stderr=True, highlight=False, soft_wrap=True).print(Text(line))
 
 
 def closing_line(missing: Iterable[tuple[str, str]]) -> str | None:
