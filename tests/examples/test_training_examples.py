@@ -27,7 +27,7 @@ def run(example: str, folder: Path, *, nissa: bool) -> Path:
         cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert ("not observed" in done.stdout) is not nissa
+    assert ("not observed" in done.stderr) is not nissa
     return only_run(folder)
 
 

@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from time import sleep
 
@@ -16,7 +17,7 @@ from nissa.recordings.values import attributes
 from nissa.run.start import start
 from nissa.testing import FakeClock
 from tests.integration.conftest import Toy
-from tests.support import finish, points, records, script, spans
+from tests.support import finish, points, records, script, spans, until
 
 pytestmark = pytest.mark.usefixtures("patient")
 
@@ -286,6 +287,26 @@ def test_a_second_run_begins_anew(toy: Toy) -> None:
     for name in ("a", "b"):
         assert [point.value for point in points(Path("nissa-runs") / name, "nissa.step")] == [0]
     assert nissa.get_hub().backends == ()
+
+
+def test_an_ended_run_leaves_nothing_of_itself_in_memory(toy: Toy) -> None:
+    def train(name: str) -> None:
+        with nissa.start("diagnostic", run_id=name, console__enabled=False) as run:
+            run.watch(toy.model, toy.optimizer)
+            with run.epoch(0):
+                toy.step(run)
+
+    def ours() -> Counter[str]:
+        gc.collect()
+        kinds = (type(each) for each in gc.get_objects())
+        return Counter(kind.__qualname__ for kind in kinds if str(kind.__module__).startswith("nissa."))
+
+    train("first")
+    once = ours()
+    assert once
+    for name in ("second", "third"):
+        train(name)
+    until(lambda: ours() <= once, "the end of what the runs left", timeout=20)
 
 
 def test_a_lost_run_is_found_again_or_replaced(toy: Toy, caplog: pytest.LogCaptureFixture) -> None:

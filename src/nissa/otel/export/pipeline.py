@@ -15,6 +15,7 @@ from math import inf
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakMethod
 
 from nissa.otel.compat import suppress_instrumentation
 
@@ -163,7 +164,9 @@ class ExportPipeline:
         self._reset()
         self._begin()
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+            # Keep only a weak reference: a fork hook cannot be unregistered and would keep the pipeline alive.
+            reset = WeakMethod(self._reset)
+            os.register_at_fork(after_in_child=lambda: (found := reset()) and found())
 
     def _reset(self) -> None:
         """Forget everything that belongs to the parent process or to an earlier start."""

@@ -1,8 +1,11 @@
 """OTLP over gRPC: serialized requests through a generic method, so that nothing is encoded again."""
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final
 
 import grpc  # type: ignore[import-untyped]  # it has no types of its own
@@ -23,6 +26,9 @@ _OPTIONS: Final = (
     # would wait for up to two minutes after an outage.
     ("grpc.use_local_subchannel_pool", 1),
 )
+_FORK_SECONDS: Final = 0.2
+"""Longest time for which a fork waits until no request is under way."""
+_FORK_POLL_SECONDS: Final = 0.001
 _COMPRESSIONS: Final = {"gzip": grpc.Compression.Gzip, "none": grpc.Compression.NoCompression}
 
 
@@ -42,13 +48,15 @@ class GrpcTransport:
         self._metadata = tuple(settings.headers.items())
         self._credentials = None if settings.insecure else _channel_credentials(settings)
         self._closed = False
+        self._calling = False
+        self._interrupted = False
         self._channel: Any = self._open()
+        _transports.add(self)
 
     def send(self, body: bytes, timeout: float) -> SendResult:
         """Send an uncompressed request and return the result."""
         try:
-            export = self._channel.unary_unary(method(self._settings.signal))
-            response = export(body, timeout=timeout, metadata=self._metadata)
+            response = self._call(body, timeout)
         except grpc.RpcError as error:
             return self._failure(error)
         except Exception as error:  # noqa: BLE001 - gRPC raises ValueError for a closed channel and for invalid metadata
@@ -62,7 +70,34 @@ class GrpcTransport:
     def close(self) -> None:
         """Close the channel; a request under way is cancelled."""
         self._closed = True
+        _transports.discard(self)
         self._channel.close()
+
+    def interrupt(self) -> None:
+        """Cancel a request under way, which is sent again after the fork; called by the thread that forks."""
+        deadline = monotonic() + _FORK_SECONDS
+        while self._calling and monotonic() < deadline:
+            self._interrupted = True
+            self._channel.close()
+            sleep(_FORK_POLL_SECONDS)
+
+    def _call(self, body: bytes, timeout: float) -> bytes:
+        """Return the response; a request that a fork interrupts is sent again."""
+        deadline = monotonic() + timeout
+        while True:
+            self._calling = True  # set before the look at forks, so that a fork that begins after it waits
+            try:
+                if not _forks:
+                    export = self._channel.unary_unary(method(self._settings.signal))
+                    return bytes(export(body, timeout=max(0.0, deadline - monotonic()), metadata=self._metadata))
+            except (grpc.RpcError, ValueError):
+                if not self._interrupted or self._closed:
+                    raise
+                self._interrupted = False
+                self._reopen()
+            finally:
+                self._calling = False
+            sleep(_FORK_POLL_SECONDS)
 
     def _open(self) -> Any:
         target, compression = self._settings.target, _COMPRESSIONS[self._settings.compression]
@@ -122,3 +157,31 @@ def _retry_infos(name: str, value: bytes) -> Iterator[Any]:
         found = error_details_pb2.RetryInfo()
         if packed.Unpack(found):
             yield found
+
+
+# A fork during a call has gRPC's core print a line on standard error and leave both processes unprepared for the fork.
+
+_transports: Final[set[GrpcTransport]] = set()
+_forks: Final[deque[None]] = deque()
+"""One element for each fork under way. No request begins until it is empty."""
+
+
+def _before_fork() -> None:
+    _forks.append(None)
+    for transport in _transports.copy():
+        transport.interrupt()
+
+
+def _after_fork_in_parent() -> None:
+    with suppress(IndexError):  # this module may have been imported during the fork
+        _forks.pop()
+
+
+def _after_fork_in_child() -> None:
+    """Forget the channels and the forks of the parent process."""
+    _forks.clear()
+    _transports.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

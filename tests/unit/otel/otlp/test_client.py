@@ -5,6 +5,7 @@ import json
 import socket
 import threading
 from email.utils import formatdate
+from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
@@ -23,6 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
 from nissa.otel.otlp.client import LARGEST_REQUEST
 from tests.receivers import Receiver, Response, grpc_receiver, http_receiver
+from tests.support import finish, script
 
 GRPC, HTTP, JSON = "grpc", "http/protobuf", "http/json"
 
@@ -377,3 +379,32 @@ def test_an_instrumentation_of_the_http_library_does_not_trace_exports(instrumen
         sent(receiver)
         assert len(receiver.got) == 1
     assert instrumented == []
+
+
+def test_forks_during_requests_over_grpc_are_silent_and_lose_no_request(tmp_path: Path) -> None:
+    body = """
+    import os, sys, threading, time
+    from nissa.otel.otlp import OtlpClient, OtlpSettings
+    from tests.unit.otel.otlp.test_client import STORED
+
+    client = OtlpClient(OtlpSettings("traces", "grpc", sys.stdin.read().strip(), insecure=True, timeout=30.0))
+    results = []
+    sending = threading.Thread(target=lambda: results.extend(client.send(STORED) for _ in range(3)))
+    sending.start()
+    children = []
+    while sending.is_alive():
+        time.sleep(0.2)
+        children.append(os.fork())
+        if children[-1] == 0:
+            again = OtlpClient(client.settings)
+            os._exit(again.send(STORED).status != "OK" if len(children) == 1 else 0)
+    print({os.waitpid(child, 0)[1] for child in children}, [result.status for result in results])
+    """
+    with grpc_receiver(*[Response(wait=0.9)] * 4, Response()) as receiver:
+        process = script(body, folder=tmp_path)
+        assert process.stdin is not None
+        process.stdin.write(receiver.url)
+        process.stdin.close()
+        assert finish(process) == (0, "{0} ['OK', 'OK', 'OK']\n", "")
+    assert len(receiver.got) > 4, "some were interrupted"
+    assert {received.body for received in receiver.got} == {PLAIN}
