@@ -1,9 +1,8 @@
-"""Python processes forked from one that has imported PyTorch.
+"""Python processes forked from one that has imported PyTorch and Nissa.
 
-Importing PyTorch and building a first optimizer takes several seconds of a core. A test that needs a process, but not a
-fresh interpreter, starts it here: the process runs a script, a module or code in its own folder and environment, and
-ends as interpreters do, with `atexit` and signals. Nissa and OpenTelemetry are not imported before the fork, since they
-read environment variables when they are.
+The imports and a first optimizer take several seconds of a core. A test that needs a process, but not a fresh
+interpreter, starts it here: the process runs a script, a module or code in its own folder and environment, and ends as
+interpreters do, with `atexit` and signals.
 """
 
 import atexit
@@ -23,6 +22,14 @@ from threading import Lock
 from typing import IO, Any, Self
 
 _PARENT = Path(__file__).with_name("preloaded_parent.py")
+_READ_AT_IMPORT = {
+    "OTEL_PROPAGATORS",
+    "OTEL_PYTHON_CONTEXT",
+    "GRPC_VERBOSITY",
+    "GRPC_TRACE",
+    "GRPC_ENABLE_FORK_SUPPORT",
+}
+"""Variables that OpenTelemetry and gRPC read at import."""
 START_SECONDS = 120
 """Longest time for the imports of the parent."""
 
@@ -107,6 +114,7 @@ def start(
     env: Mapping[str, str] | None = None,
     output: IO[bytes] | None = None,
     unload: bool = False,
+    bare: bool = False,
 ) -> Process:
     """Start a process.
 
@@ -117,14 +125,17 @@ def start(
         output: A file for its output and errors. By default each is a pipe.
         unload: Whether the interpreter takes its modules apart at a regular end, which takes most of a second. Functions
             that are registered with `atexit` are called in any case.
+        bare: Fork from a process that has not imported Nissa and OpenTelemetry. So is a process whose environment has a
+            variable that OpenTelemetry reads at import.
     """
+    environ = {**(os.environ if env is None else env)}
     job = {
         "args": [os.fspath(each) for each in args],
         "cwd": os.fspath(cwd or Path.cwd()),
-        "env": {**(os.environ if env is None else env)},
+        "env": environ,
         "unload": unload,
     }
-    return _parent().start(job, output)
+    return _parent(bare or not _READ_AT_IMPORT.isdisjoint(environ)).start(job, output)
 
 
 def run(
@@ -133,10 +144,11 @@ def run(
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     unload: bool = False,
+    bare: bool = False,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a process, as `start` does, to its end and return its exit status and output."""
-    with start(args, cwd=cwd, env=env, unload=unload) as process:
+    with start(args, cwd=cwd, env=env, unload=unload, bare=bare) as process:
         out, err = process.communicate(timeout)
     return subprocess.CompletedProcess(process.args, process.wait(), out, err)
 
@@ -155,8 +167,8 @@ def _await(status: IO[str], timeout: float | None, args: Sequence[str]) -> None:
 
 
 @cache
-def _parent() -> "_Parent":
-    found = _Parent()
+def _parent(bare: bool) -> "_Parent":
+    found = _Parent(["bare"] if bare else [])
     atexit.register(found.close)
     return found
 
@@ -164,12 +176,12 @@ def _parent() -> "_Parent":
 class _Parent:
     """The process that forks the others. It ends when its socket is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, arguments: Sequence[str]) -> None:
         self._lock = Lock()
         self._socket, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, str(_PARENT), str(theirs.fileno())],
+                [sys.executable, str(_PARENT), str(theirs.fileno()), *arguments],
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

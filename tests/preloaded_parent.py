@@ -1,6 +1,6 @@
 """The process behind `tests.preloaded`: imports PyTorch once and forks a process for each request.
 
-Argument: the number of the socket that requests come from.
+Arguments: the number of the socket that requests come from, and ``bare`` where Nissa and OpenTelemetry are not imported.
 """
 
 import atexit
@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -31,12 +32,14 @@ PRELOADED = (
     "psutil",
     "typer",
 )
-"""Modules that processes find imported. Not Nissa, OpenTelemetry or gRPC: their import reads the environment."""
+"""Modules that processes find imported."""
+OURS = ("nissa", "nissa.run.start", "nissa.otel.setup", "nissa.otel.otlp.http_transport", "grpc")
+"""Modules that they also find imported, unless they are bare. None starts a thread or registers a fork hook with a state."""
 
 
-def main(number: int) -> None:
+def main(number: int, *bare: str) -> None:
     """Fork a process for each request until the socket is closed."""
-    _preload()
+    _preload(() if bare else OURS)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the guardians
     with socket.socket(fileno=number) as requests:
         while (request := _receive(requests)) is not None:
@@ -49,15 +52,24 @@ def main(number: int) -> None:
                 os.close(file)
 
 
-def _preload() -> None:
-    for name in PRELOADED:
+def _preload(ours: Iterable[str]) -> None:
+    for name in (*PRELOADED, *ours):
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
     torch = sys.modules["torch"]
     torch.set_num_threads(1)
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # imports what a first optimizer needs
+    if "numba" in sys.modules:
+        _load_compiler()
     tasks = Path("/proc/self/task")
     assert not tasks.exists() or len([*tasks.iterdir()]) == 1, "a thread does not survive a fork"
+
+
+def _load_compiler() -> None:
+    """Import the two hundred modules that numba imports with the first compiled function."""
+    cpu_target = importlib.import_module("numba.core.registry").cpu_target
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 
 def _receive(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -153,4 +165,4 @@ def _compiled(path: str) -> CodeType:
 
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

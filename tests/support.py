@@ -124,13 +124,18 @@ def _point(metric: Mapping[str, Any], kind: str, point: dict[str, Any]) -> Point
 
 
 def script(
-    body: str, *, folder: Path, environ: Mapping[str, str] | None = None, unload: bool = False
+    body: str,
+    *,
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    unload: bool = False,
+    bare: bool = False,
 ) -> preloaded.Process:
     """Start a Python script, which may import modules of tests, in a folder and a process of its own."""
     path = folder / "script.py"
     path.write_text(textwrap.dedent(body))
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **(environ or {})}
-    return preloaded.start([path], cwd=folder, env=env, unload=unload)
+    return preloaded.start([path], cwd=folder, env=env, unload=unload, bare=bare)
 
 
 def finish(process: preloaded.Process, timeout: float = 90) -> tuple[int, str, str]:

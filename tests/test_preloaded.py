@@ -17,9 +17,11 @@ def test_code_has_its_arguments_folder_environment_and_exit_status(tmp_path: Pat
     assert (done.returncode, done.stdout, done.stderr) == (7, f"['-c', 'a'] {tmp_path} 1\n", "e\n")
 
 
-def test_neither_nissa_nor_opentelemetry_is_imported_before() -> None:
+def test_nissa_is_imported_before_unless_the_process_is_bare_or_has_a_variable_that_imports_read() -> None:
     code = "import sys; print([each for each in ('torch', 'nissa', 'opentelemetry', 'grpc', 'tests') if each in sys.modules])"
-    assert preloaded.run(["-c", code]).stdout == "['torch']\n"
+    assert preloaded.run(["-c", code]).stdout == "['torch', 'nissa', 'opentelemetry', 'grpc']\n"
+    assert preloaded.run(["-c", code], bare=True).stdout == "['torch']\n"
+    assert preloaded.run(["-c", code], env={**os.environ, "OTEL_PROPAGATORS": "b3"}).stdout == "['torch']\n"
 
 
 @pytest.mark.parametrize("unload", [False, True])

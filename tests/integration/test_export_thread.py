@@ -64,7 +64,7 @@ def test_the_export_threads_import_nothing_and_format_no_traceback(tmp_path: Pat
         endpoint = receiver.url if kind.endswith("answers") else "http://127.0.0.1:9"
         protocol = "grpc" if kind.startswith("grpc") else "http/protobuf"
         sent = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-        status, out, err = finish(script(_TRAIN, folder=tmp_path, environ={} if kind == "files" else sent))
+        status, out, err = finish(script(_TRAIN, folder=tmp_path, environ={} if kind == "files" else sent, bare=True))
         assert len(receiver.got) >= (len(_ANSWERS) if kind.endswith("answers") else 0)
     assert status == 0, err
     assert json.loads(out.splitlines()[-1]) == []
