@@ -84,7 +84,7 @@ def told(found: MetricsData) -> list[tuple[object, str, str, object]]:
     ]
 
 
-def strictly(line: str) -> Any:
+def strictly(line: str | bytes) -> Any:
     def refuse(text: str) -> None:
         raise AssertionError(f"{text} is not JSON")
 

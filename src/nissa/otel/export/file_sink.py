@@ -53,19 +53,20 @@ class FileSink:
         """Append metrics to ``metrics.jsonl``."""
         self._add("metrics", metric_lines(self._steps.thin(data, self._journal.thinning)), "bulk")
 
-    def _lines(self, signal: Signal, items: list[Any], encode: Callable[[list[Any]], Any]) -> Iterator[tuple[str, int]]:
+    def _lines(
+        self, signal: Signal, items: list[Any], encode: Callable[[list[Any]], Any]
+    ) -> Iterator[tuple[bytes, int]]:
         for item in items:
             try:
-                line = json.dumps(encode([item]).to_dict(), separators=(",", ":"))
-                line.encode()
+                line = json.dumps(encode([item]).to_dict(), separators=(",", ":")).encode()
             except Exception as error:  # noqa: BLE001 - whatever the encoder makes of foreign attributes
                 self._log.lost(signal, 1, f"it cannot be encoded: {error}")
             else:
-                yield f"{line}\n", 1
+                yield line + b"\n", 1
 
-    def _add(self, signal: Signal, lines: Iterator[tuple[str, int]], kind: Kind) -> None:
+    def _add(self, signal: Signal, lines: Iterator[tuple[bytes, int]], kind: Kind) -> None:
         for line, items in lines:
-            self._pending.add(Entry(signal, line.encode(), items, kind))
+            self._pending.add(Entry(signal, line, items, kind))
 
     def _write(self, entry: Entry) -> None:
         before = self._journal.dropped[entry.signal]

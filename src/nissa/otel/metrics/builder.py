@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
+    from nissa.otel.metrics.gauges import Row
     from nissa.otel.metrics.store import MetricStore
 
 _Streams = list[tuple[SumStream | MagnitudeStream, int]]
@@ -118,7 +118,7 @@ class PointBuilder:
 
     def _gauges(self, reader: object) -> Iterable[Metric]:
         rows = self._store.gauges.take(reader)
-        by_spec: dict[MetricSpec, list[GaugeRow | GaugePoint | GaugeSeries]] = {}
+        by_spec: dict[MetricSpec, list[Row]] = {}
         for (spec, _), group in rows.items():
             by_spec.setdefault(spec, []).extend(group)
         found = {spec: GaugePoints(each) for spec, each in by_spec.items()}

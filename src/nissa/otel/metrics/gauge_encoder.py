@@ -25,14 +25,14 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from nissa.otel.metrics.gauges import GaugeRow, GaugeSeries
+from nissa.otel.metrics.gauges import GaugeRow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.otel.metrics.gauges import GaugePoint
+    from nissa.otel.metrics.gauges import Row
 
-    Rows = Sequence[GaugeRow | GaugePoint | GaugeSeries]
+    Rows = Sequence[Row]
 
 MAX_BLOCK_BYTES: Final = 1 << 19
 """Maximum size of a block, unless a single row is larger."""
@@ -68,7 +68,7 @@ class _Identity:
     __hash__ = None  # type: ignore[assignment]  # only compared
 
 
-def _attributes_of(row: "GaugeRow | GaugePoint | GaugeSeries") -> _Identity:
+def _attributes_of(row: "Row") -> _Identity:
     return _Identity(row.attributes)
 
 

@@ -124,6 +124,10 @@ class GaugeSeries:
         return [self]
 
 
+Row = GaugeRow | GaugePoint | GaugeSeries
+"""What a gauge's points come from."""
+
+
 @dataclass(slots=True)
 class Group:
     """Rows of the streams that are measured together, thinned evenly above the bound.
@@ -292,14 +296,14 @@ class GaugeLog:
         thinned = [pending.add_point((spec, group), point) for pending in self._readers.values()]
         return any(thinned)
 
-    def take(self, reader: object) -> "dict[GroupKey, list[GaugeRow | GaugePoint | GaugeSeries]]":
+    def take(self, reader: object) -> "dict[GroupKey, list[Row]]":
         """Return the points that a reader has not collected yet, and clear its buffer."""
         self.attach(reader)
         pending, self._readers[reader] = self._readers[reader], self._empty()
         found = {key: pending.group(key) for key in pending.order}
         return {key: [*group.all()] for key, group in found.items() if group is not None}
 
-    def newest(self) -> "dict[GroupKey, list[GaugeRow | GaugePoint | GaugeSeries]]":
+    def newest(self) -> "dict[GroupKey, list[Row]]":
         """Return the newest row or point of each group, for instruments."""
         return {key: [last] for key, last in self._last.items()}
 

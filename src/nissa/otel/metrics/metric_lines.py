@@ -8,6 +8,7 @@ among all objects of the process again and again meanwhile, and the training thr
 import json
 from dataclasses import replace
 from functools import lru_cache
+from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
@@ -22,15 +23,16 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from pydantic_core import to_json
 
 from nissa.otel.metrics.batching import batches, count_points, with_points
 from nissa.otel.metrics.gauges import GaugeRow
 from nissa.otel.metrics.points import GaugePoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from nissa.otel.metrics.gauges import GaugePoint, GaugeSeries
+    from nissa.otel.metrics.gauges import GaugePoint, GaugeSeries, Row
 
 MOST_POINTS: Final = 100
 """Data points of a line by the official encoder: their objects are too few for a search among all others."""
@@ -38,25 +40,22 @@ MOST_POINTS: Final = 100
 MOST_OWN_POINTS: Final = 1_000
 """Data points of a line of ours: 150 to 250 kB."""
 
-_NOTHING: Final = '"gauge":{}'
+_NOTHING: Final = b'"gauge":{}'
 """A gauge without points. Within a text, quotes are escaped, so that it stands nowhere else."""
 
-_TIME: Final = "\0"
-"""Place of the time in a template; JSON text contains no such character."""
-
-_NAMED: Final = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
-"""Numbers that JSON does not have, as the protobuf mapping writes them."""
+_NEXT: Final = b"},{"
+"""End of a point and beginning of the next one."""
 
 
-def metric_lines(data: MetricsData) -> "Iterator[tuple[str, int]]":
+def metric_lines(data: MetricsData) -> "Iterator[tuple[bytes, int]]":
     """Yield the metrics of a collection as lines, each a complete request, with the number of their points."""
     for part in _parts(data, own=False):
         for batch in batches(_metrics(part), MOST_POINTS):
-            yield _encoded(_with(part, batch)) + "\n", count_points(batch)
+            yield f"{_encoded(_with(part, batch))}\n".encode(), count_points(batch)
     yield from gauge_lines(_parts(data, own=True), MOST_OWN_POINTS)
 
 
-def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[tuple[str, int]]":
+def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[tuple[bytes, int]]":
     """Yield OTLP JSON of gauges, a line of at most so many points of one metric at a time, and the number of points.
 
     Args:
@@ -67,69 +66,110 @@ def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[tuple[st
     for data in parts:
         for metric in _metrics(data):
             points = cast("GaugePoints", metric.data.data_points)
-            before, after = _encoded(_with(data, [with_points(metric, [])])).split(_NOTHING)
-            for texts, count in _chunks((text for row in points.rows for text in encoder.texts(row)), most):
-                yield f'{before}"gauge":{{"dataPoints":[{",".join(texts)}]}}{after}\n', count
+            before, after = _encoded(_with(data, [with_points(metric, [])])).encode().split(_NOTHING)
+            for parts, count in _chunks(encoder.points(points.rows), most):
+                parts[0] = parts[0].removeprefix(_NEXT)
+                yield b"".join([before, b'"gauge":{"dataPoints":[{', *parts, b"}]}", after, b"\n"]), count
 
 
-def _chunks(texts: "Iterable[tuple[str, int]]", most: int) -> "Iterator[tuple[list[str], int]]":
-    """Yield consecutive texts together, as many as have at most so many points in all."""
-    chunk: list[str] = []
+def _chunks(found: "Iterable[tuple[list[bytes], int]]", most: int) -> "Iterator[tuple[list[bytes], int]]":
+    """Yield the parts of consecutive points together, as many as are at most so many points in all."""
+    chunk: list[bytes] = []
     total = 0
-    for text, count in texts:
+    for parts, count in found:
         if total + count > most:
             yield chunk, total
             chunk, total = [], 0
-        chunk.append(text)
+        chunk += parts
         total += count
     if chunk:
         yield chunk, total
 
 
 class _PointEncoder:
-    """Encoder of the points of rows, from templates: the points of a set of streams differ in their numbers only.
+    """Encoder of the points of rows: those of a set of streams differ in their times and numbers only.
 
-    Formatting a whole row at once takes 0.4 µs per point, and one point after the other five times that.
+    Joining the parts of many points takes 0.2 µs per point. Formatting them takes three times as long, because Python's
+    own conversion of a float to text does.
 
     Args:
-        most: Maximum number of points in a text.
+        most: Maximum number of points at a time.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         # By the identity of attributes, which live as long as the export.
-        self._fields: dict[int, str] = {}
-        self._templates: dict[tuple[int, int], str] = {}
+        self._heads: dict[int, bytes] = {}
 
-    def texts(self, row: "GaugeRow | GaugePoint | GaugeSeries") -> "Iterator[tuple[str, int]]":
-        """Yield the points of a row as text, separated by commas, with their number."""
-        if isinstance(row, GaugeRow) and np.isfinite(row.values).all():
-            yield from self._at_once(row)
-            return
-        for attributes, time, value in row.points():
-            number = repr(value)
-            yield f'{{{self._field(attributes)}"timeUnixNano":"{time}","asDouble":{_NAMED.get(number, number)}}}', 1
+    def points(self, rows: "Iterable[Row]") -> "Iterator[tuple[list[bytes], int]]":
+        """Yield the parts of some points at a time, with their number. Rows stay whole where they can.
 
-    def _at_once(self, row: GaugeRow) -> "Iterator[tuple[str, int]]":
-        values = row.values.tolist() if isinstance(row.values, np.ndarray) else [float(value) for value in row.values]
+        Each point begins with `_NEXT`.
+        """
+        for _, group in groupby(rows, key=lambda row: id(row.attributes)):
+            members: list[Any] = list(group)
+            if isinstance(members[0], GaugeRow):
+                heads = [self._head(each) for each in members[0].attributes]
+                columns: Callable[..., _Columns] = _columns_of_rows
+            else:
+                heads, columns = [self._head(members[0].attributes)], _columns_of_streams
+            together = max(1, self._most // max(1, len(heads)))
+            for start in range(0, len(members), together):
+                yield from self._divided(*columns(heads, members[start : start + together]))
+
+    def _divided(
+        self, heads: "Sequence[bytes]", times: "Sequence[bytes]", values: "Sequence[float]"
+    ) -> "Iterator[tuple[list[bytes], int]]":
         for start in range(0, len(values), self._most):
-            part = tuple(values[start : start + self._most])
-            yield self._template(row, start).replace(_TIME, str(row.time)) % part, len(part)
+            part = slice(start, start + self._most)
+            numbers = _numbers(values[part])
+            yield _parts_of(heads[part], times[part], numbers), len(numbers)
 
-    def _template(self, row: GaugeRow, start: int) -> str:
-        key = id(row.attributes), start
-        if key not in self._templates:
-            fields = (self._field(each).replace("%", "%%") for each in row.attributes[start : start + self._most])
-            self._templates[key] = ",".join(f'{{{each}"timeUnixNano":"{_TIME}","asDouble":%r}}' for each in fields)
-        return self._templates[key]
+    def _head(self, attributes: "Mapping[str, Any]") -> bytes:
+        head = self._heads.get(id(attributes))
+        if head is None:
+            field = _attributes(tuple((key, type(value), value) for key, value in attributes.items()))
+            head = self._heads[id(attributes)] = _NEXT + f'{field}"timeUnixNano":"'.encode()
+        return head
 
-    def _field(self, attributes: "Mapping[str, Any]") -> str:
-        text = self._fields.get(id(attributes))
-        if text is None:
-            text = self._fields[id(attributes)] = _attributes(
-                tuple((key, type(value), value) for key, value in attributes.items())
-            )
-        return text
+
+_Columns = tuple[list[bytes], list[bytes], list[float]]
+"""Heads, times and values of points."""
+
+
+def _columns_of_rows(heads: list[bytes], rows: "Sequence[GaugeRow]") -> _Columns:
+    """Return the columns of rows of the same streams, without what was not measured."""
+    heads = heads * len(rows)
+    times = [time for row in rows for time in [_time(row.time)] * len(row.values)]
+    values = np.concatenate([row.values for row in rows])
+    absent = np.isnan(values)
+    if absent.any():
+        # NaN means "not measured" in an array only; see `GaugeRow`.
+        absent &= np.repeat([isinstance(row.values, np.ndarray) for row in rows], [len(row.values) for row in rows])
+        measured = (~absent).tolist()
+        heads, times, values = [*compress(heads, measured)], [*compress(times, measured)], values[~absent]
+    return heads, times, values.tolist()
+
+
+def _columns_of_streams(heads: list[bytes], rows: "Sequence[GaugePoint | GaugeSeries]") -> _Columns:
+    points = [(_time(time), value) for row in rows for _, time, value in row.points()]
+    return heads * len(points), [time for time, _ in points], [value for _, value in points]
+
+
+def _time(nanoseconds: int) -> bytes:
+    return b'%d","asDouble":' % nanoseconds
+
+
+def _numbers(values: "Sequence[float]") -> list[bytes]:
+    """Return numbers as JSON, and those that JSON does not have as the protobuf mapping writes them ("NaN")."""
+    return to_json(values, inf_nan_mode="strings")[1:-1].split(b",")
+
+
+def _parts_of(heads: "Sequence[bytes]", times: "Sequence[bytes]", numbers: "Sequence[bytes]") -> list[bytes]:
+    """Return points as parts that are joined with those of others only once, since a line is large."""
+    parts = [b""] * (3 * len(numbers))
+    parts[::3], parts[1::3], parts[2::3] = heads, times, numbers
+    return parts
 
 
 @lru_cache(maxsize=10_000)

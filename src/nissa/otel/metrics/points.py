@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.kernels.moments import BucketRange
-    from nissa.otel.metrics.gauges import GaugePoint, GaugeRow, GaugeSeries
+    from nissa.otel.metrics.gauges import Row
     from nissa.otel.metrics.store import HistogramStream, MagnitudeStream, Sample
     from nissa.semconv.metrics import MetricSpec
 
@@ -49,7 +49,7 @@ class GaugePoints(Sequence[NumberDataPoint]):
     collections, and the training thread would wait for these.
     """
 
-    def __init__(self, rows: "Sequence[GaugeRow | GaugePoint | GaugeSeries]") -> None:
+    def __init__(self, rows: "Sequence[Row]") -> None:
         self.rows = rows
         self._size = sum(row.size() for row in rows)
 

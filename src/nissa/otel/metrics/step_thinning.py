@@ -12,9 +12,7 @@ from nissa.otel.metrics.points import GaugePoints
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from nissa.otel.metrics.gauges import GaugePoint, GaugeRow
-
-    Row = GaugeRow | GaugePoint | GaugeSeries
+    from nissa.otel.metrics.gauges import Row
 
 
 class StepThinning:
