@@ -183,7 +183,7 @@ def test_a_variable_with_such_a_run_id_is_refused_with_the_fix(
 @for_each("run_id", ["20251130-a.b_c", "Übung 1", "job:5", "-x", "学習"])
 def test_other_run_ids_are_names_of_folders(run_id: str) -> None:
     with nissa.start("minimal", run_id=run_id, console__enabled=False) as run:
-        assert run.directory == Path("nissa-runs") / run_id
+        assert run.directory == Path("nissa-runs").absolute() / run_id
 
 
 @pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder"])

@@ -13,6 +13,7 @@ import torch
 
 import nissa
 from nissa import EventType, GateResult, MemoryBackend, Stage, TelemetryEvent
+from nissa.recordings import read
 from nissa.recordings.values import attributes
 from nissa.run.start import start
 from nissa.testing import FakeClock
@@ -287,6 +288,26 @@ def test_a_second_run_begins_anew(toy: Toy) -> None:
     for name in ("a", "b"):
         assert [point.value for point in points(Path("nissa-runs") / name, "nissa.step")] == [0]
     assert nissa.get_hub().backends == ()
+
+
+@pytest.mark.parametrize("exporter", ["files", "spool"])
+def test_a_script_may_change_its_working_directory(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exporter: str
+) -> None:
+    if exporter == "spool":
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    (tmp_path / "elsewhere").mkdir()
+    limits = {"exit_timeout_seconds": 0.5}
+    with nissa.start("diagnostic", run_id="r", console__enabled=False, limits=limits) as run:
+        run.watch(toy.model, toy.optimizer)
+        for epoch in range(3):
+            with run.epoch(epoch):
+                toy.step(run)
+            run.flush(0.2)
+            monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [*(tmp_path / "elsewhere").iterdir()] == []
+    recording = read(tmp_path / "nissa-runs" / "r")
+    assert [span.attributes["nissa.epoch"] for span in recording.spans if span.name == "epoch"] == [0, 1, 2]
 
 
 def test_an_ended_run_leaves_nothing_of_itself_in_memory(toy: Toy) -> None:

@@ -1,6 +1,7 @@
 """Console backend: one line per epoch, seed event and finding; without epochs, a line about progress from time to time."""
 
 from contextlib import suppress
+from pathlib import Path
 from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, Final
 
@@ -78,19 +79,27 @@ class ConsoleBackend:
                 self._console.print(Text(self._closing))
 
 
-def location_line(run_id: str, directory: str | None, destination: str | None) -> str:
+def location_line(run_id: str, directory: "Path | None", destination: str | None) -> str:
     """Return where the telemetry of a run is and how to view it.
 
     Args:
         run_id: Identity of the run.
-        directory: Folder with the run's files; None if there are none.
+        directory: Absolute path of the folder with the run's files; None if there are none.
         destination: Where the telemetry goes; None if nowhere.
     """
     if directory is not None:
-        return f"nissa: the telemetry of run {run_id} is in {directory}; view it with: nissa report {quote(directory)}"
+        shown = str(_from_here(directory))
+        return f"nissa: the telemetry of run {run_id} is in {shown}; view it with: nissa report {quote(shown)}"
     if destination is None:
         return f"nissa: run {run_id} has exported nothing, because OTEL_SDK_DISABLED is set"
     return f"nissa: the telemetry of run {run_id} goes to {destination}; search there for nissa.run.id={run_id}"
+
+
+def _from_here(directory: Path) -> Path:
+    """Return a path relative to the working directory, which at the start of a run is that of the shell."""
+    with suppress(OSError, ValueError):  # the working directory was removed, or the path is elsewhere
+        return directory.relative_to(Path.cwd())
+    return directory
 
 
 def epoch_line(event: "TelemetryEvent") -> Text:

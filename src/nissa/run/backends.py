@@ -69,8 +69,7 @@ class RunBackends:
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
         runtime.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
-        folder = None if providers.folder is None else str(providers.folder)
-        self._closing = location_line(run_id, folder, None if providers.tracer is None else providers.origin)
+        self._closing = location_line(run_id, providers.folder, None if providers.tracer is None else providers.origin)
         self._added: list[str] = []
         self._add(user_backends, providers)
 

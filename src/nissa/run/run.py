@@ -68,7 +68,7 @@ class Run:
         env_id: Id of the default environment: None.
         run_id: Identity of the run, on its resource and spans.
         config: Settings of the run.
-        directory: Directory of the run's files, None if telemetry is exported elsewhere.
+        directory: Absolute path of the run's files, None if telemetry is exported elsewhere.
         destination: Destination of the telemetry, as text for people.
         replaceable: Whether the next `nissa.start` ends this run: one that the script itself has not started.
     """

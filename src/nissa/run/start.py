@@ -10,7 +10,7 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from nissa.config import TelemetryConfig, load
-from nissa.errors import RunActiveError
+from nissa.errors import ConfigurationError, RunActiveError
 from nissa.otel.setup import obtain
 from nissa.run.agreement import RunStart
 from nissa.run.identity import named_run_id
@@ -53,13 +53,24 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
             run_id=identity,
             profile=settings.profile_name,
             rank=start.rank,
-            folder=Path(settings.files.directory) / identity,
+            folder=_absolute(settings.files.directory) / identity,
             files=settings.files,
             exit_seconds=settings.limits.exit_timeout_seconds,
         )
         return Run(
             settings, hub, providers, start=start, backends=backends, clock=clock, hyperparameters=hyperparameters
         )
+
+
+def _absolute(directory: Path) -> Path:
+    """Return the path of a directory that stays the same when the script changes its working directory."""
+    try:
+        return directory.absolute()
+    except OSError as error:
+        raise ConfigurationError(
+            f"files.directory is {str(directory)!r}, but the working directory was removed: {error.strerror}. Change to one "
+            "that exists, or give an absolute path."
+        ) from error
 
 
 @contextmanager

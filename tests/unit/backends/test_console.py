@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,7 +155,8 @@ def test_standard_error_is_the_default(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_closing_line_recommends_what_is_possible() -> None:
-    assert location_line("r", "my runs/r", "files").endswith("view it with: nissa report 'my runs/r'")
+    assert location_line("r", Path("my runs/r").absolute(), None).endswith("view it with: nissa report 'my runs/r'")
+    assert location_line("r", Path("/elsewhere/r"), None).endswith("view it with: nissa report /elsewhere/r")
     assert location_line("r", None, "OTLP at http://c:4317").endswith("search there for nissa.run.id=r")
     assert location_line("r", None, None) == "nissa: run r has exported nothing, because OTEL_SDK_DISABLED is set"
 

@@ -121,13 +121,14 @@ def spool_pipeline(
     for each in settings.values():
         OtlpClient(each).close()  # raises here, where the caller still gets the error
     owner = os.getpid()
+    directory = files.directory.absolute()
 
     def make_sink(wake: Callable[[], object]) -> "Sink":
         forked = os.getpid() != owner
         own = folder.with_name(f"{folder.name}-pid{os.getpid()}") if forked else folder
         journal: Journal = _journal(own, destinations, files)
         if not forked:
-            journal = JournalWithLeftovers(journal, Path(files.directory), destinations)
+            journal = JournalWithLeftovers(journal, directory, destinations)
         return SpoolSink(journal, {signal: OtlpClient(each) for signal, each in settings.items()}, wake=wake, log=log)
 
     pipeline = ExportPipeline(
