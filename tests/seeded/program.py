@@ -58,7 +58,6 @@ SHARED: Final[dict[str, Any]] = {
     "limits__exit_timeout_seconds": WAIT,
     "limits__readback_queue_size": 4_096,
     "limits__gauge_points_per_export": 1_000_000,
-    "files__export_interval_seconds": 3_600.0,
     "sharpness__budget_milliseconds": 3_600_000.0,
 }
 RULES: Final[dict[str, Any]] = {
@@ -174,6 +173,7 @@ def main(folder: Path) -> None:
         seed(20_240_229)
     torch.set_num_threads(1)
     os.chdir(folder)
+    os.environ["OTEL_METRIC_EXPORT_INTERVAL"] = "0"  # metrics are exported where the program flushes, and at no other time
     lines = Counting()
     logging.getLogger("nissa").addHandler(lines)
     logging.getLogger("nissa").propagate = False

@@ -113,6 +113,7 @@ class NissaHub:
     def __init__(self, *, queue_size: int = QUEUE_SIZE, lifecycle_queue_size: int = LIFECYCLE_QUEUE_SIZE) -> None:
         self.sections = CriticalSections()
         self.error_boundary = ErrorBoundary(self.sections)
+        self._guard = self.error_boundary.guard("hub")
         self.stopwatch = Stopwatch()
         self._rejections: AtomicCounts[str] = AtomicCounts()
         self.closed = False
@@ -216,7 +217,7 @@ class NissaHub:
         finalizer or a signal handler emits an event while this thread is in a critical section, the event is delivered
         after the section ends.
         """
-        with self.stopwatch.own, self.error_boundary.guard("hub"):
+        with self.stopwatch.own, self._guard:
             try:
                 limits = self.payload_limits
                 known = event.normalize(limits) if isinstance(event, ForeignEvent) else normalize(event, limits=limits)
@@ -234,7 +235,8 @@ class NissaHub:
 
         Within a critical section of the calling thread, delivery is deferred and the list is empty.
         """
-        if self._too_late():  # checked before the lock as well, which may stay locked forever in a forked child
+        # Checked before the lock as well, which may stay locked forever in a forked child.
+        if self.closed and self._too_late():
             return []
         if self.sections.inside:
             self.sections.defer(partial(self._deliver_deferred, event))
@@ -249,7 +251,7 @@ class NissaHub:
             make: Function that creates the events. Like `Listener.on_event`, it must neither wait nor log nor call
                 foreign code.
         """
-        return [] if self._too_late() else self._dispatch(make)
+        return [] if self.closed and self._too_late() else self._dispatch(make)
 
     def _dispatch(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> list["TelemetryEvent"]:
         listener, lost = self._listener, []
@@ -257,8 +259,10 @@ class NissaHub:
         with self.stopwatch.own, self.sections, self.order:
             if not (closed := self.closed):
                 events = list(make())
-                for worker in self._workers.present.values():
-                    lost += [worker.name for each in events if worker.put(each)]
+                workers = self._workers.present.values()
+                for event in events:
+                    keep = event.is_lifecycle
+                    lost += [worker.name for worker in workers if worker.put(event, keep=keep)]
         if closed:
             self._too_late()
         for name in lost:
@@ -269,7 +273,7 @@ class NissaHub:
 
     def _deliver_deferred(self, event: "TelemetryEvent") -> None:
         try:
-            with self.error_boundary.guard("hub"):
+            with self._guard:
                 self.deliver(event)
         except NissaError as error:  # a deferred call has no caller that could handle an error of strict mode
             self.error_boundary.fault("hub", error)
@@ -293,7 +297,7 @@ class NissaHub:
 
     def record(self, measurement: "Measurement") -> None:
         """Pass a measurement to the backends that have a ``record`` method; never waits."""
-        if self._too_late():
+        if self.closed and self._too_late():
             return
         for worker in self._workers.present.values():
             if worker.wants(measurement):
@@ -301,7 +305,7 @@ class NissaHub:
 
     def notify(self, notice: "Notice") -> None:
         """Pass an item to the backends whose attribute ``receives`` names its type; never waits."""
-        if self._too_late():
+        if self.closed and self._too_late():
             return
         for worker in self._workers.present.values():
             if worker.wants_explicitly(notice):

@@ -8,6 +8,7 @@ on deques, whose appends are atomic, and on `SimpleQueue`, which is documented a
 import itertools
 import queue
 from collections import deque
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -21,9 +22,15 @@ class BoundedQueue(Generic[T]):
     Args:
         capacity: Maximum number of queued droppable items; beyond it the oldest is dropped.
         reserve: Maximum number of queued items to keep.
+        linger: Seconds that `get` waits after a burst without being woken by further items. Waking a thread takes as long
+            as all the rest of an emitted event, for each of the backends.
     """
 
-    def __init__(self, *, capacity: int, reserve: int) -> None:
+    def __init__(self, *, capacity: int, reserve: int, linger: float = 0.0) -> None:
+        self._linger = linger
+        # Whether `get` looks at the deques again soon, so that items need not wake it.
+        self._lingering = False
+        self._returned = False
         # One deque per item class, so that many droppable items never displace an item to keep.
         self._limits = {False: capacity, True: reserve}
         self._by_priority: dict[bool, deque[tuple[int, T]]] = {False: deque(), True: deque()}
@@ -40,13 +47,12 @@ class BoundedQueue(Generic[T]):
         """Return the number of queued items, without requests."""
         return sum(map(len, self._by_priority.values()))
 
-    def put(self, item: T, *, keep: bool, wake: bool = True) -> T | None:
+    def put(self, item: T, *, keep: bool) -> T | None:
         """Add an item without waiting; return the item dropped for it, if any.
 
         Args:
             item: Any value except None.
             keep: Whether it is an item to keep; otherwise it is droppable.
-            wake: Whether to wake a waiting worker. If False, the worker finds the item at its next wake-up or timeout.
         """
         entries = self._by_priority[keep]
         dropped = None
@@ -55,12 +61,15 @@ class BoundedQueue(Generic[T]):
                 dropped = entries.popleft()[1]
             except IndexError:  # the worker removed it first
                 dropped = None
-        self._append(entries, item, wake=wake)
+        entries.append((next(self._order), item))
+        if not self._lingering:
+            self._notify()
         return dropped
 
     def request(self, item: T) -> None:
         """Add a control item for the worker; it is never dropped and displaces no other item."""
-        self._append(self._requests, item)
+        self._requests.append((next(self._order), item))
+        self._notify()
 
     def wake(self) -> None:
         """Wake a waiting `get`, even without an item."""
@@ -76,21 +85,30 @@ class BoundedQueue(Generic[T]):
         while True:
             item = self._take()
             if item is not None:
+                self._returned = True
                 return item[1]
             if self._woken:
                 self._woken = False
                 raise queue.Empty
-            self._wakeups.get(timeout=timeout)
+            if self._returned and self._linger:
+                self._wait_for_more(timeout)
+            else:
+                self._wakeups.get(timeout=timeout)
+
+    def _wait_for_more(self, timeout: float | None) -> None:
+        """Wait for a request or a call of `wake`, and for items that do not wake."""
+        self._returned = False
+        self._lingering = True
+        try:
+            with suppress(queue.Empty):
+                self._wakeups.get(timeout=self._linger if timeout is None else min(self._linger, timeout))
+        finally:
+            self._lingering = False  # before the deques are checked again: an item that saw True is found there
 
     def _notify(self) -> None:
         # One wake-up is enough: the worker consumes it after the item was added, and then checks all deques.
         if self._wakeups.empty():
             self._wakeups.put(None)
-
-    def _append(self, entries: deque[tuple[int, T]], item: T, *, wake: bool = True) -> None:
-        entries.append((next(self._order), item))
-        if wake:
-            self._notify()
 
     def _take(self) -> tuple[int, T] | None:
         while (entries := self._first()) is not None:

@@ -26,6 +26,9 @@ REJECTED: Final = "rejected"
 _POLL_AGAIN_SECONDS: Final = 0.1
 """Pause after a failed poll."""
 
+_LINGER_SECONDS: Final = 0.005
+"""Time after an item in which further items do not wake the thread."""
+
 
 class Notice(Protocol):
     """Item for the backends whose attribute ``receives`` names its type, such as a finding; frozen."""
@@ -98,7 +101,7 @@ class BackendWorker:
         self._ended = False
         # Separates emitting threads from the backend: `put` never waits, even if the backend hangs.
         self._queue: BoundedQueue[TelemetryEvent | Measurement | Notice | _Flush | _Close] = BoundedQueue(
-            capacity=capacity, reserve=reserve
+            capacity=capacity, reserve=reserve, linger=_LINGER_SECONDS
         )
         if source is not None:
             source.attach(self.wake)
@@ -142,12 +145,15 @@ class BackendWorker:
         """Whether the attribute ``receives`` of the backend contains the type of an item."""
         return self._record is not None and self._receives is not None and isinstance(item, self._receives)
 
-    def put(self, item: "TelemetryEvent | Measurement | Notice") -> bool:
+    def put(self, item: "TelemetryEvent | Measurement | Notice", *, keep: bool = False) -> bool:
         """Queue an item without waiting. Return whether this caused the first loss of a lifecycle event.
 
         The caller logs the loss after it has released the hub's lock, because a logging handler is foreign code.
+
+        Args:
+            item: Event, measurement or notice.
+            keep: Whether it is a lifecycle event.
         """
-        keep = isinstance(item, TelemetryEvent) and item.is_lifecycle
         dropped = self._queue.put(item, keep=keep)
         if self._ended:
             self._drop_rest()
