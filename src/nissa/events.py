@@ -10,15 +10,16 @@ way.
 
 import math
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from numbers import Integral
+from operator import attrgetter
 from typing import Any, Self
 
 from nissa.errors import UnknownNameError
+from nissa.random_ids import new_event_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -76,7 +77,7 @@ class Stage(IntEnum):
     @property
     def label(self) -> str:
         """Name of the stage in telemetry, for example ``"training"``."""
-        return self.name.lower()
+        return self._name_.lower()  # `name` takes several times as long, and each event asks for labels
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -85,9 +86,11 @@ class Stage(IntEnum):
         Raises:
             UnknownNameError: The stage does not exist.
         """
+        if type(value) is cls:
+            return value
         given = getattr(value, "name", value)
-        if isinstance(given, str) and given.upper() in cls.__members__:
-            return cls[given.upper()]
+        if isinstance(given, str) and (found := cls._member_map_.get(given.upper())) is not None:
+            return found  # type: ignore[return-value]  # a member of this class
         if not isinstance(given, bool) and isinstance(given, Integral) and int(given) in cls._value2member_map_:
             return cls(int(given))
         raise UnknownNameError("stage", str(given), cls.__members__)
@@ -205,11 +208,18 @@ class TelemetryEvent:
     severity: Severity = Severity.INFO
     env_id: str | None = None
     time_unix_nano: int = field(default_factory=time.time_ns)
-    event_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    event_id: str = field(default_factory=new_event_id)
     seed: SeedSnapshot | None = None
     refused: str | None = None
     before: SeedSnapshot | None = None
     truncated: bool = False
+
+    def changed(self, **fields: Any) -> "TelemetryEvent":
+        """Return the event with other values of some fields; several times faster than `dataclasses.replace`."""
+        values = list(_fields_of(self))
+        for name, value in fields.items():
+            values[_PLACES[name]] = value
+        return TelemetryEvent(*values)
 
     @property
     def timestamp(self) -> datetime:
@@ -251,6 +261,8 @@ class TelemetryEvent:
         return {key: value for key, value in plain.items() if value is not None}
 
 
+_fields_of = attrgetter(*TelemetryEvent.__dataclass_fields__)
+_PLACES = {name: place for place, name in enumerate(TelemetryEvent.__dataclass_fields__)}
 _LIFECYCLE = frozenset(EventType) - {EventType.GRADIENT_ANOMALY}
 
 

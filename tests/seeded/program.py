@@ -173,7 +173,9 @@ def main(folder: Path) -> None:
         seed(20_240_229)
     torch.set_num_threads(1)
     os.chdir(folder)
-    os.environ["OTEL_METRIC_EXPORT_INTERVAL"] = "0"  # metrics are exported where the program flushes, and at no other time
+    os.environ["OTEL_METRIC_EXPORT_INTERVAL"] = (
+        "0"  # metrics are exported where the program flushes, and at no other time
+    )
     lines = Counting()
     logging.getLogger("nissa").addHandler(lines)
     logging.getLogger("nissa").propagate = False

@@ -114,6 +114,7 @@ class NissaHub:
         self.sections = CriticalSections()
         self.error_boundary = ErrorBoundary(self.sections)
         self._guard = self.error_boundary.guard("hub")
+        self._listener_guard = self.error_boundary.guard("listener")
         self.stopwatch = Stopwatch()
         self._rejections: AtomicCounts[str] = AtomicCounts()
         self.closed = False
@@ -279,7 +280,7 @@ class NissaHub:
             self.error_boundary.fault("hub", error)
 
     def _admitted(self, listener: Listener, event: "TelemetryEvent") -> list["TelemetryEvent"]:
-        with self.error_boundary.guard("listener"):
+        with self._listener_guard:
             return list(listener.on_event(event))
         return [event]  # a fault in the listener must not lose the event
 

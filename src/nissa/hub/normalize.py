@@ -5,9 +5,7 @@ example, pass such events to ``on_telemetry``. Their vocabulary differs between 
 that maps it. `nissa.hub.plain_data` converts and bounds the values, and `nissa.printable` escapes the text.
 """
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from numbers import Integral, Real
@@ -19,6 +17,7 @@ from nissa.errors import UnknownNameError
 from nissa.events import EventType, Severity, Stage, TelemetryEvent, as_mapping, nanoseconds
 from nissa.hub.plain_data import DEFAULT_LIMITS, PayloadLimits, PlainData, to_name, to_plain_data, to_text
 from nissa.printable import MOST_NAME, MOST_TEXT, printable, printable_name
+from nissa.random_ids import new_event_id
 
 _TYPE_ALIASES: Final = {"SEED_PRUNED": EventType.SEED_CULLED}
 _KEY_ALIASES: Final = {
@@ -39,9 +38,8 @@ _FIELDS: Final = (*TelemetryEvent.__dataclass_fields__, "timestamp")
 _OWN_FIELDS: Final = tuple(TelemetryEvent.__dataclass_fields__)
 _own_values = attrgetter(*_OWN_FIELDS)
 _leading_values = attrgetter(*_OWN_FIELDS[:10])  # those that an emitter sets
-_CONVERTED_KEYS: Final = frozenset(
-    {*_KEY_ALIASES, *_STAGE_KEYS, *_NAME_KEYS, *_TEXT_KEYS, *_LIST_KEYS, "seed_id", "slot_id", "env_id", "epoch"}
-)
+_TYPED_KEYS: Final = _NAME_KEYS | _TEXT_KEYS | _LIST_KEYS
+_CONVERTED_KEYS: Final = frozenset({*_TYPED_KEYS, *_KEY_ALIASES, *_STAGE_KEYS, "seed_id", "slot_id", "env_id", "epoch"})
 """Keys of data whose values are converted for some type of event."""
 _OTHER_SPELLINGS: Final = frozenset({*_TYPE_ALIASES, *EventType.__members__})
 """Names of known types; text that equals one in capitals becomes it."""
@@ -87,8 +85,14 @@ def normalize(
 def own_event(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent:
     """Return an event that a call on a run or seed has created, with bounded plain data and escaped text."""
     plain = PlainData(limits)
-    return replace(
-        event,
+    if (
+        _is_name(event.slot_id)
+        and _is_text(event.message)
+        and _TYPED_KEYS.isdisjoint(event.data)
+        and plain.keeps(event.data)
+    ):
+        return event
+    return event.changed(
         data=_typed(plain.mapping(event.data.items())),
         slot_id=to_name(event.slot_id),
         message=to_text(event.message),
@@ -108,9 +112,7 @@ def _unchanged(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent |
         and _is_name(slot_id)
         and _is_name(env_id)
         and (epoch is None or (type(epoch) is int and -_MOST_INTEGER <= epoch < _MOST_INTEGER))
-        and type(message) is str
-        and len(message) <= MOST_TEXT
-        and message.isprintable()
+        and _is_text(message)
         and type(severity) is Severity
         and type(at) is int
         and 0 <= at < _LATEST
@@ -120,10 +122,9 @@ def _unchanged(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent |
         and _CONVERTED_KEYS.isdisjoint(data)
     ):
         return None
-    copy = PlainData(limits).unchanged(data)
-    if copy is None:
+    if not PlainData(limits).keeps(data):
         return None
-    return TelemetryEvent(kind, seed_id, slot_id, epoch, copy, message, severity, env_id, at, event_id)
+    return TelemetryEvent(kind, seed_id, slot_id, epoch, dict(data), message, severity, env_id, at, event_id)
 
 
 def _is_type(value: object) -> bool:
@@ -136,6 +137,11 @@ def _is_type(value: object) -> bool:
 def _is_name(value: object) -> bool:
     """Whether a value is None or a name as the hub passes it on."""
     return value is None or (type(value) is str and len(value) <= MOST_NAME and value.isprintable())
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a sentence as the hub passes it on."""
+    return type(value) is str and len(value) <= MOST_TEXT and value.isprintable()
 
 
 def _normalized(item: object, *, percent: bool, env_id: str | int | None, limits: PayloadLimits) -> TelemetryEvent:
@@ -160,7 +166,7 @@ def _normalized(item: object, *, percent: bool, env_id: str | int | None, limits
         severity=_severity(attributes.get("severity")),
         env_id=to_name(_first(_environment(attributes.get("env_id")), _environment(inner_env), env_id)),
         time_unix_nano=_time(attributes),
-        event_id=to_name(attributes.get("event_id")) or uuid.uuid4().hex,
+        event_id=to_name(attributes.get("event_id")) or new_event_id(),
         truncated=plain.truncated,
     )
     _check(event)

@@ -75,21 +75,21 @@ class PlainData:
             found[self.key(key)] = value if self._is_plain(value) else self(value)
         return found
 
-    def unchanged(self, payload: dict[Any, Any]) -> dict[str, Any] | None:
-        """Return a copy of a dictionary whose entries all stay as they are; None if one does not, or a limit is reached."""
+    def keeps(self, payload: dict[Any, Any]) -> bool:
+        """Return whether all entries of a dictionary stay as they are, within the limits."""
         characters = 0
         for key, value in payload.items():
             if type(key) is not str or len(key) > MOST_NAME or not key.isprintable():
-                return None
+                return False
             kind = type(value)
             if kind is str:
                 if len(value) > MOST_TEXT or not value.isprintable():
-                    return None
+                    return False
                 characters += len(value)
             elif not (kind is float or kind is bool or value is None or (kind is int and _is_whole(value))):
-                return None
+                return False
             characters += len(key)
-        return dict(payload) if len(payload) <= self._items and characters < self._characters else None
+        return len(payload) <= self._items and characters < self._characters
 
     def _is_plain(self, value: object) -> bool:
         """Whether a value stays as it is; its text is counted then. Most are, and this is several times faster."""

@@ -5,9 +5,10 @@ the same ids in every run and rank. Its own random numbers would depend on expor
 Upstream: open-telemetry/opentelemetry-python#4376.
 """
 
-import random
 from importlib import import_module
 from typing import Final
+
+from nissa.random_ids import GENERATOR
 
 _PLACES: Final = (
     ("opentelemetry.sdk.trace.id_generator", "random"),
@@ -15,9 +16,6 @@ _PLACES: Final = (
     ("opentelemetry.exporter.otlp.common.http", "random"),
     ("opentelemetry.exporter.otlp.proto.grpc.exporter", "random"),
 )
-
-# The operating system's generator has no state that a fork could copy.
-PRIVATE: Final = random.SystemRandom()
 
 
 def isolate() -> list[str]:
@@ -36,5 +34,5 @@ def _replace(module: str, name: str) -> bool:
         return False
     if not hasattr(target, name):
         return False
-    setattr(target, name, PRIVATE.randrange if name == "randrange" else PRIVATE)
+    setattr(target, name, GENERATOR.randrange if name == "randrange" else GENERATOR)
     return True

@@ -11,12 +11,12 @@ from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.distributed.dtensors import whole
 from nissa.events import EventType, SpanIds
+from nissa.random_ids import new_span_id, new_trace_id
 from nissa.run.environment_seeds import EnvironmentSeeds
 from nissa.run.validation import Validation, ValidationInputs
 from nissa.run.value_log import ValueLog
 from nissa.seeds.inputs import SeedInputs
 from nissa.seeds.seed import Seed
-from nissa.seeds.slots import new_span_id, new_trace_id
 
 if TYPE_CHECKING:
     import torch

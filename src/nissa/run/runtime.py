@@ -79,6 +79,8 @@ class Runtime:
         self.hub = hub
         self.now = now
         self.error_boundary = hub.error_boundary
+        self._hub_guard = hub.error_boundary.guard("hub")
+        self._analytics_guard = hub.error_boundary.guard("analytics")
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
@@ -145,7 +147,7 @@ class Runtime:
         return self._count_in_analytics(self.table.apply(event))
 
     def _count_in_analytics(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
-        with self.error_boundary.guard("analytics"):
+        with self._analytics_guard:
             for event in events:
                 self.analytics.count(event)
         return events
@@ -157,7 +159,7 @@ class Runtime:
             TransitionError: An event was refused, and the run is strict.
         """
         for event in events:
-            with self.error_boundary.guard("analytics"):
+            with self._analytics_guard:
                 self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
@@ -187,7 +189,7 @@ class Runtime:
             self.hub.count_rejection("run_ended")
             with self.hub.sections, self.hub.order:
                 return self.table.apply(event)
-        with self.error_boundary.guard("hub"):
+        with self._hub_guard:
             return self.hub.deliver(event)
         return []
 

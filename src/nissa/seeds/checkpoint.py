@@ -6,8 +6,9 @@ from typing import Any, Final
 from nissa.errors import ConfigurationError
 from nissa.events import SeedSnapshot, SpanIds, Stage
 from nissa.hub.plain_data import to_name
+from nissa.random_ids import new_span_id
 from nissa.seeds.accuracies import Baseline
-from nissa.seeds.slots import SeedRecord, new_span_id
+from nissa.seeds.slots import SeedRecord
 
 STATE_VERSION: Final = 1
 

@@ -6,7 +6,6 @@ event for it, with the details of both signals.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 from nissa.errors import ConfigurationError
@@ -112,7 +111,7 @@ class SeedTable:
             return
         record = self._new_record(event, Stage.GERMINATED)
         self.slots.put(record)
-        yield replace(event, seed=record.snapshot())
+        yield event.changed(seed=record.snapshot())
 
     def _stage_changed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         target = Stage.parse(event.data["to"])
@@ -200,11 +199,11 @@ class SeedTable:
         for stage in steps[:-1]:
             self._enter(record, stage, event.time_unix_nano)
             after = record.snapshot()
-            change = replace(event, event_type=EventType.SEED_STAGE_CHANGED, data={}, message="")
+            change = event.changed(event_type=EventType.SEED_STAGE_CHANGED, data={}, message="")
             yield _changed(change, before, after, last=False)
             before = after
         self._enter(record, target, event.time_unix_nano)
-        yield replace(event, before=before, seed=record.snapshot())
+        yield event.changed(before=before, seed=record.snapshot())
 
     def _path(self, stage: Stage, target: Stage) -> tuple[Stage, ...]:
         """Return the stages to enter, in order; empty where the transition is not allowed."""
@@ -221,7 +220,7 @@ class SeedTable:
             return
         before = record.snapshot()
         _remember(record, event.data)
-        yield replace(event, before=before, seed=record.snapshot())
+        yield event.changed(before=before, seed=record.snapshot())
 
     def _violated(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         record = self._record(event)
@@ -230,7 +229,7 @@ class SeedTable:
             return
         before = record.snapshot()
         record.isolation_violations += 1
-        yield replace(event, before=before, seed=record.snapshot())
+        yield event.changed(before=before, seed=record.snapshot())
 
     def _resumed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         state = event.data.get("seed_state")
@@ -252,7 +251,7 @@ class SeedTable:
         record.join(self._accuracies_of(event.env_id))
         self.slots.put(record)
         data = {key: value for key, value in event.data.items() if key != "seed_state"}
-        yield replace(event, data=data | {"attempt": record.attempt}, seed=record.snapshot())
+        yield event.changed(data=data | {"attempt": record.attempt}, seed=record.snapshot())
 
     def _epoch(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
         for record in self.slots.alive():
@@ -264,7 +263,7 @@ class SeedTable:
     def _refuse(self, event: TelemetryEvent, record: SeedRecord | None, reason: str) -> TelemetryEvent:
         self.refusals += 1
         seed = None if record is None else record.snapshot()
-        return replace(event, refused=reason, severity=Severity.WARNING, seed=seed)
+        return event.changed(refused=reason, severity=Severity.WARNING, seed=seed)
 
     def _new_record(self, event: TelemetryEvent, stage: Stage) -> SeedRecord:
         assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
@@ -287,7 +286,7 @@ def _changed(event: TelemetryEvent, before: SeedSnapshot, after: SeedSnapshot, *
     """Return the change of stage between two snapshots; an intermediate one has its own event id."""
     data = {**event.data, "from": before.stage.label, "to": after.stage.label}
     event_id = event.event_id if last else f"{event.event_id}-{after.stage.label}"
-    return replace(event, data=data, event_id=event_id, before=before, seed=after)
+    return event.changed(data=data, event_id=event_id, before=before, seed=after)
 
 
 def _remember(record: SeedRecord, data: dict[str, Any]) -> None:

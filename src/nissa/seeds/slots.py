@@ -1,11 +1,12 @@
 """Seed records, keyed by environment and seed id, so that environments and successive seeds of a slot never mix."""
 
-import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from nissa.events import SeedSnapshot, SpanIds, Stage
+from nissa.random_ids import new_span_id, new_trace_id
 from nissa.seeds.accuracies import Accuracies, Baseline
 from nissa.seeds.stages import ALIVE, BLENDED
 
@@ -18,16 +19,6 @@ SeedKey = tuple[str | None, str]
 """Environment and seed id."""
 
 MOST_HISTORY = 100
-
-
-def new_trace_id() -> int:
-    """Return a random 16-byte trace id, from the operating system to leave the state of Python's ``random`` unchanged."""
-    return secrets.randbits(128) or 1
-
-
-def new_span_id() -> int:
-    """Return a random 8-byte span id."""
-    return secrets.randbits(64) or 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,10 +102,10 @@ class SeedRecord:
 
     def snapshot(self) -> SeedSnapshot:
         """Return a frozen copy of the record."""
-        names = SeedSnapshot.__dataclass_fields__
-        return SeedSnapshot(**{name: getattr(self, name) for name in names})
+        return SeedSnapshot(*_snapshot_fields(self))
 
 
+_snapshot_fields: Final = attrgetter(*SeedSnapshot.__dataclass_fields__)
 MOST_SEEDS: Final = 10_000
 
 

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 from nissa.errors import ConfigurationError
 from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
 from nissa.otel.otlp.settings import GRPC, HTTP
-from nissa.otel.random_isolation import PRIVATE
 from nissa.otel.replay.requests import Request, message
+from nissa.random_ids import GENERATOR
 from nissa.recordings.jsonl_reader import decompressed
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Sender:
             result = self._attempt(payload, gzipped=gzipped)
             if result.outcome is not Outcome.RETRY or result.endpoint_fault:
                 return result
-            own = pause * PRIVATE.uniform(1 - _JITTER, 1 + _JITTER)
+            own = pause * GENERATOR.uniform(1 - _JITTER, 1 + _JITTER)
             wait = own if result.retry_after is None else max(result.retry_after, _LEAST_PAUSE)
             if monotonic() + wait > deadline:
                 reason = f"{result.reason}; tried for {self._patience:g} s"

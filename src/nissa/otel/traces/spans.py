@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, TraceFlags, Tracer, set_span_in_context
 
 from nissa.events import SpanIds
-from nissa.otel.random_isolation import PRIVATE
+from nissa.random_ids import new_span_id, new_trace_id
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 
@@ -24,12 +24,12 @@ class PresetIds(IdGenerator):
 
     def generate_trace_id(self) -> int:
         """Return the preset trace id, else a random one."""
-        return self.next.trace_id if self.next else PRIVATE.getrandbits(128) or 1
+        return self.next.trace_id if self.next else new_trace_id()
 
     def generate_span_id(self) -> int:
         """Return the preset span id and clear the preset, else a random id."""
         chosen, self.next = self.next, None
-        return chosen.span_id if chosen else PRIVATE.getrandbits(64) or 1
+        return chosen.span_id if chosen else new_span_id()
 
     def is_trace_id_random(self) -> bool:
         """Return True: preset ids are random too."""
