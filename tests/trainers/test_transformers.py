@@ -231,5 +231,8 @@ def test_without_a_trainer_on_the_stack_the_losses_are_absent_and_a_warning_says
     NissaCallback(**seen.settings()).on_train_begin(None, None, None, model=model, optimizer=optimizer)
     model(**{key: torch.stack([row[key] for row in rows()]) for key in ("x", "labels")})["loss"].backward()
     optimizer.step()
+    run = nissa.current_run()
+    assert run is not None
+    assert run.flush()  # the step is read before
     assert seen.losses == [None]
     assert "no transformers.Trainer calls this callback" in caplog.text
