@@ -26,7 +26,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from nissa.otel.metrics.batching import batches
 from nissa.otel.metrics.gauges import GaugeRow
-from nissa.otel.metrics.metric_lines import MOST_OWN_POINTS, MOST_POINTS, gauge_lines, metric_lines
+from nissa.otel.metrics.metric_lines import MOST_OWN_POINTS, MOST_POINTS, MetricLines
 from nissa.otel.metrics.points import GaugePoints
 
 START = 1_700_000_000_000_000_000
@@ -122,7 +122,7 @@ def test_what_fits_is_one_batch() -> None:
 
 
 def test_a_large_export_of_an_application_is_several_lines() -> None:
-    lines = list(metric_lines(app(a1=2 * MOST_POINTS + 1)))
+    lines = list(MetricLines().lines(app(a1=2 * MOST_POINTS + 1)))
     assert [items for _, items in lines] == [MOST_POINTS, MOST_POINTS, 1]
     values = [int(point["asInt"]) for _, point in taken_apart([strictly(line) for line, _ in lines])]
     assert values == list(range(2 * MOST_POINTS + 1))
@@ -133,7 +133,7 @@ def test_lines_of_gauges_say_what_the_official_encoder_says(
     rows: list[tuple[list[tuple[dict[str, Any], float]], int]],
 ) -> None:
     made = [GaugeRow([each for each, _ in row], time, tuple(value for _, value in row)) for row, time in rows]
-    found = [strictly(line) for line, _ in gauge_lines([ours(made)], 3)]
+    found = [strictly(line) for line, _ in MetricLines(3).lines(ours(made))]
     expected = officially(ours(made, own=False))
     expected = taken_apart([expected]) if made and any(row for row, _ in rows) else []
     assert taken_apart(found) == expected
@@ -141,13 +141,13 @@ def test_lines_of_gauges_say_what_the_official_encoder_says(
 
 def test_attributes_that_are_equal_and_of_other_types_stay_apart() -> None:
     rows = [GaugeRow([{"n": 1}, {"n": True}, {"n": 1.0}], START, (0.1, 0.2, 0.3))]
-    ((line, _),) = gauge_lines([ours(rows)], 10)
+    ((line, _),) = MetricLines(10).lines(ours(rows))
     assert taken_apart([strictly(line)]) == taken_apart([officially(ours(rows, own=False))])
 
 
 def test_a_statistic_that_is_absent_has_no_point() -> None:
     rows = [GaugeRow([{"n": "1"}, {"n": "2"}], START, np.array([math.nan, 2.0]))]
-    ((line, _),) = gauge_lines([ours(rows)], 10)
+    ((line, _),) = MetricLines(10).lines(ours(rows))
     ((_, point),) = taken_apart([strictly(line)])
     assert point["asDouble"] == 2.0
 
@@ -155,7 +155,7 @@ def test_a_statistic_that_is_absent_has_no_point() -> None:
 def test_points_of_ours_are_lines_of_a_bounded_length() -> None:
     streams = [{"n": str(index)} for index in range(700)]
     rows = [GaugeRow(streams, START + step, np.arange(700.0)) for step in range(5)]
-    lines = list(metric_lines(ours(rows)))
+    lines = list(MetricLines().lines(ours(rows)))
     assert [items for _, items in lines] == [700] * 5  # rows stay whole where they can
     points = [point for _, point in taken_apart([strictly(line) for line, _ in lines])]
     seen = [(int(point["timeUnixNano"]), point["asDouble"]) for point in points]
@@ -166,7 +166,7 @@ def test_long_rows_are_divided_and_short_ones_joined() -> None:
     streams = [{"n": str(index)} for index in range(2 * MOST_OWN_POINTS + 5)]
     rows = [GaugeRow(streams, START, np.arange(float(len(streams))))]
     rows += [GaugeRow(streams[:4], START + step, np.arange(4.0)) for step in range(1, 4)]
-    lines = list(metric_lines(ours(rows)))
+    lines = list(MetricLines().lines(ours(rows)))
     assert [items for _, items in lines] == [MOST_OWN_POINTS, MOST_OWN_POINTS, 5 + 3 * 4]
     points = [point for _, point in taken_apart([strictly(line) for line, _ in lines])]
     seen = [(int(point["timeUnixNano"]), point["asDouble"]) for point in points]
@@ -177,7 +177,7 @@ def test_an_export_holds_what_is_ours_and_all_else() -> None:
     both = MetricsData([*app(a1=2, b1=1).resource_metrics, *ours([GaugeRow([{}], START, (0.5,))]).resource_metrics])
     values = [
         (json.loads(around)["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0]["name"], point)
-        for around, point in taken_apart([strictly(line) for line, _ in metric_lines(both)])
+        for around, point in taken_apart([strictly(line) for line, _ in MetricLines().lines(both)])
     ]
     assert [(name, point.get("asDouble", point.get("asInt"))) for name, point in values] == [
         *[("a1", "0"), ("a1", "1"), ("b1", "0")],

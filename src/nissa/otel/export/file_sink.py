@@ -3,20 +3,24 @@
 import json
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
 from nissa.journal import FileJournal, Kind, Signal
 from nissa.otel.compat import encode_logs_as_json
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
-from nissa.otel.metrics.metric_lines import metric_lines
+from nissa.otel.metrics.metric_lines import MetricLines
 from nissa.otel.metrics.step_thinning import StepThinning
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from nissa.otel.export.export_log import ExportLog
+
+
+_APPEND_BYTES: Final = 1 << 18
+"""Size up to which lines are appended together."""
 
 
 class FileSink:
@@ -34,6 +38,7 @@ class FileSink:
         self._log = log
         self._pending = PendingWrites(self._write, lambda: journal.dropped, log)
         self._steps = StepThinning()
+        self._metric_lines = MetricLines()
 
     @property
     def size_bytes(self) -> int:
@@ -51,7 +56,7 @@ class FileSink:
 
     def write_metrics(self, data: "MetricsData") -> None:
         """Append metrics to ``metrics.jsonl``."""
-        self._add("metrics", metric_lines(self._steps.thin(data, self._journal.thinning)), "bulk")
+        self._add("metrics", self._metric_lines.lines(self._steps.thin(data, self._journal.thinning)), "bulk")
 
     def _lines(
         self, signal: Signal, items: list[Any], encode: Callable[[list[Any]], Any]
@@ -65,8 +70,18 @@ class FileSink:
                 yield line + b"\n", 1
 
     def _add(self, signal: Signal, lines: Iterator[tuple[bytes, int]], kind: Kind) -> None:
+        """Append lines, several at a time: looking after the file takes as long for one as for many."""
+        together: list[bytes] = []
+        size = total = 0
         for line, items in lines:
-            self._pending.add(Entry(signal, line, items, kind))
+            if size + len(line) > _APPEND_BYTES and together:
+                self._pending.add(Entry(signal, b"".join(together), total, kind))
+                together, size, total = [], 0, 0
+            together.append(line)
+            size += len(line)
+            total += items
+        if together:
+            self._pending.add(Entry(signal, b"".join(together), total, kind))
 
     def _write(self, entry: Entry) -> None:
         before = self._journal.dropped[entry.signal]

@@ -73,9 +73,9 @@ def _attributes_of(row: "Row") -> _Identity:
 
 
 def _blocks_of_streams(shared: _Identity, members: "Sequence[Any]") -> Iterator[tuple[bytes, int]]:
-    points = [(time, value) for member in members for _, time, value in member.points()]
-    times = np.array([time for time, _ in points], dtype="<u8")
-    values = np.array([value for _, value in points], dtype="<f8")
+    columns = [member.columns() for member in members]
+    times = np.concatenate([times for times, _ in columns]).astype("<u8")
+    values = np.concatenate([values for _, values in columns]).astype("<f8")
     yield from _Template([shared.attributes]).blocks(times, values[:, None], None)
 
 

@@ -63,6 +63,10 @@ class GaugePoint:
         """Yield attributes, time and value."""
         yield self.attributes, self.time, self.value
 
+    def columns(self) -> "tuple[NDArray[np.int64], NDArray[np.float64]]":
+        """Return the time and the value as arrays."""
+        return np.array([self.time], dtype=np.int64), np.array([self.value], dtype=np.float64)
+
     def size(self) -> int:
         """Return 1."""
         return 1
@@ -114,6 +118,13 @@ class GaugeSeries:
             yield self.attributes, time, value
         if self.newest is not None:
             yield self.attributes, *self.newest
+
+    def columns(self) -> "tuple[NDArray[np.int64], NDArray[np.float64]]":
+        """Return copies of all times and values, oldest first."""
+        times, values = np.array(self.times, dtype=np.int64), np.array(self.values, dtype=np.float64)
+        if self.newest is None:
+            return times, values
+        return np.append(times, self.newest[0]), np.append(values, self.newest[1])
 
     def weight(self) -> float:
         """Return the number of points if thinning would drop any, else 0."""

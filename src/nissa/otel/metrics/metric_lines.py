@@ -47,29 +47,45 @@ _NEXT: Final = b"},{"
 """End of a point and beginning of the next one."""
 
 
-def metric_lines(data: MetricsData) -> "Iterator[tuple[bytes, int]]":
-    """Yield the metrics of a collection as lines, each a complete request, with the number of their points."""
-    for part in _parts(data, own=False):
-        for batch in batches(_metrics(part), MOST_POINTS):
-            yield f"{_encoded(_with(part, batch))}\n".encode(), count_points(batch)
-    yield from gauge_lines(_parts(data, own=True), MOST_OWN_POINTS)
-
-
-def gauge_lines(parts: "Iterable[MetricsData]", most: int) -> "Iterator[tuple[bytes, int]]":
-    """Yield OTLP JSON of gauges, a line of at most so many points of one metric at a time, and the number of points.
+class MetricLines:
+    """Encoder of metrics as OTLP JSON lines, each a complete request of one metric or of several.
 
     Args:
-        parts: Each of one scope; all metrics are gauges of `GaugePoints`.
-        most: How many, at least one.
+        most: Maximum number of points of gauges of ours in a line.
     """
-    encoder = _PointEncoder(most)
-    for data in parts:
-        for metric in _metrics(data):
-            points = cast("GaugePoints", metric.data.data_points)
-            before, after = _encoded(_with(data, [with_points(metric, [])])).encode().split(_NOTHING)
-            for texts, count in _chunks(encoder.points(points.rows), most):
-                texts[0] = texts[0].removeprefix(_NEXT)
-                yield b"".join([before, b'"gauge":{"dataPoints":[{', *texts, b"}]}", after, b"\n"]), count
+
+    def __init__(self, most: int = MOST_OWN_POINTS) -> None:
+        self._most = most
+        # What stands around the points of a gauge, by the resource, the scope and the metric's name.
+        self._around: dict[tuple[Any, ...], tuple[bytes, bytes]] = {}
+
+    def lines(self, data: MetricsData) -> "Iterator[tuple[bytes, int]]":
+        """Yield the metrics of a collection as lines, with the number of their points."""
+        for part in _parts(data, own=False):
+            for batch in batches(_metrics(part), MOST_POINTS):
+                yield f"{_encoded(_with(part, batch))}\n".encode(), count_points(batch)
+        encoder = _PointEncoder(self._most)
+        for part in _parts(data, own=True):
+            for metric in _metrics(part):
+                yield from self._gauge(part, metric, encoder)
+
+    def _gauge(self, part: MetricsData, metric: Metric, encoder: "_PointEncoder") -> "Iterator[tuple[bytes, int]]":
+        points = cast("GaugePoints", metric.data.data_points)
+        before, after = self._text_around(part, metric)
+        for texts, count in _chunks(encoder.points(points.rows), self._most):
+            texts[0] = texts[0].removeprefix(_NEXT)
+            yield b"".join([before, b'"gauge":{"dataPoints":[{', *texts, b"}]}", after, b"\n"]), count
+
+    def _text_around(self, part: MetricsData, metric: Metric) -> tuple[bytes, bytes]:
+        """Return the text before and after the points of a gauge, which is the same for each export."""
+        resource = part.resource_metrics[0]
+        scope = resource.scope_metrics[0]
+        key = (resource.resource, resource.schema_url, scope.scope, scope.schema_url, metric.name, metric.description)
+        found = self._around.get(key)
+        if found is None:
+            before, after = _encoded(_with(part, [with_points(metric, [])])).encode().split(_NOTHING)
+            found = self._around[key] = before, after
+        return found
 
 
 def _chunks(found: "Iterable[tuple[list[bytes], int]]", most: int) -> "Iterator[tuple[list[bytes], int]]":
@@ -152,8 +168,10 @@ def _columns_of_rows(heads: list[bytes], rows: "Sequence[GaugeRow]") -> _Columns
 
 
 def _columns_of_streams(heads: list[bytes], rows: "Sequence[GaugePoint | GaugeSeries]") -> _Columns:
-    points = [(_time(time), value) for row in rows for _, time, value in row.points()]
-    return heads * len(points), [time for time, _ in points], [value for _, value in points]
+    columns = [row.columns() for row in rows]
+    times = np.concatenate([times for times, _ in columns]).tolist()
+    values = np.concatenate([values for _, values in columns]).tolist()
+    return heads * len(values), [*map(_time, times)], values
 
 
 def _time(nanoseconds: int) -> bytes:

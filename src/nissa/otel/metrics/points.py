@@ -51,10 +51,15 @@ class GaugePoints(Sequence[NumberDataPoint]):
 
     def __init__(self, rows: "Sequence[Row]") -> None:
         self.rows = rows
-        self._size = sum(row.size() for row in rows)
+        self._size: int | None = None  # counting the points of many rows takes as long as encoding them
 
     def __len__(self) -> int:
+        if self._size is None:
+            self._size = sum(row.size() for row in self.rows)
         return self._size
+
+    def __bool__(self) -> bool:
+        return any(row.size() for row in self.rows)
 
     def __iter__(self) -> Iterator[NumberDataPoint]:
         for row in self.rows:
@@ -70,7 +75,7 @@ class GaugePoints(Sequence[NumberDataPoint]):
     def __getitem__(self, index: int | slice) -> NumberDataPoint | list[NumberDataPoint]:
         if isinstance(index, slice):
             return list(self)[index]
-        place = range(self._size)[index]
+        place = range(len(self))[index]
         return next(islice(self, place, None))
 
 
