@@ -123,13 +123,14 @@ def spool_pipeline(
     owner = os.getpid()
     directory = files.directory.absolute()
 
-    def make_sink(wake: Callable[[], object]) -> "Sink":
+    def make_sink(wake: Callable[[], object], pause: Callable[[], object]) -> "Sink":
         forked = os.getpid() != owner
         own = folder.with_name(f"{folder.name}-pid{os.getpid()}") if forked else folder
         journal: Journal = _journal(own, destinations, files)
         if not forked:
             journal = JournalWithLeftovers(journal, directory, destinations)
-        return SpoolSink(journal, {signal: OtlpClient(each) for signal, each in settings.items()}, wake=wake, log=log)
+        clients = {signal: OtlpClient(each) for signal, each in settings.items()}
+        return SpoolSink(journal, clients, wake=wake, log=log, pause=pause)
 
     pipeline = ExportPipeline(
         make_sink,
@@ -167,9 +168,8 @@ def file_pipeline(
         journal = FileJournal.create(folder, suffix, limit_bytes=files.max_bytes, fsync=files.fsync)
     except JournalError as error:
         raise ConfigurationError(f"{error} Or configure an exporter, such as OTEL_TRACES_EXPORTER=otlp.") from error
-    sink = FileSink(journal, log=log)
     pipeline = ExportPipeline(
-        lambda _: sink,
+        lambda _, pause: FileSink(journal, log=log, pause=pause),
         collect=partial(_collect, reader, owner),
         collect_changed=reader.take_changed,
         interval=interval,

@@ -95,19 +95,30 @@ def _requests(items: Sequence[Any], encoder: _Encoder) -> Iterator[Request]:
         yield from encoder.requests(items[start : start + _ITEMS_PER_REQUEST])
 
 
-def metric_requests(data: MetricsData, unencodable: Unencodable) -> Iterator[Request]:
-    """Yield requests with the metrics of a collection."""
+def metric_requests(
+    data: MetricsData, unencodable: Unencodable, pause: Callable[[], object] = lambda: None
+) -> Iterator[Request]:
+    """Yield requests with the metrics of a collection.
+
+    Args:
+        data: The collection.
+        unencodable: Called for what cannot be encoded.
+        pause: Called between parts.
+    """
     for resource in data.resource_metrics:
         for scope in resource.scope_metrics:
             own = [each for each in scope.metrics if isinstance(each.data.data_points, GaugePoints)]
-            yield from _gauge_requests(resource, scope, own)
+            yield from _gauge_requests(resource, scope, own, pause)
             others = [each for each in scope.metrics if not isinstance(each.data.data_points, GaugePoints)]
             encoder = _Encoder(partial(_encode_scope, resource, scope), count_points, unencodable)
             for batch in batches(others, MAX_POINTS):
                 yield from encoder.requests(batch)
+                pause()
 
 
-def _gauge_requests(resource: ResourceMetrics, scope: ScopeMetrics, metrics: Sequence[Metric]) -> Iterator[Request]:
+def _gauge_requests(
+    resource: ResourceMetrics, scope: ScopeMetrics, metrics: Sequence[Metric], pause: Callable[[], object]
+) -> Iterator[Request]:
     envelope = Envelope(resource.resource, scope.scope)
     encoded: list[bytes] = []
     size = items = 0
@@ -121,6 +132,7 @@ def _gauge_requests(resource: ResourceMetrics, scope: ScopeMetrics, metrics: Seq
             blocks.append(block)
             size += len(block)
             items += count
+            pause()
         encoded.append(encoded_gauge(metric, b"".join(blocks)))
     if items:
         yield Request(envelope.request(encoded), items)

@@ -31,10 +31,12 @@ class FileSink:
     Args:
         journal: Files of the folder.
         log: Counts and logs what becomes of the items.
+        pause: Called after each line.
     """
 
-    def __init__(self, journal: FileJournal, *, log: "ExportLog") -> None:
+    def __init__(self, journal: FileJournal, *, log: "ExportLog", pause: Callable[[], object] = lambda: None) -> None:
         self._journal = journal
+        self._pause = pause
         self._log = log
         self._pending = PendingWrites(self._write, lambda: journal.dropped, log)
         self._steps = StepThinning()
@@ -80,6 +82,7 @@ class FileSink:
             together.append(line)
             size += len(line)
             total += items
+            self._pause()
         if together:
             self._pending.add(Entry(signal, b"".join(together), total, kind))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 from queue import Empty, SimpleQueue
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakMethod
 
@@ -38,6 +38,11 @@ _QUEUE_SIZE: Final = 100_000
 
 _FULL: Final = "the export thread could not keep up, and its queue was full"
 _FAILED: Final = "they could not be written: "
+
+_WORK_SECONDS: Final = 0.0005
+_PAUSE_SECONDS: Final = 0.001
+_MOST_PAUSES: Final = 40
+"""Pauses in a round of writing, so that spans and log records that come meanwhile are written in time."""
 
 _JOIN_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.1
@@ -130,12 +135,36 @@ class _Queue:
         return lost
 
 
+class _Pauses:
+    """Pauses between the parts of an export, in which the training thread has the interpreter.
+
+    Without them it would wait for the whole export: while one thread runs Python code, another gets the interpreter only
+    every 5 ms, and loses it again in its next tensor operation.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._since = 0.0
+
+    def allow(self, most: int) -> None:
+        """Begin a round of at most so many pauses."""
+        self._left = most
+        self._since = monotonic()
+
+    def __call__(self) -> None:
+        """Wait for a moment, unless the last pause has just been."""
+        if self._left and monotonic() - self._since > _WORK_SECONDS:
+            self._left -= 1
+            sleep(_PAUSE_SECONDS)
+            self._since = monotonic()
+
+
 class ExportPipeline:
     """Owner of the export thread.
 
     Args:
-        make_sink: Returns the sink, given a function that wakes the thread; called in this process, and again in a forked
-            child that has something to export.
+        make_sink: Returns the sink, given a function that wakes the thread, and one that the sink calls between the parts of
+            its work, see `_Pauses`; called in this process, and again in a forked child that has something to export.
         collect: Returns the metrics to write, None for none; foreign callbacks run in it.
         collect_changed: Returns the counters that events have changed, None for none; called whenever spans or log records
             are written.
@@ -149,7 +178,7 @@ class ExportPipeline:
 
     def __init__(
         self,
-        make_sink: Callable[[Callable[[], object]], Sink],
+        make_sink: Callable[[Callable[[], object], Callable[[], object]], Sink],
         *,
         collect: "Callable[[], MetricsData | None]",
         collect_changed: "Callable[[], MetricsData | None]" = lambda: None,
@@ -180,7 +209,8 @@ class ExportPipeline:
         self._next_metrics = monotonic() + self._interval
 
     def _begin(self) -> None:
-        self.sink = self._make_sink(self.wake)
+        self._pauses = _Pauses()
+        self.sink = self._make_sink(self.wake, self._pauses)
         self._pid = os.getpid()
         self._reported_missing = self.sink.missing  # a parent process may have lost some
         self.thread = threading.Thread(target=self._run, name="nissa-export", daemon=True)
@@ -287,6 +317,7 @@ class ExportPipeline:
 
     def _work(self) -> float:
         """Write what is queued, and continue deliveries; return the seconds until the next call."""
+        self._pauses.allow(0 if self._flushes else _MOST_PAUSES)
         eventful = bool(self._spans or self._records)
         self._write_queues()
         fresh = [request for request in self._flushes if not request.started]
@@ -341,6 +372,7 @@ class ExportPipeline:
         data = None
         try:
             data = collect()
+            self._pauses()
             if data is not None:
                 self.sink.write_metrics(data)
         except Exception as error:

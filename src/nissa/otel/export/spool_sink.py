@@ -95,12 +95,20 @@ class SpoolSink:
         clients: OTLP client per signal; a signal without one is not exported.
         wake: Called by senders when a result has arrived.
         log: Counts and logs what becomes of the items.
+        pause: Called between parts of the encoding.
     """
 
     def __init__(
-        self, journal: Journal, clients: "Mapping[Signal, Client]", *, wake: Callable[[], object], log: "ExportLog"
+        self,
+        journal: Journal,
+        clients: "Mapping[Signal, Client]",
+        *,
+        wake: Callable[[], object],
+        log: "ExportLog",
+        pause: Callable[[], object] = lambda: None,
     ) -> None:
         self._journal = journal
+        self._pause = pause
         self._wake = wake
         self._log = log
         self._results: deque[tuple[Signal, SendResult]] = deque()
@@ -134,7 +142,7 @@ class SpoolSink:
     def write_metrics(self, data: "MetricsData") -> None:
         """Append metrics to the journal."""
         if "metrics" in self._lanes:
-            for request in metric_requests(data, self._unencodable("metrics")):
+            for request in metric_requests(data, self._unencodable("metrics"), self._pause):
                 self._append("metrics", request, "bulk")
 
     def _unencodable(self, signal: Signal) -> Callable[[int, Exception], None]:

@@ -71,7 +71,7 @@ def make() -> Iterator[Callable[..., tuple[ExportPipeline, Written]]]:
         sink = Written()
         made.append(
             ExportPipeline(
-                lambda _: sink,
+                lambda *_: sink,
                 collect=lambda: Any,  # type: ignore[arg-type, return-value]  # no SDK needed
                 collect_changed=lambda: "counters",  # type: ignore[arg-type, return-value]
                 interval=interval,
