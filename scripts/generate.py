@@ -35,6 +35,7 @@ from scripts.reference_cli import cli
 from scripts.reference_environment import environment, overhead
 from scripts.reference_faults import faults
 from scripts.reference_kernels import kernels
+from scripts.reference_load import load
 from scripts.reference_rules import rules
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -209,6 +210,10 @@ def _faults() -> str:
     return faults(_table, RESULTS.with_name("faults.csv"))
 
 
+def _load() -> str:
+    return load(_table, RESULTS.parent)
+
+
 def _kernels() -> str:
     return kernels(_table, RESULTS.with_name("kernels.csv"))
 
@@ -224,6 +229,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "faults.md": _faults,
     "features.md": _features,
     "kernels.md": _kernels,
+    "load.md": _load,
     "metrics.md": _metrics,
     "narrative.md": _narrative,
     "profiles.md": _profiles,

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from nissa.errors import UnknownNameError
 from nissa.events import EventType, Severity, Stage, TelemetryEvent, as_mapping, nanoseconds
-from nissa.hub.plain_data import DEFAULT_LIMITS, PayloadLimits, PlainData, to_name, to_plain_data, to_text
+from nissa.hub.plain_data import DEFAULT_LIMITS, PayloadLimits, PlainData, is_plain, to_name, to_plain_data, to_text
 from nissa.printable import MOST_NAME, MOST_TEXT, printable, printable_name
 from nissa.random_ids import new_event_id
 
@@ -84,14 +84,14 @@ def normalize(
 
 def own_event(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent:
     """Return an event that a call on a run or seed has created, with bounded plain data and escaped text."""
-    plain = PlainData(limits)
     if (
         _is_name(event.slot_id)
         and _is_text(event.message)
         and _TYPED_KEYS.isdisjoint(event.data)
-        and plain.keeps(event.data)
+        and is_plain(event.data, limits)
     ):
         return event
+    plain = PlainData(limits)
     return event.changed(
         data=_typed(plain.mapping(event.data.items())),
         slot_id=to_name(event.slot_id),
@@ -108,9 +108,9 @@ def _unchanged(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent |
     kind, seed_id, slot_id, epoch, data, message, severity, env_id, at, event_id = _leading_values(event)
     if not (
         _is_type(kind)
-        and _is_name(seed_id)
-        and _is_name(slot_id)
-        and _is_name(env_id)
+        and (seed_id is None or _is_name(seed_id))
+        and (slot_id is None or _is_name(slot_id))
+        and (env_id is None or _is_name(env_id))
         and (epoch is None or (type(epoch) is int and -_MOST_INTEGER <= epoch < _MOST_INTEGER))
         and _is_text(message)
         and type(severity) is Severity
@@ -122,9 +122,9 @@ def _unchanged(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent |
         and _CONVERTED_KEYS.isdisjoint(data)
     ):
         return None
-    if not PlainData(limits).keeps(data):
+    if not is_plain(data, limits):
         return None
-    return TelemetryEvent(kind, seed_id, slot_id, epoch, dict(data), message, severity, env_id, at, event_id)
+    return event.changed(data=dict(data), seed=None, refused=None, before=None, truncated=False)
 
 
 def _is_type(value: object) -> bool:

@@ -75,22 +75,6 @@ class PlainData:
             found[self.key(key)] = value if self._is_plain(value) else self(value)
         return found
 
-    def keeps(self, payload: dict[Any, Any]) -> bool:
-        """Return whether all entries of a dictionary stay as they are, within the limits."""
-        characters = 0
-        for key, value in payload.items():
-            if type(key) is not str or len(key) > MOST_NAME or not key.isprintable():
-                return False
-            kind = type(value)
-            if kind is str:
-                if len(value) > MOST_TEXT or not value.isprintable():
-                    return False
-                characters += len(value)
-            elif not (kind is float or kind is bool or value is None or (kind is int and _is_whole(value))):
-                return False
-            characters += len(key)
-        return len(payload) <= self._items and characters < self._characters
-
     def _is_plain(self, value: object) -> bool:
         """Whether a value stays as it is; its text is counted then. Most are, and this is several times faster."""
         kind = type(value)
@@ -153,6 +137,23 @@ class PlainData:
         if len(text) > most:
             self.truncated = True
         return safe
+
+
+def is_plain(payload: dict[Any, Any], limits: PayloadLimits) -> bool:
+    """Return whether all entries of a dictionary stay as they are, within the limits."""
+    characters = 0
+    for key, value in payload.items():
+        if type(key) is not str or len(key) > MOST_NAME or not key.isprintable():
+            return False
+        kind = type(value)
+        if kind is str:
+            if len(value) > MOST_TEXT or not value.isprintable():
+                return False
+            characters += len(value)
+        elif not (kind is float or kind is bool or value is None or (kind is int and _is_whole(value))):
+            return False
+        characters += len(key)
+    return len(payload) <= limits.items and characters < limits.characters
 
 
 def to_plain_data(value: object, limits: PayloadLimits = DEFAULT_LIMITS) -> Any:

@@ -57,7 +57,7 @@ class SeedTable:
         if event.refused is not None:
             self.refusals += 1
             return [event]
-        over = self._pending.over(event)
+        over = self._pending.over(event) if self._pending else []
         earlier = [end.event() for end in over]  # before the handler changes their seeds
         handler = self._handlers.get(event.event_type)
         events = [event] if handler is None else list(handler(event))

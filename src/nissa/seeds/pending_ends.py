@@ -4,7 +4,7 @@ Some producers send SEED_STAGE_CHANGED to the final stage first, and the end eve
 after. The change alone is therefore held back until the end event arrives or can no longer arrive.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from nissa.events import EventType, SeedSnapshot, Stage, TelemetryEvent
@@ -51,9 +51,8 @@ class PendingEnd:
         data = {key: value for key, value in change.data.items() if key not in {"from", "to"}}
         kind, after = END_OF[self.record.stage], self.record.snapshot()
         if end_event is None:
-            return replace(change, event_type=kind, data=data, before=self.before, seed=after)
-        return replace(
-            end_event,
+            return change.changed(event_type=kind, data=data, before=self.before, seed=after)
+        return end_event.changed(
             data=data | end_event.data,
             slot_id=change.slot_id if end_event.slot_id is None else end_event.slot_id,
             epoch=change.epoch if end_event.epoch is None else end_event.epoch,

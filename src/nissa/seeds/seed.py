@@ -1,7 +1,6 @@
 """User handle of one seed. Every call becomes an event, and events drive the state table."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from nissa.events import EventType, GateResult, Severity, SpanIds, Stage, TelemetryEvent
@@ -191,7 +190,7 @@ class Seed:
         )
         known = self._slots.get(self._key)
         if known is None:
-            event = replace(event, refused=f"Seed {self.seed_id!r} is not recorded: its beginning was refused.")
+            event = event.changed(refused=f"Seed {self.seed_id!r} is not recorded: its beginning was refused.")
         elif known is not self._life:
-            event = replace(event, refused=f"Seed {self.seed_id!r} has a later life of the same name; use its handle.")
+            event = event.changed(refused=f"Seed {self.seed_id!r} has a later life of the same name; use its handle.")
         self._send(event)

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nissa.events import SeedSnapshot, SpanIds, Stage
+from nissa.events import SeedSnapshot, SpanIds, Stage, maker
 from nissa.random_ids import new_span_id, new_trace_id
 from nissa.seeds.accuracies import Accuracies, Baseline
 from nissa.seeds.stages import ALIVE, BLENDED
@@ -52,6 +52,8 @@ class SeedRecord:
     accuracies: Accuracies = field(default_factory=Accuracies)
     start: Baseline | None = None
     module: "weakref.ref[torch.nn.Module] | None" = None
+    _values: tuple[Any, ...] = ()
+    _snapshot: SeedSnapshot | None = None
 
     def __post_init__(self) -> None:
         """Start the history. The root span is the first root unless the seed was resumed."""
@@ -102,10 +104,15 @@ class SeedRecord:
 
     def snapshot(self) -> SeedSnapshot:
         """Return a frozen copy of the record."""
-        return SeedSnapshot(*_snapshot_fields(self))
+        values = _snapshot_fields(self)
+        if values != self._values:  # the state before an event is mostly that after the previous one
+            self._values, self._snapshot = values, _snapshot_of(values)
+        assert self._snapshot is not None  # noqa: S101 - values are never empty
+        return self._snapshot
 
 
 _snapshot_fields: Final = attrgetter(*SeedSnapshot.__dataclass_fields__)
+_snapshot_of: Final = maker(SeedSnapshot)
 MOST_SEEDS: Final = 10_000
 
 

@@ -1,5 +1,6 @@
 """Stage table: the allowed transitions, from which checks, messages and the diagram in the docs are derived."""
 
+from functools import cache
 from typing import Final
 
 from nissa.events import EventType, Stage
@@ -48,6 +49,7 @@ _IMPLIED: Final = {
 }
 
 
+@cache
 def path(current: Stage, target: Stage) -> tuple[Stage, ...]:
     """Return the stages to enter, in order, to get from one stage to another; empty if not allowed.
 
