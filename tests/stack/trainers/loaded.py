@@ -37,8 +37,8 @@ def occupied(**more: Any) -> dict[str, Any]:
     }
 
 
-def start() -> Run:
-    return nissa.start("standard", console__enabled=False, limits__exit_timeout_seconds=_WAIT)
+def start(**settings: Any) -> Run:
+    return nissa.start("standard", console__enabled=False, limits__exit_timeout_seconds=_WAIT, **settings)
 
 
 def seeds(lives: int, environments: int, events: int, parameters: int) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def seeds(lives: int, environments: int, events: int, parameters: int) -> dict[s
     model = nn.ParameterList(torch.full((2,), 0.5) for _ in range(parameters))
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     traces, noted = [], []
-    with start() as run:
+    with start(gradients__max_parameters=parameters) as run:
         run.watch(model, optimizer)
         for number in range(lives // environments):
             step(model, optimizer)
