@@ -260,3 +260,47 @@ def test_a_signal_handler_may_put_while_its_thread_is_putting() -> None:
     # Signals interrupt each other, so that a later one may be put before an earlier one.
     assert sorted((number for number in received if number < 0), reverse=True) == sorted(handled, reverse=True)
     assert handled
+
+
+def test_items_that_follow_another_are_returned_after_a_while_without_waking_the_reader() -> None:
+    class Counted(queue.SimpleQueue[None]):
+        woken = 0
+
+        def put(self, item: None, block: bool = True, timeout: float | None = None) -> None:
+            self.woken += 1
+            super().put(item, block, timeout)
+
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=1_000, reserve=1, linger=0.05)
+    bounded._wakeups = wakeups = Counted()
+    found: list[int] = []
+    reader = threading.Thread(target=lambda: found.extend(bounded.get(timeout=10) for _ in range(101)))
+    reader.start()
+    bounded.put(0, keep=False)
+    until(lambda: bounded._lingering, "the reader to wait for more")
+    woken = wakeups.woken
+    for number in range(1, 101):
+        bounded.put(number, keep=False)
+    reader.join(10)
+    assert found == [*range(101)]
+    assert wakeups.woken <= woken + 1  # one, if the reader stopped waiting between two items
+
+
+@pytest.mark.parametrize("call", ["request", "wake"])
+def test_a_request_and_a_wake_do_not_wait_for_the_reader_that_waits_for_more(call: str) -> None:
+    bounded: BoundedQueue[int] = BoundedQueue(capacity=4, reserve=4, linger=60)
+    found: list[int | str] = []
+
+    def read() -> None:
+        for _ in range(2):
+            try:
+                found.append(bounded.get(timeout=60))
+            except queue.Empty:
+                found.append("woken")
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    bounded.put(1, keep=True)
+    until(lambda: bounded._lingering, "the reader to wait for more")
+    bounded.request(2) if call == "request" else bounded.wake()
+    reader.join(10)
+    assert found == [1, 2 if call == "request" else "woken"]

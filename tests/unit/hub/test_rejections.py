@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nissa import EventType, Stage, TelemetryEvent
+from nissa import EventType, Severity, Stage, TelemetryEvent
 from nissa.hub.normalize import Rejected, normalize
+from nissa.hub.plain_data import DEFAULT_LIMITS, PayloadLimits
 
 REASONS = {
     "bad_data",
@@ -196,3 +197,48 @@ def test_whatever_comes_is_normalised_to_plain_data_or_rejected(item: dict[str, 
             for text in (event.seed_id, event.slot_id, event.env_id):
                 assert type(text) in {str, type(None)}
             assert event.event_id
+
+
+ordinary = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**64), 2**64)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6)
+    | payloads
+)
+names = st.none() | st.text(max_size=4) | st.sampled_from(["seed-1", "a\nb", "x" * 300])
+
+
+@given(
+    kind=st.sampled_from([*EventType, "OWN", "own", "seed_pruned", ""]) | st.text(max_size=4),
+    fields=st.fixed_dictionaries(
+        {
+            "seed_id": names,
+            "slot_id": names,
+            "env_id": names | st.integers(-1, 1),
+            "epoch": st.none() | st.integers(-(2**64), 2**64) | st.booleans(),
+            "message": st.text(max_size=6),
+            "severity": st.sampled_from([*Severity, "warning"]),
+            "time_unix_nano": st.integers(-1, 2**64),
+            "event_id": st.sampled_from(["", "id", "a\x1b"]),
+            "data": st.dictionaries(keys, ordinary, max_size=5),
+        }
+    ),
+    limits=st.sampled_from([DEFAULT_LIMITS, PayloadLimits(items=3, characters=20)]),
+)
+@settings(deadline=None, max_examples=400)
+def test_an_event_that_needs_no_conversion_is_what_its_conversion_would_make_of_it(
+    kind: Any, fields: dict[str, Any], limits: PayloadLimits
+) -> None:
+    event = TelemetryEvent(kind, **fields)
+    outcomes: list[Any] = []
+    for form in (event, {"event_type": kind, **fields}):
+        try:
+            found = normalize(form, limits=limits)
+        except Rejected as rejected:
+            outcomes.append(rejected.reason)
+        else:
+            assert found.data is not fields["data"]
+            outcomes.append(replace(found, event_id=found.event_id if fields["event_id"] else "a new one"))
+    assert repr(outcomes[0]) == repr(outcomes[1])

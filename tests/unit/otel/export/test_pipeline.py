@@ -229,6 +229,29 @@ def test_many_threads_lose_nothing_and_keep_their_order(make: Any) -> None:
         assert [number for of, number in sink.spans if of == name] == list(range(500))
 
 
+def test_an_export_pauses_after_work_unless_somebody_waits_for_it(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr("nissa.otel.export.pipeline.sleep", paused.append)
+    pipeline, sink = make(interval=1.0)
+
+    def work(_: Any) -> None:
+        for _ in range(100):
+            end = monotonic() + 0.001
+            while monotonic() < end:
+                pass
+            pipeline._pauses()
+        sink.metrics += 1
+
+    sink.write_metrics = work
+    until(lambda: sink.metrics, "an export")
+    assert len(paused) == 40
+    pipeline._interval = pipeline._next_metrics = inf
+    until(lambda: pipeline._idle, "the end of the export")
+    paused.clear()
+    assert pipeline.flush(10)
+    assert paused == []
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_exports_through_a_sink_of_its_own(make: Any) -> None:
     pipeline, sink = make()
