@@ -10,18 +10,16 @@ way.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from numbers import Integral
 from operator import attrgetter
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from nissa.errors import UnknownNameError
 from nissa.random_ids import new_event_id
-
-T = TypeVar("T")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -91,8 +89,8 @@ class Stage(IntEnum):
         if type(value) is cls:
             return value
         given = getattr(value, "name", value)
-        if isinstance(given, str) and (found := cls._member_map_.get(given.upper())) is not None:
-            return found  # type: ignore[return-value]  # a member of this class
+        if isinstance(given, str) and (found := cls.__members__.get(given.upper())) is not None:
+            return found
         if not isinstance(given, bool) and isinstance(given, Integral) and int(given) in cls._value2member_map_:
             return cls(int(given))
         raise UnknownNameError("stage", str(given), cls.__members__)
@@ -126,23 +124,6 @@ class GateResult:
                 object.__setattr__(self, name, (checks,))
             elif isinstance(checks, Iterable):  # anything else is refused by `Seed.gate`
                 object.__setattr__(self, name, tuple(checks))
-
-
-def maker(kind: type[T]) -> Callable[[Iterable[Any]], T]:
-    """Return a function that creates an instance of a frozen dataclass with slots from the values of all fields.
-
-    The class itself takes twice as long, which counts for objects that each event creates.
-    """
-    setters = tuple(getattr(kind, name).__set__ for name in kind.__dataclass_fields__)  # type: ignore[attr-defined]  # of a dataclass
-    new = object.__new__
-
-    def make(values: Iterable[Any]) -> T:
-        made = new(kind)
-        for assign, value in zip(setters, values, strict=True):
-            assign(made, value)
-        return made
-
-    return make
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +215,11 @@ class TelemetryEvent:
     truncated: bool = False
 
     def changed(self, **fields: Any) -> "TelemetryEvent":
-        """Return the event with other values of some fields; several times faster than `dataclasses.replace`."""
+        """Return the event with other values of some fields, in two thirds of the time of `dataclasses.replace`."""
         values = list(_fields_of(self))
         for name, value in fields.items():
             values[_PLACES[name]] = value
-        return _event_of(values)
+        return TelemetryEvent(*values)
 
     @property
     def timestamp(self) -> datetime:
@@ -281,7 +262,6 @@ class TelemetryEvent:
 
 
 _fields_of = attrgetter(*TelemetryEvent.__dataclass_fields__)
-_event_of = maker(TelemetryEvent)
 _PLACES = {name: place for place, name in enumerate(TelemetryEvent.__dataclass_fields__)}
 _LIFECYCLE = frozenset(EventType) - {EventType.GRADIENT_ANOMALY}
 

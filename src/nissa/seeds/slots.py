@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from nissa.events import SeedSnapshot, SpanIds, Stage, maker
+from nissa.events import SeedSnapshot, SpanIds, Stage
 from nissa.random_ids import new_span_id, new_trace_id
 from nissa.seeds.accuracies import Accuracies, Baseline
 from nissa.seeds.stages import ALIVE, BLENDED
@@ -52,8 +52,7 @@ class SeedRecord:
     accuracies: Accuracies = field(default_factory=Accuracies)
     start: Baseline | None = None
     module: "weakref.ref[torch.nn.Module] | None" = None
-    _values: tuple[Any, ...] = ()
-    _snapshot: SeedSnapshot | None = None
+    _latest: "tuple[tuple[Any, ...], SeedSnapshot] | None" = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Start the history. The root span is the first root unless the seed was resumed."""
@@ -105,14 +104,13 @@ class SeedRecord:
     def snapshot(self) -> SeedSnapshot:
         """Return a frozen copy of the record."""
         values = _snapshot_fields(self)
-        if values != self._values:  # the state before an event is mostly that after the previous one
-            self._values, self._snapshot = values, _snapshot_of(values)
-        assert self._snapshot is not None  # noqa: S101 - values are never empty
-        return self._snapshot
+        latest = self._latest
+        if latest is None or latest[0] != values:  # the state before an event is mostly that after the previous one
+            self._latest = latest = values, SeedSnapshot(*values)
+        return latest[1]
 
 
 _snapshot_fields: Final = attrgetter(*SeedSnapshot.__dataclass_fields__)
-_snapshot_of: Final = maker(SeedSnapshot)
 MOST_SEEDS: Final = 10_000
 
 
