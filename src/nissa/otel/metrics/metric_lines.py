@@ -80,7 +80,8 @@ class MetricLines:
         """Return the text before and after the points of a gauge, which is the same for each export."""
         resource = part.resource_metrics[0]
         scope = resource.scope_metrics[0]
-        key = (resource.resource, resource.schema_url, scope.scope, scope.schema_url, metric.name, metric.description)
+        described = metric.name, metric.description, metric.unit
+        key = (resource.resource, resource.schema_url, scope.scope, scope.schema_url, described)
         found = self._around.get(key)
         if found is None:
             before, after = _encoded(_with(part, [with_points(metric, [])])).encode().split(_NOTHING)
