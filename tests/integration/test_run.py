@@ -291,22 +291,27 @@ def test_a_second_run_begins_anew(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("exporter", ["files", "spool"])
-def test_a_script_may_change_its_working_directory(
-    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exporter: str
-) -> None:
-    if exporter == "spool":
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
-    (tmp_path / "elsewhere").mkdir()
-    limits = {"exit_timeout_seconds": 0.5}
-    with nissa.start("diagnostic", run_id="r", console__enabled=False, limits=limits) as run:
+def test_a_script_may_change_its_working_directory(tmp_path: Path, exporter: str) -> None:
+    body = """
+    import os, nissa
+    from tests.toys import Toy
+
+    toy = Toy()
+    with nissa.start("diagnostic", run_id="r", limits__exit_timeout_seconds=0.5) as run:
         run.watch(toy.model, toy.optimizer)
         for epoch in range(3):
             with run.epoch(epoch):
                 toy.step(run)
             run.flush(0.2)
-            monkeypatch.chdir(tmp_path / "elsewhere")
+            os.chdir("../elsewhere")  # from there, it is itself
+    """
+    (tmp_path / "elsewhere").mkdir()
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"} if exporter == "spool" else {}
+    (tmp_path / "here").mkdir()
+    status, _, err = finish(script(body, folder=tmp_path / "here", environ=environ))
+    assert status == 0, err
     assert [*(tmp_path / "elsewhere").iterdir()] == []
-    recording = read(tmp_path / "nissa-runs" / "r")
+    recording = read(tmp_path / "here" / "nissa-runs" / "r")
     assert [span.attributes["nissa.epoch"] for span in recording.spans if span.name == "epoch"] == [0, 1, 2]
 
 

@@ -113,7 +113,7 @@ def _refused(stack: Stack, service: str) -> int:
     return int(value(stack, f"sum(last_over_time(nissa_export_items_total{{{selector}}}[1h]))") or 0)
 
 
-@pytest.mark.parametrize("fault", [Fault.KILLED, Fault.UNAVAILABLE])
+@pytest.mark.parametrize("fault", [Fault.KILLED, pytest.param(Fault.UNAVAILABLE, marks=pytest.mark.full)])
 def test_a_training_meets_a_short_outage(own_stack: Stack, tmp_path: Path, keep: Keep, fault: Fault) -> None:
     _measure(CASES[fault], own_stack, tmp_path, (START,), 4.0, keep)
 

@@ -10,7 +10,7 @@ from scripts.stack import Stack
 from tests.stack.faults.conftest import GRPC, Keep, settings
 from tests.stack.faults.evidence import compare
 from tests.stack.faults.table import Fault
-from tests.stack.faults.trainee import DOORS, RUN_COMMAND, START, deliver_leftovers, training
+from tests.stack.faults.trainee import DOORS, START, deliver_leftovers, training
 from tests.stack.trainers.faulted import STATUS
 from tests.stack.training import service_name
 
@@ -22,7 +22,7 @@ LIVES = 25
 SUDDEN_LIVES = 90
 """About ten seconds, of which metrics are known that are older than five."""
 
-QUICK = [(START, Fault.SIGKILL), (RUN_COMMAND, Fault.MEMORY)]
+QUICK = [(START, Fault.SIGKILL)]
 EACH = [
     pytest.param(door, fault, marks=() if (door, fault) in QUICK else pytest.mark.full, id=f"{door}-{fault}")
     for fault in (*SIGNALS, *ENDS)
