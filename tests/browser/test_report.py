@@ -62,6 +62,7 @@ def test_a_click_makes_it_dark_and_light_again(opened: Open) -> None:
         tab.page.wait_for_function("([t, c]) => getComputedStyle(t).fill === c", arg=[label.element_handle(), muted])
 
 
+@pytest.mark.full
 def test_it_is_dark_where_the_system_is(opened: Open) -> None:
     tab = opened(color_scheme="dark")
     assert behind(tab) == rgb(DARK.page)
@@ -87,6 +88,7 @@ def test_dragging_zooms_all_figures_and_a_button_shows_the_whole_run_again(opene
     )
 
 
+@pytest.mark.full
 def test_a_double_click_shows_the_whole_run_again(opened: Open) -> None:
     tab = opened()
     before = tab.x_range("loss")
@@ -118,6 +120,7 @@ def test_pointing_at_something_tells_its_value(shown: Opened, figure: str, said:
     assert re.search(said, " ".join(hover.locator("text").all_text_contents()))
 
 
+@pytest.mark.full
 def test_a_click_in_the_legend_hides_a_line_and_another_shows_it(opened: Open) -> None:
     tab = opened()
     button = tab.page.locator("[data-legend=loss]").get_by_role("button", name="environment 1 · train", exact=True)
@@ -145,6 +148,7 @@ def test_an_environment_can_be_looked_at_alone(opened: Open) -> None:
     assert tab.page.get_by_label("Gradients of").locator("option:checked").text_content() == "environment 1"
 
 
+@pytest.mark.full
 def test_another_parameter_can_be_chosen(opened: Open) -> None:
     tab = opened()
     box = tab.page.get_by_label("Parameter", exact=True)
@@ -154,6 +158,7 @@ def test_another_parameter_can_be_chosen(opened: Open) -> None:
     assert tab.page.locator("[data-plot=distribution] .scatterlayer .trace").count() == 5
 
 
+@pytest.mark.full
 def test_a_logarithmic_scale_can_be_had(opened: Open) -> None:
     tab = opened()
     tab.page.get_by_role("button", name="Logarithmic scale, Loss").click()
@@ -208,6 +213,7 @@ def test_each_figure_has_its_numbers_as_a_table(shown: Opened) -> None:
     assert row[-1] == "1"
 
 
+@pytest.mark.full
 def test_nothing_overflows_a_narrow_screen(opened: Open) -> None:
     tab = opened(viewport={"width": 390, "height": 800})
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -5,6 +5,8 @@ import pytest
 from tests.distributed.budgets import BUDGETS, STEPS
 from tests.distributed.comparing import Launch, scenario
 
+pytestmark = pytest.mark.full
+
 TOGETHER = ["replicas_under_a_budget", "shards_under_a_budget"]
 
 

@@ -92,6 +92,7 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 def test_it_runs_as_it_is_documented_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     table = tmp_path / "choices.csv"
     command = [str(SCRIPT), "--runs", "1", "--episodes", "1", "--epochs", "34", "--csv", str(table)]
