@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nissa import EventType, Severity, Stage, TelemetryEvent
-from nissa.hub.normalize import Rejected, normalize
+from nissa.hub.normalize import _CONVERTED_KEYS, Rejected, normalize
 from nissa.hub.plain_data import DEFAULT_LIMITS, PayloadLimits
 
 REASONS = {
@@ -207,22 +207,25 @@ ordinary = (
     | st.text(max_size=6)
     | payloads
 )
-names = st.none() | st.text(max_size=4) | st.sampled_from(["seed-1", "a\nb", "x" * 300])
+names = st.sampled_from([None, "seed-1", "seed-1", "seed-1", "a\nb", "x" * 300])
+converted = st.sampled_from([*_CONVERTED_KEYS, "loss", "a\nb"])
 
 
 @given(
-    kind=st.sampled_from([*EventType, "OWN", "own", "seed_pruned", ""]) | st.text(max_size=4),
+    kind=st.sampled_from([*EventType, "OWN", "own", "seed_pruned", ""]),
     fields=st.fixed_dictionaries(
         {
             "seed_id": names,
             "slot_id": names,
-            "env_id": names | st.integers(-1, 1),
-            "epoch": st.none() | st.integers(-(2**64), 2**64) | st.booleans(),
-            "message": st.text(max_size=6),
+            "env_id": names,
+            "epoch": st.sampled_from([None, 3, 3, 2**64, True]),
+            "message": st.sampled_from(["", "so", "a\nb"]),
             "severity": st.sampled_from([*Severity, "warning"]),
-            "time_unix_nano": st.integers(-1, 2**64),
-            "event_id": st.sampled_from(["", "id", "a\x1b"]),
-            "data": st.dictionaries(keys, ordinary, max_size=5),
+            "time_unix_nano": st.sampled_from([0, 5, 5, 5, -1, 2**63]),
+            "event_id": st.sampled_from(["id", "id", "id", "", "a\x1b"]),
+            "data": st.dictionaries(
+                converted, st.sampled_from(["training", "a\nb", 0.5, 3, 2**64, None]) | ordinary, max_size=3
+            ),
         }
     ),
     limits=st.sampled_from([DEFAULT_LIMITS, PayloadLimits(items=3, characters=20)]),
