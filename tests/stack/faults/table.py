@@ -1,13 +1,11 @@
 """Faults, and what Nissa promises for each: the rows of the published table."""
 
-import os
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Final
 
-from benchmarks.facts import COLUMNS, facts, read, write
-from scripts.stack_build import locked
+from benchmarks.facts import COLUMNS
+from tests.stack.measured_rows import keep
 
 INTO: Final = "FAULTS_INTO"
 """Variable with the file that measurements are written to."""
@@ -72,11 +70,5 @@ class Measured:
 
     def keep(self) -> None:
         """Write the row to the file that the environment names, if it names one, in place of an earlier one."""
-        if INTO not in os.environ:
-            return
-        path = Path(os.environ[INTO])
-        with locked(path.with_suffix(".lock")):
-            rows = [row for row in read(path) if (row["fault"], row["door"]) != (self.fault, self.door)]
-            rows.append({**asdict(self), **facts(1)})
-            places = {str(fault): place for place, fault in enumerate(Fault)}
-            write(path, FIELDS, sorted(rows, key=lambda row: places[row["fault"]]))
+        places = {str(fault): place for place, fault in enumerate(Fault)}
+        keep(INTO, FIELDS, asdict(self), ["fault", "door"], lambda row: places[row["fault"]])
