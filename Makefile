@@ -88,12 +88,12 @@ plots: $(BENCH_READY) ## Draw the benchmark's results
 
 requirements: $(READY) ## Pin the newest versions that fit
 	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --upgrade --group dev pyproject.toml --extra demo -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --upgrade --override requirements/bench-overrides.in --constraint requirements/dev.txt requirements/bench.in pyproject.toml --extra cpu -o requirements/bench.txt
+	$(BIN)/uv pip compile --quiet --no-emit-index-url --no-header --upgrade --override requirements/bench-overrides.in --constraint requirements/dev.txt requirements/bench.in pyproject.toml -o requirements/bench.txt
 
 clean: ## Remove the virtual environment and what runs left behind
 	rm -rf $(VENV) $(BENCH_VENV) nissa-runs .pytest_cache .mypy_cache .ruff_cache
 
-$(READY): requirements/dev.txt pyproject.toml
+$(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard src/nissa/kernels/native/*)
 	@$(PYTHON) -c 'import sys; sys.exit("Nissa needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Call make PYTHON=python3.12, for example.") if sys.version_info < (3, 11) else None'
 	@echo "Setting up $(VENV) (once; torch is large) ..."
 	@$(PYTHON) -m venv $(VENV)

@@ -20,7 +20,6 @@ from typing import Any
 PRELOADED = (
     "torch",
     "numpy",
-    "numba",
     "pydantic",
     "pydantic_settings",
     "yaml",
@@ -59,17 +58,8 @@ def _preload(ours: Iterable[str]) -> None:
     torch = sys.modules["torch"]
     torch.set_num_threads(1)
     torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # imports what a first optimizer needs
-    if "numba" in sys.modules:
-        _load_compiler()
     tasks = Path("/proc/self/task")
     assert not tasks.exists() or len([*tasks.iterdir()]) == 1, "a thread does not survive a fork"
-
-
-def _load_compiler() -> None:
-    """Import the two hundred modules that numba imports with the first compiled function."""
-    cpu_target = importlib.import_module("numba.core.registry").cpu_target
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
 
 
 def _receive(requests: socket.socket) -> tuple[dict[str, Any], list[int]] | None:

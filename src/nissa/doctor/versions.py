@@ -73,11 +73,12 @@ def _numbers(text: str) -> tuple[int, int]:
 
 
 def _kernel() -> CheckResult:
-    if find_spec("numba") is not None:
-        return CheckResult(
-            CHECK, Level.OK, f"numba {installed('numba')}: gradients on a CPU are measured by the compiled kernel."
-        )
-    advice = "pip install nissa[cpu] for a faster one that measures the same; on a GPU it makes no difference."
+    if find_spec("nissa.kernels._native") is not None:
+        return CheckResult(CHECK, Level.OK, "Gradients on a CPU are measured by the compiled kernel.")
+    advice = "Install a C compiler, and then Nissa again, for a faster one that measures the same; on a GPU it makes no difference."
     return CheckResult(
-        CHECK, Level.NOTE, "numba is not installed: gradients on a CPU are measured by plain torch.", advice
+        CHECK,
+        Level.NOTE,
+        "Nissa was installed without a C compiler: gradients on a CPU are measured by plain torch.",
+        advice,
     )

@@ -30,17 +30,22 @@ class Kernel(Protocol):
         """Return the packed statistics of tensors."""
 
 
-class _Compiler(NamedTuple):
-    """Compiled kernel of a device type: required package, module, and whether to log a warning if it is absent."""
+class _Compiled(NamedTuple):
+    """Compiled kernel of a device type: the module that it requires and the warning if it is absent, and its own module."""
 
-    package: str
+    requires: str
+    absent: str
     module: str
-    expected: bool
 
 
-_COMPILERS = {
-    "cpu": _Compiler("numba", "nissa.kernels.cpu", expected=False),  # an extra
-    "cuda": _Compiler("triton", "nissa.kernels.triton", expected=True),  # torch for CUDA requires it, not on Windows
+_COMPILED = {
+    "cpu": _Compiled(
+        "nissa.kernels._native",
+        "Nissa was installed without a C compiler; install one and reinstall Nissa",
+        "nissa.kernels.cpu",
+    ),
+    # torch for CUDA requires triton, but not on Windows.
+    "cuda": _Compiled("triton", "triton is not installed", "nissa.kernels.triton"),
 }
 
 # Cache: device type -> kernel. Compiling and importing happen once; a test forces a kernel by setting an entry.
@@ -57,15 +62,14 @@ def kernel_for(device_type: str) -> Kernel:
 def _choose(device_type: str) -> Kernel:
     from nissa.kernels.reference import measure  # noqa: PLC0415 - importing this package must not import torch
 
-    compiler = _COMPILERS.get(device_type)
-    if compiler is None:
+    compiled = _COMPILED.get(device_type)
+    if compiled is None:
         return measure
-    if find_spec(compiler.package) is None:
-        if compiler.expected:
-            _logger.warning("%s is not installed; using the slower kernel, which measures the same.", compiler.package)
+    if find_spec(compiled.requires) is None:
+        _logger.warning("%s. The slower kernel is used, which measures the same.", compiled.absent)
         return measure
     try:
-        prepared: Kernel = import_module(compiler.module).prepare()
+        prepared: Kernel = import_module(compiled.module).prepare()
     except Exception as error:  # a broken compiler must only cost speed, so catch everything
         _logger.warning(
             "The compiled kernel for %s cannot be used; using the slower one, which measures the same.",

@@ -1,30 +1,21 @@
-"""Kernel for CPU tensors: one pass over each tensor, compiled by numba (the extra ``cpu``).
+"""Kernel for CPU tensors: one pass over each tensor, in C.
 
-Counts and extremes are equal to those of :mod:`nissa.kernels.reference`; sums are equal up to rounding. Sums are
-float64 and added per block, then over the blocks of a run, then over runs. The division into runs depends on sizes
-alone. The same gradients therefore produce the same bits with any number of threads.
-
-A call runs one compiled loop per dtype over addresses, so that small tensors are cheap. Buckets are found with a table.
-A cell of the table is a range of the bits of a magnitude. Adding the entry of its cell to the bits of an element
-carries into the upper bits exactly if the element is above the edge in that cell. The upper bits are then the bucket.
-Only the cell of zero and the smallest subnormals can contain several edges. A block with such subnormals is searched for
-them again.
+Counts and extremes are equal to those of :mod:`nissa.kernels.reference`; sums are equal up to rounding. The same gradients
+produce the same bits with any number of threads.
 """
 
 from functools import lru_cache
 from math import inf, nextafter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
 
-from nissa.kernels import reference
-from nissa.kernels.compiled import gather_loop, statistics_loop
+from nissa.kernels import native, reference
 from nissa.kernels.fallback import FallbackKernel
-from nissa.kernels.formats import FORMATS, entries, uncounted
+from nissa.kernels.formats import FORMATS, Format, octave_cells, octave_edges
 from nissa.kernels.memory import fills_its_memory, is_plain, size, stored
 from nissa.kernels.moments import Column, Layout, Thresholds
-from nissa.kernels.tasks import TaskList
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,23 +25,23 @@ if TYPE_CHECKING:
 
     from nissa.kernels import Kernel
 
-# Tensors with gaps in memory are copied in pieces of this many elements, which bounds temporary memory.
-_COPIED = 2**18
-_FINITE, _ZEROS, _VANISHING, _EXPLODING = range(4)
-_EMPTY = (0.0, 0.0, 0.0, inf, -inf)
-_COLUMNS = int(Column.UNDERFLOW), int(Column.OVERFLOW), int(Column.BUCKETS)
+_COPIED: Final = 2**18
+"""Elements of the copies of tensors with gaps that may exist at a time, which bounds temporary memory."""
+_QUARTER_BUCKET: Final = 2
+_SCALE_IN_REGISTERS: Final = 3
+"""Scale up to which the cells of an octave fit into two vector registers."""
+_TOGETHER: Final = 16
+"""Indexes that the C function adds at once."""
 
 
 def prepare() -> "Kernel":
-    """Compile the loops for float32, or load them from the disk cache, and return :func:`measure`.
-
-    Compiling takes seconds and must not delay the first step. Other dtypes are compiled at their first use.
+    """Load the C functions and return :func:`measure`.
 
     Raises:
-        Exception: Any error of numba if it cannot compile.
+        ImportError: They were not compiled when Nissa was installed.
+        OSError: They cannot be loaded.
     """
-    statistics_loop(torch.float32.itemsize)
-    gather_loop()
+    native.library(keep_gil=True)
     return measure
 
 
@@ -84,23 +75,22 @@ def _measure(
     if not all(is_ or _readable(real) for is_, real in zip(plain, stored_tensors, strict=True)):
         return reference.measure(tensors, layout, thresholds, scale)
     pass_ = _Pass(len(tensors), layout, thresholds)
-    sizes = [tensor.numel() if is_ else size(tensor) for is_, tensor in zip(plain, tensors, strict=True)]
-    for row, (is_, real, number) in enumerate(zip(plain, stored_tensors, sizes, strict=True)):
+    for row, (is_, tensor, real) in enumerate(zip(plain, tensors, stored_tensors, strict=True)):
         if is_:
-            pass_.read(row, real, number)
+            pass_.read(row, real, real.numel())
             continue
         pass_.add(row, real)
-        if number > real.numel():
-            pass_.add_zeros(row, number - real.numel())
-    pass_.flush()
-    return torch.from_numpy(pass_.pack(np.array(sizes, dtype=np.int64)))
+        implicit = size(tensor) - real.numel()
+        if implicit:
+            pass_.add_zeros(row, implicit)
+    return torch.from_numpy(pass_.finish())
 
 
 _contained = FallbackKernel(_measure, "The compiled kernel for CPUs")
 
 
 class _Pass:
-    """Collector of addresses, so that each dtype needs one compiled call, and of the results of these calls.
+    """Collector of tensors, so that one call of a C function reads them all, and of their rows.
 
     Args:
         rows: Number of tensors.
@@ -109,22 +99,17 @@ class _Pass:
     """
 
     def __init__(self, rows: int, layout: Layout, thresholds: Thresholds) -> None:
-        self._layout = layout
-        self._thresholds = thresholds
-        self._work: dict[torch.dtype, TaskList] = {}
-        # Keeps copies alive until flush(): the compiled loop only has their addresses.
+        self._tables = [_tables(layout, thresholds, dtype).tables for dtype in (torch.float64, torch.float32)]
+        self._vanishing = thresholds.vanishing > 0
+        self._queued = native.TensorTable()
+        # Keeps copies alive until flush(): the C function only has their addresses.
         self._copies: list[Tensor] = []
         self._copied = 0
-        # Columns per row: total, abs_total, sum_of_squares, minimum, maximum.
-        self._reduced = np.tile(np.array(_EMPTY), (rows, 1))
-        # Columns per row: finite, zeros, vanishing, exploding.
-        self._counts = np.zeros((rows, 4), dtype=np.int64)
-        # Packed rows. The scan loop adds bucket counts to them directly: integer sums do not depend on the order of
-        # threads.
-        self._packed = np.zeros((rows, layout.width), dtype=np.int64)
+        self._rows = np.empty((rows, layout.width), dtype=np.int64)
+        native.begin(self._rows)
 
     def add(self, row: int, tensor: "Tensor") -> None:
-        """Queue a tensor, copying it if it has gaps; the tensor must stay alive until :meth:`flush`."""
+        """Queue a tensor, copying it if it has gaps; the tensor must stay alive until :meth:`finish`."""
         if fills_its_memory(tensor):
             self.read(row, tensor, tensor.numel())
             return
@@ -134,61 +119,37 @@ class _Pass:
             self._copies.append(copy)
             self._copied += copy.numel()
             if self._copied >= _COPIED:
-                self.flush()
+                self._flush()
 
     def read(self, row: int, tensor: "Tensor", numbers: int) -> None:
-        """Queue a tensor without gaps; it must stay alive until :meth:`flush`.
+        """Queue a tensor without gaps; it must stay alive until :meth:`finish`.
 
         Args:
             row: Row of the result.
             tensor: The tensor.
             numbers: Number of its elements.
         """
-        if numbers:
-            work = self._work.get(tensor.dtype)
-            if work is None:
-                work = self._work[tensor.dtype] = TaskList(tensor.dtype.itemsize)
-            work.add(tensor.data_ptr(), numbers, row)
+        self._queued.add(tensor, numbers, row)
 
     def add_zeros(self, row: int, number: int) -> None:
         """Count the implicit zeros of a sparse tensor."""
-        self._counts[row] += np.array([1, 1, self._thresholds.vanishing > 0, 0]) * number
-        if self._layout.buckets:
-            self._packed[row, Column.UNDERFLOW] += number
-        self._reduced[row, 3] = min(self._reduced[row, 3], 0.0)
-        self._reduced[row, 4] = max(self._reduced[row, 4], 0.0)
+        for column in (Column.COUNT, Column.ZEROS, *([Column.VANISHING] if self._vanishing else [])):
+            self._rows[row, column] += number
+        floats = self._rows.view(np.float64)
+        floats[row, Column.MINIMUM] = min(floats[row, Column.MINIMUM], 0.0)
+        floats[row, Column.MAXIMUM] = max(floats[row, Column.MAXIMUM], 0.0)
 
-    def flush(self) -> None:
-        """Measure all queued tensors."""
-        for dtype, work in self._work.items():
-            self._scan(work, _tables(self._layout, self._thresholds, dtype))
-        self._work.clear()
+    def finish(self) -> "NDArray[np.int64]":
+        """Measure all queued tensors and return the packed rows."""
+        self._flush()
+        native.end(self._rows)
+        return self._rows
+
+    def _flush(self) -> None:
+        self._queued.add_statistics(self._rows, *self._tables)
+        self._queued = native.TensorTable()
         self._copies.clear()
         self._copied = 0
-
-    def _scan(self, work: TaskList, tables: "_Tables") -> None:
-        arrays = work.arrays()
-        # Results per run, not per tensor: threads never add floats concurrently, and the order of addition is fixed.
-        sums, counts = np.zeros((work.runs, 5)), np.zeros((work.runs, 4), dtype=np.int64)
-        # Argument block of the scan loop after tensors, runs and tasks: inputs (limits, table, edges), then outputs.
-        args = *tables.arrays, sums, counts, self._packed
-        work.run(statistics_loop(tables.size), args, *tables.numbers, self._layout.width, *_COLUMNS)
-        gather_loop()(arrays, (sums, counts), (self._reduced, self._counts))
-
-    def pack(self, sizes: "NDArray[np.int64]") -> "NDArray[np.int64]":
-        """Return the packed rows; ``sizes`` are the element counts of the tensors."""
-        reduced, counts, packed = self._reduced, self._counts, self._packed
-        packed[:, Column.COUNT] = sizes
-        packed[:, Column.NONFINITE] = sizes - counts[:, _FINITE]
-        packed[:, Column.ZEROS : Column.EXPLODING + 1] = counts[:, _ZEROS:]
-        if self._layout.buckets:
-            packed[:, Column.UNDERFLOW] -= counts[:, _ZEROS]
-            packed[:, Column.OVERFLOW] -= packed[:, Column.NONFINITE]
-        reduced[counts[:, _FINITE] == 0, 3:] = np.nan
-        floats = packed.view(np.float64)[:, Column.TOTAL : Column.BUCKETS]
-        floats[:, :5] = reduced
-        np.maximum(reduced[:, 4], -reduced[:, 3], out=floats[:, 5])
-        return packed
 
 
 def _readable(tensor: "Tensor") -> bool:
@@ -201,35 +162,47 @@ def _readable(tensor: "Tensor") -> bool:
 
 
 class _Tables(NamedTuple):
-    """Arguments of :mod:`nissa.kernels.scan` for a dtype and its edges, in order."""
+    """Tables of the C functions; the arrays keep the memory of the pointers alive."""
 
-    size: int
-    arrays: "tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]"
-    numbers: tuple[bool, int, bool]
+    tables: native.Tables
+    arrays: "tuple[NDArray[np.signedinteger], ...]"
 
 
 @lru_cache(maxsize=16)
 def _tables(layout: Layout, thresholds: Thresholds, dtype: torch.dtype) -> _Tables:
-    form = FORMATS[dtype]
+    """Return the tables for a dtype; half precision is decoded to float32 first and has the tables of that."""
+    form, buckets = FORMATS[dtype], layout.buckets
     # `|x| < t` equals `|x| <= e` where `e` is the next float64 below `t`. For `t` = 0 it is negative: nothing vanishes.
-    below, above = form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding]))
-    edges = form.floor(layout.buckets.boundaries()) if layout.buckets else np.empty(0, dtype=np.int64)
-    scale = layout.buckets.scale if layout.buckets else 0
-    # Half precision has few enough numbers for one cell each. For other dtypes a cell is a quarter of a bucket.
-    shift = 0 if form.bits is np.int16 else form.shift(scale)
-    added = entries(edges, shift, (form.mask >> shift) + 1) if len(edges) else np.empty(0, dtype=np.int64)
-    limits = [form.mask, form.infinite, form.mask.bit_length(), below, above, uncounted(edges, shift)]
-    held = np.dtype(form.bits).str.replace("i", "u")
-    table = np.empty(0, dtype=held) if added is None else _with_sign(added.view(np.uint64), form.mask).astype(held)
-    return _Tables(
-        dtype.itemsize, (np.array(limits, dtype=form.bits), table, edges), (form.brain, shift, added is not None)
+    below, above = map(int, form.floor(np.array([nextafter(thresholds.vanishing, -inf), thresholds.exploding])))
+    if buckets is None:
+        return _Tables(native.Tables(below=below, above=above), ())
+    scale = max(buckets.scale, 0)
+    # A cell is at most a quarter of a bucket, so that it has at most one edge.
+    cell_bits = max(scale, _SCALE_IN_REGISTERS) + _QUARTER_BUCKET
+    edges = form.floor(buckets.boundaries())
+    # The largest magnitude with an index is that of its edge; the last index belongs to the largest finite number.
+    exponents = np.arange(form.infinite >> form.fraction, dtype=np.int64)[:, np.newaxis] << form.fraction
+    largest = np.append((exponents + octave_edges(scale, form)).ravel(), form.infinite - 1)
+    columns = np.arange(Column.BUCKETS - 1, Column.BUCKETS + buckets.size + 1, dtype=np.int32)
+    columns[0], columns[-1] = Column.UNDERFLOW, Column.OVERFLOW
+    column_of_index = np.zeros(-(-len(largest) // _TOGETHER) * _TOGETHER, dtype=np.int32)
+    column_of_index[: len(largest)] = columns[np.searchsorted(edges, largest)]
+    arrays = (
+        _octave(scale, form, cell_bits).astype(form.bits),
+        column_of_index,
+        edges.astype(form.bits),
+        columns,
     )
+    numbers = below, above, scale, cell_bits, len(column_of_index), len(edges)
+    return _Tables(native.Tables(*numbers, *(array.ctypes.data for array in arrays)), arrays)
 
 
-def _with_sign(added: "NDArray[np.uint64]", mask: int) -> "NDArray[np.uint64]":
-    """Return the entries for both signs.
+def _octave(scale: int, form: Format, cell_bits: int) -> "NDArray[np.int64]":
+    """Return the entry of each of the ``2**cell_bits`` cells of an octave.
 
-    For negative numbers the entry also subtracts the sign bit, through unsigned wrap-around, so that the loop needs no
-    mask.
+    Adding it to the bits of a magnitude in that cell gives ``exponent * 2**scale + n`` in the bits above
+    ``fraction - scale``, where ``n`` is the number of edges of the octave below the magnitude.
     """
-    return np.concatenate([added, added - np.uint64(mask + 1)])
+    cells = octave_cells(scale, form, form.fraction - cell_bits)
+    entries: NDArray[np.int64] = ((cells.below + 1) << (form.fraction - scale)) - cells.inside - 1
+    return entries

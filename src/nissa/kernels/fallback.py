@@ -39,7 +39,7 @@ class FallbackKernel:
         """Return the packed statistics of tensors, like the reference."""
         try:
             return self._kernel(tensors, layout, thresholds, scale)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
             measured = reference.measure(tensors, layout, thresholds, scale)  # raises if the tensors caused the error

@@ -63,47 +63,40 @@ FORMATS = {
 }
 
 
-def entries(edges: "NDArray[np.int64]", shift: int, cells: int) -> "NDArray[np.int64] | None":
-    """Return the table entry of each cell, or None if a cell other than the first contains more than one edge.
+class Cells(NamedTuple):
+    """Cells of an octave: the first and last fraction bits of each, the number of edges below it, and the edge inside it.
 
-    An edge at the upper end of a cell belongs to the next cell and does not count. If the first cell contains several
-    edges, its entry ignores them: all its numbers are counted as zeros, see :func:`uncounted`.
-
-    Args:
-        edges: Bits of the edges, ascending.
-        shift: Right shift from bits to cells.
-        cells: Number of cells.
+    An edge at the upper end of a cell belongs to the next cell. A cell without an edge has its upper end instead.
     """
-    starts = np.arange(cells, dtype=np.int64) << shift
+
+    starts: "NDArray[np.int64]"
+    ends: "NDArray[np.int64]"
+    below: "NDArray[np.int64]"
+    inside: "NDArray[np.int64]"
+
+
+def octave_edges(scale: int, form: Format) -> "NDArray[np.int64]":
+    """Return the fraction bits of the edges of an octave, ascending from 0; all octaves of normal numbers have the same."""
+    of_double = np.array(fractions(scale), dtype=np.int64)
+    edges: NDArray[np.int64] = (of_double >> (_DOUBLE_FRACTION - form.fraction)) - (1 << form.fraction)
+    return edges
+
+
+def octave_cells(scale: int, form: Format, shift: int) -> Cells:
+    """Return the cells of an octave; ``shift`` is the right shift from bits to cells, which have at most one edge each."""
+    edges = octave_edges(scale, form)
+    starts = np.arange(1 << (form.fraction - shift), dtype=np.int64) << shift
     ends = starts + ((1 << shift) - 1)
-    first: NDArray[np.int64] = np.searchsorted(edges, starts)
-    up_to = np.searchsorted(edges, ends)
-    if uncounted(edges, shift):
-        up_to[0] = 0
-    if np.any(up_to - first > 1):
-        return None
-    inside = np.where(up_to > first, np.append(edges, 0)[first], ends)
-    added: NDArray[np.int64] = (first << shift) + (ends - inside) - starts
-    return added
-
-
-def uncounted(edges: "NDArray[np.int64]", shift: int) -> int:
-    """Return the end of the first cell if its numbers must be counted separately, otherwise 0.
-
-    The first cell contains zero and the smallest subnormals. Each octave of these can have an edge.
-    """
-    return 1 << shift if np.searchsorted(edges, (1 << shift) - 1) > 1 else 0
+    below, through = np.searchsorted(edges, starts), np.searchsorted(edges, ends)
+    inside = np.where(through > below, np.append(edges, 0)[below], ends)
+    return Cells(starts, ends, below, inside)
 
 
 def octave(scale: int, form: Format) -> "NDArray[np.int64]":
-    """Return the table entries of one octave; all octaves of normal numbers have the same ones.
+    """Return the table entries of one octave.
 
     The edges are fraction bits only. A power of two has no edge below it, because it belongs to the previous octave.
     """
-    edges = (np.array(fractions(max(scale, 0)), dtype=np.int64) >> (_DOUBLE_FRACTION - form.fraction)) - (
-        1 << form.fraction
-    )
     shift = form.shift(scale)
-    found = entries(edges, shift, 1 << (form.fraction - shift))
-    assert found is not None  # noqa: S101 - four cells per bucket suffice at every scale
-    return found
+    cells = octave_cells(max(scale, 0), form, shift)
+    return (cells.below << shift) + (cells.ends - cells.inside) - cells.starts

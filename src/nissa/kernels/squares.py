@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nissa.kernels.compiled import squares_loop
-from nissa.kernels.formats import FORMATS
-from nissa.kernels.tasks import TaskList
+from nissa.kernels.native import IGNORE, SUBTRACT, WRITE, TensorTable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,14 +65,7 @@ def squares(
     Returns:
         float64 of shape ``(len(tensors),)``; NaN and infinity pass through.
     """
-    found = np.zeros(len(tensors))
-    works: dict[torch.dtype, tuple[TaskList, list[int]]] = {}
+    table = TensorTable()
     for row, tensor in enumerate(tensors):
-        work, rows = works.setdefault(tensor.dtype, (TaskList(tensor.dtype.itemsize), []))
-        work.add(tensor.data_ptr(), tensor.numel(), 0 if copies is None else copies[row])
-        rows.append(row)
-    for dtype, (work, rows) in works.items():
-        form, of_runs = FORMATS[dtype], np.zeros(work.runs)
-        work.run(squares_loop(dtype.itemsize), (of_runs,), form.brain, write)
-        found[rows] = np.bincount(work.arrays()[1][:, 0], of_runs, len(rows))
-    return found
+        table.add(tensor, tensor.numel(), 0 if copies is None else copies[row])
+    return table.squares(IGNORE if copies is None else WRITE if write else SUBTRACT)

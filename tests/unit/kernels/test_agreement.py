@@ -151,7 +151,7 @@ def test_the_same_numbers_give_the_same_bits_and_are_left_as_they_are(kernel: Tr
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("compiler", ["numba", "triton"])
+@pytest.mark.parametrize("compiler", ["nissa.kernels.native", "triton"])
 def test_importing_the_package_imports_no_compiler(compiler: str) -> None:
     code = f"import sys, nissa, nissa.kernels; sys.exit({compiler!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

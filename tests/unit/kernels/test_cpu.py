@@ -55,33 +55,44 @@ def choice(preamble: str, folder: Path, **environ: str) -> tuple[str, str]:
     return done.stdout.strip(), done.stderr
 
 
-def test_a_process_with_numba_compiles(tmp_path: Path) -> None:
+def test_a_process_has_the_compiled_kernel(tmp_path: Path) -> None:
     assert choice("", tmp_path) == ("nissa.kernels.cpu", "")
     assert kernels.kernel_for("cpu") is cpu.measure
 
 
-def test_a_process_without_numba_has_the_reference_and_says_nothing(tmp_path: Path) -> None:
+def test_without_c_functions_there_is_the_reference_and_one_line(tmp_path: Path) -> None:
     absent = """
-        import importlib.util, sys
+        import importlib.util
         find = importlib.util.find_spec
-        importlib.util.find_spec = lambda name, *rest: None if name == "numba" else find(name, *rest)
-        sys.modules["numba"] = None
+        importlib.util.find_spec = lambda name, *rest: None if name == "nissa.kernels._native" else find(name, *rest)
     """
-    assert choice(absent, tmp_path) == ("nissa.kernels.reference", "")
-
-
-def test_a_numba_that_fails_is_told_once_and_costs_no_statistics(tmp_path: Path) -> None:
-    (tmp_path / "numba.py").write_text("raise ImportError('no LLVM for this machine')")
-    module, said = choice("", tmp_path)
+    module, said = choice(absent, tmp_path)
     assert module == "nissa.kernels.reference"
-    assert said.count("ImportError: no LLVM for this machine") == 1
+    assert said.count("Nissa was installed without a C compiler; install one and reinstall Nissa.") == 1
+    assert "Traceback" not in said
+
+
+def test_functions_that_cannot_be_loaded_are_told_once_and_cost_no_statistics(tmp_path: Path) -> None:
+    (tmp_path / "_native.so").write_text("for another machine")
+    broken = f"""
+        import importlib.util, types
+        find = importlib.util.find_spec
+        broken = types.SimpleNamespace(origin={str(tmp_path / "_native.so")!r})
+        importlib.util.find_spec = lambda name, *rest: broken if name == "nissa.kernels._native" else find(name, *rest)
+    """
+    module, said = choice(broken, tmp_path)
+    assert module == "nissa.kernels.reference"
+    assert said.count("OSError: ") == 1
     assert "slower one, which measures the same" in said
 
 
-@pytest.mark.full  # what is compiled anew takes a quarter of a minute
-def test_without_a_folder_for_machine_code_it_is_compiled_all_the_same(tmp_path: Path) -> None:
-    unwritable = """
-        from numba.core.caching import CacheImpl
-        CacheImpl._locator_classes = []
-    """
-    assert choice(unwritable, tmp_path) == ("nissa.kernels.cpu", "")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_subnormals_have_their_own_buckets_beside_anything(dtype: torch.dtype) -> None:
+    tiny = torch.finfo(dtype).smallest_normal
+    beside = torch.tensor([0.0, tiny, -tiny, 1.0, 2.0, math.inf], dtype=dtype)
+    subnormals = torch.arange(1, 200, dtype=dtype) * torch.finfo(dtype).smallest_normal / 256
+    for first in (0, 1, 5):
+        agrees(
+            cpu.measure,
+            [torch.cat((beside[first:], subnormals, -subnormals)), subnormals[:1], torch.zeros(2000, dtype=dtype)],
+        )

@@ -9,26 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from nissa.kernels import cpu, openmp
+from nissa.kernels import cores, cpu, native
 from nissa.kernels.fallback import FallbackKernel
 from nissa.kernels.moments import Layout
-from nissa.kernels.tasks import _plan
 from tests.unit.kernels.agreement import DTYPES, LAYOUT, LAYOUTS, SHAPED, THRESHOLDS, agrees, spread
 
 LONG = 1_500_000
-pytestmark = pytest.mark.skipif(openmp._parallel() is None, reason="torch has no OpenMP here that is known")
 
 
 @pytest.fixture(params=[1, 2, 3], ids="threads={}".format)
 def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    monkeypatch.setattr(openmp, "_cores", lambda: 3)
+    monkeypatch.setattr(native, "_cores", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     yield request.param
@@ -39,14 +35,15 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many threads torch's runtime was asked for, call by call."""
     calls: list[int] = []
-    parallel = openmp._parallel()
-    assert parallel is not None
+    threads_of = native.TensorTable._threads
 
-    def seen(share: Any, data: int, threads: int, flags: int) -> None:
-        calls.append(threads)
-        parallel(share, data, threads, flags)
+    def seen(table: native.TensorTable) -> int:
+        threads = threads_of(table)
+        if threads > 1:
+            calls.append(threads)
+        return threads
 
-    monkeypatch.setattr(openmp, "_parallel", lambda: seen)
+    monkeypatch.setattr(native.TensorTable, "_threads", seen)
     return calls
 
 
@@ -79,7 +76,7 @@ def test_half_precision_is_tallied_alike_for_every_number(dtype: torch.dtype) ->
 def test_the_same_numbers_give_the_same_bits_on_any_number_of_threads(
     dtype: torch.dtype, asked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openmp, "_cores", lambda: 3)
+    monkeypatch.setattr(native, "_cores", lambda: 3)
     tensors, before = some(dtype), torch.get_num_threads()
     try:
         rows = []
@@ -89,7 +86,7 @@ def test_the_same_numbers_give_the_same_bits_on_any_number_of_threads(
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(rows[0], each) for each in rows)
-    assert asked == [2, 2, 2, 3, 3, 3]
+    assert asked == ([2] * 6 if dtype.itemsize == 2 else [2, 2, 2, 3, 3, 3])  # as many as there are pieces of work
 
 
 def test_a_model_of_many_parameters_is_read_again_and_again() -> None:
@@ -99,36 +96,35 @@ def test_a_model_of_many_parameters_is_read_again_and_again() -> None:
     agrees(cpu.measure, tensors)
 
 
-def test_tasks_are_alike_in_size_and_leave_nothing_out() -> None:
-    sizes = (3, 0, 10, 25, 4, 4, 4, 1)
-    runs, tasks = _plan(sizes, 10)
-    assert [runs[runs[:, 0] == tensor, 2].sum() for tensor in range(len(sizes))] == list(sizes)
-    assert tasks[0] == 0
-    assert tasks[-1] == len(runs)
-    assert all(10 <= runs[a:b, 2].sum() < 20 for a, b in pairwise(tasks[:-1]))
-
-
 def test_little_work_and_a_single_core_ask_for_no_thread(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     cpu.measure([spread(5000)] * 10, LAYOUT, THRESHOLDS)
-    monkeypatch.setattr(openmp, "_cores", lambda: 1)
+    monkeypatch.setattr(native, "_cores", lambda: 1)
     cpu.measure([spread(LONG)], LAYOUT, THRESHOLDS)
     assert asked == []
 
 
-def test_a_torch_without_a_known_runtime_measures_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openmp, "_parallel", lambda: None)
-    agrees(cpu.measure, [spread(LONG)])
+@pytest.mark.skipif(cores.usable_cores() < 2, reason="there is one core")
+def test_other_threads_take_part() -> None:
+    numbers, before = spread(40_000_000), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        own, together = time.thread_time(), time.process_time()
+        for _ in range(5):
+            cpu.measure([numbers], LAYOUT, THRESHOLDS)
+        own, together = time.thread_time() - own, time.process_time() - together
+    finally:
+        torch.set_num_threads(before)
+    assert together > 1.2 * own
 
 
-def test_tasks_that_were_not_done_are_a_fault_and_the_specification_takes_over(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_memory_that_is_missing_is_an_error_and_the_kernel_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     contained = FallbackKernel(cpu._measure, "The compiled kernel for CPUs")
-    monkeypatch.setattr("nissa.kernels.tasks.parallel_for", lambda *_: None)
+    with monkeypatch.context() as missing:
+        missing.setattr(native.library(keep_gil=False), "nissa_statistics_add", lambda *_: -1)
+        with pytest.raises(MemoryError):
+            contained([spread(LONG)], LAYOUT, THRESHOLDS)
     agrees(contained, [spread(LONG)])
-    assert "Only 0 of 3 tasks were done" in caplog.text
-    assert contained._kernel.__module__ == "nissa.kernels.reference"
-    assert isinstance(cpu._contained, FallbackKernel)
+    assert contained._kernel is cpu._measure
 
 
 def test_threads_that_train_at_once_do_not_mix_what_they_find() -> None:

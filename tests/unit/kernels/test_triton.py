@@ -144,4 +144,4 @@ print(kernels.kernel_for("cuda").__module__)
     done = preloaded.run(["-c", code])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "nissa.kernels.reference"
-    assert done.stderr.count("triton is not installed; using the slower kernel, which measures the same.") == 1
+    assert done.stderr.count("triton is not installed. The slower kernel is used, which measures the same.") == 1
