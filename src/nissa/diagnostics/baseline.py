@@ -9,6 +9,10 @@ arrived as were lost, at most a warm-up, since the network may have changed mean
 once, all older values are dropped: the median would otherwise be one of them.
 """
 
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+from math import isnan, nan
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -28,22 +32,22 @@ class Baseline:
     """
 
     def __init__(self, window: int, warm_up: int) -> None:
-        self._kept = np.full(window, np.nan)  # ring buffer; NaN marks empty and lost places
-        self._next = 0
-        self._number = 0
+        self._window = window
         self._warm_up = min(warm_up, window)
         self._unsettled = 0
+        # Values in the order of their arrival, NaN for lost places, and those that are not NaN in ascending order.
+        self._kept: deque[float] = deque()
+        self._ordered: list[float] = []
 
     @property
     def ready(self) -> bool:
         """Whether the window has enough values."""
-        return self._number >= self._warm_up and self.settled
+        return len(self._ordered) >= self._warm_up and self.settled
 
     @property
     def known(self) -> "NDArray[np.float64]":
-        """Values in the window, unordered."""
-        window = self._kept[: min(self._next, len(self._kept))]
-        return window if self._number == len(window) else window[~np.isnan(window)]
+        """Values in the window, in ascending order."""
+        return np.array(self._ordered, dtype=np.float64)
 
     @property
     def settled(self) -> bool:
@@ -52,24 +56,32 @@ class Baseline:
 
     def feed(self, value: float) -> None:
         """Add a value other than NaN; it replaces the oldest in a full window."""
-        place = self._next % len(self._kept)
-        self._number += bool(np.isnan(self._kept[place]))
-        self._kept[place] = value
-        self._next += 1
+        self._push(value)
+        insort(self._ordered, value)
         self._unsettled = max(0, self._unsettled - 1)
 
     def lose(self, missed: int) -> None:
         """Replace the oldest values by NaN for values that were lost."""
-        lost = _places(missed, len(self._kept))
-        self._kept[(self._next + np.arange(lost)) % len(self._kept)] = np.nan
-        self._next += lost
-        self._number = int(np.count_nonzero(~np.isnan(self._kept)))
+        for _ in range(_places(missed, self._window)):
+            self._push(nan)
         self._unsettled = min(self._warm_up, self._unsettled + missed)
 
     def usual(self) -> tuple[float, float]:
         """Return the median and the robust standard deviation."""
-        center = _median(self.known)
-        return center, _NORMAL * _median(np.abs(self.known - center))
+        ordered, middle = self._ordered, len(self._ordered) // 2
+        if len(ordered) % 2:
+            center = ordered[middle]
+            return center, _NORMAL * _distance(ordered, center, middle + 1)
+        center = (ordered[middle - 1] + ordered[middle]) / 2
+        deviations = _distance(ordered, center, middle), _distance(ordered, center, middle + 1)
+        return center, _NORMAL * ((deviations[0] + deviations[1]) / 2)
+
+    def _push(self, value: float) -> None:
+        if len(self._kept) == self._window:
+            oldest = self._kept.popleft()
+            if not isnan(oldest):
+                del self._ordered[bisect_left(self._ordered, oldest)]
+        self._kept.append(value)
 
 
 class LayerBaseline:
@@ -163,8 +175,14 @@ def rows_before(before: tuple[str, ...], now: tuple[str, ...]) -> "NDArray[np.in
     return np.array([known.get(name, -1) for name in now], dtype=np.intp)
 
 
-def _median(values: "NDArray[np.float64]") -> float:
-    # Called once per step, and several times faster than numpy's own on a window of this size.
-    ordered = np.sort(values)
-    middle = len(ordered) // 2
-    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
+def _distance(ordered: Sequence[float], center: float, number: int) -> float:
+    """Return the distance to a center of the value that is the ``number``-th nearest to it, from 1.
+
+    The values nearest to the center are neighbours in ascending order, so that a binary search finds the first of them.
+    """
+
+    def begins(first: int) -> bool:
+        return center - ordered[first] <= ordered[first + number] - center
+
+    first = bisect_left(range(len(ordered) - number), True, key=begins)
+    return max(center - ordered[first], ordered[first + number - 1] - center)

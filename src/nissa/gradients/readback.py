@@ -24,19 +24,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_PACE_SECONDS: Final = 0.05
+"""Pause between two polls while rows arrive. Waking the worker for each row would cost more than reading it, and the woken
+thread would compete with training for the GIL."""
+
 _POLL_SECONDS: Final = 0.0002
+"""Shortest pause between two polls of a device that is behind while somebody waits for its rows."""
 
 _MOST_POLL_SECONDS: Final = 0.005
-"""Longest pause between two polls of a device that is far behind."""
+"""Longest pause between two such polls."""
 
-_PATIENCE_SECONDS: Final = 2.0
-"""Pause after which the worker reads rows that were queued without waking it."""
+_AWAKE_SECONDS: Final = 1.0
+"""Time without rows after which the worker sleeps until it is woken."""
 
 _HOLD_SECONDS: Final = 2.0
 """Time after which the worker sends a row that was held back: the process may be killed at any time."""
-
-_MOST_LEFT: Final = 64
-"""Maximum number of rows that are queued without waking the worker."""
 
 _MOST_AT_ONCE: Final = 256
 """Maximum number of rows per delivery, so that the worker can process events in between."""
@@ -101,6 +103,15 @@ class _EnvironmentRows(Generic[T]):
         self.rows: deque[_PendingRow[T] | threading.Event] = deque()
         self.samples: deque[_PendingRow[T]] = deque()
 
+    @property
+    def has_arrivals(self) -> bool:
+        """Whether the first entry is an event or a row that is not held back."""
+        try:
+            first = self.rows[0]
+        except IndexError:
+            return False
+        return isinstance(first, threading.Event) or not first.reserved
+
 
 class Readback(Generic[T]):
     """Queue of rows that are copied from devices to the host.
@@ -124,7 +135,12 @@ class Readback(Generic[T]):
         environment_of: Callable[[T], object] = lambda _: None,
     ) -> None:
         self._wake: Callable[[], None] = lambda: None
-        self._most_left = min(_MOST_LEFT, capacity // 2)
+        # Whether the worker does not poll until it is woken. The worker sets it and then looks for rows once more; whoever
+        # clears it wakes the worker.
+        self._asleep = True
+        self._last_row = 0.0
+        # Events of threads that wait for rows.
+        self._awaited: set[threading.Event] = set()
         self._capacity = capacity
         self._deliver = deliver
         self._error_boundary = error_boundary
@@ -154,9 +170,8 @@ class Readback(Generic[T]):
         Args:
             transfer: The running transfer.
             metadata: Metadata of the row.
-            hurry: Whether the row carries statistics; if so, the worker is woken. Other rows are read in batches,
-                because waking a thread costs more than reading a few numbers, and the woken thread competes with
-                training for the GIL.
+            hurry: Whether the row carries statistics. Their number is limited, so that the worker is woken when half of
+                the places are taken.
             place: Place of a row that was held back.
         """
         if self._closed:
@@ -171,8 +186,9 @@ class Readback(Generic[T]):
         if place is None:
             self._append(queued, row)
         row.reserved = False  # last: from now on the worker reads the row
-        if hurry or len(queued.rows) > self._most_left:
+        if hurry and len(queued.samples) == self._capacity // 2:
             self._wake()
+        self._wake_sleeping()
 
     def hold(self, row: HeldRow) -> None:
         """Hold a row back until it is taken, until somebody waits for rows, or until the worker's patience ends."""
@@ -182,6 +198,7 @@ class Readback(Generic[T]):
             row.place = _PendingRow(None, None, reserved=True)
             self._append(self._rows_of(row.environment), row.place)
         self._held[row] = monotonic()
+        self._wake_sleeping()
 
     def take(self, row: HeldRow) -> bool:
         """Take a row that was held back; return False if it was sent."""
@@ -192,8 +209,12 @@ class Readback(Generic[T]):
         self._closed = True
         self._held.clear()
 
-    def poll(self) -> float:
-        """Deliver the rows that have arrived, and return the seconds until the next poll; never waits."""
+    def poll(self) -> float | None:
+        """Deliver the rows that have arrived; never waits.
+
+        Return the seconds until the next poll, or None until the worker is woken.
+        """
+        self._asleep = False
         if self._held:
             due = monotonic() - _HOLD_SECONDS
             self._send_held(lambda row, since: row.on_host and since <= due)
@@ -201,10 +222,25 @@ class Readback(Generic[T]):
         self._polls_in_vain = self._polls_in_vain + 1 if _Polled.WAITING in found else 0
         if _Polled.MORE in found:
             return 0.0
-        if _Polled.WAITING not in found:
-            return _PATIENCE_SECONDS
-        # Back off exponentially: short pauses suit a device that is milliseconds behind, but waste CPU if it hangs.
-        return float(min(_POLL_SECONDS * 2 ** min(self._polls_in_vain, 10), _MOST_POLL_SECONDS))
+        if self._awaited and _Polled.WAITING in found:
+            # Back off exponentially: short pauses suit a device that is milliseconds behind, but waste CPU if it hangs.
+            return float(min(_POLL_SECONDS * 2 ** min(self._polls_in_vain, 10), _MOST_POLL_SECONDS))
+        now = monotonic()
+        if now - self._last_row < _AWAKE_SECONDS:
+            return _PACE_SECONDS
+        return self._sleep()
+
+    def _sleep(self) -> float | None:
+        """Return the pause of a worker without rows: until it is woken, or until a row was held back long enough."""
+        self._asleep = True
+        if any(queued.has_arrivals for queued in list(self._by_environment.values())):  # after the last look
+            return 0.0
+        return _HOLD_SECONDS if self._held else None
+
+    def _wake_sleeping(self) -> None:
+        if self._asleep:
+            self._asleep = False
+            self._wake()
 
     def flush(self, timeout: float) -> bool:
         """Wait until all rows submitted so far were delivered; return False on timeout."""
@@ -233,12 +269,16 @@ class Readback(Generic[T]):
         if self._closed:
             return False
         reached = [threading.Event() for _ in environments]
+        self._awaited.update(reached)
         for event, queued in zip(reached, environments, strict=True):
             queued.rows.append(event)
         if reached:
             self._wake()
         deadline = monotonic() + timeout
-        return all(event.wait(max(0.0, deadline - monotonic())) for event in reached)
+        try:
+            return all(event.wait(max(0.0, deadline - monotonic())) for event in reached)
+        finally:
+            self._awaited.difference_update(reached)
 
     def _append(self, queued: _EnvironmentRows[T], row: "_PendingRow[T]") -> None:
         queued.rows.append(row)
@@ -278,12 +318,17 @@ class Readback(Generic[T]):
                 elif _remove_sample(queued, row):
                     arrived.append((row.metadata, transfer.arrays()))
                     polled = _Polled.MORE if len(arrived) >= _MOST_AT_ONCE else polled
+        if arrived or polled is _Polled.WAITING:
+            self._last_row = monotonic()
+        self._hand_over(arrived, reached)
+        return polled
+
+    def _hand_over(self, arrived: "list[tuple[T, list[NDArray[np.generic]]]]", reached: list[threading.Event]) -> None:
         if arrived:
             with self._error_boundary.guard("gradient readback"):
                 self._deliver(arrived)
         for event in reached:
             event.set()
-        return polled
 
 
 class _Polled(Enum):

@@ -6,7 +6,7 @@ Each is stored as the largest float64 that does not exceed it. For a float64 ``x
 to ``x <= bound``. float32, float16 and bfloat16 are subsets of float64, so every element falls into its exact bucket.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isqrt
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -23,6 +23,11 @@ T = TypeVar("T", bound=np.generic)
 _SCALES = range(-4, 9)  # the scales of Prometheus native histograms
 _EXPONENTS = range(-1022, 1024)  # of normal float64
 _FRACTION_BITS = 52
+
+
+def _buckets_below(exponent: int, scale: int) -> int:
+    """Return the number of buckets between 1 and ``2**exponent``; negative for negative exponents."""
+    return exponent << scale if scale >= 0 else exponent >> -scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,11 @@ class BucketRange:
     min_exponent: int = -48
     max_exponent: int = 16
     within: "BucketRange | None" = None
+    _hash: int = field(init=False, repr=False, compare=False)
+    _size: int = field(init=False, repr=False, compare=False)
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __post_init__(self) -> None:
         if self.scale not in _SCALES:
@@ -63,6 +73,9 @@ class BucketRange:
                 "The outer bucket range must be coarser, have a scale of 0 or less, and extend the inner one on both sides by "
                 f"whole buckets: {self.within} does not for exponents {self.min_exponent} to {self.max_exponent}."
             )
+        # Computed once, because a range is a key of caches and its size is needed for each sample.
+        object.__setattr__(self, "_hash", hash((self.scale, self.min_exponent, self.max_exponent, self.within)))
+        object.__setattr__(self, "_size", self._all_sizes())
 
     def _is_within(self, outer: "BucketRange") -> bool:
         octaves = 1 << max(-outer.scale, 0)
@@ -93,6 +106,9 @@ class BucketRange:
     @property
     def size(self) -> int:
         """Number of buckets of all scales."""
+        return self._size
+
+    def _all_sizes(self) -> int:
         outer = self.within
         if outer is None:
             return self.inner_size
@@ -155,11 +171,6 @@ def slot_of_rank(counts: "NDArray[np.int64]", rank: "NDArray[np.int64]") -> "NDA
     before = np.concatenate(([0], through[slots - 1 :: slots]))[:-1]
     found: NDArray[np.intp] = np.minimum(np.searchsorted(through, rank + before) - slots * np.arange(rows), slots)
     return found
-
-
-def _buckets_below(exponent: int, scale: int) -> int:
-    """Return the number of buckets between 1 and ``2**exponent``; negative for negative exponents."""
-    return exponent << scale if scale >= 0 else exponent >> -scale
 
 
 def _widest(scale: int) -> float:

@@ -253,10 +253,10 @@ def merge(a: Moments, b: Moments) -> Moments:
 
 
 def decode(packed: "NDArray[np.int64]", layout: Layout) -> Moments:
-    """Decode packed rows; the result owns its memory, so that the caller may reuse the buffer.
+    """Decode packed rows.
 
     Args:
-        packed: Shape ``(P, layout.width)``.
+        packed: Shape ``(P, layout.width)``. The buckets of the result share its memory, because they are large.
         layout: Layout of the packed rows.
 
     Raises:
@@ -268,7 +268,7 @@ def decode(packed: "NDArray[np.int64]", layout: Layout) -> Moments:
     columns = packed[:, : Column.BUCKETS].T.copy()
     numbers: dict[str, Any] = {name: columns[Column[name.upper()]] for name in _COUNTS}
     numbers |= {name: columns[Column[name.upper()]].view(np.float64) for name in _FLOATS}
-    buckets = packed[:, Column.BUCKETS :].copy() if layout.buckets else None
+    buckets = packed[:, Column.BUCKETS :] if layout.buckets else None
     return Moments(**numbers, buckets=buckets, bucket_range=layout.buckets)
 
 

@@ -53,6 +53,8 @@ class Transfer:
     def arrays(self, timeout: float | None = None) -> "list[NDArray[np.generic]]":
         """Return the numbers; waits until the copy has completed.
 
+        Arrays of CPU tensors share the memory of these. Others own theirs, so that pinned memory is soon free again.
+
         Raises:
             TimeoutError: The device did not finish within ``timeout`` seconds.
         """
@@ -61,7 +63,7 @@ class Transfer:
             if deadline is not None and monotonic() > deadline:
                 raise TimeoutError(f"The device has not finished within {timeout:g} s.")
             sleep(_POLL_SECONDS)
-        return [host.cpu().numpy() for host in self._hosts]
+        return [host.numpy().copy() if self._events else host.cpu().numpy() for host in self._hosts]
 
 
 def to_host(tensor: torch.Tensor, timeout: float | None = None) -> "NDArray[np.generic]":

@@ -130,14 +130,17 @@ class Runtime:
         """Store the function that wakes the polling worker."""
         self.readback.attach(wake)
 
-    def poll(self) -> float:
-        """Do the pending work of the run's worker between two items; return the seconds until the next call."""
+    def poll(self) -> float | None:
+        """Do the pending work of the run's worker between two items.
+
+        Return the seconds until the next call, or None until the worker is woken.
+        """
         self.watches.remove_finalized()
         pause = self.readback.poll()
         if not self.table.pending:
             return pause
         self.hub.publish(self._release_end_events)
-        return min(pause, _RELEASE_SECONDS)
+        return _RELEASE_SECONDS if pause is None else min(pause, _RELEASE_SECONDS)
 
     def _release_end_events(self) -> Sequence[TelemetryEvent]:
         return self._count_in_analytics(self.table.release(self.now()))

@@ -21,7 +21,7 @@ class Kind(StrEnum):
     EXPONENTIAL_HISTOGRAM = "exponential histogram"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a key of many lookups per sample: the identity is its hash
 class MetricSpec:
     """Definition of one metric.
 

@@ -189,7 +189,7 @@ def test_rules_keep_nothing_of_layers_that_have_left() -> None:
     for number in range(1000):
         layers: dict[str, Any] = {f"{number}__{layer}": {"norm": 1.0, "weight": 1.0} for layer in "abcd"}
         judge(rules, sample(number, idle=(f"{number}.idle",), **layers))
-        if number in {10, 999}:
+        if number in {99, 999}:  # windows of baselines are full at the first
             sizes.append(len(pickle.dumps([each.rule.__dict__ for each in rules._models[None]["samples"]])))
     assert sizes[1] < sizes[0] + 100
 

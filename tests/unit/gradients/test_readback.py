@@ -1,5 +1,4 @@
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -95,6 +94,14 @@ def test_a_transfer_on_the_host_is_ready_at_once_and_copies_nothing() -> None:
     assert second.tolist() == [0.5]
 
 
+def test_what_a_device_sent_leaves_pinned_memory() -> None:
+    moved = transfer(0.5)
+    moved._events = [Later()]
+    (array,) = moved.arrays()
+    assert not np.shares_memory(array, moved._hosts[0].numpy())
+    assert array.tolist() == [0.5]
+
+
 def test_a_transfer_of_nothing_is_ready() -> None:
     assert Transfer([]).ready()
     assert Transfer([]).arrays() == []
@@ -125,37 +132,104 @@ def test_transfers_are_handed_on_in_order_with_their_notes(read: Make) -> None:
     assert reader.dropped == 0
 
 
-def test_what_is_in_no_hurry_waits_for_what_is_and_keeps_its_place(read: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 60.0)
-    notes: list[int] = []
-    reader = read(lambda note, _: notes.append(note), capacity=100)
-    for note in range(3):
-        reader.submit(transfer(0.0), note, hurry=False)
-    time.sleep(0.2)
-    assert notes == []
-    reader.submit(transfer(0.0), 3)
-    assert until(lambda: len(notes) == 4, "the notes")
-    assert notes == [0, 1, 2, 3]
+class Polls:
+    """Polls a readback by hand, at times of its own, and counts how often it wakes its worker."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capacity: int = 100) -> None:
+        self.at, self.wakes, self.notes = 1000.0, 0, list[int]()
+        monkeypatch.setattr(readback, "monotonic", lambda: self.at)
+        self.reader: Readback[int] = Readback(self.deliver, capacity=capacity, error_boundary=ErrorBoundary())
+        self.reader.attach(self.wake)
+
+    def deliver(self, rows: list[tuple[int, Any]]) -> None:
+        self.notes += [note for note, _ in rows]
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def poll(self, after: float = 0.0) -> float | None:
+        self.at += after
+        return self.reader.poll()
 
 
-def test_what_is_in_no_hurry_is_read_after_a_while(read: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 0.05)
-    notes: list[int] = []
-    reader = read(lambda note, _: notes.append(note))
-    reader.submit(transfer(0.0), 1, hurry=False)
-    assert until(lambda: notes == [1], "the note")
+def test_rows_wake_a_sleeping_worker_once_and_are_then_read_at_its_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = Polls(monkeypatch)
+    assert polls.poll() is None
+    for note in range(30):
+        polls.reader.submit(transfer(0.0), note, hurry=note % 2 == 0)
+    assert polls.wakes == 1
+    assert polls.poll() == 0.05
+    for note in range(30, 60):
+        polls.reader.submit(transfer(0.0), note, hurry=note % 2 == 0)
+    assert polls.wakes == 1
+    assert polls.poll(0.05) == 0.05
+    assert polls.notes == [*range(60)]
 
 
-@pytest.mark.parametrize(("capacity", "most"), [(8, 5), (1000, 65)])
-def test_no_more_is_left_than_fits(read: Make, monkeypatch: pytest.MonkeyPatch, capacity: int, most: int) -> None:
-    monkeypatch.setattr(readback, "_PATIENCE_SECONDS", 60.0)
+def test_after_a_second_without_rows_the_worker_sleeps_until_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = Polls(monkeypatch)
+    polls.reader.submit(transfer(0.0), 1)
+    assert polls.poll() == 0.05
+    assert polls.poll(0.9) == 0.05
+    assert polls.wakes == 1
+    assert polls.poll(0.2) is None
+    polls.reader.submit(transfer(0.0), 2, hurry=False)
+    assert polls.wakes == 2
+    assert polls.poll() == 0.05
+    assert polls.notes == [1, 2]
+
+
+def test_half_of_the_places_for_samples_wake_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = Polls(monkeypatch, capacity=8)
+    polls.reader.submit(transfer(0.0), 0)
+    polls.poll()
+    for note in range(1, 4):
+        polls.reader.submit(transfer(0.0), note)
+    assert polls.wakes == 1
+    polls.reader.submit(transfer(0.0), 4)
+    assert polls.wakes == 2
+
+
+def test_a_row_that_arrives_while_the_worker_falls_asleep_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = Polls(monkeypatch)
+    polls.reader.submit(transfer(0.0), 0)
+    polls.poll()
+    poll_rows = polls.reader._poll_rows
+
+    def late(queued: Any) -> Any:
+        found = poll_rows(queued)
+        polls.reader.submit(transfer(0.0), 1)  # by another thread, before the worker sleeps
+        return found
+
+    with monkeypatch.context() as arriving:
+        arriving.setattr(polls.reader, "_poll_rows", late)
+        assert polls.poll(2.0) == 0.0
+    polls.poll()
+    assert polls.notes == [0, 1]
+
+
+def test_a_device_that_is_behind_is_polled_quickly_only_while_somebody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls = Polls(monkeypatch)
+    moved = transfer(0.0)
+    moved._events = [Busy()]
+    polls.reader.submit(moved, 1)
+    assert polls.poll() == 0.05
+    assert polls.poll(5.0) == 0.05
+    assert not polls.reader.flush(0.0)
+    waits = threading.Event()
+    polls.reader._awaited.add(waits)
+    assert polls.poll() == pytest.approx(0.0004, abs=0.005)
+    polls.reader._awaited.clear()
+    assert polls.poll() == 0.05
+
+
+@pytest.mark.parametrize("capacity", [8, 1000])
+def test_a_worker_reads_rows_that_nobody_waits_for(read: Make, capacity: int) -> None:
     notes: list[int] = []
     reader = read(lambda note, _: notes.append(note), capacity=capacity)
-    for note in range(most):
-        time.sleep(0.2 if note == most - 1 else 0.0)
-        assert notes == []
+    for note in range(200):
         reader.submit(transfer(0.0), note, hurry=False)
-    assert until(lambda: len(notes) == most, "the notes")
+    assert until(lambda: len(notes) == 200, "the notes")
     assert reader.dropped == 0
 
 

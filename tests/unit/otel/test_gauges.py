@@ -195,7 +195,7 @@ def test_points_are_bounded_and_each_group_keeps_its_newest(most: int, adds: lis
         width = widths[group]
         log.add(metric.GRADIENT_NORM, group, [{"n": n} for n in range(width)], time, np.ones(width))
         newest[group] = time
-        pool = log._readers[reader].rows
+        pool = log._buffers()[0].rows
         counted = sum(each.size() for each in pool.groups.values())
         assert pool.points == counted
         assert counted <= max(most, 2 * sum(widths[each] for each in newest))
@@ -255,7 +255,7 @@ def test_points_of_lone_streams_are_bounded_evenly_spaced_and_end_with_the_newes
         thinned |= log.add_point(metric.LOSS, group, {"n": group}, time, float(time))
         newest[group] = time
         seen.setdefault(group, []).append(time)
-        pool = log._readers[reader].alone
+        pool = log._buffers()[0].alone
         assert pool.points == sum(each.size() for each in pool.groups.values())
         assert pool.points <= max(most, 2 * len(newest))
     taken = log.take(reader)
@@ -302,5 +302,5 @@ def test_points_of_a_lone_stream_take_a_few_bytes_each() -> None:
     reader = attached(log)
     for time in range(10_000):
         alone(log, time)
-    (points,) = log._readers[reader].alone.groups.values()
+    (points,) = log._buffers()[0].alone.groups.values()
     assert sys.getsizeof(points.times) + sys.getsizeof(points.values) < 20 * 10_000

@@ -10,7 +10,7 @@ import math
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import numpy as np
 
@@ -268,23 +268,30 @@ class GaugeLog:
     def __init__(self, most: int, most_alone: int = 500_000) -> None:
         self._most = most
         self.most_alone = most_alone
-        # Weak keys: the buffer of a discarded reader is freed with it.
-        self._readers: WeakKeyDictionary[object, _Pending] = WeakKeyDictionary()
+        # By the id of the reader. Weak references: the buffer of a discarded reader is freed with it.
+        self._readers: dict[int, tuple[ref[object], _Pending]] = {}
         # Newest row or point per group: for instruments, and the first point of a reader that attaches later.
         self._last: dict[GroupKey, GaugeRow | GaugePoint] = {}
 
     def attach(self, reader: object) -> None:
         """Buffer points for a reader from now on, starting with the newest point of each group."""
-        if reader not in self._readers:
-            pending = self._readers[reader] = self._empty()
+        if id(reader) not in self._readers:
+            pending = self._clear(reader)
             for key, last in self._last.items():
                 if isinstance(last, GaugeRow):
                     pending.add(key, last)
                 else:
                     pending.add_point(key, last)
 
-    def _empty(self) -> _Pending:
-        return _Pending(self._most, self.most_alone)
+    def _clear(self, reader: object) -> _Pending:
+        """Return a new buffer for a reader."""
+        readers, number, pending = self._readers, id(reader), _Pending(self._most, self.most_alone)
+        readers[number] = ref(reader, lambda _: readers.pop(number, None)), pending
+        return pending
+
+    def _buffers(self) -> "list[_Pending]":
+        # A copy, because a reader may be discarded at any time.
+        return [pending for _, pending in [*self._readers.values()]]
 
     def add(
         self,
@@ -296,21 +303,24 @@ class GaugeLog:
     ) -> None:
         """Add a row to the buffer of every reader."""
         row = GaugeRow(attributes, time, values)
-        self._last[spec, group] = row
-        for pending in self._readers.values():
-            pending.add((spec, group), row)
+        key = spec, group
+        self._last[key] = row
+        for pending in self._buffers():
+            pending.add(key, row)
 
     def add_point(self, spec: MetricSpec, group: Any, attributes: "Mapping[str, Any]", time: int, value: float) -> bool:
         """Add a point of a stream recorded alone to every reader's buffer; return whether any stream was thinned."""
         point = GaugePoint(attributes, time, float(value))
-        self._last[spec, group] = point
-        thinned = [pending.add_point((spec, group), point) for pending in self._readers.values()]
+        key = spec, group
+        self._last[key] = point
+        thinned = [pending.add_point(key, point) for pending in self._buffers()]
         return any(thinned)
 
     def take(self, reader: object) -> "dict[GroupKey, list[Row]]":
         """Return the points that a reader has not collected yet, and clear its buffer."""
         self.attach(reader)
-        pending, self._readers[reader] = self._readers[reader], self._empty()
+        _, pending = self._readers[id(reader)]
+        self._clear(reader)
         found = {key: pending.group(key) for key in pending.order}
         return {key: [*group.all()] for key, group in found.items() if group is not None}
 
@@ -322,6 +332,6 @@ class GaugeLog:
         """Drop the newest rows of an ended group; points in the buffers of readers are still exported."""
         for key in [key for key in self._last if key[1] == group]:
             del self._last[key]
-            for pending in self._readers.values():
+            for pending in self._buffers():
                 if (ended := pending.group(key)) is not None:
                     ended.ended = True
