@@ -299,7 +299,7 @@ def test_a_reader_that_comes_late_begins_with_the_present_of_lone_streams_too() 
 
 def test_points_of_a_lone_stream_take_a_few_bytes_each() -> None:
     log = GaugeLog(100)
-    reader = attached(log)
+    _reader = attached(log)
     for time in range(10_000):
         alone(log, time)
     (points,) = log._buffers()[0].alone.groups.values()
