@@ -6,7 +6,8 @@ Sharded tensors are DTensors (``fully_shard``, ``parallelize_module``).
 import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeGuard, cast
+from itertools import chain
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeGuard, cast
 
 import torch
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Local", "locals_of", "replicated", "unsupported"]
 
+_PLAIN: Final = frozenset({torch.Tensor, torch.nn.Parameter, type(None)})
 # Averages are computed as a sum and a division, because gloo has no average.
 _OPERATIONS: Final = {"sum": "SUM", "avg": "SUM", "max": "MAX", "min": "MIN", "product": "PRODUCT"}
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(NamedTuple):
     """Local part of a tensor on this rank.
 
     Args:
@@ -50,6 +51,8 @@ def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
     Args:
         pairs: Parameters and gradients, in the same order on all ranks that share them.
     """
+    if _PLAIN.issuperset(map(type, chain.from_iterable(pairs))):  # the usual case
+        return [Local(gradient, (), first=True) for _, gradient in pairs]
     if not distributed_exist():
         return [Local(gradient if gradient is None else _arrived(gradient), (), first=True) for _, gradient in pairs]
     states = [_local_state(parameter, gradient) for parameter, gradient in pairs]
