@@ -71,6 +71,7 @@ bench: $(BENCH_READY) ## Measure what watching costs; 70 minutes, on a machine t
 	$(BENCH)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.outages
 	$(BENCH)/python -m benchmarks.kernels
+	$(BENCH)/python -m benchmarks.steps.short
 	$(BENCH)/python -m benchmarks.steps.within
 	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)
 	$(BENCH)/python -m benchmarks.plots

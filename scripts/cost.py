@@ -203,6 +203,52 @@ def _step(row: Row, own: Row | None) -> list[str]:
     ]
 
 
+_SHORT_GOALS: Final = {
+    ("mlp", "minimal"): 12,
+    ("mlp", "standard"): 30,
+    ("mlp", "diagnostic"): 160,
+    ("deep", "standard"): 70,
+    ("deep", "diagnostic"): 600,
+}
+"""Microseconds of processor time that a profile may add to a step, on a machine where a bare step of `mlp` takes 125."""
+
+
+def _short(table: Table, results: Path) -> str:
+    """Return what short steps cost: microseconds of processor time, and as multiples of the document's hooks."""
+    rows = read(results / "short.csv")
+    if not rows:
+        return _NOT_YET
+    sections = ""
+    for model in dict.fromkeys(row["model"] for row in rows):
+        of_model = [row for row in rows if row["model"] == model]
+        hooks = next(float(row["added"]) for row in of_model if row["way"] == "hooks of the document")
+        lines = []
+        for row in of_model:
+            added, goal = estimate(row, "added"), _SHORT_GOALS.get((model, row["way"]))
+            bare = float(row["bare_us"])
+            lines.append(
+                [
+                    row["way"],
+                    spread(added, number),
+                    spread(estimate(row, "training"), number),
+                    number(added.value / bare),
+                    number(added.value / hooks),
+                    "" if goal is None else str(goal),
+                ]
+            )
+        bare = sum(float(row["bare_us"]) for row in of_model) / len(of_model)
+        head = [
+            "method",
+            "added, µs",
+            "on the training thread, µs",
+            "in bare steps",
+            "in the document's hooks",
+            "goal, µs",
+        ]
+        sections += f"### {model}: a bare step takes {number(bare)} µs\n\n{table(head, lines)}\n"
+    return f"{sections}{_measured(rows[0])}\n"
+
+
 def _growth(table: Table, results: Path) -> str:
     rows = read(results / "growth.csv")
     if not rows:
@@ -302,6 +348,7 @@ REGIONS: Final[dict[str, Callable[[Table, Path], str]]] = {
     "where": _where,
     "goals": _goals,
     "steps": _steps,
+    "short": _short,
     "growth": _growth,
     "live": _live,
     "startup": _startup,

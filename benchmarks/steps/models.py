@@ -1,6 +1,7 @@
-"""Models to train: about 150 tensors of a language model, and a convolutional net."""
+"""Models to train: a language model, a convolutional net, and three with short steps."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
@@ -80,7 +81,47 @@ def convnet(device: str = "cpu") -> Training:
     return model, lambda network: F.cross_entropy(network(images), labels)
 
 
-MODELS: dict[str, Callable[[str], Training]] = {"gpt": gpt, "convnet": convnet, "tiny": tiny}
+def mlp(device: str = "cpu") -> Training:
+    """Return a network of 8 tensors with at most 272 elements; a batch is 8 vectors of 4 numbers."""
+    widths = (4, 16, 16, 16, 2)
+    layers = [part for before, width in pairwise(widths) for part in (nn.Linear(before, width), nn.Tanh())]
+    inputs = torch.randn(8, 4).to(device)
+    return nn.Sequential(*layers).to(device), lambda network: network(inputs).square().mean()
+
+
+def deep(device: str = "cpu") -> Training:
+    """Return a network of 150 tensors with at most 256 elements; a batch is 8 vectors of 16 numbers."""
+    layers = [part for _ in range(75) for part in (nn.Linear(16, 16), nn.LayerNorm(16, elementwise_affine=False))]
+    inputs = torch.randn(8, 16).to(device)
+    return nn.Sequential(*layers).to(device), lambda network: network(inputs).square().mean()
+
+
+def policy(device: str = "cpu") -> Training:
+    """Return a policy of the size of CartPole's, 4 tensors; a step is an episode of 20 actions and its policy gradient."""
+    model = nn.Sequential(nn.Linear(4, 128), nn.ReLU(), nn.Linear(128, 2)).to(device)
+    states, returns = torch.randn(20, 4).to(device), torch.linspace(1, -1, 20).to(device)
+
+    def loss(network: nn.Module) -> Tensor:
+        chosen = []
+        for state in states:
+            actions = torch.distributions.Categorical(logits=network(state))
+            chosen.append(actions.log_prob(actions.sample()))  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+        return -(torch.stack(chosen) * returns).sum()
+
+    return model, loss
+
+
+MODELS: dict[str, Callable[[str], Training]] = {
+    "gpt": gpt,
+    "convnet": convnet,
+    "tiny": tiny,
+    "mlp": mlp,
+    "deep": deep,
+    "policy": policy,
+}
+
+SHORT = ("mlp", "deep", "policy")
+"""Models whose steps take less than a few milliseconds."""
 
 MEASURED = ("gpt", "convnet")
 """Models of the committed results."""

@@ -9,40 +9,60 @@ from types import SimpleNamespace
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from benchmarks.steps.ways import Calls, Watching
+from benchmarks.steps.ways import Calls, Entering, Watching
 
 VANISHING, EXPLODING = 1e-7, 1e3
 """Thresholds of the seed document."""
 
 
+def hooks(*, percentiles: bool = True) -> Entering:
+    """Return the tracker that the seed document describes: a hook on each parameter, `.item()` on each statistic."""
+
+    @contextmanager
+    def entering(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Watching]:
+        import torch  # noqa: PLC0415 - only what is measured is imported
+
+        found: dict[str, dict[str, float]] = {}
+
+        def record(name: str, grad: Tensor) -> None:
+            flat = grad.detach().abs().flatten()
+            numbers = {"norm": grad.norm().item(), "std": grad.std().item(), "mean": grad.mean().item()}
+            for percentile in (1, 25, 50, 75, 99) if percentiles else ():
+                numbers[f"p{percentile}"] = torch.quantile(flat, percentile / 100).item()
+            numbers["vanishing"] = (flat < VANISHING).float().mean().item()
+            numbers["exploding"] = (flat > EXPLODING).float().mean().item()
+            found[name] = numbers
+
+        def hook(name: str) -> Callable[[Tensor], None]:
+            return lambda grad: record(name, grad)
+
+        @contextmanager
+        def attached() -> Iterator[Calls]:
+            handles = [
+                parameter.register_hook(hook(name))  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+                for name, parameter in model.named_parameters()
+            ]
+            yield Calls()
+            for handle in handles:
+                handle.remove()
+
+        yield Watching(attached)
+
+    return entering
+
+
 @contextmanager
-def hooks(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Watching]:
-    """Watch as the seed document describes its tracker: a hook on each parameter, `.item()` on each statistic."""
+def norms(model: nn.Module, _optimizer: Optimizer, _folder: Path) -> Iterator[Watching]:
+    """Compute the norms of all gradients at once and read them: the least that any tool must do."""
     import torch  # noqa: PLC0415 - only what is measured is imported
 
-    found: dict[str, dict[str, float]] = {}
-
-    def record(name: str, grad: Tensor) -> None:
-        flat = grad.detach().abs().flatten()
-        numbers = {"norm": grad.norm().item(), "std": grad.std().item(), "mean": grad.mean().item()}
-        for percentile in (1, 25, 50, 75, 99):
-            numbers[f"p{percentile}"] = torch.quantile(flat, percentile / 100).item()
-        numbers["vanishing"] = (flat < VANISHING).float().mean().item()
-        numbers["exploding"] = (flat > EXPLODING).float().mean().item()
-        found[name] = numbers
-
-    def hook(name: str) -> Callable[[Tensor], None]:
-        return lambda grad: record(name, grad)
+    def read(_loss: Tensor) -> None:
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        torch.stack(torch._foreach_norm(gradients)).tolist()  # noqa: SLF001 - there is no public name for it
 
     @contextmanager
     def attached() -> Iterator[Calls]:
-        handles = [
-            parameter.register_hook(hook(name))  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            for name, parameter in model.named_parameters()
-        ]
-        yield Calls()
-        for handle in handles:
-            handle.remove()
+        yield Calls(read)
 
     yield Watching(attached)
 

@@ -21,7 +21,7 @@ WAYS: dict[str, Way] = {
     "diagnostic": _profile("diagnostic", pairs=5),
     "research": _profile("research", pairs=3),
     SAMPLED: Way(entering=nissa("standard", **EVERY_STEP), pairs=5, timed=nissa("standard", timer=True, **EVERY_STEP)),
-    "hooks of the document": Way(entering=others.hooks),
+    "hooks of the document": Way(entering=others.hooks()),
     "wandb.watch": Way(entering=others.wandb, pairs=3, package="wandb"),
     "Lightning grad_norm": Way(entering=others.lightning, rounds=3, package="lightning"),
     "Composer OptimizerMonitor": Way(entering=others.composer, rounds=3, package="mosaicml"),
