@@ -16,9 +16,10 @@ from datetime import UTC, datetime, timedelta
 from enum import IntEnum, StrEnum
 from numbers import Integral
 from operator import attrgetter
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from nissa.errors import UnknownNameError
+from nissa.frozen import quick_init
 from nissa.random_ids import new_event_id
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,6 +46,9 @@ class EventType(StrEnum):
     GRADIENT_ANOMALY = "GRADIENT_ANOMALY"
     RED_FLAG_RAISED = "RED_FLAG_RAISED"
     RED_FLAG_CLEARED = "RED_FLAG_CLEARED"
+
+    # That of `Enum` is written in Python, and each event is looked up in a dozen dictionaries and sets.
+    __hash__ = str.__hash__
 
 
 class Severity(StrEnum):
@@ -73,6 +77,8 @@ class Stage(IntEnum):
     PRUNED = 8
     EMBARGOED = 9
     RESETTING = 10
+
+    __hash__ = int.__hash__  # see `EventType`
 
     @property
     def label(self) -> str:
@@ -139,6 +145,7 @@ class SpanIds:
         return f"{self.trace_id:032x}"
 
 
+@quick_init
 @dataclass(frozen=True, slots=True)
 class SeedSnapshot:
     """State of a seed just after an event.
@@ -178,6 +185,7 @@ class SeedSnapshot:
     accuracy_delta: float | None = None
 
 
+@quick_init
 @dataclass(frozen=True, slots=True)
 class TelemetryEvent:
     """One event of a training run.
@@ -229,7 +237,7 @@ class TelemetryEvent:
     @property
     def is_lifecycle(self) -> bool:
         """Whether the loss of this event would leave a seed, epoch or run in a wrong state permanently."""
-        return self.event_type in _LIFECYCLE
+        return self.event_type in LIFECYCLE
 
     @property
     def transition(self) -> tuple[Stage, Stage] | None:
@@ -263,7 +271,8 @@ class TelemetryEvent:
 
 _fields_of = attrgetter(*TelemetryEvent.__dataclass_fields__)
 _PLACES = {name: place for place, name in enumerate(TelemetryEvent.__dataclass_fields__)}
-_LIFECYCLE = frozenset(EventType) - {EventType.GRADIENT_ANOMALY}
+LIFECYCLE: Final = frozenset(EventType) - {EventType.GRADIENT_ANOMALY}
+"""Event types whose loss would leave a seed, epoch or run in a wrong state permanently."""
 
 
 def nanoseconds(moment: datetime) -> int:

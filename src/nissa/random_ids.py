@@ -28,4 +28,4 @@ def new_span_id() -> int:
 
 def new_event_id() -> str:
     """Return a random id of 32 hexadecimal digits."""
-    return f"{GENERATOR.getrandbits(128):032x}"
+    return GENERATOR.getrandbits(128).to_bytes(16).hex()

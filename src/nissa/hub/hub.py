@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from nissa.errors import ConfigurationError, NissaError
+from nissa.events import LIFECYCLE
 from nissa.hub.backend import Backend
 from nissa.hub.counts import AtomicCounts
 from nissa.hub.critical import CriticalSections
@@ -218,52 +219,66 @@ class NissaHub:
         finalizer or a signal handler emits an event while this thread is in a critical section, the event is delivered
         after the section ends.
         """
-        with self.stopwatch.own, self._guard:
+        with self.stopwatch.own:
             try:
                 limits = self.payload_limits
                 known = event.normalize(limits) if isinstance(event, ForeignEvent) else normalize(event, limits=limits)
+                self._deliver(known)
             except Rejected as rejection:
                 self._reject(rejection.reason, str(rejection))
-            else:
-                self.deliver(known)
+            except NissaError:
+                raise
+            except Exception as error:  # noqa: BLE001 - as `_guard` does, which takes longer where nothing is raised
+                self.error_boundary.fault("hub", error)
 
     def bounded(self, event: "TelemetryEvent") -> "TelemetryEvent":
         """Return an event of a run or seed with plain data within the hub's limits, and with escaped text."""
         return own_event(event, self.payload_limits)
 
-    def deliver(self, event: "TelemetryEvent") -> list["TelemetryEvent"]:
+    def deliver(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
         """Pass a normalised event through the listener to every backend; return the events that they receive.
 
-        Within a critical section of the calling thread, delivery is deferred and the list is empty.
+        Within a critical section of the calling thread, delivery is deferred and nothing is returned.
         """
+        with self.stopwatch.own:
+            return self._deliver(event)
+
+    def _deliver(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
         # Checked before the lock as well, which may stay locked forever in a forked child.
         if self.closed and self._too_late():
-            return []
+            return ()
         if self.sections.inside:
             self.sections.defer(partial(self._deliver_deferred, event))
-            return []
-        listener = self._listener
-        return self._dispatch(lambda: [event] if listener is None else self._admitted(listener, event))
+            return ()
+        return self._dispatch(partial(self._admitted, event))
 
-    def publish(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> list["TelemetryEvent"]:
+    def publish(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> "Sequence[TelemetryEvent]":
         """Pass the events that a function creates under the hub's lock to every backend; return them.
 
         Args:
             make: Function that creates the events. Like `Listener.on_event`, it must neither wait nor log nor call
                 foreign code.
         """
-        return [] if self.closed and self._too_late() else self._dispatch(make)
+        if self.closed and self._too_late():
+            return ()
+        with self.stopwatch.own:
+            return self._dispatch(make)
 
-    def _dispatch(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> list["TelemetryEvent"]:
-        listener, lost = self._listener, []
-        events: list[TelemetryEvent] = []
-        with self.stopwatch.own, self.sections, self.order:
+    def _dispatch(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> "Sequence[TelemetryEvent]":
+        listener = self._listener
+        lost: list[str] = []
+        events: Sequence[TelemetryEvent] = ()
+        with self.sections, self.order:
             if not (closed := self.closed):
-                events = list(make())
+                events = make()
                 workers = self._workers.present.values()
                 for event in events:
-                    keep = event.is_lifecycle
-                    lost += [worker.name for worker in workers if worker.put(event, keep=keep)]
+                    keep = event.event_type in LIFECYCLE
+                    for worker in workers:
+                        # Not in a method of the worker: one call more per backend would be a tenth of an emission.
+                        dropped = worker.queue.put(event, keep=keep)
+                        if dropped is not None and worker.lost(dropped, keep=keep):
+                            lost.append(worker.name)
         if closed:
             self._too_late()
         for name in lost:
@@ -279,10 +294,12 @@ class NissaHub:
         except NissaError as error:  # a deferred call has no caller that could handle an error of strict mode
             self.error_boundary.fault("hub", error)
 
-    def _admitted(self, listener: Listener, event: "TelemetryEvent") -> list["TelemetryEvent"]:
-        with self._listener_guard:
-            return list(listener.on_event(event))
-        return [event]  # a fault in the listener must not lose the event
+    def _admitted(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
+        listener = self._listener
+        if listener is not None:
+            with self._listener_guard:
+                return listener.on_event(event)
+        return (event,)  # also after a fault of the listener, which must not lose the event
 
     def emitter(self, *, percent: bool = False, env_id: str | int | None = None) -> Callable[[object], None]:
         """Return a callback for a foreign producer that completes and converts its events.

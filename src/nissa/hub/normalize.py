@@ -37,7 +37,6 @@ _LIST_KEYS: Final = frozenset({"checks_failed", "checks_passed"})
 _FIELDS: Final = (*TelemetryEvent.__dataclass_fields__, "timestamp")
 _OWN_FIELDS: Final = tuple(TelemetryEvent.__dataclass_fields__)
 _own_values = attrgetter(*_OWN_FIELDS)
-_leading_values = attrgetter(*_OWN_FIELDS[:10])  # those that an emitter sets
 _TYPED_KEYS: Final = _NAME_KEYS | _TEXT_KEYS | _LIST_KEYS
 _CONVERTED_KEYS: Final = frozenset({*_TYPED_KEYS, *_KEY_ALIASES, *_STAGE_KEYS, "seed_id", "slot_id", "env_id", "epoch"})
 """Keys of data whose values are converted for some type of event."""
@@ -75,6 +74,10 @@ def normalize(
         Rejected: The item is not a valid event.
     """
     try:
+        if type(item) is TelemetryEvent and not percent and env_id is None:
+            unchanged = _unchanged(item, limits)
+            if unchanged is not None:
+                return unchanged
         return _normalized(item, percent=percent, env_id=env_id, limits=limits)
     except Rejected:
         raise
@@ -85,7 +88,7 @@ def normalize(
 def own_event(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent:
     """Return an event that a call on a run or seed has created, with bounded plain data and escaped text."""
     if (
-        _is_name(event.slot_id)
+        (event.slot_id is None or _is_name(event.slot_id))
         and _is_text(event.message)
         and _TYPED_KEYS.isdisjoint(event.data)
         and is_plain(event.data, limits)
@@ -105,38 +108,40 @@ def _unchanged(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent |
 
     Most events of ours need none, and the conversion takes three times as long as these checks.
     """
-    kind, seed_id, slot_id, epoch, data, message, severity, env_id, at, event_id = _leading_values(event)
+    kind, seed_id, slot_id, env_id = event.event_type, event.seed_id, event.slot_id, event.env_id
+    epoch, data, message, at, event_id = event.epoch, event.data, event.message, event.time_unix_nano, event.event_id
     if not (
-        _is_type(kind)
+        (type(kind) is EventType or _is_other_type(kind))
         and (seed_id is None or _is_name(seed_id))
         and (slot_id is None or _is_name(slot_id))
         and (env_id is None or _is_name(env_id))
         and (epoch is None or (type(epoch) is int and -_MOST_INTEGER <= epoch < _MOST_INTEGER))
-        and _is_text(message)
-        and type(severity) is Severity
+        and type(message) is str
+        and (not message or _is_text(message))
+        and type(event.severity) is Severity
         and type(at) is int
         and 0 <= at < _LATEST
         and event_id
         and _is_name(event_id)
         and type(data) is dict
         and _CONVERTED_KEYS.isdisjoint(data)
+        and is_plain(data, limits)
     ):
         return None
-    if not is_plain(data, limits):
-        return None
-    return event.changed(data=dict(data), seed=None, refused=None, before=None, truncated=False)
+    copy = TelemetryEvent(kind, seed_id, slot_id, epoch, dict(data), message, event.severity, env_id, at, event_id)
+    if type(kind) is EventType:
+        _check(copy)
+    return copy
 
 
-def _is_type(value: object) -> bool:
-    """Whether a value is a type of event as the hub passes it on."""
-    if type(value) is EventType:
-        return True
+def _is_other_type(value: object) -> bool:
+    """Whether a value is a type of event that is not ours, as the hub passes it on."""
     return type(value) is str and value != "" and _is_name(value) and value.upper() not in _OTHER_SPELLINGS
 
 
 def _is_name(value: object) -> bool:
-    """Whether a value is None or a name as the hub passes it on."""
-    return value is None or (type(value) is str and len(value) <= MOST_NAME and value.isprintable())
+    """Whether a value is a name as the hub passes it on."""
+    return type(value) is str and len(value) <= MOST_NAME and value.isprintable()
 
 
 def _is_text(value: object) -> bool:
@@ -145,11 +150,6 @@ def _is_text(value: object) -> bool:
 
 
 def _normalized(item: object, *, percent: bool, env_id: str | int | None, limits: PayloadLimits) -> TelemetryEvent:
-    if type(item) is TelemetryEvent and not percent and env_id is None:
-        unchanged = _unchanged(item, limits)
-        if unchanged is not None:
-            _check(unchanged)
-            return unchanged
     attributes = _attributes(item)
     event_type = _event_type(attributes.get("event_type"), item)
     plain = PlainData(limits)

@@ -17,6 +17,8 @@ from nissa.printable import MOST_NAME, MOST_TEXT, decoded, printable, printable_
 _MOST_INTEGER: Final = 2**63  # limit of OTLP integers
 _CONTAINERS: Final = (Mapping, list, tuple, set, frozenset)
 _BYTES: Final = (bytes, bytearray, memoryview)
+_PLAIN_TYPES: Final = frozenset({float, bool, type(None)})
+"""Types of which each value stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,16 @@ def is_plain(payload: dict[Any, Any], limits: PayloadLimits) -> bool:
     for key, value in payload.items():
         if type(key) is not str or len(key) > MOST_NAME or not key.isprintable():
             return False
+        characters += len(key)
         kind = type(value)
+        if kind in _PLAIN_TYPES:
+            continue
         if kind is str:
             if len(value) > MOST_TEXT or not value.isprintable():
                 return False
             characters += len(value)
-        elif not (kind is float or kind is bool or value is None or (kind is int and _is_whole(value))):
+        elif kind is not int or not -_MOST_INTEGER <= value < _MOST_INTEGER:
             return False
-        characters += len(key)
     return len(payload) <= limits.items and characters < limits.characters
 
 

@@ -8,6 +8,7 @@ on deques, whose appends are atomic, and on `SimpleQueue`, which is documented a
 import itertools
 import queue
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -32,20 +33,22 @@ class BoundedQueue(Generic[T]):
         self._lingering = False
         self._returned = False
         # One deque per item class, so that many droppable items never displace an item to keep.
-        self._limits = {False: capacity, True: reserve}
-        self._by_priority: dict[bool, deque[tuple[int, T]]] = {False: deque(), True: deque()}
+        self._capacity, self._reserve = capacity, reserve
+        self._droppable: deque[tuple[int, T]] = deque()
+        self._kept: deque[tuple[int, T]] = deque()
         self._requests: deque[tuple[int, T]] = deque()
-        self._all = (*self._by_priority.values(), self._requests)
         # Sequence numbers restore the order of items across the deques; `next()` is atomic.
         self._order = itertools.count()
         # A deque cannot be waited for, so the worker sleeps on this queue of wake-ups.
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         # Distinguishes a call of `wake` from a wake-up for an item.
         self._woken = False
+        # Receives the items that come after the end; None before it.
+        self._discard: Callable[[T], object] | None = None
 
     def __len__(self) -> int:
         """Return the number of queued items, without requests."""
-        return sum(map(len, self._by_priority.values()))
+        return len(self._droppable) + len(self._kept)
 
     def put(self, item: T, *, keep: bool) -> T | None:
         """Add an item without waiting; return the item dropped for it, if any.
@@ -54,9 +57,9 @@ class BoundedQueue(Generic[T]):
             item: Any value except None.
             keep: Whether it is an item to keep; otherwise it is droppable.
         """
-        entries = self._by_priority[keep]
+        entries, limit = (self._kept, self._reserve) if keep else (self._droppable, self._capacity)
         dropped = None
-        if len(entries) >= self._limits[keep]:
+        if len(entries) >= limit:
             try:
                 dropped = entries.popleft()[1]
             except IndexError:  # the worker removed it first
@@ -65,6 +68,19 @@ class BoundedQueue(Generic[T]):
         if not self._lingering:
             self._notify()
         return dropped
+
+    def end(self, discard: Callable[[T], object]) -> None:
+        """End the reading: pass the items that are left, and all further ones, to a function.
+
+        The reader calls this, and each later `put` or `request` finds the function. One of the two removes an item, so
+        that no item is forgotten.
+        """
+        self._discard = discard
+        self._discard_rest()
+
+    def _discard_rest(self) -> None:
+        while self._discard is not None and (entry := self._take()) is not None:
+            self._discard(entry[1])
 
     def request(self, item: T) -> None:
         """Add a control item for the worker; it is never dropped and displaces no other item."""
@@ -106,6 +122,9 @@ class BoundedQueue(Generic[T]):
             self._lingering = False  # before the deques are checked again: an item that saw True is found there
 
     def _notify(self) -> None:
+        if self._discard is not None:
+            self._discard_rest()
+            return
         # One wake-up is enough: the worker consumes it after the item was added, and then checks all deques.
         if self._wakeups.empty():
             self._wakeups.put(None)
@@ -125,10 +144,12 @@ class BoundedQueue(Generic[T]):
 
     def _first(self) -> deque[tuple[int, T]] | None:
         """Return the deque whose first item is the oldest; None if all are empty."""
-        numbers = [
-            (number, index) for index, entries in enumerate(self._all) if (number := _number(entries)) is not None
-        ]
-        return self._all[min(numbers)[1]] if numbers else None
+        first: deque[tuple[int, T]] | None = None
+        least = 0
+        for entries in (self._droppable, self._kept, self._requests):
+            if entries and (number := _number(entries)) is not None and (first is None or number < least):
+                first, least = entries, number
+        return first
 
 
 def _number(entries: deque[tuple[int, T]]) -> int | None:

@@ -4,7 +4,6 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
@@ -98,9 +97,8 @@ class BackendWorker:
         self._source = source
         # Only the first lost lifecycle event is logged; `next()` of this counter is atomic.
         self._losses = itertools.count()
-        self._ended = False
         # Separates emitting threads from the backend: `put` never waits, even if the backend hangs.
-        self._queue: BoundedQueue[TelemetryEvent | Measurement | Notice | _Flush | _Close] = BoundedQueue(
+        self.queue: BoundedQueue[TelemetryEvent | Measurement | Notice | _Flush | _Close] = BoundedQueue(
             capacity=capacity, reserve=reserve, linger=_LINGER_SECONDS
         )
         if source is not None:
@@ -122,7 +120,7 @@ class BackendWorker:
     @property
     def queue_size(self) -> int:
         """Number of queued items."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def healthy(self) -> bool:
@@ -154,27 +152,27 @@ class BackendWorker:
             item: Event, measurement or notice.
             keep: Whether it is a lifecycle event.
         """
-        dropped = self._queue.put(item, keep=keep)
-        if self._ended:
-            self._drop_rest()
-        if dropped is None:
-            return False
+        dropped = self.queue.put(item, keep=keep)
+        return dropped is not None and self.lost(dropped, keep=keep)
+
+    def lost(self, dropped: object, *, keep: bool) -> bool:
+        """Count an item that a full queue dropped. Return whether it is the first lifecycle event that was lost."""
         self.counts.increment((_kind(dropped), DROPPED))
         return keep and next(self._losses) == 0
 
     def wake(self) -> None:
         """Wake the worker, so that it polls its source now."""
-        self._queue.wake()
+        self.queue.wake()
 
     def flush(self, timeout: float) -> Callable[[float], bool]:
         """Request a flush of all items queued so far; return a function that waits for it and returns its success."""
         request = _Flush(timeout)
-        self._queue.request(request)
+        self.queue.request(request)
         return request.wait
 
     def close(self, timeout: float) -> None:
         """Request that the worker deliver the queued items, close the backend and end."""
-        self._queue.request(_Close(timeout))
+        self.queue.request(_Close(timeout))
 
     def join(self, timeout: float) -> bool:
         """Wait for the end of the worker's thread. Return whether it has ended; False on this thread itself."""
@@ -190,32 +188,24 @@ class BackendWorker:
         while True:
             pause = self._poll()
             try:
-                item = self._queue.get(pause)
+                item = self.queue.get(pause)
             except queue.Empty:
                 continue
             if isinstance(item, _Close):
                 self._call("close", item.timeout)
-                self._ended = True
-                self._drop_rest()
+                self.queue.end(self._discard)
                 return
             if isinstance(item, _Flush):
                 self._flush(item)
             else:
                 self._deliver(item)
 
-    def _drop_rest(self) -> None:
-        """Count items as dropped that were queued while the backend closed.
-
-        The worker calls this after setting `_ended`, and so does each `put` that finds it set. One of the two removes
-        the item, so no item is left uncounted.
-        """
-        with suppress(queue.Empty):
-            while True:
-                item = self._queue.get(0)
-                if isinstance(item, _Flush):
-                    item.reached.set()
-                elif not isinstance(item, _Close):
-                    self.counts.increment((_kind(item), DROPPED))
+    def _discard(self, item: "TelemetryEvent | Measurement | Notice | _Flush | _Close") -> None:
+        """Count an item as dropped that was queued while the backend closed."""
+        if isinstance(item, _Flush):
+            item.reached.set()
+        elif not isinstance(item, _Close):
+            self.counts.increment((_kind(item), DROPPED))
 
     def _poll(self) -> float | None:
         if self._source is None:

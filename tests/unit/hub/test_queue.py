@@ -193,18 +193,16 @@ def test_an_earlier_item_that_came_to_a_lane_found_empty_is_still_taken_first() 
     class Racing(deque[tuple[int, str]]):
         """Lets a producer put into both lanes just after the reader found the first one empty."""
 
-        def __getitem__(self, index: object) -> object:  # type: ignore[override]
-            if not self and not raced:
+        def __bool__(self) -> bool:
+            if not len(self) and not raced:
                 raced.append(True)
                 bounded.put("first", keep=False)
                 bounded.put("second", keep=True)
-                raise IndexError
-            return super().__getitem__(index)  # type: ignore[index]
+                return False
+            return len(self) > 0
 
     raced: list[bool] = []
-    droppable = Racing()
-    bounded._by_priority[False] = droppable
-    bounded._all = (droppable, *bounded._all[1:])
+    bounded._droppable = Racing()
 
     assert [bounded.get(timeout=1), bounded.get(timeout=1)] == ["first", "second"]
     assert raced
