@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.cost import ComputeCosts, MeasuredCost, measure
@@ -81,6 +81,8 @@ class BlueprintAnalytics:
 
     def log(self, event: "TelemetryEvent") -> None:
         """Log a counted event. Do not call this while holding a lock, since log handlers are foreign code."""
+        if not _logger.isEnabledFor(logging.INFO):
+            return
         life = SeedLife.of(event)
         if life is not None:
             text, fields = life.log_entry()
@@ -112,7 +114,7 @@ class BlueprintAnalytics:
         """Count the ends that are held back."""
         self.flush(timeout)
 
-    def _applied(self, event: "TelemetryEvent") -> "list[TelemetryEvent]":
+    def _applied(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
         with self._sections, self._lock:
             return self._table.apply(event)
 
@@ -268,10 +270,10 @@ class BlueprintAnalytics:
 
     def _stats_of(self, blueprint: str) -> BlueprintStats:
         own = blueprint if blueprint in self._stats or len(self._stats) < MOST_NAMES else OTHER
-        return self._stats.setdefault(own, BlueprintStats())
+        return self._stats.get(own) or self._stats.setdefault(own, BlueprintStats())
 
     def _board(self, env: str) -> Scoreboard:
-        return self._boards.setdefault(env, Scoreboard())
+        return self._boards.get(env) or self._boards.setdefault(env, Scoreboard())
 
     def _live(self, env: str) -> dict[str, str]:
         """Return the blueprint of each live seed of an environment, by seed id."""

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from nissa.events import EventType, Stage
+from nissa.frozen import quick_init
 from nissa.semconv.cardinality import OTHER
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _LIFE_EVENTS: Final[dict[str, LifeEvent]] = {
 }
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedLife:
     """Beginning or end of a seed's life.

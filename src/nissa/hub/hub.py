@@ -115,7 +115,6 @@ class NissaHub:
         self.sections = CriticalSections()
         self.error_boundary = ErrorBoundary(self.sections)
         self._guard = self.error_boundary.guard("hub")
-        self._listener_guard = self.error_boundary.guard("listener")
         self.stopwatch = Stopwatch()
         self._rejections: AtomicCounts[str] = AtomicCounts()
         self.closed = False
@@ -250,7 +249,7 @@ class NissaHub:
         if self.sections.inside:
             self.sections.defer(partial(self._deliver_deferred, event))
             return ()
-        return self._dispatch(partial(self._admitted, event))
+        return self._dispatch(event)
 
     def publish(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> "Sequence[TelemetryEvent]":
         """Pass the events that a function creates under the hub's lock to every backend; return them.
@@ -262,21 +261,26 @@ class NissaHub:
         if self.closed and self._too_late():
             return ()
         with self.stopwatch.own:
-            return self._dispatch(make)
+            return self._dispatch(None, make)
 
-    def _dispatch(self, make: "Callable[[], Sequence[TelemetryEvent]]") -> "Sequence[TelemetryEvent]":
+    def _dispatch(
+        self, event: "TelemetryEvent | None", make: "Callable[[], Sequence[TelemetryEvent]] | None" = None
+    ) -> "Sequence[TelemetryEvent]":
         listener = self._listener
         lost: list[str] = []
         events: Sequence[TelemetryEvent] = ()
         with self.sections, self.order:
             if not (closed := self.closed):
-                events = make()
+                if event is not None:
+                    events = (event,) if listener is None else self._admitted(listener, event)
+                elif make is not None:
+                    events = make()
                 workers = self._workers.present.values()
-                for event in events:
-                    keep = event.event_type in LIFECYCLE
+                for each in events:
+                    keep = each.event_type in LIFECYCLE
                     for worker in workers:
                         # Not in a method of the worker: one call more per backend would be a tenth of an emission.
-                        dropped = worker.queue.put(event, keep=keep)
+                        dropped = worker.queue.put(each, keep=keep)
                         if dropped is not None and worker.lost(dropped, keep=keep):
                             lost.append(worker.name)
         if closed:
@@ -294,12 +298,14 @@ class NissaHub:
         except NissaError as error:  # a deferred call has no caller that could handle an error of strict mode
             self.error_boundary.fault("hub", error)
 
-    def _admitted(self, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
-        listener = self._listener
-        if listener is not None:
-            with self._listener_guard:
-                return listener.on_event(event)
-        return (event,)  # also after a fault of the listener, which must not lose the event
+    def _admitted(self, listener: Listener, event: "TelemetryEvent") -> "Sequence[TelemetryEvent]":
+        try:
+            return listener.on_event(event)
+        except NissaError:
+            raise
+        except Exception as error:  # noqa: BLE001 - see `emit`
+            self.error_boundary.fault("listener", error)
+        return (event,)  # a fault of the listener must not lose the event
 
     def emitter(self, *, percent: bool = False, env_id: str | int | None = None) -> Callable[[object], None]:
         """Return a callback for a foreign producer that completes and converts its events.

@@ -90,8 +90,8 @@ def own_event(event: TelemetryEvent, limits: PayloadLimits) -> TelemetryEvent:
     if (
         (event.slot_id is None or _is_name(event.slot_id))
         and _is_text(event.message)
-        and _TYPED_KEYS.isdisjoint(event.data)
         and is_plain(event.data, limits)
+        and _is_typed(event.data)
     ):
         return event
     plain = PlainData(limits)
@@ -319,6 +319,15 @@ def _known_data(
         if data.get(name) is None or (name == text and value is not None):
             data[name] = _stage(value) if name in stages and value is not None else plain(value)
     return _typed({key: _fraction(value) if percent and key in _PERCENT_KEYS else value for key, value in data.items()})
+
+
+def _is_typed(data: dict[str, Any]) -> bool:
+    """Whether `_typed` would change nothing in plain data."""
+    return _TYPED_KEYS.isdisjoint(data) or all(
+        value is None or (_is_name(value) if key in _NAME_KEYS else type(value) is str and key in _TEXT_KEYS)
+        for key, value in data.items()
+        if key in _TYPED_KEYS
+    )
 
 
 def _typed(data: dict[str, Any]) -> dict[str, Any]:

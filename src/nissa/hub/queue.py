@@ -57,7 +57,10 @@ class BoundedQueue(Generic[T]):
             item: Any value except None.
             keep: Whether it is an item to keep; otherwise it is droppable.
         """
-        entries, limit = (self._kept, self._reserve) if keep else (self._droppable, self._capacity)
+        if keep:
+            entries, limit = self._kept, self._reserve
+        else:
+            entries, limit = self._droppable, self._capacity
         dropped = None
         if len(entries) >= limit:
             try:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import index
 from typing import TYPE_CHECKING, Any, overload
@@ -448,7 +448,7 @@ class Environment:
         ids = self._clock.epoch_ids
         return {} if ids is None else {"trace_id": ids.trace_hex, "span_id": f"{ids.span_id:016x}"}
 
-    def _send(self, event_type: EventType, **fields: Any) -> "list[TelemetryEvent]":
+    def _send(self, event_type: EventType, **fields: Any) -> "Sequence[TelemetryEvent]":
         return self._runtime.send(event_type, env_id=self.env_id, epoch=self._epoch, **fields)
 
 

@@ -1,7 +1,7 @@
 """Seeds of one environment: their beginnings, and the handles that users hold."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -21,7 +21,7 @@ from nissa.semconv.cardinality import UNKNOWN
 if TYPE_CHECKING:
     from nissa.run.runtime import Runtime
 
-Send = Callable[..., list[TelemetryEvent]]
+Send = Callable[..., Sequence[TelemetryEvent]]
 """Emits an event of the environment, see `Runtime.send`."""
 
 
@@ -86,7 +86,7 @@ class EnvironmentSeeds:
             )
         return record
 
-    def _attach_module(self, events: list[TelemetryEvent], module: Module | None) -> None:
+    def _attach_module(self, events: Sequence[TelemetryEvent], module: Module | None) -> None:
         """Attach the module to the record of a seed that has just germinated or resumed."""
         if events and events[-1].refused is None and events[-1].seed_id is not None:
             self._attach(events[-1].seed_id, module)

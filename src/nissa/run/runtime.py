@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
-from nissa.errors import InvalidValueError, TransitionError
+from nissa.errors import InvalidValueError, NissaError, TransitionError
 from nissa.events import EventType, TelemetryEvent
 from nissa.gradients.capture import Measures
 from nissa.gradients.grouping import Grouping
@@ -79,8 +79,6 @@ class Runtime:
         self.hub = hub
         self.now = now
         self.error_boundary = hub.error_boundary
-        self._hub_guard = hub.error_boundary.guard("hub")
-        self._analytics_guard = hub.error_boundary.guard("analytics")
         self.stopwatch = hub.stopwatch
         self.closed = False
         self.table = SeedTable(config.limits.max_seeds)
@@ -150,10 +148,16 @@ class Runtime:
         return self._count_in_analytics(self.table.apply(event))
 
     def _count_in_analytics(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
-        with self._analytics_guard:
-            for event in events:
-                self.analytics.count(event)
+        self._analyse(self.analytics.count, events)
         return events
+
+    def _analyse(self, call: Callable[[TelemetryEvent], None], events: Sequence[TelemetryEvent]) -> None:
+        """Pass events to the analytics, inside an error boundary; without `Guard`, which takes as long as most calls."""
+        try:
+            for event in events:
+                call(event)
+        except Exception as error:  # noqa: BLE001 - a fault of ours, which must not reach training
+            self.error_boundary.fault("analytics", error)
 
     def after_dispatch(self, events: Sequence[TelemetryEvent]) -> None:
         """Log the events that analytics counted and those that were refused; raise for the latter in a strict run.
@@ -161,9 +165,8 @@ class Runtime:
         Raises:
             TransitionError: An event was refused, and the run is strict.
         """
+        self._analyse(self.analytics.log, events)
         for event in events:
-            with self._analytics_guard:
-                self.analytics.log(event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
                 if self.strict:
@@ -175,26 +178,36 @@ class Runtime:
 
     # Called by environments and seed handles: events.
 
-    def send(self, event_type: EventType, **fields: Any) -> list[TelemetryEvent]:
+    def send(self, event_type: EventType, **fields: Any) -> Sequence[TelemetryEvent]:
         """Emit a Nissa event with the current time; entries of ``data`` that are None are left out."""
         data = {key: value for key, value in fields.pop("data", {}).items() if value is not None}
         fields.setdefault("time_unix_nano", self.now())
         return self.deliver(TelemetryEvent(event_type, data=data, **fields))
 
-    def deliver(self, event: TelemetryEvent) -> list[TelemetryEvent]:
+    def deliver(self, event: TelemetryEvent, *, plain: bool = False) -> Sequence[TelemetryEvent]:
         """Pass a Nissa event to the hub, inside an error boundary; its data are bounded and its text is escaped.
 
         After the end of the run, the event is only applied to the state table, so that the seed handles of a training
         loop that outlives the run keep working.
+
+        Args:
+            event: The event.
+            plain: Whether its data and text need no conversion, since they were checked.
         """
-        event = self.hub.bounded(event)
+        hub = self.hub
+        if not plain:
+            event = hub.bounded(event)
         if self.closed:
-            self.hub.count_rejection("run_ended")
-            with self.hub.sections, self.hub.order:
+            hub.count_rejection("run_ended")
+            with hub.sections, hub.order:
                 return self.table.apply(event)
-        with self._hub_guard:
-            return self.hub.deliver(event)
-        return []
+        try:
+            return hub.deliver(event)
+        except NissaError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a fault of ours, which must not reach training
+            self.error_boundary.fault("hub", error)
+            return ()
 
     def emit_findings(self, findings: "Iterable[Finding]", env_id: str | None) -> None:
         """Emit the events of findings, and pass the findings to the callbacks of ``on_finding``."""

@@ -173,7 +173,7 @@ def stage(value: Any) -> Stage:
         TypeError: It is neither.
         ValueError: The stage does not exist.
     """
-    if not (isinstance(value, str | int | Enum) or hasattr(value, "__index__")):
+    if not (isinstance(value, (str, int, Enum)) or hasattr(value, "__index__")):
         raise TypeError(f"Pass a Stage or its name, not {type(value).__name__}.")
     try:
         return Stage.parse(value)

@@ -5,7 +5,7 @@ a life may be signalled by a change of stage, by the end event, or by both in ei
 event for it, with the details of both signals.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from nissa.errors import ConfigurationError
@@ -19,6 +19,9 @@ from nissa.seeds.stages import ALIVE, ENDED, FINAL, STAGE_OF, path, refusal
 
 _MOST_COUNT: Final = 2**53
 """Largest count of parameters or epochs that an event may contain."""
+
+_REMEMBERED: Final = frozenset({"alpha", "improvement", "epochs_total", "parameters", "blueprint_id"})
+"""Keys of data that a record keeps."""
 
 
 class SeedTable:
@@ -41,7 +44,7 @@ class SeedTable:
         # Queue of ends whose end event may follow with a reason and an improvement.
         self._pending = PendingEnds(min(most_seeds, MOST_PENDING))
         self._accuracies: dict[str | None, Accuracies] = {}
-        self._handlers: dict[str, Callable[[TelemetryEvent], Iterator[TelemetryEvent]]] = {
+        self._handlers: dict[str, Callable[[TelemetryEvent], Sequence[TelemetryEvent]]] = {
             EventType.SEED_GERMINATED: self._germinated,
             EventType.SEED_STAGE_CHANGED: self._stage_changed,
             EventType.SEED_FOSSILIZED: self._ended,
@@ -52,17 +55,19 @@ class SeedTable:
             EventType.EPOCH_COMPLETED: self._epoch,
         }
 
-    def apply(self, event: TelemetryEvent) -> list[TelemetryEvent]:
+    def apply(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         """Return the events to emit for an event; ends that were held back until now come first."""
         if event.refused is not None:
             self.refusals += 1
-            return [event]
-        over = self._pending.over(event) if self._pending else []
-        earlier = [end.event() for end in over]  # before the handler changes their seeds
+            return (event,)
         handler = self._handlers.get(event.event_type)
-        events = [event] if handler is None else list(handler(event))
+        if not self._pending.ends:
+            return (event,) if handler is None else handler(event)
+        over = self._pending.over(event)
+        earlier = [end.event() for end in over]  # before the handler changes their seeds
+        events = (event,) if handler is None else handler(event)
         self._drop(over)
-        return [*earlier, *events]
+        return (*earlier, *events)
 
     @property
     def pending(self) -> int:
@@ -99,45 +104,43 @@ class SeedTable:
             self._pending.pop(end.record)
 
     def _accuracies_of(self, env_id: str | None) -> Accuracies:
-        return self._accuracies.setdefault(env_id, Accuracies())
+        return self._accuracies.get(env_id) or self._accuracies.setdefault(env_id, Accuracies())
 
     def _record(self, event: TelemetryEvent) -> SeedRecord | None:
         return self.slots.get((event.env_id, event.seed_id)) if event.seed_id else None
 
-    def _germinated(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
+    def _germinated(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         known = self._record(event)
         if known is not None and known.stage in ALIVE:
-            yield self._refuse(event, known, f"seed {event.seed_id!r} is alive already, in {known.stage.name}.")
-            return
+            return (self._refuse(event, known, f"seed {event.seed_id!r} is alive already, in {known.stage.name}."),)
         record = self._new_record(event, Stage.GERMINATED)
         self.slots.put(record)
-        yield event.changed(seed=record.snapshot())
+        return (event.changed(seed=record.snapshot()),)
 
-    def _stage_changed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
-        target = Stage.parse(event.data["to"])
+    def _stage_changed(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
+        to = event.data["to"]
+        target = Stage.named(to) or Stage.parse(to)
         record = self._record(event)
         if record is None:
-            yield from self._adopted(event, target)
-        elif record.stage is target and target not in ALIVE:
-            return  # the end of the life was sent before the change of stage
-        else:
-            yield from self._move(event, record, target)
+            return self._adopted(event, target)
+        if record.stage is target and target not in ALIVE:
+            return ()  # the end of the life was sent before the change of stage
+        return self._move(event, record, target)
 
-    def _adopted(self, event: TelemetryEvent, target: Stage) -> Iterator[TelemetryEvent]:
+    def _adopted(self, event: TelemetryEvent, target: Stage) -> Sequence[TelemetryEvent]:
         """Start the life of a seed that germinated before telemetry was attached."""
         assert event.seed_id is not None  # noqa: S101 - normalisation rejects seed events without one
         if target in FINAL and self.slots.has_departed((event.env_id, event.seed_id)):
-            return  # the end of the life was sent before the change of stage
+            return ()  # the end of the life was sent before the change of stage
         origin = event.data.get("from")
         before = target if origin is None else Stage.parse(origin)
         if before in ENDED:
-            yield event  # a slot in its cooldown, without a seed
-            return
+            return (event,)  # a slot in its cooldown, without a seed
         record = self._new_record(event, before)
         if origin is None and target is Stage.BLENDING:
             record.start = record.accuracies.baseline(event.time_unix_nano)
         self.slots.put(record)
-        yield TelemetryEvent(
+        beginning = TelemetryEvent(
             EventType.SEED_GERMINATED,
             seed_id=record.seed_id,
             slot_id=record.slot_id,
@@ -148,36 +151,35 @@ class SeedTable:
             event_id=f"{event.event_id}-adopted",
             seed=record.snapshot(),
         )
-        if origin is not None:
-            yield from self._move(event, record, target)
+        return (beginning,) if origin is None else (beginning, *self._move(event, record, target))
 
-    def _move(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Iterator[TelemetryEvent]:
+    def _move(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Sequence[TelemetryEvent]:
         """Enter the stages up to a target. A final stage is held back, since the end event may follow."""
         steps = self._path(record.stage, target)
         if not steps:
-            yield self._refuse(event, record, refusal(record.stage, target))
-            return
+            return (self._refuse(event, record, refusal(record.stage, target)),)
         before = record.snapshot()
         _remember(record, event.data)
+        changes = []
         for stage in steps:
             self._enter(record, stage, event.time_unix_nano)
             if stage in FINAL:
                 self._pending.hold(PendingEnd(record, before, event))
-                return
+                break
             after = record.snapshot()
-            yield _changed(event, before, after, last=stage is target)
+            changes.append(_changed(event, before, after, last=stage is target))
             before = after
+        return changes
 
-    def _ended(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
+    def _ended(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         target = STAGE_OF[event.event_type]
         record = self._record(event)
         if record is None:
-            yield self._ended_unknown(event)
-        elif record.stage is target and (pending := self._pending.pop(record)) is not None:
+            return (self._ended_unknown(event),)
+        if record.stage is target and (pending := self._pending.pop(record)) is not None:
             _remember(record, event.data)
-            yield pending.event(event)
-        else:
-            yield from self._end(event, record, target)
+            return (pending.event(event),)
+        return self._end(event, record, target)
 
     def _ended_unknown(self, event: TelemetryEvent) -> TelemetryEvent:
         """Pass on the end of an unknown seed the first time; refuse repetitions."""
@@ -188,77 +190,74 @@ class SeedTable:
         self.slots.depart(key)
         return event
 
-    def _end(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Iterator[TelemetryEvent]:
+    def _end(self, event: TelemetryEvent, record: SeedRecord, target: Stage) -> Sequence[TelemetryEvent]:
         """End a life for which no change of stage was sent."""
         steps = self._path(record.stage, target)
         if not steps:
-            yield self._refuse(event, record, refusal(record.stage, target))
-            return
+            return (self._refuse(event, record, refusal(record.stage, target)),)
         before = record.snapshot()
         _remember(record, event.data)
+        events = []
         for stage in steps[:-1]:
             self._enter(record, stage, event.time_unix_nano)
             after = record.snapshot()
             change = event.changed(event_type=EventType.SEED_STAGE_CHANGED, data={}, message="")
-            yield _changed(change, before, after, last=False)
+            events.append(_changed(change, before, after, last=False))
             before = after
         self._enter(record, target, event.time_unix_nano)
-        yield event.changed(before=before, seed=record.snapshot())
+        return (*events, event.changed(before=before, seed=record.snapshot()))
 
     def _path(self, stage: Stage, target: Stage) -> tuple[Stage, ...]:
         """Return the stages to enter, in order; empty where the transition is not allowed."""
         return path(stage, target) or ((target,) if self._lenient and stage in ALIVE else ())
 
     def _enter(self, record: SeedRecord, stage: Stage, at: int) -> None:
+        was_alive = record.stage in ALIVE
         record.enter(stage, at)
-        self.slots.moved(record)
+        if not (was_alive and stage in ALIVE):
+            self.slots.moved(record)
 
-    def _observed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
+    def _observed(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         record = self._record(event)
         if record is None:
-            yield event
-            return
+            return (event,)
         before = record.snapshot()
         _remember(record, event.data)
-        yield event.changed(before=before, seed=record.snapshot())
+        return (event.changed(before=before, seed=record.snapshot()),)
 
-    def _violated(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
+    def _violated(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         record = self._record(event)
         if record is None:
-            yield event
-            return
+            return (event,)
         before = record.snapshot()
         record.isolation_violations += 1
-        yield event.changed(before=before, seed=record.snapshot())
+        return (event.changed(before=before, seed=record.snapshot()),)
 
-    def _resumed(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
+    def _resumed(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         state = event.data.get("seed_state")
         if not event.seed_id or not isinstance(state, dict):
-            yield event
-            return
+            return (event,)
         known = self._record(event)
         if known is not None and known.stage in ALIVE:
-            yield self._refuse(event, known, f"seed {event.seed_id!r} is alive already, in {known.stage.name}.")
-            return
+            return (self._refuse(event, known, f"seed {event.seed_id!r} is alive already, in {known.stage.name}."),)
         try:
             record = restore(state)
         except ConfigurationError as error:
-            yield self._refuse(event, known, str(error))
-            return
+            return (self._refuse(event, known, str(error)),)
         if record.key != (event.env_id, event.seed_id):
-            yield self._refuse(event, known, f"the state is that of seed {record.seed_id!r} of env {record.env_id!r}.")
-            return
+            of = f"seed {record.seed_id!r} of env {record.env_id!r}"
+            return (self._refuse(event, known, f"the state is that of {of}."),)
         record.join(self._accuracies_of(event.env_id))
         self.slots.put(record)
         data = {key: value for key, value in event.data.items() if key != "seed_state"}
-        yield event.changed(data=data | {"attempt": record.attempt}, seed=record.snapshot())
+        return (event.changed(data=data | {"attempt": record.attempt}, seed=record.snapshot()),)
 
-    def _epoch(self, event: TelemetryEvent) -> Iterator[TelemetryEvent]:
+    def _epoch(self, event: TelemetryEvent) -> Sequence[TelemetryEvent]:
         for record in self.slots.alive():
             if record.env_id == event.env_id:
                 record.epochs_total += 1
                 record.epochs_in_stage += 1
-        yield event
+        return (event,)
 
     def _refuse(self, event: TelemetryEvent, record: SeedRecord | None, reason: str) -> TelemetryEvent:
         self.refusals += 1
@@ -291,19 +290,29 @@ def _changed(event: TelemetryEvent, before: SeedSnapshot, after: SeedSnapshot, *
 
 def _remember(record: SeedRecord, data: dict[str, Any]) -> None:
     """Copy the seed fields that an event contains to the record; the other fields keep their values."""
-    for name in ("alpha", "improvement"):
-        value = data.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            setattr(record, name, float(value))
+    if _REMEMBERED.isdisjoint(data):
+        return
+    if (alpha := _number(data.get("alpha"))) is not None:
+        record.alpha = alpha
+    if (improvement := _number(data.get("improvement"))) is not None:
+        record.improvement = improvement
     # Telemetry may have been attached late, so the producer's own count may be the larger, correct one.
-    record.epochs_total = max(record.epochs_total, _count(data.get("epochs_total")) or 0)
+    if (epochs := _count(data.get("epochs_total"))) is not None and epochs > record.epochs_total:
+        record.epochs_total = epochs
     if record.parameters is None:
         record.parameters = _count(data.get("parameters"))
-    blueprint = data.get("blueprint_id")
-    if record.blueprint_id is None and blueprint is not None:
+    if record.blueprint_id is None and (blueprint := data.get("blueprint_id")) is not None:
         record.blueprint_id = to_name(blueprint)
+
+
+def _number(value: object) -> float | None:
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value)
 
 
 def _count(value: object) -> int | None:
     """Return a count; None for anything else, and for one that further counting could take beyond OTLP's integers."""
+    if value is None:
+        return None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT else None

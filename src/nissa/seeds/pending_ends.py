@@ -94,36 +94,39 @@ class PendingEnds:
 
     Args:
         most: Maximum number; beyond it the oldest is released with the next event.
+
+    Attributes:
+        ends: The held-back ends by seed.
     """
 
     def __init__(self, most: int = MOST_PENDING) -> None:
         self._most = most
-        self._pending: dict[SeedKey, PendingEnd] = {}
+        self.ends: dict[SeedKey, PendingEnd] = {}
 
     def __len__(self) -> int:
         """Return the number of held-back ends."""
-        return len(self._pending)
+        return len(self.ends)
 
     def hold(self, end: PendingEnd) -> None:
         """Hold an end back."""
-        self._pending[end.record.key] = end
+        self.ends[end.record.key] = end
 
     def over(self, event: TelemetryEvent) -> list[PendingEnd]:
         """Return the ends to report before an event."""
-        if not self._pending:
+        if not self.ends:
             return []
-        surplus = len(self._pending) + 1 - self._most
+        surplus = len(self.ends) + 1 - self._most
         return [
             end
-            for place, end in enumerate(self._pending.values())
+            for place, end in enumerate(self.ends.values())
             if end.is_over(event) or (place < surplus and not end.is_completed_by(event))
         ]
 
     def due(self, at: int | None) -> list[PendingEnd]:
         """Return the ends whose waiting time is over at a time; None returns all."""
-        return [end for end in self._pending.values() if at is None or end.is_due(at)]
+        return [end for end in self.ends.values() if at is None or end.is_due(at)]
 
     def pop(self, record: SeedRecord) -> PendingEnd | None:
         """Remove and return the held-back end of a record; None without one."""
-        end = self._pending.get(record.key)
-        return self._pending.pop(record.key) if end is not None and end.record is record else None
+        end = self.ends.get(record.key)
+        return self.ends.pop(record.key) if end is not None and end.record is record else None

@@ -22,7 +22,7 @@ class Seed:
         self,
         record: SeedRecord,
         slots: Slots,
-        send: Callable[[TelemetryEvent], object],
+        send: Callable[..., object],
         *,
         clock: Callable[[], int],
         features: Callable[[SeedRecord], tuple[float, ...]],
@@ -100,16 +100,17 @@ class Seed:
             InvalidValueError: No stage has this name, or alpha is not from 0 to 1, and the run is strict.
             TransitionError: The stage table forbids the change, and the run is strict.
         """
-        target = self._inputs.require("advance()", inputs.stage, stage)
-        weight = self._inputs.accept("advance(alpha=...)", inputs.fraction, alpha)
+        target = Stage.named(stage) or self._inputs.require("advance()", inputs.stage, stage)
+        weight = None if alpha is None else self._inputs.require("advance(alpha=...)", inputs.fraction, alpha)
         if target is None:
             return
         if target is Stage.FOSSILIZED:
-            self._emit(EventType.SEED_FOSSILIZED, {"parameters": self.parameters, "alpha": weight})
+            self._emit(EventType.SEED_FOSSILIZED, {"parameters": self.parameters, "alpha": weight}, plain=True)
         elif target is Stage.CULLED:
-            self._emit(EventType.SEED_CULLED, {"alpha": weight})
+            self._emit(EventType.SEED_CULLED, {"alpha": weight}, plain=True)
         else:
-            self._emit(EventType.SEED_STAGE_CHANGED, {"from": self.stage.label, "to": target.label, "alpha": weight})
+            change = {"from": self._life.stage.label, "to": target.label, "alpha": weight}
+            self._emit(EventType.SEED_STAGE_CHANGED, change, plain=True)
 
     def gate(self, result: GateResult) -> None:
         """Record the result of a gate.
@@ -150,7 +151,7 @@ class Seed:
             TransitionError: The stage table forbids the change, and the run is strict.
         """
         gain = self._inputs.accept("fossilize(improvement=...)", inputs.change, improvement)
-        self._emit(EventType.SEED_FOSSILIZED, {"improvement": gain, "parameters": self.parameters})
+        self._emit(EventType.SEED_FOSSILIZED, {"improvement": gain, "parameters": self.parameters}, plain=True)
 
     def cull(self, *, reason: str | None, improvement: float | None = None) -> None:
         """Remove the seed.
@@ -165,7 +166,7 @@ class Seed:
         """
         why = self._inputs.accept("cull(reason=...)", inputs.label, reason)
         gain = self._inputs.accept("cull(improvement=...)", inputs.change, improvement)
-        self._emit(EventType.SEED_CULLED, {"reason": why, "improvement": gain})
+        self._emit(EventType.SEED_CULLED, {"reason": why, "improvement": gain}, plain=True)
 
     def features(self) -> tuple[float, ...]:
         """Return the seed's bounded feature vector for a policy, as specified by ``nissa.config.SEED_FEATURES``."""
@@ -176,21 +177,23 @@ class Seed:
         return state_dict(self._life)
 
     def _emit(
-        self, kind: EventType, data: dict[str, Any], *, message: str = "", severity: Severity = Severity.INFO
+        self,
+        kind: EventType,
+        data: dict[str, Any],
+        *,
+        message: str = "",
+        severity: Severity = Severity.INFO,
+        plain: bool = False,
     ) -> None:
-        event = TelemetryEvent(
-            kind,
-            seed_id=self.seed_id,
-            slot_id=self.slot,
-            env_id=self._life.env_id,
-            data={key: value for key, value in data.items() if value is not None},
-            message=message,
-            severity=severity,
-            time_unix_nano=self._clock(),
-        )
+        """Send an event. Plain data are names and numbers that were checked, so that they need no conversion."""
+        life = self._life
+        if None in data.values():
+            data = {key: value for key, value in data.items() if value is not None}
+        at = self._clock()
+        event = TelemetryEvent(kind, life.seed_id, life.slot_id, None, data, message, severity, life.env_id, at)
         known = self._slots.get(self._key)
         if known is None:
             event = event.changed(refused=f"Seed {self.seed_id!r} is not recorded: its beginning was refused.")
-        elif known is not self._life:
+        elif known is not life:
             event = event.changed(refused=f"Seed {self.seed_id!r} has a later life of the same name; use its handle.")
-        self._send(event)
+        self._send(event, plain=plain)

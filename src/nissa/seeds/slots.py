@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.events import SeedSnapshot, SpanIds, Stage
@@ -29,6 +28,9 @@ class SeedRecord:
         accuracies: Validation accuracies of the seed's environment.
         start: Baseline of the accuracies, None before the seed blends.
         module: Weak reference to the seed's module, so that the record does not keep it alive.
+
+    Attributes:
+        key: Key of the record in the state table.
     """
 
     seed_id: str
@@ -52,20 +54,17 @@ class SeedRecord:
     accuracies: Accuracies = field(default_factory=Accuracies)
     start: Baseline | None = None
     module: "weakref.ref[torch.nn.Module] | None" = None
+    key: SeedKey = field(init=False)
     _latest: "tuple[tuple[Any, ...], SeedSnapshot] | None" = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Start the history. The root span is the first root unless the seed was resumed."""
+        self.key = self.env_id, self.seed_id
         self.first_root = self.first_root or self.ids.span_id
         if not self.history:
             self.history.append((self.stage.label, self.stage_since))
         if self.start is None and self.stage in BLENDED:
             self.start = Baseline()  # it began to blend before this process recorded it
-
-    @property
-    def key(self) -> SeedKey:
-        """Key of the record in the state table."""
-        return (self.env_id, self.seed_id)
 
     @property
     def accuracy(self) -> float | None:
@@ -86,7 +85,8 @@ class SeedRecord:
         """Move to a stage."""
         self.previous, self.stage, self.stage_since, self.epochs_in_stage = self.stage, stage, at, 0
         self.history.append((stage.label, at))
-        del self.history[:-MOST_HISTORY]
+        if len(self.history) > MOST_HISTORY:
+            del self.history[:-MOST_HISTORY]
         if stage is Stage.BLENDING:
             self.begin_blending()
 
@@ -103,14 +103,36 @@ class SeedRecord:
 
     def snapshot(self) -> SeedSnapshot:
         """Return a frozen copy of the record."""
-        values = _snapshot_fields(self)
+        # Not `attrgetter` and the properties above: each event needs this twice, and it is most of its cost here.
+        accuracies, start = self.accuracies, self.start
+        values = (
+            self.seed_id,
+            self.env_id,
+            self.slot_id,
+            self.blueprint_id,
+            self.parameters,
+            self.ids,
+            self.first_root,
+            self.attempt,
+            self.stage,
+            self.previous,
+            self.germinated_at,
+            self.stage_since,
+            self.epochs_total,
+            self.epochs_in_stage,
+            self.alpha,
+            self.improvement,
+            self.isolation_violations,
+            accuracies.newest,
+            None if start is None else start.accuracy,
+            None if start is None else accuracies.delta(start),
+        )
         latest = self._latest
         if latest is None or latest[0] != values:  # the state before an event is mostly that after the previous one
             self._latest = latest = values, SeedSnapshot(*values)
         return latest[1]
 
 
-_snapshot_fields: Final = attrgetter(*SeedSnapshot.__dataclass_fields__)
 MOST_SEEDS: Final = 10_000
 
 
@@ -139,9 +161,10 @@ class Slots:
 
     def put(self, record: SeedRecord) -> None:
         """Add a record, replacing that of an earlier life of the same seed."""
+        key = record.key
         for known in (self._records, self._alive, self._ended, self._departed, self._unreported):
-            known.pop(record.key, None)
-        self._records[record.key] = self._unreported[record.key] = record
+            known.pop(key, None)
+        self._records[key] = self._unreported[key] = record
         self.moved(record)
         while len(self._records) > self._most and self._ended:
             oldest = next(iter(self._ended))

@@ -24,7 +24,7 @@ class Told:
         self.now += 1
         fields = {name: given.pop(name) for name in ("env_id", "slot_id", "epoch", "message") if name in given}
         event = TelemetryEvent(kind, seed_id=seed_id, data=given, time_unix_nano=self.now, **fields)
-        told = self.table.apply(event)
+        told = list(self.table.apply(event))
         self.seen.extend(told)
         return told
 

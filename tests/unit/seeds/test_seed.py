@@ -25,8 +25,10 @@ def sent() -> list[TelemetryEvent]:
 
 @pytest.fixture
 def germinate(told: Told, sent: list[TelemetryEvent], nissa_clock: FakeClock) -> NewSeed:
-    def send(event: TelemetryEvent) -> None:
-        event = own_event(event, PayloadLimits())  # as a run does
+    def send(event: TelemetryEvent, *, plain: bool) -> None:
+        bounded = own_event(event, PayloadLimits())  # as a run does
+        assert bounded is event or not plain
+        event = bounded
         sent.append(event)
         told.seen.extend(told.table.apply(event))
 

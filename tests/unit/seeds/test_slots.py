@@ -44,7 +44,7 @@ def test_the_end_of_a_seed_that_was_forgotten_is_not_reported_again() -> None:
     change = TelemetryEvent(EventType.SEED_STAGE_CHANGED, seed_id="a", data={"from": "training", "to": "culled"})
     (again,) = table.apply(TelemetryEvent(EventType.SEED_CULLED, seed_id="a"))
     assert again.refused == "the end of seed 'a' was reported already."
-    assert table.apply(change) == []
+    assert not table.apply(change)
 
 
 def test_the_module_of_a_growing_seed_is_known_and_not_kept_alive() -> None:
