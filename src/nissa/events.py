@@ -258,6 +258,7 @@ class TelemetryEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event as plain data, without fields that are None or empty."""
+        seed, transition = self.seed, self.transition
         plain: dict[str, Any] = {
             "event_id": self.event_id,
             "event_type": str(self.event_type),
@@ -269,10 +270,10 @@ class TelemetryEvent:
             "epoch": self.epoch,
             "message": self.message or None,
             "data": dict(self.data) or None,
-            "stage": self.seed.stage.label if self.seed else None,
-            "stage_before": self.transition[0].label if self.transition else None,
-            "blueprint_id": self.seed.blueprint_id if self.seed else None,
-            "trace_id": self.seed.ids.trace_hex if self.seed else None,
+            "stage": seed.stage.label if seed else None,
+            "stage_before": transition[0].label if transition else None,
+            "blueprint_id": seed.blueprint_id if seed else None,
+            "trace_id": seed.ids.trace_hex if seed else None,
             "refused": self.refused,
             "truncated": self.truncated or None,
         }

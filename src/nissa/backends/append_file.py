@@ -35,11 +35,11 @@ class LineFile:
         Raises:
             OSError: It could not be written, for example because the disk is full; nothing of it remains.
         """
-        data = memoryview(text.encode())
+        data = text.encode()
         start, written = os.fstat(self._descriptor).st_size, 0
         try:
             while written < len(data):
-                written += os.write(self._descriptor, data[written:])
+                written += os.write(self._descriptor, memoryview(data)[written:] if written else data)
         except OSError:
             self._remove_part(start, written)
             raise

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nissa.events import TelemetryEvent
     from nissa.hub.measurements import Measurement
 
@@ -24,6 +26,10 @@ class MemoryBackend:
     def emit(self, event: "TelemetryEvent") -> None:
         """Store an event."""
         self.events.append(event)
+
+    def emit_batch(self, events: "Sequence[TelemetryEvent]") -> None:
+        """Store events."""
+        self.events.extend(events)
 
     def record(self, measurement: "Measurement") -> None:
         """Store a measurement."""

@@ -82,8 +82,8 @@ class BoundedQueue(Generic[T]):
         self._discard_rest()
 
     def _discard_rest(self) -> None:
-        while self._discard is not None and (entry := self._take()) is not None:
-            self._discard(entry[1])
+        while self._discard is not None and (item := self.take()) is not None:
+            self._discard(item)
 
     def request(self, item: T) -> None:
         """Add a control item for the worker; it is never dropped and displaces no other item."""
@@ -102,10 +102,9 @@ class BoundedQueue(Generic[T]):
             queue.Empty: No item arrived within ``timeout`` seconds, or `wake` was called.
         """
         while True:
-            item = self._take()
+            item = self.take()
             if item is not None:
-                self._returned = True
-                return item[1]
+                return item
             if self._woken:
                 self._woken = False
                 raise queue.Empty
@@ -113,6 +112,14 @@ class BoundedQueue(Generic[T]):
                 self._wait_for_more(timeout)
             else:
                 self._wakeups.get(timeout=timeout)
+
+    def take(self) -> T | None:
+        """Remove and return the oldest item; None if the queue is empty."""
+        entry = self._take()
+        if entry is None:
+            return None
+        self._returned = True
+        return entry[1]
 
     def _wait_for_more(self, timeout: float | None) -> None:
         """Wait for a request or a call of `wake`, and for items that do not wake."""

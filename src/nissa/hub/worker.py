@@ -3,7 +3,7 @@
 import itertools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
@@ -24,6 +24,9 @@ REJECTED: Final = "rejected"
 
 _POLL_AGAIN_SECONDS: Final = 0.1
 """Pause after a failed poll."""
+
+_BATCH: Final = 100
+"""Maximum number of events that a backend receives at once. They no longer count as queued, like one that is received."""
 
 _LINGER_SECONDS: Final = 0.005
 """Time after an item in which further items do not wake the thread."""
@@ -92,6 +95,7 @@ class BackendWorker:
         self.counts: AtomicCounts[tuple[str, str]] = AtomicCounts()
         record = getattr(backend, "record", None)
         self._record = record if callable(record) else None
+        self._emit_batch = _batch_method(backend)
         self._receives: tuple[type, ...] | None = getattr(backend, "receives", None)
         self._error_boundary = error_boundary
         self._source = source
@@ -185,20 +189,40 @@ class BackendWorker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        item: TelemetryEvent | Measurement | Notice | _Flush | _Close | None = None
         while True:
-            pause = self._poll()
-            try:
-                item = self.queue.get(pause)
-            except queue.Empty:
-                continue
+            if item is None:
+                pause = self._poll()
+                try:
+                    item = self.queue.get(pause)
+                except queue.Empty:
+                    continue
             if isinstance(item, _Close):
                 self._call("close", item.timeout)
                 self.queue.end(self._discard)
                 return
-            if isinstance(item, _Flush):
-                self._flush(item)
+            item = self._process(item)
+
+    def _process(
+        self, item: "TelemetryEvent | Measurement | Notice | _Flush"
+    ) -> "TelemetryEvent | Measurement | Notice | _Flush | _Close | None":
+        """Process an item, with the events behind it if the backend takes several; return the next item, if known."""
+        if isinstance(item, _Flush):
+            self._flush(item)
+        elif self._emit_batch is None or not isinstance(item, TelemetryEvent):
+            self._deliver(item)
+        else:
+            events, following = [item], None
+            while len(events) < _BATCH:
+                following = self.queue.take()
+                if not isinstance(following, TelemetryEvent):
+                    break
+                events.append(following)
             else:
-                self._deliver(item)
+                following = None
+            self._deliver_batch(self._emit_batch, events)
+            return following
+        return None
 
     def _discard(self, item: "TelemetryEvent | Measurement | Notice | _Flush | _Close") -> None:
         """Count an item as dropped that was queued while the backend closed."""
@@ -233,15 +257,29 @@ class BackendWorker:
         request.done = self._call("flush", request.timeout)
         request.reached.set()
 
-    def _deliver(self, item: "TelemetryEvent | Measurement | Notice") -> None:
-        done = self._contained(f"backend {self.name!r}", lambda: self._hand_over(item))
-        self.counts.increment((_kind(item), DELIVERED if done else FAILED))
+    def _deliver_batch(
+        self, emit_batch: "Callable[[Sequence[TelemetryEvent]], object]", events: "list[TelemetryEvent]"
+    ) -> None:
+        try:
+            emit_batch(events)
+        except BaseException:  # noqa: BLE001 - see `_contained`; the event that caused it fails again
+            for event in events:
+                self._deliver(event)
+        else:
+            for event in events:
+                self.counts.increment((str(event.event_type), DELIVERED))
 
-    def _hand_over(self, item: "TelemetryEvent | Measurement | Notice") -> None:
-        if isinstance(item, TelemetryEvent):
-            self.backend.emit(item)
-        elif self._record is not None:
-            self._record(item)
+    def _deliver(self, item: "TelemetryEvent | Measurement | Notice") -> None:
+        outcome = DELIVERED
+        try:
+            if isinstance(item, TelemetryEvent):
+                self.backend.emit(item)
+            elif self._record is not None:
+                self._record(item)
+        except BaseException as error:  # noqa: BLE001 - see `_contained`
+            self._error_boundary.fault(f"backend {self.name!r}", error)
+            outcome = FAILED
+        self.counts.increment((_kind(item), outcome))
 
     def _call(self, method: str, timeout: float) -> bool:
         """Call an optional method of the backend. Return whether it succeeded; a missing method counts as success."""
@@ -259,6 +297,15 @@ class BackendWorker:
         except BaseException as error:  # noqa: BLE001 - on this thread nothing else could end well, SystemExit neither
             self._error_boundary.fault(where, error)
             return False
+
+
+def _batch_method(backend: "Backend") -> "Callable[[Sequence[TelemetryEvent]], object] | None":
+    """Return the method that takes several events; None if it does not belong to the method ``emit`` that is in use."""
+    batch = getattr(backend, "emit_batch", None)
+    own = getattr(backend, "__dict__", {})
+    owner = next((each for each in type(backend).__mro__ if {"emit", "emit_batch"} & vars(each).keys()), None)
+    together = owner is not None and {"emit", "emit_batch"} <= vars(owner).keys()
+    return batch if callable(batch) and together and "emit" not in own else None
 
 
 def _kind(item: object) -> str:
