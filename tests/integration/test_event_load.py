@@ -1,5 +1,7 @@
 """Many events at once: no lifecycle event is lost, every trace is complete, and memory stays flat."""
 
+import re
+import signal
 import threading
 import tracemalloc
 from pathlib import Path
@@ -9,9 +11,28 @@ import pytest
 
 import nissa
 from nissa import EventType, FileBackend, MemoryBackend, NissaHub, Stage
-from tests.support import lines, spans
+from tests.support import finish, lines, script, spans, until
 
-pytestmark = pytest.mark.full
+_BURST = """
+    import signal, sys, time
+    import nissa
+
+    class Slow:
+        name = "slow"
+
+        def __init__(self):
+            self.file = open("seen.txt", "w", buffering=1)
+
+        def emit(self, event):
+            time.sleep(0.005)
+            if event.epoch is not None:
+                self.file.write(f"{event.epoch}\\n")
+
+    run = nissa.start("minimal", backends=[Slow()], limits={"exit_timeout_seconds": SECONDS})
+    for epoch in range(NUMBER):
+        run.hub.emit({"event_type": nissa.EventType.EPOCH_COMPLETED, "epoch": epoch})
+    open("emitted.txt", "w").close()
+"""
 
 
 class Slow:
@@ -25,6 +46,41 @@ class Slow:
         self.seen.append(event.epoch)
 
 
+def _seen(folder: Path) -> list[int]:
+    return list(map(int, (folder / "seen.txt").read_text().split()))
+
+
+@pytest.mark.full
+def test_a_burst_into_a_slow_backend_loses_no_lifecycle_event_when_the_process_ends(tmp_path: Path) -> None:
+    burst = _BURST.replace("NUMBER", "5_000").replace("SECONDS", "200")
+    endings = {"end": "", "exit": "    sys.exit(3)", "error": "    raise ValueError", "signal": "    time.sleep(300)"}
+    processes = {}
+    for name, ending in endings.items():  # at once, since each of them takes half a minute
+        (tmp_path / name).mkdir()
+        processes[name] = script(burst + ending, folder=tmp_path / name)
+    until((tmp_path / "signal/emitted.txt").exists, "the burst")
+    processes["signal"].send_signal(signal.SIGTERM)
+    ends = {name: finish(process, timeout=150) for name, process in processes.items()}
+    assert {name: status for name, (status, _, _) in ends.items()} == {
+        "end": 0,
+        "exit": 3,
+        "error": 1,
+        "signal": -signal.SIGTERM,
+    }
+    for name in endings:
+        assert _seen(tmp_path / name) == list(range(5_000)), name
+        assert "lost" not in ends[name][2]
+
+
+def test_a_process_that_ends_before_a_slow_backend_is_done_says_what_is_left(tmp_path: Path) -> None:
+    status, _, err = finish(script(_BURST.replace("NUMBER", "1_000").replace("SECONDS", "1"), folder=tmp_path))
+    assert status == 0
+    (left,) = re.findall(r"Backend 'slow' has (\d+) items left after 1 s\..*limits\.exit_timeout_seconds", err)
+    # Of the events of the run itself, some are left too; what was taken from the queue may still be processed.
+    assert 1_000 <= int(left) + len(_seen(tmp_path)) <= 1_010
+
+
+@pytest.mark.full
 def test_a_burst_into_a_slow_backend_loses_no_lifecycle_event() -> None:
     hub, slow = NissaHub(), Slow()
     hub.add_backend(slow)
@@ -35,6 +91,7 @@ def test_a_burst_into_a_slow_backend_loses_no_lifecycle_event() -> None:
     assert hub.healthy
 
 
+@pytest.mark.full
 def test_events_of_several_threads_reach_memory_and_file_without_a_loss(tmp_path: Path) -> None:
     hub, memory, number = NissaHub(), MemoryBackend(), 15_000
     hub.add_backend(memory)
@@ -56,6 +113,7 @@ def test_events_of_several_threads_reach_memory_and_file_without_a_loss(tmp_path
     assert len(lines(tmp_path / "events.jsonl")) == 4 * number
 
 
+@pytest.mark.full
 def test_thousands_of_seeds_over_many_environments_have_complete_traces_and_flat_memory() -> None:
     limits = {"exit_timeout_seconds": 250, "max_seeds": 500}
     with nissa.start("minimal", console__enabled=False, run_id="r", limits=limits) as run:

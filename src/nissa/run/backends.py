@@ -133,3 +133,15 @@ class RunBackends:
         self._hub.flush(self._runtime.config.limits.exit_timeout_seconds / 4, besides=last)
         self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
         self._hub.flush(max(0.0, deadline - monotonic()))
+        self._warn_of_rest()
+
+    def _warn_of_rest(self) -> None:
+        sizes, limit = self._hub.queue_sizes(), self._runtime.config.limits.exit_timeout_seconds
+        for name in self._added:
+            if left := sizes.get(name, 0):
+                _logger.warning(
+                    "Backend %r has %d items left after %g s. If the process ends now, they are lost; raise limits.exit_timeout_seconds.",
+                    name,
+                    left,
+                    limit,
+                )
