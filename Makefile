@@ -68,6 +68,7 @@ bench: $(BENCH_READY) ## Measure what watching costs; 70 minutes, on a machine t
 	$(BENCH)/python -m benchmarks.startup --runs $(RUNS)
 	$(BENCH)/python -m benchmarks.growth
 	$(BENCH)/python -m benchmarks.events
+	$(BENCH)/python -m benchmarks.event_rate
 	$(BENCH)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.outages
 	$(BENCH)/python -m benchmarks.kernels

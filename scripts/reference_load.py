@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from benchmarks.event_rate import BASELINE
+from benchmarks.events import CREATION, JSON
 from benchmarks.facts import read
 from tests.stack.load.figures import INTO
 
@@ -14,17 +16,23 @@ def load(table: Table, results: Path) -> str:
 
     Args:
         table: Returns a table, given a header and rows.
-        results: Folder with ``events.csv`` and ``load.csv``.
+        results: Folder with ``events.csv``, ``event_rate.csv`` and ``load.csv``.
     """
-    events, loads = read(results / "events.csv"), read(results / "load.csv")
+    events, rates, loads = (read(results / f"{name}.csv") for name in ("events", "event_rate", "load"))
     return (
         "# Load\n\n"
         "## Cost of an event\n\n"
-        "Processor time of the emitting thread per event, as a median with its 95 % interval. The creation of an event is the baseline: "
-        "the machine's speed varies by a factor of two. A flat event has eight entries, and four backends that do nothing; a foreign "
-        "mapping of the same entries is converted. A change of stage goes through the state table of a run, and includes the creation "
-        f"of its event. {_measured(events)}, by `python -m benchmarks.events`.\n\n"
-        + table(("event", "microseconds", "interval", "of the baseline"), _events(events))
+        "Processor time of the emitting thread per event, as a median with its 95 % interval. The machine's speed varies by a factor of "
+        "two, so the table also has the ratio to the creation of an event, and to the encoding of its payload as JSON, which no code of "
+        "Nissa takes part in. A flat event has eight entries, and four backends that do nothing; a foreign "
+        "mapping of the same entries is converted. The events of a seed go through the state table of a run, and include their "
+        f"creation. {_measured(events)}, by `python -m benchmarks.events`.\n\n"
+        + table(("event", "microseconds", "interval", "of the creation", "of JSON"), _events(events))
+        + "\n\n## Sustained rate\n\n"
+        "Events that are created, emitted, stored by a memory backend and written by a file backend, from the first call of `emit` to the "
+        "last line of the file; as a median with its 95 % interval. The baseline creates the same events and encodes them as JSON, "
+        f"without a hub. All threads share the interpreter's lock. {_measured(rates)}, by `python -m benchmarks.event_rate`.\n\n"
+        + table(("emitting", "events per second", "interval", "of the baseline", "events lost"), _rates(rates))
         + "\n\n## Many at once\n\n"
         "Through the real collector into Prometheus and Jaeger. A trace is complete if Jaeger has the spans of the seed's stages and of "
         f"its whole life. {_measured(loads)}, by `{INTO}=benchmarks/results/load.csv make test-full ARGS=tests/stack/load`.\n\n"
@@ -33,11 +41,17 @@ def load(table: Table, results: Path) -> str:
 
 
 def _events(rows: Iterable[dict[str, str]]) -> Iterable[Sequence[str]]:
-    baseline: float | None = None
+    micros = {row["case"]: float(row["emit_us"]) for row in rows}
     for row in rows:
-        micros = float(row["emit_us"])
-        baseline = baseline or micros
-        yield row["case"], row["emit_us"], f"{row['emit_us_low']} to {row['emit_us_high']}", f"{micros / baseline:.1f}"
+        ratios = (f"{micros[row['case']] / micros[name]:.1f}" for name in (CREATION, JSON))
+        yield row["case"], row["emit_us"], f"{row['emit_us_low']} to {row['emit_us_high']}", *ratios
+
+
+def _rates(rows: Iterable[dict[str, str]]) -> Iterable[Sequence[str]]:
+    for row in rows:
+        low, high = (f"{int(row[f'events_per_second_{end}']):,}" for end in ("low", "high"))
+        name = row["case"] if row["case"] == BASELINE else f"by {row['case']}"
+        yield name, f"{int(row['events_per_second']):,}", f"{low} to {high}", row["of_baseline"], row["lost"]
 
 
 def _measured(rows: Iterable[dict[str, str]]) -> str:

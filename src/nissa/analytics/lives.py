@@ -60,8 +60,26 @@ class SeedLife:
         kind = _LIFE_EVENTS.get(event.event_type)
         if kind is None or event.seed_id is None or event.refused is not None:
             return None
-        about: dict[str, Any] = {"kind": kind, "seed_id": event.seed_id, "env_id": event.env_id, **_facts(event)}
-        return cls(**about) if kind is LifeEvent.BEGAN else cls(**about, **_end(event))
+        data, seed = event.data, event.seed
+        ended = kind is not LifeEvent.BEGAN
+        if seed is None:
+            return cls(kind=kind, seed_id=event.seed_id, env_id=event.env_id, **_reported(event, ended=ended))
+        delta = _number(data.get("blending_delta")) if ended else None
+        improvement = data.get("improvement") if seed.improvement is None else seed.improvement
+        left = seed if event.before is None else event.before
+        return cls(
+            kind=kind,
+            seed_id=event.seed_id,
+            env_id=event.env_id,
+            blueprint=seed.blueprint_id,
+            slot=seed.slot_id,
+            parameters=seed.parameters,
+            stage=left.stage.label,
+            improvement=_number(improvement) if ended else None,
+            blending_delta=seed.accuracy_delta if ended and delta is None else delta,
+            age=seed.epochs_total if ended else None,
+            reason=data.get("reason") if ended else None,
+        )
 
     def account(self, stats: "BlueprintStats", board: "Scoreboard") -> None:
         """Add this to the statistics of its blueprint and environment."""
@@ -121,31 +139,20 @@ class SeedLife:
         return text + ")" + (f": {self.reason}" if self.reason else ""), known
 
 
-def _facts(event: "TelemetryEvent") -> dict[str, Any]:
-    """Return fields of the seed from its snapshot, else from the producer's event data."""
-    seed = event.seed
-    if seed is not None:
-        left = seed if event.before is None else event.before
-        facts = {"blueprint": seed.blueprint_id, "slot": seed.slot_id, "parameters": seed.parameters}
-        return facts | {"stage": left.stage.label}
-    blueprint, parameters = event.data.get("blueprint_id"), _number(event.data.get("parameters"))
-    return {
+def _reported(event: "TelemetryEvent", *, ended: bool) -> dict[str, Any]:
+    """Return the fields of a seed outside the state table, from its producer's event data."""
+    data = event.data
+    blueprint, parameters = data.get("blueprint_id"), _number(data.get("parameters"))
+    facts = {
         "blueprint": None if blueprint is None else str(blueprint),
         "slot": event.slot_id,
         "parameters": None if parameters is None else int(parameters),
         "stage": Stage.UNKNOWN.label,
     }
-
-
-def _end(event: "TelemetryEvent") -> dict[str, Any]:
-    seed, delta = event.seed, _number(event.data.get("blending_delta"))
-    improvement = event.data.get("improvement") if seed is None or seed.improvement is None else seed.improvement
-    return {
-        "improvement": _number(improvement),
-        "blending_delta": seed.accuracy_delta if delta is None and seed is not None else delta,
-        "age": None if seed is None else seed.epochs_total,
-        "reason": event.data.get("reason"),
-    }
+    if not ended:
+        return facts
+    numbers = {name: _number(data.get(name)) for name in ("improvement", "blending_delta")}
+    return {**facts, **numbers, "reason": data.get("reason")}
 
 
 def _count(counts: dict[str, int], key: str) -> None:

@@ -323,11 +323,14 @@ def _known_data(
 
 def _is_typed(data: dict[str, Any]) -> bool:
     """Whether `_typed` would change nothing in plain data."""
-    return _TYPED_KEYS.isdisjoint(data) or all(
-        value is None or (_is_name(value) if key in _NAME_KEYS else type(value) is str and key in _TEXT_KEYS)
-        for key, value in data.items()
-        if key in _TYPED_KEYS
-    )
+    if _TYPED_KEYS.isdisjoint(data):
+        return True
+    for key, value in data.items():
+        if key in _TYPED_KEYS and value is not None:
+            typed = _is_name(value) if key in _NAME_KEYS else key in _TEXT_KEYS and type(value) is str
+            if not typed:
+                return False
+    return True
 
 
 def _typed(data: dict[str, Any]) -> dict[str, Any]:
