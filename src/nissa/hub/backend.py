@@ -4,7 +4,7 @@ Four more methods and two attributes are optional:
 
 - ``record(measurement)``: receives per-step measurements (`nissa.hub.measurements`) in addition to events. An attribute
   ``receives``, a tuple of types, limits it to these, so that a backend's thread is not woken at each step;
-- ``emit_batch(events)``: receives the events that are queued, at most 100, instead of a call of ``emit`` for each. If it
+- ``emit_batch(events)``: receives the events that are queued, at most 1,000, instead of a call of ``emit`` for each. If it
   raises, it must have processed none of them: each is then passed to ``emit``. A subclass that overrides only ``emit``
   receives no batches;
 - ``flush(timeout) -> bool``: exports buffered data within ``timeout`` seconds;

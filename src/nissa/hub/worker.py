@@ -25,7 +25,7 @@ REJECTED: Final = "rejected"
 _POLL_AGAIN_SECONDS: Final = 0.1
 """Pause after a failed poll."""
 
-_BATCH: Final = 100
+_BATCH: Final = 1_000
 """Maximum number of events that a backend receives at once. They no longer count as queued, like one that is received."""
 
 _LINGER_SECONDS: Final = 0.005
@@ -262,12 +262,14 @@ class BackendWorker:
     ) -> None:
         try:
             emit_batch(events)
+            done = True
         except BaseException:  # noqa: BLE001 - see `_contained`; the event that caused it fails again
-            for event in events:
-                self._deliver(event)
-        else:
-            for event in events:
+            done = False
+        for event in events:
+            if done:
                 self.counts.increment((str(event.event_type), DELIVERED))
+            else:
+                self._deliver(event)
 
     def _deliver(self, item: "TelemetryEvent | Measurement | Notice") -> None:
         outcome = DELIVERED
