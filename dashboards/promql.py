@@ -34,6 +34,7 @@ _OF_PROCESSES: Final = (
     metrics.READBACK_DROPPED,
 )
 _OF_MODELS: Final = (
+    metrics.BACKWARD_VALUE,
     metrics.CLIP_FACTOR,
     metrics.CLIP_NORM,
     metrics.GRADIENT_GLOBAL_NORM,

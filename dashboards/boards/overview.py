@@ -263,6 +263,23 @@ _DURATION = lines(
     Query(quantile(0.95, metrics.STEP_DURATION, _RATE), "95 %"),
 )
 
+
+def _phase_rate(part: str) -> str:
+    return summed(f"rate({chosen(metrics.STEP_PHASE_DURATION, part=part)}[{_RATE}])", attr.STEP_PHASE)
+
+
+_PHASES = lines(
+    About(
+        "Step phases",
+        "Mean host time of a step on data, forward, backward and optimizer. Most of it on data is a loader that is too slow. "
+        "A device that works while the host goes on is not waited for.",
+        SECONDS,
+        "No phase was observed: step_phases is off, or no step was taken in this time",
+    ),
+    Query(f"{_phase_rate('sum')} / {_phase_rate('count')}", legend(attr.STEP_PHASE)),
+    stacked=True,
+)
+
 _OVERHEAD = overhead(*_ENVIRONMENT)
 
 _SKIPPED = lines(
@@ -297,6 +314,17 @@ _THROUGHPUT = lines(
     log=True,
 )
 
+_BACKWARD = lines(
+    About(
+        "Value of backward()",
+        "What backward() was called on, summed over a step, where nobody has logged the loss and its scale is not known: "
+        "divided for accumulation, or weighted. run.log_loss makes it a loss.",
+        NUMBER,
+        "The loss of each step is known, or no step was taken in this time",
+    ),
+    Query(chosen(metrics.BACKWARD_VALUE), legend(*_MODEL)),
+)
+
 _NARRATIVES = newest(spans.VALIDATION, "Validations", "Jaeger knows of no validation of this run in this time", _CHOICE)
 
 _NARRATIVE = one_trace(
@@ -320,9 +348,9 @@ BOARD: Final = Board(
         Row(
             "Learning", ((8, _LOSS), (8, _ACCURACY), (8, _CLASSES), (8, _LEARNING_RATE), (8, _SHARPNESS), (8, _MARGIN))
         ),
-        Row("Logged by the training loop", ((14, _SCALARS), (10, _THROUGHPUT))),
+        Row("Logged by the training loop", ((8, _SCALARS), (8, _THROUGHPUT), (8, _BACKWARD))),
         Row("Health", ((12, _FLAGS), (6, _HEALTH_LINE), (6, _SEEDS))),
-        Row("Cost", ((10, _DURATION), (7, _OVERHEAD), (7, _SKIPPED))),
+        Row("Cost", ((6, _DURATION), (6, _PHASES), (6, _OVERHEAD), (6, _SKIPPED))),
         Row("Narrative", ((9, _NARRATIVES), (15, _NARRATIVE)), 12),
     ),
 )

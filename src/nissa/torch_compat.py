@@ -4,7 +4,7 @@ Each is used because torch has no public name for it. Where a release lacks one,
 calls the fallback. Tests use all of them with the oldest and the newest release that Nissa supports.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,11 +90,23 @@ def contains_compiled(model: nn.Module) -> bool:
 
 
 def has_forward_hooks(model: nn.Module) -> bool:
-    """Return whether hooks run in the forward pass of a model, those of all modules included."""
+    """Return whether hooks run in the forward pass of a model, those of all modules included; ours only observe."""
     names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
     return any(getattr(_module, name, ()) for name in names) or any(
-        each._forward_hooks or each._forward_pre_hooks for each in model.modules()
+        not getattr(hook, "observes_only", False)
+        for each in model.modules()
+        for hook in (*each._forward_hooks.values(), *each._forward_pre_hooks.values())
     )
+
+
+def after_backward(call: Callable[[], None]) -> bool:
+    """Call a function at the end of the backward pass that is running; return whether it will be; fallback: False."""
+    engine = getattr(torch.autograd.Variable, "_execution_engine", None)
+    queue = getattr(engine, "queue_callback", None)
+    if queue is None:
+        return False
+    queue(call)
+    return True
 
 
 # Process groups and data loaders.

@@ -13,6 +13,7 @@ import torch
 import nissa
 from nissa import GateResult
 from nissa.hub.hub import NissaHub
+from nissa.run.observation import log_backward_value
 from nissa.semconv import attributes, metrics
 from nissa.semconv import spans as span_names
 from nissa.semconv.metrics import Kind
@@ -54,6 +55,7 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
                     toy.step(env)
                     env.clip_grad_norm_(toy.model.parameters(), 1.0)
                     env.log(kl=0.1)
+                    log_backward_value(env, torch.ones(()), model="toy")
                     env.log_items(samples=16)
                 env.validate(
                     loss=1.0,

@@ -33,8 +33,10 @@ FILES: Final = ("traces", "metrics", "logs", "objects")
 MASKED_METRICS: Final = frozenset({"nissa.overhead.ratio", "nissa.readback.lag"})
 """Values that depend on the speed of the machine; their times are the program's."""
 
-PRESENT_METRICS: Final = frozenset({"nissa.hub.queue.size", "nissa.journal.size", "nissa.export.items"})
-"""Values and times depend on when an export happens; only that the streams exist is compared."""
+PRESENT_METRICS: Final = frozenset(
+    {"nissa.hub.queue.size", "nissa.journal.size", "nissa.export.items", "nissa.step.phase.duration"}
+)
+"""Values and times depend on the machine, or on when an export happens; only that the streams exist is compared."""
 
 ROUGH_METRICS: Final = frozenset({"nissa.sharpness", "nissa.stability_margin"})
 """Found by a search that ends within a tolerance; four digits are the same on every processor."""

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import lightning
@@ -184,6 +185,8 @@ def test_several_optimizers_are_named_after_what_they_train_and_have_their_own_l
     assert by_model["generator"] == pytest.approx([loss for loss, _ in module.losses])
     # Which part of a sum of two backward passes is the loss cannot be known.
     assert by_model["critic"] == [None] * BATCHES
+    values = [step.backward_value for step in seen.steps if step.model_name == "critic"]
+    assert values == pytest.approx([both for _, both in module.losses])
     assert {name.partition(".")[0] for sample in seen.samples for name in sample.names} == {"generator", "critic"}
 
 
@@ -238,6 +241,19 @@ class Failing(Regression):
         if index == 3:
             raise ZeroDivisionError("of the script")
         return super().training_step(batch, index)
+
+
+def test_the_phases_of_a_step_are_those_of_the_trainer(seen: Seen) -> None:
+    class Slow(Regression):
+        def training_step(self, batch: Any, index: int) -> torch.Tensor:
+            sleep(0.01)  # within the closure of the optimizer's step
+            return super().training_step(batch, index)
+
+    fit(seen, Slow())
+    for step in seen.steps[1:]:
+        assert list(step.phases) == ["data", "forward", "backward", "optimizer"]
+        assert step.phases["forward"] >= 0.01
+        assert step.phases["optimizer"] < step.phases["forward"]
 
 
 def test_an_exception_passes_through_and_is_the_reason_of_the_end(seen: Seen) -> None:

@@ -81,6 +81,8 @@ def test_a_classifier_with_epochs_and_evaluations(tmp_path: Path) -> None:
     assert values(run, "nissa.gradient.norm", **{"nissa.parameter.name": "0.weight"}) == pytest.approx(expected[1])
     assert epochs(run) == [0, 1]
     assert values(run, "nissa.items", **{"nissa.item.kind": "samples"})[-1] == 2 * 22
+    phases = {point.attributes["nissa.step.phase"] for point in points(run, "nissa.step.phase.duration")}
+    assert phases == {"data", "forward", "backward", "optimizer"}
     of_epochs = {span.span_id for span in spans(run) if span.name == "epoch"}
     validations = [span for span in spans(run) if span.name == "validation"]
     assert len(validations) == 2
@@ -89,22 +91,27 @@ def test_a_classifier_with_epochs_and_evaluations(tmp_path: Path) -> None:
 
 
 def test_a_language_model_with_accumulation_and_a_scaler_and_no_epochs(tmp_path: Path) -> None:
-    run, _, out = train(
+    run, expected, out = train(
         tmp_path,
         """
         model = net(); optimizer = torch.optim.AdamW(model.parameters())
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
         for step in range(3):
+            both = []
             for micro in range(2):
-                loss = nn.functional.mse_loss(model(x), y) / 2
+                loss = nn.functional.mse_loss(model(x[micro::2]), y[micro::2]) / 2
+                both.append(loss.item())
                 scaler.scale(loss).backward()
+            losses.append(sum(both))
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             scaler.step(optimizer); scaler.update(); optimizer.zero_grad()
+        print(json.dumps(losses))
         """,
     )
     assert len(values(run, "nissa.step")) == 3
     assert losses(run) == []
+    assert values(run, "nissa.backward.value") == pytest.approx(expected)
     assert epochs(run) == []
     assert "the scale of the training loss (run.log_loss(loss, scale=...))" in out
     assert "epochs (with run.epoch(number):)" in out
@@ -131,8 +138,8 @@ def test_the_factor_of_a_scaler_is_removed_and_its_skipped_steps_are_counted(tmp
 
 
 @pytest.mark.parametrize("last", ["loss / 4", "loss * 0.25"])
-def test_a_loss_that_was_divided_or_multiplied_is_not_exported(tmp_path: Path, last: str) -> None:
-    run, _, _ = train(
+def test_a_value_that_was_divided_or_multiplied_is_no_loss(tmp_path: Path, last: str) -> None:
+    run, expected, _ = train(
         tmp_path,
         f"""
         model = net(); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -140,10 +147,12 @@ def test_a_loss_that_was_divided_or_multiplied_is_not_exported(tmp_path: Path, l
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(model(x), y)
             loss = {last}
-            loss.backward(); optimizer.step()
+            loss.backward(); optimizer.step(); losses.append(loss.item())
+        print(json.dumps(losses))
         """,
     )
     assert losses(run) == []
+    assert values(run, "nissa.backward.value") == pytest.approx(expected)
     assert len(values(run, "nissa.step")) == 2
 
 
@@ -159,14 +168,18 @@ def test_a_gan_has_two_models_and_the_loss_of_the_generator(tmp_path: Path) -> N
         for a, _ in DataLoader(data, batch_size=8):
             one, zero = torch.ones(len(a), 1), torch.zeros(len(a), 1)
             od.zero_grad()
-            bce(d(a), one).backward(); bce(d(g(a).detach()), zero).backward(); od.step()
+            real, fake = bce(d(a), one), bce(d(g(a).detach()), zero)
+            real.backward(); fake.backward(); od.step()
             og.zero_grad()
             loss = bce(d(g(a)), one); loss.backward(); og.step()
-            losses.append(loss.item())
+            losses.append([loss.item(), real.item() + fake.item()])
         print(json.dumps(losses))
         """,
     )
-    assert values(run, "nissa.loss", **{"nissa.model.name": "Generator"}) == pytest.approx(expected)
+    of_generator, of_discriminator = zip(*expected, strict=True)
+    assert values(run, "nissa.loss", **{"nissa.model.name": "Generator"}) == pytest.approx(of_generator)
+    found = values(run, "nissa.backward.value", **{"nissa.model.name": "Discriminator"})
+    assert found == pytest.approx(of_discriminator)
     assert values(run, "nissa.loss", **{"nissa.model.name": "Discriminator"}) == []
     models = {point.attributes["nissa.model.name"] for point in points(run, "nissa.gradient.norm")}
     assert models == {"Generator", "Discriminator"}
@@ -339,7 +352,7 @@ def test_everything_is_restored(tmp_path: Path) -> None:
         for a, b in DataLoader(data, batch_size=8):
             nn.functional.mse_loss(model(a), b).backward(); optimizer.step()
         uninstrument()
-        assert all(vars(owner)[name] is each._method for (owner, name), each in zip(places, observed))
+        assert all(vars(owner)[name] is getattr(each, "_method", None) or vars(owner)[name] is getattr(each, "method", None) for (owner, name), each in zip(places, observed))
         assert not hooks._global_optimizer_pre_hooks
         assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
         import nissa
@@ -423,6 +436,8 @@ def test_a_compiled_model_and_a_compiled_step_train_as_without_us(tmp_path: Path
         """,
     )
     assert losses(run)[:3] == pytest.approx(expected[:3])
+    phases = {point.attributes["nissa.step.phase"] for point in points(run, "nissa.step.phase.duration")}
+    assert {"forward", "backward", "optimizer"} <= phases  # by the wrapper of torch.compile
     names = {point.attributes["nissa.parameter.name"] for point in points(run, "nissa.gradient.norm")}
     assert names == {"0.weight", "0.bias", "2.weight", "2.bias"}
 

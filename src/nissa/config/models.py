@@ -52,6 +52,10 @@ class TelemetryConfig(Section):
     """Maximum share of step time for telemetry, 0.02 for 2 %. Gradients are then sampled as rarely as this requires, on
     the same steps on all ranks, and never more often than ``gradients.every_n_steps``. With null there is no limit."""
 
+    step_phases: bool = True
+    """Export the host time of data, forward, backward and optimizer of each step. Forward and backward need hooks on the
+    watched model, and data an observed ``DataLoader``; all are removed at the end of the run."""
+
     gradients: GradientConfig = GradientConfig()
     """Measurement of gradients."""
 

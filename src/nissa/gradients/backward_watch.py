@@ -30,6 +30,8 @@ class BackwardWatch(Watch):
         shared: The other arguments of `Watch`.
     """
 
+    _in_backward = True
+
     def __init__(self, model: torch.nn.Module, optimizers: Sequence[torch.optim.Optimizer], **shared: Any) -> None:
         self._every = tuple(weakref.ref(optimizer) for optimizer in optimizers)
         self._ids = tuple(map(id, optimizers))
@@ -71,7 +73,8 @@ class BackwardWatch(Watch):
         kwargs: dict[str, Any],  # noqa: ARG002
     ) -> None:
         key = id(optimizer)
-        if key not in self._running or active_steps(frozenset({key})) <= 1:
+        self._nested = key in self._running and active_steps(frozenset({key})) > 1
+        if not self._nested:
             if key in self._stepped or not self._stepped:
                 self._begin_pass()
             self._stepped.add(key)

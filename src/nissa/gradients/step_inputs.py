@@ -16,6 +16,7 @@ class PendingStepInputs:
         losses: Number of logged losses.
         clip_norm: Norm of all gradients before clipping.
         clip_limit: Maximum norm of the clipping.
+        backward: Sum of the values that ``backward()`` was called on, where their scale as a loss is not known.
         logged: Other values by their names in the row, see `nissa.gradients.logged_values`.
         late: Whether a loss belongs to the step before, whose row was sent too early.
     """
@@ -25,6 +26,7 @@ class PendingStepInputs:
     clip_norm: "torch.Tensor | float | None" = None
     clip_limit: float | None = None
     late: bool = False
+    backward: "torch.Tensor | float | None" = None
     logged: "dict[str, torch.Tensor | float]" = field(default_factory=dict)
 
     @property
@@ -40,4 +42,5 @@ class PendingStepInputs:
     def over(self, other: "PendingStepInputs") -> "PendingStepInputs":
         """Return these values, completed with those of another object."""
         clipping, loss = self if self.clip_limit is not None else other, self if self.losses else other
-        return PendingStepInputs(loss.total, loss.losses, clipping.clip_norm, clipping.clip_limit, loss.late)
+        backward = other.backward if self.backward is None else self.backward
+        return PendingStepInputs(loss.total, loss.losses, clipping.clip_norm, clipping.clip_limit, loss.late, backward)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nissa.gradients.sampling import OverheadBudget
     from nissa.gradients.selection import Selection
 
-LOSS, RATE, OVERFLOW, CLIP_NORM = "loss", "learning_rate:", "found_inf", "clip_norm"
+LOSS, RATE, OVERFLOW, CLIP_NORM, BACKWARD = "loss", "learning_rate:", "found_inf", "clip_norm", "backward"
 """Names of the scalars that a step may carry; the index of the parameter group follows `RATE`."""
 
 OVERHEAD, INTERVAL = "overhead", "interval"
@@ -80,6 +80,7 @@ class StepMetadata:
         delivered: Delivery progress of the name.
         state: State of the watch.
         round: Round of the optimizers of one model, None if the model has only one.
+        phases: Seconds of each phase of the step that was observed.
         clip_limit: Maximum norm that gradients were clipped to; None without clipping.
     """
 
@@ -100,6 +101,7 @@ class StepMetadata:
     samples: int = 0
     clip_limit: float | None = None
     round: "Round | None" = None
+    phases: "Mapping[str, float]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from nissa.gradients.losses import RECENT, Losses, RecentLosses
 from nissa.gradients.ratios import SumsOfSquares, seed_ratios, sums_of_squares
 from nissa.gradients.skips import total
 from nissa.gradients.step_metadata import (
+    BACKWARD,
     CLIP_NORM,
     INTERVAL,
     LOSS,
@@ -336,6 +337,8 @@ def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, mis
         overhead=numbers.get(OVERHEAD),
         sampling_interval=numbers.get(INTERVAL),
         missed=missed,
+        phases=metadata.phases,
+        backward_value=numbers.get(BACKWARD),
     )
 
 

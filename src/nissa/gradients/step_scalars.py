@@ -6,7 +6,7 @@ import torch
 
 from nissa.gradients.hooks import learning_rates
 from nissa.gradients.packing import one_number
-from nissa.gradients.step_metadata import CLIP_NORM, LOSS, OVERFLOW, RATE
+from nissa.gradients.step_metadata import BACKWARD, CLIP_NORM, LOSS, OVERFLOW, RATE
 from nissa.kernels.transfer import on_host
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def step_scalars(
     rates = [] if optimizer is None else learning_rates(optimizer)
     found: dict[str, torch.Tensor | float | None] = dict(inputs.logged)
     found |= {f"{RATE}{group}": rate for group, rate in enumerate(rates) if rate is not None}
-    found |= {CLIP_NORM: inputs.clip_norm, OVERFLOW: found_inf}
+    found |= {CLIP_NORM: inputs.clip_norm, OVERFLOW: found_inf, BACKWARD: inputs.backward}
     return split_scalars(found, error_boundary)
 
 

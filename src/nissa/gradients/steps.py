@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from nissa.gradients.logged_values import LoggedValues, value_now
 from nissa.gradients.loss_order import LossOrder
 from nissa.gradients.overhead import OverheadWindow
+from nissa.gradients.phases import PhaseTimer
 from nissa.gradients.skips import SkipCounts
 from nissa.gradients.step_inputs import PendingStepInputs
 from nissa.gradients.step_metadata import DeliveryProgress
@@ -54,10 +55,22 @@ class StepClock:
         env_id: Id of the environment; None if the run has only one.
         now: Wall clock, nanoseconds since the Unix epoch.
         overhead: Overhead measurement; None creates a new one.
+        phases: Measure the phases of each step.
+
+    Attributes:
+        phases: Timer of the phases; None measures none.
     """
 
-    def __init__(self, env_id: str | None, now: Callable[[], int], overhead: OverheadWindow | None = None) -> None:
+    def __init__(
+        self,
+        env_id: str | None,
+        now: Callable[[], int],
+        overhead: OverheadWindow | None = None,
+        *,
+        phases: bool = False,
+    ) -> None:
         self.env_id = env_id
+        self.phases = PhaseTimer() if phases else None
         self.overhead = overhead or OverheadWindow(Stopwatch())
         self.stopwatch = self.overhead.stopwatch
         self.now = now
@@ -146,6 +159,15 @@ class StepClock:
         if row is not None and row.take():
             row.send()
 
+    def log_backward(self, value: "torch.Tensor", model: str | None = None) -> None:
+        """Store the sum of the values that ``backward()`` was called on for the next step.
+
+        Raises:
+            TypeError: The value is not a number.
+            ValueError: The value has several elements.
+        """
+        self._of(model).backward = value_now(value, "backward()")
+
     def log_clipping(self, norm: "torch.Tensor | float", limit: float, model: str | None = None) -> None:
         """Store the norm before clipping for the next step.
 
@@ -178,6 +200,19 @@ class StepClock:
         previous, self.last = self.last, at
         interrupted, self._interrupted = self._interrupted, False
         return None if previous is None or interrupted or at < previous else (at - previous) / 1e9
+
+    def take_phases(self, duration: float | None, *, in_backward: bool) -> dict[str, float]:
+        """Return the seconds of each phase of the step that just ended; none for a step without a duration.
+
+        Args:
+            duration: Seconds since the previous step, of `lap`.
+            in_backward: Whether the step is made during a backward pass, which continues after it.
+        """
+        if self.phases is None:
+            return {}
+        used = duration is not None
+        phases = self.phases.take(used=used, keep=in_backward)
+        return phases if used else {}
 
     def forget(self, model: str | None) -> None:
         """Remove the pending values of a model that is no longer watched."""

@@ -19,6 +19,7 @@ from nissa.gradients.hooks import LastHook, active_steps, closure_of, recording,
 from nissa.gradients.loss_scaling import ScaledSteps, found_inf_of, overflow, pending_scale
 from nissa.gradients.lost_gradients import reason_of_loss
 from nissa.gradients.overhead import HookTimer
+from nissa.gradients.phases import OptimizerPhase
 from nissa.gradients.readback import Readback
 from nissa.gradients.selection import UNNAMED, MeasurableParameters
 from nissa.gradients.step_metadata import (
@@ -83,6 +84,8 @@ class Watch:
             as after `close`.
     """
 
+    _in_backward = False
+
     def __init__(  # noqa: PLR0913 - a value object with a life; every argument is a collaborator
         self,
         model: torch.nn.Module,
@@ -119,9 +122,8 @@ class Watch:
         self._error_boundary = error_boundary
         scope = StepScope()
         self._scope = weakref.ref(scope)
-        self._inside = self._nested = self._orphaned = self._recorded = self._due = False
-        # Whether an inner step of the running step has changed weights, and whether the previous step had an inner one.
-        self._updated = self._nests = False
+        # _updated: an inner step of the running step has changed weights; _nests: the previous step had an inner one.
+        self._inside = self._nested = self._orphaned = self._recorded = self._due = self._updated = self._nests = False
         self._entry = 0
         self._measurable = MeasurableParameters()
         self._steppers = frozenset(map(id, (optimizer, *outer)))
@@ -136,8 +138,9 @@ class Watch:
         self._scaled_steps = None if scaler is None else self._wrap(scaler)
         self._hooks: list[LastHook] = []
         self._post_hooks: list[RemovableHandle] = []
+        self._phase = OptimizerPhase(clock.phases if hooks else None)
         try:
-            self._register((optimizer, *outer) if hooks else (), scope)
+            self._register((optimizer, *outer) if hooks else (), scope, model)
         except BaseException:
             self.close()
             self.schedule.close()
@@ -151,11 +154,13 @@ class Watch:
         # Weak reference: a watch may stay in the queue `finalized`, and must not keep the scaler alive meanwhile.
         return weakref.ref(scaled_steps)
 
-    def _register(self, optimizers: Sequence[torch.optim.Optimizer], scope: StepScope) -> None:
+    def _register(self, optimizers: Sequence[torch.optim.Optimizer], scope: StepScope, model: torch.nn.Module) -> None:
         # Ownership is one-way (optimizer -> hooks -> watch), so that the watch never keeps model or optimizer alive.
         for each in optimizers:
             self._hooks.append(LastHook(each, untraced(self._before, scope)))
             self._post_hooks.append(each.register_step_post_hook(untraced(self._after)))
+        with self._error_boundary.guard("step phases"):
+            self._phase.follow(model)
 
     @property
     def steps(self) -> int:
@@ -259,6 +264,7 @@ class Watch:
             handle.remove()
         self._hooks, self._post_hooks = [], []
         self.by_hand = False
+        self._phase.close()
         scaled_steps = None if self._scaled_steps is None else self._scaled_steps()
         if scaled_steps is not None:
             scaled_steps.remove(self.key, self)
@@ -272,7 +278,10 @@ class Watch:
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         with self._hook_timer:
-            return self._entered(optimizer, args, kwargs)
+            changed = self._entered(optimizer, args, kwargs)
+        if not self._nested:
+            self._phase.begin()
+        return changed
 
     def _entered(
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -316,7 +325,7 @@ class Watch:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = closure(*args, **kwargs)
             if next(calls) == 0 and entry == self._entry:
-                with self._hook_timer:
+                with self._hook_timer, self._phase.interrupted():
                     self._read()
             return result
 
@@ -370,6 +379,8 @@ class Watch:
             )
 
     def _after(self, optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        if not self._nested or active_steps(self._steppers) <= 1:
+            self._phase.end()
         before = self.steps
         with self._hook_timer:
             self._left(optimizer)
@@ -424,6 +435,7 @@ class Watch:
     def _row(self, optimizer: torch.optim.Optimizer | None, *, skipped: bool = False) -> StepRow:
         """Return the row of the step that just ended, without gradients."""
         at, counts = self._clock.now(), self._counts
+        duration = self._clock.lap(at) if self.primary else None
         inputs = self._clock.take(self.name, primary=self.primary)
         found_inf = None if skipped or optimizer is None else self._overflow(optimizer)
         known, moving = step_scalars(optimizer, inputs, self._error_boundary, found_inf=found_inf)
@@ -440,7 +452,8 @@ class Watch:
             step=counts.steps,
             primary=self.primary,
             time_unix_nano=at,
-            duration=self._clock.lap(at) if self.primary else None,
+            duration=duration,
+            phases=self._clock.take_phases(duration, in_backward=self._in_backward) if self.primary else {},
             epoch_ids=self._clock.epoch_ids,
             known=known,
             skipped=skipped,

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -58,6 +60,10 @@ class StepMeasured:
         epoch_ids: Identity of the epoch span that the step belongs to.
         missed: Number of undelivered steps of this watch since the previously delivered step, or since the start of the
             watch for the first delivered step.
+        phases: Seconds of host time of each phase of the step that was observed: ``data``, ``forward``, ``backward`` and
+            ``optimizer``. Empty if the duration is None.
+        backward_value: Sum of the values that ``backward()`` was called on for this step; None where the loss is known. Its
+            scale is not known, so that no rule compares it.
     """
 
     env_id: str | None
@@ -76,6 +82,8 @@ class StepMeasured:
     sampling_interval: float | None = None
     missed: int = 0
     learning_rates: tuple[float | None, ...] = ()
+    phases: "Mapping[str, float]" = field(default_factory=dict)
+    backward_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nissa.gradients.phases import BACKWARD, FORWARD
 from nissa.integrations.batch_samples import batch_samples
 from nissa.integrations.metric_names import ValidationNames
 from nissa.integrations.step_losses import StepLosses
 from nissa.integrations.trainer_run import TrainerRun
+from nissa.run.observation import log_backward_value
 
 if TYPE_CHECKING:
     import os
@@ -73,7 +75,17 @@ class NissaCallback(Callback):
         with self._trainer_run.guard("Lightning callback"):
             patches = self._trainer_run.patches
             patches.replace(trainer, "save_checkpoint", _saving(run, trainer.save_checkpoint))
+            patches.replace(trainer.strategy, "training_step", self._timed(trainer.strategy.training_step))
             self._log_clipping(trainer)
+
+    def _timed(self, training_step: "Callable[..., Any]") -> "Callable[..., Any]":
+        """Return ``training_step``, which calls no hook of the model, as the forward phase of the step."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self._trainer_run.phase(FORWARD):
+                return training_step(*args, **kwargs)
+
+        return timed
 
     def on_train_epoch_start(self, trainer: "Trainer", pl_module: "LightningModule") -> None:  # noqa: ARG002
         """Begin an epoch."""
@@ -105,6 +117,12 @@ class NissaCallback(Callback):
         with self._trainer_run.guard("Lightning callback") as run:
             if run is not None:
                 self._losses.add(_unscaled(loss, trainer, automatic=pl_module.automatic_optimization))
+        self._trainer_run.begin_phase(BACKWARD)
+
+    def on_after_backward(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        """End the backward phase of the step."""
+        del trainer, pl_module
+        self._trainer_run.end_phase(BACKWARD)
 
     def on_before_optimizer_step(
         self, trainer: "Trainer", pl_module: "LightningModule", optimizer: torch.optim.Optimizer
@@ -127,8 +145,10 @@ class NissaCallback(Callback):
     def _log_loss(run: "Run", total: torch.Tensor, count: int, name: str | None, *, automatic: bool) -> None:
         if automatic:
             run.log_loss(total / count, model=name)
-        elif count == 1:  # else the loop may have divided each of them, which is not known
+        elif count == 1:
             run.log_loss(total, model=name)
+        else:  # the loop may have divided each of them, which is not known
+            log_backward_value(run, total, model=name)
 
     def on_validation_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:  # noqa: ARG002
         """Log the results of a validation during ``fit``."""

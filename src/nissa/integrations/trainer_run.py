@@ -1,15 +1,17 @@
 """Run of a trainer: the active run, or one of its own that ends with the training."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import nissa
 from nissa.integrations.patches import Patches
+from nissa.run.observation import phase_timer
 
 if TYPE_CHECKING:
     import torch
 
+    from nissa.gradients.phases import PhaseTimer
     from nissa.gradients.watch import Watch
     from nissa.run.run import Run
 
@@ -94,6 +96,25 @@ class TrainerRun:
             return
         with run.hub.error_boundary.guard(where):
             yield run
+
+    def phase(self, phase: str) -> AbstractContextManager[None]:
+        """Measure a block as a phase of the step."""
+        timer = self._timer
+        return nullcontext() if timer is None else timer.measure(phase)
+
+    def begin_phase(self, phase: str) -> None:
+        """Begin a phase of the step."""
+        if (timer := self._timer) is not None:
+            timer.begin(phase)
+
+    def end_phase(self, phase: str) -> None:
+        """End a phase of the step."""
+        if (timer := self._timer) is not None:
+            timer.end(phase)
+
+    @property
+    def _timer(self) -> "PhaseTimer | None":
+        return None if self.run is None or self.run.closed else phase_timer(self.run)
 
     def stop_watching(self) -> None:
         """Remove the watches, and restore the trainer."""

@@ -11,3 +11,4 @@ from nissa.recordings.records import Recording as Recording
 from nissa.recordings.records import Span as Span
 from nissa.recordings.records import SpanEvent as SpanEvent
 from nissa.recordings.records import Stream as Stream
+from nissa.recordings.records import SumStream as SumStream

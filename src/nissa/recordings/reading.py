@@ -19,9 +19,10 @@ from nissa.recordings.records import (
     Span,
     SpanEvent,
     Stream,
+    SumStream,
 )
 from nissa.recordings.sources import recorded_lines
-from nissa.recordings.values import attributes, count, name, nanoseconds, number, text, whole
+from nissa.recordings.values import attributes, count, name, nanoseconds, number, real, text, whole
 
 if TYPE_CHECKING:
     from nissa.recordings.jsonl_reader import DamagedLine
@@ -72,6 +73,7 @@ class _Reader:
         self._heads: dict[_Key, tuple[dict[str, Any], Process]] = {}
         self._numbers: dict[_Key, list[tuple[int, float]]] = {}
         self._distributions: dict[_Key, list[Distribution]] = {}
+        self._sums: dict[_Key, list[tuple[int, int, float]]] = {}
         self._cumulative: dict[_Key, bool] = {}
         self._points = 0
 
@@ -96,6 +98,7 @@ class _Reader:
             spans=tuple(sorted(self._spans.values(), key=lambda span: (span.start, span.end))),
             streams=tuple(self._stream(key) for key in self._numbers),
             distributions=tuple(self._distribution_stream(key) for key in self._distributions),
+            sums=tuple(self._sum_stream(key) for key in self._sums),
             logs=tuple(sorted(self._logs, key=lambda record: record.time)),
             damaged=self.damaged,
             point_count=self._points,
@@ -136,7 +139,12 @@ class _Reader:
             key = self._key(metric["name"], point, process)
             self._cumulative[key] = exponential.get("aggregationTemporality") != _DELTA
             self._distributions.setdefault(key, []).append(distribution)
-        self._points += len(metric.get("histogram", {}).get("dataPoints", ()))
+        histogram = metric.get("histogram", {})
+        for point in histogram.get("dataPoints", ()):
+            at, values = nanoseconds(point, "timeUnixNano"), (count(point, "count"), real(point.get("sum", 0.0)))
+            key = self._key(metric["name"], point, process)
+            self._cumulative[key] = histogram.get("aggregationTemporality") != _DELTA
+            self._sums.setdefault(key, []).append((at, *values))
 
     def _key(self, metric: Any, point: Mapping[str, Any], process: Process) -> _Key:
         self._points += 1
@@ -152,6 +160,20 @@ class _Reader:
             *self._heads[key],
             times=np.array([time for time, _ in points], dtype=np.int64),
             values=np.array([value for _, value in points], dtype=np.float64),
+        )
+
+    def _sum_stream(self, key: _Key) -> SumStream:
+        points = sorted(self._sums[key])
+        counts = np.array([number for _, number, _ in points], dtype=np.int64)
+        sums = np.array([total for _, _, total in points], dtype=np.float64)
+        if self._cumulative[key]:
+            counts, sums = np.diff(counts, prepend=0), np.diff(sums, prepend=0.0)
+        return SumStream(
+            key[0],
+            *self._heads[key],
+            times=np.array([time for time, _, _ in points], dtype=np.int64),
+            counts=counts,
+            sums=sums,
         )
 
     def _distribution_stream(self, key: _Key) -> DistributionStream:

@@ -127,13 +127,32 @@ class DistributionStream:
 
 
 @dataclass(frozen=True, slots=True)
+class SumStream:
+    """Counts and sums of one histogram with explicit buckets and one set of attributes, in chronological order.
+
+    Args:
+        times: Shape (N,), nanoseconds since the Unix epoch.
+        counts: Shape (N,), number of values since the previous point.
+        sums: Shape (N,), their sum.
+    """
+
+    metric: str
+    attributes: Mapping[str, Any]
+    process: Process
+    times: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    sums: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """All telemetry of a folder.
 
     Args:
         files: Names of the files.
         damaged: Lines that could not be parsed, as ``file:line``; a killed process leaves its last line incomplete.
-        point_count: Number of data points of all metrics, including explicit-bucket histograms, which are not kept.
+        sums: Counts and sums of histograms with explicit buckets, whose buckets are not kept.
+        point_count: Number of data points of all metrics.
     """
 
     files: tuple[str, ...]
@@ -144,10 +163,15 @@ class Recording:
     damaged: tuple[str, ...] = ()
     point_count: int = 0
     processes: tuple[Process, ...] = field(default=())
+    sums: tuple[SumStream, ...] = ()
 
     def of(self, metric: str) -> list[Stream]:
         """Return the gauge or sum streams of a metric."""
         return [stream for stream in self.streams if stream.metric == metric]
+
+    def sums_of(self, metric: str) -> list[SumStream]:
+        """Return the counts and sums of a histogram with explicit buckets."""
+        return [stream for stream in self.sums if stream.metric == metric]
 
     def distributions_of(self, metric: str) -> list[DistributionStream]:
         """Return the exponential histogram streams of a metric."""

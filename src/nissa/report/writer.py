@@ -1,7 +1,7 @@
 """Write the HTML report of a run's folder."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from nissa.report.page import page
 from nissa.report.panels import PageSection
 from nissa.report.run_summary import RunSummary
 from nissa.report.seeds import blueprints, seeds
+from nissa.report.steps import backward_values, step_phases
 
 NAME: Final = "report.html"
 """Default file name of a report, in the run's folder."""
@@ -88,17 +89,27 @@ def write_report(folder: Path, output: Path | None = None) -> WrittenReport:
 def sections(run: RunSummary) -> list[PageSection]:
     """Return the sections of a report, in display order."""
     everything = (
-        learning,
+        _learning,
         logged,
         seeds,
         blueprints,
         findings_section,
         gradients,
-        pace,
+        _pace,
         narratives_section,
         run_config,
     )
     return [make(run) for make in everything]
+
+
+def _learning(run: RunSummary) -> PageSection:
+    section = learning(run)
+    return replace(section, panels=[*section.panels, *backward_values(run)])
+
+
+def _pace(run: RunSummary) -> PageSection:
+    section = pace(run)
+    return replace(section, panels=[step_phases(run), *section.panels])
 
 
 def _write(path: Path, text: str, *, follow: bool) -> None:

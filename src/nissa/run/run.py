@@ -52,11 +52,6 @@ def active_run(hub: NissaHub) -> "Run | None":
     return None if run is None or run.closed else run
 
 
-def is_watched(run: "Run", optimizer: "torch.optim.Optimizer") -> bool:
-    """Whether a run watches an optimizer, in any of its environments."""
-    return run._runtime.watches.is_watched(optimizer)  # noqa: SLF001 - our own class
-
-
 class Run:
     """A training run and its telemetry, returned by `nissa.start`; best used in a ``with`` statement.
 

@@ -230,7 +230,11 @@ class Runtime:
 
     def clock(self, env_id: str | None) -> StepClock:
         """Return the step clock of an environment, created at its first use."""
-        return self._clocks.setdefault(env_id, StepClock(env_id, self.now, self._window()))
+        # `setdefault` is atomic, so that threads that create a clock at the same time share one.
+        return self._clocks.get(env_id) or self._clocks.setdefault(env_id, self._new_clock(env_id))
+
+    def _new_clock(self, env_id: str | None) -> StepClock:
+        return StepClock(env_id, self.now, self._window(), phases=self.config.step_phases)
 
     def _window(self) -> OverheadWindow:
         return OverheadWindow(self.stopwatch, background=self._thread_cpu_usage.share)

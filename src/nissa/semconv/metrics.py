@@ -64,10 +64,24 @@ STEP_DURATION: Final = MetricSpec(
     (),
     (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+STEP_PHASE_DURATION: Final = MetricSpec(
+    "nissa.step.phase.duration",
+    _H,
+    "s",
+    "Host time of a phase of an optimizer step, within the duration of the step",
+    (attr.STEP_PHASE,),
+    (0.0001, 0.00025, 0.0005, *STEP_DURATION.bounds),
+)
 STEP_SKIPPED: Final = MetricSpec(
     "nissa.step.skipped", _C, "{step}", "Steps skipped by loss scaling because gradients were not finite"
 )
 LOSS: Final = MetricSpec("nissa.loss", _G, "", "Loss; may be NaN or infinite, which is a finding", (attr.PHASE,))
+BACKWARD_VALUE: Final = MetricSpec(
+    "nissa.backward.value",
+    _G,
+    "",
+    "Sum of the values that backward() was called on for a step, where their scale as a loss is not known",
+)
 ACCURACY: Final = MetricSpec("nissa.accuracy", _G, "", "Accuracy as a fraction", (attr.PHASE,))
 CLASS_ACCURACY: Final = MetricSpec(
     "nissa.class.accuracy", _G, "", "Validation accuracy of one class as a fraction", (attr.CLASS_NAME,)

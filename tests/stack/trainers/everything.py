@@ -13,6 +13,7 @@ import torch
 
 import nissa
 from nissa import GateResult, Run, Seed, Stage, TelemetryEvent
+from nissa.run.observation import log_backward_value
 
 STEPS = 3
 ACCURACIES = (0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2)
@@ -47,6 +48,7 @@ def main(state: Path) -> dict[str, Any]:
                     optimizer.zero_grad()
                     loss.backward()
                     env.log_loss(loss)
+                    log_backward_value(env, loss, model="toy")  # as the observer of a script without Nissa does
                     if step == 0:
                         env.clip_grad_norm_(model.parameters(), 1.0)
                     env.log({"policy/entropy": loss.detach() * 2}, kl=0.25)

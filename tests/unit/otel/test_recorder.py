@@ -54,6 +54,7 @@ TYPES: dict[Kind, str] = {
 def step(**fields: Any) -> StepMeasured:
     told: dict[str, Any] = {"env_id": None, "step": 4, "duration": 0.5, "loss": 0.25, "learning_rate": 0.1} | fields
     told = {"clip_norm": 4.0, "clip_factor": 0.25, "overhead": 0.01, "sampling_interval": 10.0} | told
+    told = {"phases": {"forward": 0.25}, "backward_value": 0.125} | told
     return StepMeasured(time_unix_nano=START + SECOND, epoch_ids=IDS, **told)
 
 
@@ -263,7 +264,7 @@ def test_a_loss_that_is_not_finite_is_kept(kit: "Kit") -> None:
 
 def test_the_first_step_of_an_epoch_has_no_duration(kit: "Kit") -> None:
     absent = ("duration", "learning_rate", "loss", "clip_norm", "clip_factor", "overhead", "sampling_interval")
-    kit.backend.record(step(**dict.fromkeys(absent)))
+    kit.backend.record(step(**dict.fromkeys((*absent, "backward_value")), phases={}))
     assert list(kit.metrics()) == ["nissa.step"]
 
 
@@ -337,7 +338,7 @@ def test_environments_have_streams_up_to_the_bound_and_the_rest_is_counted_toget
     for name, exported in kit.metrics().items():
         seen[name] = {point.attributes[attr.ENV_ID] for point in exported.data.data_points}
     counted = {name for name, envs in seen.items() if envs == {"0", "1", "other"}}
-    assert counted == {"nissa.seed.count", "nissa.step.duration"}
+    assert counted == {"nissa.seed.count", "nissa.step.duration", "nissa.step.phase.duration"}
     assert all(envs == {"0", "1"} for name, envs in seen.items() if name not in counted)
 
 

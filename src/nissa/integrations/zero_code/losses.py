@@ -1,8 +1,9 @@
-"""Loss of a step, observed where ``backward()`` is called, if its scale is known."""
+"""Loss of a step, observed where ``backward()`` is called."""
 
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
@@ -15,11 +16,25 @@ _PRODUCTS: Final = frozenset({"MulBackward0", "DivBackward0"})
 """Last operations of a loss that has been divided or multiplied, for accumulation or for a reason that is not known."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """Loss of a step.
+
+    Args:
+        value: The loss, or the sum of the values that ``backward()`` was called on.
+        is_known: Whether it is the loss, undivided.
+    """
+
+    value: torch.Tensor
+    is_known: bool
+
+
 class ObservedLosses:
     """Losses that ``backward()`` was called on since the last step.
 
     The loss of a step is known if the step has one backward pass, of a value that was not divided or multiplied last. The
-    factor of a gradient scaler is known, and removed.
+    factor of a gradient scaler is known, and removed. Otherwise there is the sum of the values, whose scale is not known:
+    the step uses its gradient.
 
     Attributes:
         unknown: Whether a step had a backward pass, but no known loss.
@@ -43,17 +58,18 @@ class ObservedLosses:
         ):
             patches.replace(owner, name, ObservedMethod(vars(owner)[name], contain(observe)))
 
-    def take(self) -> torch.Tensor | None:
-        """Return the loss of the step that begins, and forget the losses; None if it is not known."""
+    def take(self) -> StepLoss | None:
+        """Return the loss of the step that begins, and forget the losses; None without a backward pass."""
         given, known_losses = self._given.count, self._given.take()
         count, known, self._known = self._losses.count, self._known, True
         total = self._losses.take()
         if known_losses is not None:
-            return known_losses / given
-        if count == 1 and known:
-            return total
-        self.unknown |= count > 0
-        return None
+            return StepLoss(known_losses / given, is_known=True)
+        if total is None:
+            return None
+        is_known = count == 1 and known
+        self.unknown |= not is_known
+        return StepLoss(total, is_known=is_known)
 
     @contextmanager
     def logged(self, loss: torch.Tensor) -> Iterator[None]:

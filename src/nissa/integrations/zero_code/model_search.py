@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -26,7 +26,20 @@ class JointModel(nn.Module):
             self.register_parameter(_unused("parameter", self._parameters), parameter)
 
 
-def find_model(optimizer: torch.optim.Optimizer) -> nn.Module | None:
+class FoundModel(NamedTuple):
+    """Model of an optimizer.
+
+    Attributes:
+        model: The model.
+        called: Outermost module around it that owns the same parameters, such as the wrapper of ``torch.compile``; the
+            model itself without a wrapper. A training loop usually calls this one.
+    """
+
+    model: nn.Module
+    called: nn.Module
+
+
+def find_model(optimizer: torch.optim.Optimizer) -> FoundModel | None:
     """Return the model whose parameters an optimizer trains.
 
     It is the smallest module that owns all of them, and among equal ones the outermost that is no wrapper. Where no
@@ -38,8 +51,10 @@ def find_model(optimizer: torch.optim.Optimizer) -> nn.Module | None:
     whole = {module: owned for module, owned in owners.items() if owned >= wanted}
     if whole:
         smallest = min(map(len, whole.values()))
-        return _outermost([module for module, owned in whole.items() if len(owned) == smallest])
-    return _joint(optimizer, {module: owned for module, owned in owners.items() if owned <= wanted})
+        equal = [module for module, owned in whole.items() if len(owned) == smallest]
+        return FoundModel(_outermost(equal), _outermost(equal, ()))
+    joint = _joint(optimizer, {module: owned for module, owned in owners.items() if owned <= wanted})
+    return None if joint is None else FoundModel(joint, joint)
 
 
 def optimizers_alive() -> list[torch.optim.Optimizer]:
@@ -67,9 +82,9 @@ def _joint(optimizer: torch.optim.Optimizer, parts: dict[nn.Module, set[int]]) -
     return JointModel(chosen, single) if chosen or single else None
 
 
-def _outermost(equal: list[nn.Module]) -> nn.Module:
-    """Return the outermost of modules with the same parameters, without wrappers where possible."""
-    own = [module for module in equal if not type(module).__module__.startswith(_WRAPPERS)] or equal
+def _outermost(equal: list[nn.Module], without: tuple[str, ...] = _WRAPPERS) -> nn.Module:
+    """Return the outermost of modules with the same parameters, without those of some packages where possible."""
+    own = [module for module in equal if not type(module).__module__.startswith(without)] or equal
     inner = {id(child) for module in own for child in module.modules() if child is not module}
     return next((module for module in own if id(module) not in inner), own[0])
 

@@ -23,7 +23,8 @@ from nissa.integrations.zero_code.losses import ObservedLosses
 from nissa.integrations.zero_code.model_search import find_model, optimizers_alive
 from nissa.integrations.zero_code.passes import DataPasses
 from nissa.integrations.zero_code.unobserved import UnobservedSummary
-from nissa.run.run import Run, is_watched
+from nissa.run.observation import is_watched, log_backward_value, phase_timer
+from nissa.run.run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +88,7 @@ class Observer:
         self._watches: weakref.WeakKeyDictionary[torch.optim.Optimizer, Watch | None] = weakref.WeakKeyDictionary()
         # A watch keeps no reference to its model; the container of several models would be freed.
         self._models: weakref.WeakKeyDictionary[torch.optim.Optimizer, torch.nn.Module] = weakref.WeakKeyDictionary()
+        self._releases: list[Callable[[], None]] = []
         self.losses = ObservedLosses()
         self._passes = DataPasses(self._begin_epoch, self._end_epoch, self._evaluated)
         self._several = False
@@ -114,6 +116,8 @@ class Observer:
         for watch in list(self._watches.values()):
             if watch is not None:
                 watch.close()
+        while self._releases:
+            self._releases.pop()()
         if run is not None and self._owned:
             run.close()
         self._watches.clear()
@@ -133,6 +137,7 @@ class Observer:
         if not self._implicit:  # the tracker that it belongs to is in the parent
             self._remove_hooks()
         elif not self.disabled and self._handle is not None:
+            self._passes.uninstall()
             self.patches.restore()
             self._forget()
             self._pid = os.getpid()
@@ -151,6 +156,7 @@ class Observer:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+        self._passes.uninstall()
         self.patches.restore()
 
     # Steps.
@@ -190,18 +196,21 @@ class Observer:
         run = self._the_run()
         if is_watched(run, optimizer):  # the script, or a trainer's callback, does it
             return None
-        model = find_model(optimizer)
-        if model is None:
+        found = find_model(optimizer)
+        if found is None:
             _logger.warning(
                 "The %s optimizer is not measured: no module owns its parameters.", type(optimizer).__name__
             )
             return None
-        self._models[optimizer] = model
+        model = self._models[optimizer] = found.model
         try:
             watch = run.watch(model, optimizer, name=self._name(model), scaler=calling(torch.amp.GradScaler))
         except NissaError as error:
             _logger.warning("The %s optimizer is not measured: %s", type(optimizer).__name__, error)
             return None
+        timer = phase_timer(run)
+        if timer is not None and found.called is not model:
+            self._releases.append(timer.follow(found.called))
         return watch
 
     def _the_run(self) -> Run:
@@ -246,9 +255,13 @@ class Observer:
     @contained
     def _log_loss(self, watch: Watch) -> None:
         loss = self.losses.take()
-        if loss is not None and self.run is not None and not self.run.closed:
+        if loss is None or self.run is None or self.run.closed:
+            return
+        if loss.is_known:
             self._loss_seen = True
-            self.run.log_loss(loss, model=watch.name)
+            self.run.log_loss(loss.value, model=watch.name)
+        else:
+            log_backward_value(self.run, loss.value, model=watch.name)
 
     # Data.
 

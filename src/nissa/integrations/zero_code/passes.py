@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
+from nissa.gradients.batch_waits import BATCH_WAITS
 from nissa.integrations.patches import Patches
 from nissa.integrations.zero_code.access import ObservedMethod
-from nissa.torch_compat import BATCH_ITERATOR, dataset_of
+from nissa.torch_compat import dataset_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,12 +99,19 @@ class DataPasses:
         self._epoch: Pass | None = None
         self._open = False
         self._evaluation: Pass | None = None
+        self._observing: Callable[[Any], None] | None = None
 
     def install(self, patches: Patches, contain: "Callable[[Callable[[Any], None]], Callable[[Any], None]]") -> None:
         """Observe ``DataLoader.__iter__`` and ``__next__`` of its iterators, with functions that contain their faults."""
-        iterate, advance = vars(DataLoader)["__iter__"], vars(BATCH_ITERATOR)["__next__"]
-        patches.replace(DataLoader, "__iter__", ObservedMethod(iterate, contain(self._iterating)))
-        patches.replace(BATCH_ITERATOR, "__next__", ObservedMethod(advance, contain(self._requested)))
+        patches.replace(DataLoader, "__iter__", ObservedMethod(vars(DataLoader)["__iter__"], contain(self._iterating)))
+        self._observing = contain(self._requested)
+        BATCH_WAITS.begin(self._observing)
+
+    def uninstall(self) -> None:
+        """Stop observing ``__next__``; idempotent."""
+        observing, self._observing = self._observing, None
+        if observing is not None:
+            BATCH_WAITS.end(observing)
 
     def stepped(self) -> int:
         """Begin an epoch if the step that begins is the first one of a pass. Return the number of its samples."""

@@ -102,11 +102,14 @@ class MetricRecorder:
             epoch = self._epoch(step)
             sample = Sample(step.duration, at, epoch) if epoch else None
             self._store.observe(metric.STEP_DURATION, env, step.duration, sample=sample)
+        for phase, seconds in step.phases.items():
+            self._store.observe(metric.STEP_PHASE_DURATION, env | {attr.STEP_PHASE: phase}, seconds)
         if self.environments.own(step.env_id) is None:
             return
         if step.primary:
             self._store.gauge(metric.STEP, env, at, step.step)
         self._store.gauge(metric.LOSS, model | {attr.PHASE: "train"}, at, step.loss)
+        self._store.gauge(metric.BACKWARD_VALUE, model, at, step.backward_value)
         self._learning_rates(step, model)
         self._store.gauge(metric.CLIP_NORM, model, at, step.clip_norm)
         self._store.gauge(metric.CLIP_FACTOR, model, at, step.clip_factor)
