@@ -45,6 +45,8 @@ class EventType(StrEnum):
     GRADIENT_ANOMALY = "GRADIENT_ANOMALY"
     RED_FLAG_RAISED = "RED_FLAG_RAISED"
     RED_FLAG_CLEARED = "RED_FLAG_CLEARED"
+    LOG_RECORDED = "LOG_RECORDED"
+    TORCH_WARNING = "TORCH_WARNING"
 
     # That of `Enum` is written in Python, and each event is looked up in a dozen dictionaries and sets.
     __hash__ = str.__hash__
@@ -280,7 +282,7 @@ class TelemetryEvent:
         return {key: value for key, value in plain.items() if value is not None}
 
 
-LIFECYCLE: Final = frozenset(EventType) - {EventType.GRADIENT_ANOMALY}
+LIFECYCLE: Final = frozenset(EventType) - {EventType.GRADIENT_ANOMALY, EventType.LOG_RECORDED, EventType.TORCH_WARNING}
 """Event types whose loss would leave a seed, epoch or run in a wrong state permanently."""
 
 

@@ -13,7 +13,7 @@ _SOURCES = ROOT / "src"
 _LONGEST_FUNCTION = 60
 _MEDIAN_FUNCTION = 10
 _MOST_IMPORTS = 20
-_COMPOSES_A_RUN = {"nissa.run.runtime": 26, "nissa.run.run": 23}
+_COMPOSES_A_RUN = {"nissa.run.runtime": 26, "nissa.run.run": 24}
 """Modules that may import more, and how many: the facade of a run, and the one that builds its components."""
 
 _FOR_TYPES_ONLY = {

@@ -22,8 +22,8 @@ class Row:
     """A thing that must arrive.
 
     Args:
-        what: ``resource``, ``metric``, ``span``, ``span event`` or ``event`` (a log record with a name).
-        name: Its name as it is sent; a resource has none.
+        what: ``resource``, ``metric``, ``span``, ``span event``, ``event`` (a log record with a name) or ``log record``.
+        name: Its name as it is sent; a resource and a log record have none.
         attributes: Keys that are seen on it, in at least one of its points, spans or records each.
     """
 
@@ -43,6 +43,7 @@ PLACES: Final = {
     "span": (Place.JAEGER,),
     "span event": (Place.JAEGER,),
     "event": (Place.LINES,),
+    "log record": (Place.LINES,),
 }
 
 _ENV: Final = "nissa.env.id "
@@ -174,5 +175,7 @@ ROWS: Final = (
     Row("event", "nissa.event.gradient_anomaly", _ENV + _TYPE),
     Row("event", "nissa.event.red_flag_raised", _EPOCH + _TYPE + "nissa.red_flag.name"),
     Row("event", "nissa.event.red_flag_cleared", _EPOCH + _TYPE + "nissa.red_flag.name"),
+    Row("event", "nissa.event.torch_warning", _EPOCH + _TYPE),
     Row("event", "nissa.event.anything", _TYPE),
+    Row("log record", "", _EPOCH),
 )

@@ -1,7 +1,8 @@
 """What the servers have of a service, in the terms of the matrix."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from nissa.recordings.values import attributes
 from nissa.semconv import attributes as attr
@@ -71,10 +72,15 @@ def _in_lines(stack: Stack, service: str) -> Iterator[tuple[str, str, Iterable[s
             if of_resource["service.name"] == service:
                 yield "resource", "", _ours(of_resource)
                 yield from (
-                    ("event", record["eventName"], _ours(attributes(record)))
+                    (*_kind(record), _ours(attributes(record)))
                     for scope in resource["scopeLogs"]
                     for record in scope["logRecords"]
                 )
+
+
+def _kind(record: Mapping[str, Any]) -> tuple[str, str]:
+    name = record.get("eventName", "")
+    return "event" if name else "log record", name
 
 
 def _ours(keys: Iterable[str]) -> list[str]:

@@ -50,7 +50,7 @@ def told(stack: Stack, stack_folder: Path, tmp_path: Path, transport: Transport)
 
 def test_every_declared_name_has_a_row() -> None:
     rows = {(row.what, row.name) for row in ROWS}
-    declared = {*_declared()} | {("resource", "")}
+    declared = {*_declared()} | {("resource", ""), ("log record", "")}
     assert declared - rows == set()
     foreign = ("event", names.EVENT_PREFIX + "anything")
     assert rows - declared == {foreign}
@@ -76,8 +76,8 @@ def _declared() -> Iterator[tuple[str, str]]:
         if stage in ALIVE | {Stage.EMBARGOED, Stage.RESETTING}:  # the others are moments
             yield "span", names.SEED_STAGE_PREFIX + stage.label + names.STARTED_SUFFIX
     own_names = {EventType.SEED_STAGE_CHANGED, EventType.SEED_GATE_EVALUATED, EventType.ISOLATION_VIOLATION}
-    of_spans = {EventType.EPOCH_STARTED, EventType.EPOCH_COMPLETED}
-    yield from (("event", names.EVENT_PREFIX + kind.lower()) for kind in set(EventType) - own_names - of_spans)
+    no_events = {EventType.EPOCH_STARTED, EventType.EPOCH_COMPLETED, EventType.LOG_RECORDED}
+    yield from (("event", names.EVENT_PREFIX + kind.lower()) for kind in set(EventType) - own_names - no_events)
 
 
 def test_every_declared_attribute_has_a_row() -> None:

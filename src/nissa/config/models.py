@@ -19,6 +19,7 @@ from nissa.config.sections import (
     FilesConfig,
     GradientConfig,
     LimitsConfig,
+    LogsConfig,
     PerClassConfig,
     SpanConfig,
 )
@@ -64,6 +65,9 @@ class TelemetryConfig(Section):
 
     spans: SpanConfig = SpanConfig()
     """Optional spans to write."""
+
+    logs: LogsConfig = LogsConfig()
+    """Log records and warnings to export."""
 
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     """Thresholds of findings."""

@@ -158,6 +158,20 @@ class SpanConfig(Section):
     """Write a ``step`` span for each step on which gradients are measured."""
 
 
+class LogsConfig(Section):
+    """Log records and warnings of the process, in the trace of the epoch in which they are issued."""
+
+    capture: bool = False
+    """Export what the process logs with ``logging``, except the export's own loggers. The output stays as it is."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    """Lowest level of log records to export. A logger's own level applies as well; that of the root is ``WARNING``."""
+
+    warnings: bool = True
+    """Record each different warning of torch as an event, for example those of anomaly mode or about the order of
+    ``lr_scheduler.step()``; at most 100 in a run."""
+
+
 class DiagnosisConfig(Section):
     """Diagnosis of loops without epochs."""
 

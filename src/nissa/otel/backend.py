@@ -22,6 +22,7 @@ from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
 from nissa.otel.metrics.recorder import MetricRecorder
 from nissa.otel.metrics.store import MetricStore
+from nissa.otel.process_log import ProcessLog
 from nissa.otel.traces.epoch_spans import EpochSpans
 from nissa.otel.traces.run_span import RunSpan, span_context
 from nissa.otel.traces.seed_spans import SeedSpans, gate_attributes
@@ -32,6 +33,8 @@ from nissa.semconv import spans as names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from opentelemetry.trace import SpanContext
 
     from nissa.config import TelemetryConfig
     from nissa.distributed.trace_context import TraceContext
@@ -98,6 +101,7 @@ class OpenTelemetryBackend:
         factory = SpanFactory(_tracer(providers, version), announce=config.spans.started, within=within)
         self._run = RunSpan(factory, within, common)
         self._log = EventLog(_event_logger(providers, version))
+        self._records = ProcessLog(_logger_provider(providers), common)
         self._epochs = EpochSpans(factory, self._log, common, steps=config.spans.steps)
         self._recorder = MetricRecorder(self.store, config, dropped=self._epochs.dropped)
         self._seeds = SeedSpans(
@@ -132,6 +136,9 @@ class OpenTelemetryBackend:
 
     def emit(self, event: TelemetryEvent) -> None:
         """Record an event as metrics, spans and a log-based Event."""
+        if event.event_type == EventType.LOG_RECORDED:
+            self._records.emit(event, self._epochs.context_of(event) or self._run.context)
+            return
         self._recorder.event(event)
         noted = event.event_type in _SPANS_ONLY
         if event.event_type in _SEED_EVENTS:
@@ -216,10 +223,16 @@ class OpenTelemetryBackend:
             names.EVENT_REFUSED if event.refused else name,
             event.time_unix_nano,
             {**self._run_config(event), **_details(event), **attributes},
-            span=self._seeds.context_of(event) or self._epochs.context(event.env_id) or self._run.context,
+            span=self._seeds.context_of(event) or self._epoch_of(event) or self._run.context,
             severity=event.severity,
             body=event.message or event.refused,
         )
+
+    def _epoch_of(self, event: TelemetryEvent) -> "SpanContext | None":
+        # A warning is no lifecycle event, so that the end of its epoch may overtake it.
+        if event.event_type == EventType.TORCH_WARNING:
+            return self._epochs.context_of(event)
+        return self._epochs.context(event.env_id)
 
     def _run_config(self, event: TelemetryEvent) -> dict[str, Any]:
         return self._epochs.run_config if event.event_type == EventType.TRAINING_STARTED else {}
@@ -260,5 +273,8 @@ def _tracer(providers: "Providers", version: str) -> trace.Tracer:
 
 
 def _event_logger(providers: "Providers", version: str) -> Any:
-    provider = providers.logger if providers.logger is not None else _logs.NoOpLoggerProvider()
-    return provider.get_logger(SCOPE, version)
+    return _logger_provider(providers).get_logger(SCOPE, version)
+
+
+def _logger_provider(providers: "Providers") -> Any:
+    return providers.logger if providers.logger is not None else _logs.NoOpLoggerProvider()

@@ -26,7 +26,7 @@ class EventLog:
 
     def emit(
         self,
-        name: str,
+        name: str | None,
         at: int,
         attributes: Mapping[str, Any],
         *,
@@ -37,7 +37,7 @@ class EventLog:
         """Emit one Event.
 
         Args:
-            name: Event name.
+            name: Event name; None for a log record that is no Event.
             at: Nanoseconds since the Unix epoch.
             attributes: Attributes; those that are None are left out.
             span: Span to associate the Event with, None for none.

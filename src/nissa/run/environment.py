@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import index
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, overload
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
@@ -415,6 +416,7 @@ class Environment:
         if resumed is not None and resumed[0] == number:  # the checkpoint was saved within this epoch
             ids, parent = SpanIds(resumed[1].trace_id, ids.span_id), f"{resumed[1].span_id:016x}"
         self._epoch, self._epoch_snapshot = number, None
+        self._runtime.epoch_threads[self.env_id] = get_ident()
         self._runtime.open_epochs[self.env_id] = number, ids
         self._clock.begin_epoch(ids)
         self._send(EventType.EPOCH_STARTED, data=self._epoch_identity() | {"parent_span_id": parent})

@@ -20,6 +20,7 @@ from nissa.run.agreement import RunStart
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
 from nissa.run.identity import environment_id
+from nissa.run.log_capture import LogCapture
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.run.state import ResumedRun, run_state, seed_states
@@ -100,6 +101,7 @@ class Run:
         data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
         data |= {"world_size": start.rank.world_size, "attempt": start.resumed.attempt if start.resumed else None}
         self._send(EventType.TRAINING_STARTED, data=data | {"run_config": dict(hyperparameters) or None})
+        self._log_capture = LogCapture(self._runtime)
         if start.resumed is not None:
             self._resume(start.resumed)
 
@@ -379,6 +381,7 @@ class Run:
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
         at = self._runtime.now()
+        self._log_capture.close()
         with self._hub.error_boundary.guard("end of the run"):
             self._runtime.stop_watching()
             self._runtime.readback.close(limit / 2)
@@ -396,6 +399,7 @@ class Run:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
         self._runtime.closed = True
+        self._log_capture.close()
         self._shutdown_hook.abandon()
         self._hub.abandon()
         self._runtime.stop_watching()

@@ -112,6 +112,7 @@ class Runtime:
         self.watches = Watches(self)
         # Number and span of the open epoch of each environment; and of those that a checkpoint was saved in.
         self.open_epochs: dict[str | None, tuple[int, SpanIds]] = {}
+        self.epoch_threads: dict[str | None, int] = {}  # thread that has begun the last epoch
         self.resumed_epochs: dict[str | None, tuple[int, SpanIds]] = {}
         self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed

@@ -4,8 +4,10 @@ Argument: the file that the state of the seed goes to whose fate is still open a
 """
 
 import json
+import logging
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import torch
 import nissa
 from nissa import GateResult, Run, Seed, Stage, TelemetryEvent
 from nissa.run.observation import log_backward_value
+
+_logger = logging.getLogger("trainer")
 
 STEPS = 3
 ACCURACIES = (0.2, 0.2, 0.2, 0.5, 0.5, 0.5, 0.2, 0.2, 0.2)
@@ -24,7 +28,8 @@ def main(state: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     os.environ["TRACEPARENT"] = f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"  # as a launcher would
-    with nissa.start("research", strict=False, console__enabled=False) as run:
+    logging.getLogger().addHandler(logging.NullHandler())  # what is logged below is not printed
+    with nissa.start("research", strict=False, console__enabled=False, logs__capture=True) as run:
         env = run.environment(0)
         model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
         groups = [{"params": [each for each in model.parameters() if each.ndim == size]} for size in (1, 2)]
@@ -38,6 +43,8 @@ def main(state: Path) -> dict[str, Any]:
         lives = [_kept(seeds[0]), _refused(seeds[1])]
         for epoch, accuracy in enumerate(ACCURACIES):
             with env.epoch(epoch):
+                _logger.warning("epoch %d", epoch)
+                _warn()
                 for life in lives:
                     next(life, None)
                 for step in range(STEPS):
@@ -68,6 +75,13 @@ def main(state: Path) -> dict[str, Any]:
         seeds[2].advance(Stage.TRAINING)
         state.write_text(json.dumps(seeds[2].state_dict()))
         return {"run_id": run.run_id, "seeds": {seed.seed_id: _told(seed) for seed in seeds}}
+
+
+def _warn() -> None:
+    """Let torch warn, unseen on standard error."""
+    show = warnings.showwarning
+    with warnings.catch_warnings(record=True):
+        show("a warning of torch", UserWarning, torch.__file__, 1)
 
 
 def _skip(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:

@@ -54,7 +54,7 @@ TYPES: dict[Kind, str] = {
 def step(**fields: Any) -> StepMeasured:
     told: dict[str, Any] = {"env_id": None, "step": 4, "duration": 0.5, "loss": 0.25, "learning_rate": 0.1} | fields
     told = {"clip_norm": 4.0, "clip_factor": 0.25, "overhead": 0.01, "sampling_interval": 10.0} | told
-    told = {"phases": {"forward": 0.25}, "backward_value": 0.125} | told
+    told = {"phases": {"forward": 0.25}, "backward_value": 0.125, **told}
     return StepMeasured(time_unix_nano=START + SECOND, epoch_ids=IDS, **told)
 
 

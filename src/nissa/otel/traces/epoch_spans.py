@@ -54,6 +54,11 @@ class EpochSpans:
         span = self._open.get(env_id)
         return span.get_span_context() if span is not None else None
 
+    def context_of(self, event: TelemetryEvent) -> SpanContext | None:
+        """Return the context of the epoch whose ids an event has; else that of its environment's open epoch."""
+        ids = ids_of(event)
+        return self.context(event.env_id) if ids is None else self._parent(event.env_id, ids)
+
     def open(self, env_id: str | None) -> Begun | None:
         """Return an environment's open epoch."""
         return self._recent[env_id][-1] if env_id in self._open else None
