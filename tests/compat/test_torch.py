@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nissa import torch_compat as compat
+from nissa.gradients.phases import PhaseTimer
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
@@ -113,6 +114,27 @@ def test_hooks_of_the_forward_pass_are_noticed(kind: str) -> None:
     assert compat.has_forward_hooks(model)
     handle.remove()
     assert not compat.has_forward_hooks(copy.deepcopy(model))
+
+
+def test_hooks_of_ours_do_not_count() -> None:
+    model = nn.Sequential(nn.Linear(1, 1))
+    release = PhaseTimer().follow(model)
+    assert model._forward_hooks
+    assert not compat.has_forward_hooks(model)
+    assert not compat.has_forward_hooks(copy.deepcopy(model))
+    model.register_forward_hook(lambda *_: None)
+    assert compat.has_forward_hooks(model)
+    release()
+
+
+def test_a_function_is_called_at_the_end_of_a_backward_pass() -> None:
+    seen: list[str] = []
+    leaf = torch.ones(2, requires_grad=True)
+    leaf.register_post_accumulate_grad_hook(lambda _: seen.append("gradient"))  # type: ignore[no-untyped-call]
+    product = leaf * 2
+    product.register_hook(lambda _: seen.append(f"queued {compat.after_backward(lambda: seen.append('end'))}"))  # type: ignore[no-untyped-call]
+    product.sum().backward()  # type: ignore[no-untyped-call]
+    assert seen == ["queued True", "gradient", "end"]
 
 
 def test_the_store_and_the_devices_of_a_process_group_are_found(tmp_path: Path) -> None:

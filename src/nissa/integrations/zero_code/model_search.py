@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from nissa.distributed.sharding import replicated
 from nissa.torch_compat import is_initialised, runs_step_hooks
 
 T = TypeVar("T")
@@ -33,10 +34,13 @@ class FoundModel(NamedTuple):
         model: The model.
         called: Outermost module around it that owns the same parameters, such as the wrapper of ``torch.compile``; the
             model itself without a wrapper. A training loop usually calls this one.
+        watched: Module for ``run.watch``: that of ``DistributedDataParallel``, which knows that all ranks have the same
+            gradients, else the model.
     """
 
     model: nn.Module
     called: nn.Module
+    watched: nn.Module
 
 
 def find_model(optimizer: torch.optim.Optimizer) -> FoundModel | None:
@@ -52,9 +56,11 @@ def find_model(optimizer: torch.optim.Optimizer) -> FoundModel | None:
     if whole:
         smallest = min(map(len, whole.values()))
         equal = [module for module, owned in whole.items() if len(owned) == smallest]
-        return FoundModel(_outermost(equal), _outermost(equal, ()))
+        model = _outermost(equal)
+        replicas = next((module for module in equal if replicated(module) is not None), model)
+        return FoundModel(model, _outermost(equal, ()), replicas)
     joint = _joint(optimizer, {module: owned for module, owned in owners.items() if owned <= wanted})
-    return None if joint is None else FoundModel(joint, joint)
+    return None if joint is None else FoundModel(joint, joint, joint)
 
 
 def optimizers_alive() -> list[torch.optim.Optimizer]:

@@ -202,9 +202,10 @@ class Observer:
                 "The %s optimizer is not measured: no module owns its parameters.", type(optimizer).__name__
             )
             return None
-        model = self._models[optimizer] = found.model
+        model = self._models[optimizer] = found.watched
+        name, scaler = self._name(found.model), calling(torch.amp.GradScaler)
         try:
-            watch = run.watch(model, optimizer, name=self._name(model), scaler=calling(torch.amp.GradScaler))
+            watch = run.watch(model, optimizer, name=name, scaler=scaler)
         except NissaError as error:
             _logger.warning("The %s optimizer is not measured: %s", type(optimizer).__name__, error)
             return None
