@@ -1,6 +1,8 @@
 """`nissa.integrations.accelerate`: the values of each step are those of the same training in plain PyTorch."""
 
+import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 import nissa
 from nissa import EventType
+from nissa.integrations import lightning, transformers
 from nissa.integrations.accelerate import NissaTracker
 from tests.trainers.seen import BATCH, BATCHES, Seen, batches, data, mse, network, train_plainly
 
@@ -29,7 +32,14 @@ def fresh() -> Iterator[None]:
 
 
 def train(
-    tracker: NissaTracker | None, *, epochs: int = 1, accumulate: int = 1, clip: float | None = None, end: bool = True
+    tracker: NissaTracker | None,
+    *,
+    epochs: int = 1,
+    accumulate: int = 1,
+    clip: float | None = None,
+    end: bool = True,
+    load: Path | None = None,
+    save: Path | None = None,
 ) -> torch.nn.Module:
     accelerator = Accelerator(cpu=True, log_with=tracker, gradient_accumulation_steps=accumulate)
     if tracker is not None:
@@ -37,6 +47,8 @@ def train(
     plain = network()
     model, optimizer, loader = accelerator.prepare(plain, torch.optim.SGD(plain.parameters(), lr=0.1), batches(data()))
     test = accelerator.prepare(batches(data(1)))
+    if load is not None:
+        accelerator.load_state(str(load))
     for _ in range(epochs):
         for batch in loader:
             with accelerator.accumulate(model):
@@ -49,6 +61,8 @@ def train(
         with torch.no_grad():
             evaluated = sum(mse(model, batch).item() for batch in test) / BATCHES
         accelerator.log({"eval_loss": evaluated, "eval_accuracy": 0.75, "temperature": 2.5})
+    if save is not None:
+        accelerator.save_state(str(save))
     if end:
         accelerator.end_training()
     return plain
@@ -108,3 +122,36 @@ def test_a_run_that_is_active_is_joined_and_stays_open(seen: Seen) -> None:
         train(NissaTracker())
         assert nissa.current_run() is run
     assert len(seen.steps) == BATCHES
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(seen: Seen, tmp_path: Path) -> None:
+    settings = seen.settings(files__directory=tmp_path / "runs")
+    train(NissaTracker(**settings), save=tmp_path / "checkpoint")
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    tracker = NissaTracker(**settings)
+    train(tracker, load=tmp_path / "checkpoint")
+    first, empty, second = [event.data["run_id"] for event in seen.of_type(EventType.TRAINING_STARTED)]
+    assert first == second != empty
+    seen.agrees(train_plainly(epochs=2))
+    assert seen.epochs == [0, 1]
+    (saved,) = seen.of_type(EventType.CHECKPOINT_SAVED)
+    assert saved.data["path"] == str(tmp_path / "checkpoint")
+    assert nissa.current_run() is None
+
+
+def test_a_checkpoint_without_a_run_and_one_that_is_loaded_later_begin_nothing_new(seen: Seen, tmp_path: Path) -> None:
+    train(None, save=tmp_path / "checkpoint")
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    train(NissaTracker(**seen.settings()), load=tmp_path / "checkpoint")
+    assert len(seen.of_type(EventType.TRAINING_STARTED)) == 1
+    assert len(seen.steps) == BATCHES
+
+
+def test_the_constructors_of_all_trainers_have_one_signature() -> None:
+    signatures = {
+        inspect.signature(each) for each in (NissaTracker, lightning.NissaCallback, transformers.NissaCallback)
+    }
+    assert len(signatures) == 1
+    assert list(signatures.pop().parameters) == ["profile", "validation_loss", "validation_accuracy", "settings"]

@@ -236,3 +236,32 @@ def test_without_a_trainer_on_the_stack_the_losses_are_absent_and_a_warning_says
     assert run.flush()  # the step is read before
     assert seen.losses == [None]
     assert "no transformers.Trainer calls this callback" in caplog.text
+
+
+@pytest.mark.parametrize("restores", [False, True])
+def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(
+    seen: Seen, tmp_path: Path, restores: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NISSA_PROFILE", "diagnostic")
+    monkeypatch.setenv("NISSA_OVERHEAD_BUDGET", "1.0")
+    first = trainer(NissaCallback(**seen.settings()), tmp_path, save_strategy="epoch")
+    first.train()
+    run = nissa.current_run()
+    assert run is not None
+    run.close()
+    settings = {"num_train_epochs": 2, "restore_callback_states_from_checkpoint": restores}
+    callback = NissaCallback(**seen.settings())
+    second = trainer(callback, tmp_path, **settings)
+    second.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{BATCHES}"))
+    resumed = nissa.current_run()
+    assert resumed is not None
+    resumed.close()
+    assert resumed.run_id == run.run_id
+    if not restores:  # else the trainer builds another callback, from the arguments that JSON can store
+        seen.agrees(train_plainly(epochs=2), name)
+        assert seen.epochs == [0, 1]
+    second.train()
+    last = nissa.current_run()
+    assert last is not None
+    last.close()
+    assert last.run_id != run.run_id

@@ -8,8 +8,8 @@ import torch
 
 from nissa.gradients.phases import BACKWARD, FORWARD
 from nissa.integrations.batch_samples import batch_samples
-from nissa.integrations.metric_names import ValidationNames
 from nissa.integrations.step_losses import StepLosses
+from nissa.integrations.trainer_options import TrainerOptions
 from nissa.integrations.trainer_run import TrainerRun
 from nissa.run.observation import log_backward_value
 
@@ -27,34 +27,21 @@ else:
     Callback = import_module("pytorch_lightning" if _older else "lightning.pytorch").Callback
 
 
-class NissaCallback(Callback):
+class NissaCallback(TrainerOptions, Callback):
     """Watches the optimizers of a ``Trainer``, and exports losses, epochs, validations, clipping and checkpoints.
 
     It joins the active run, or starts one at the beginning of ``fit`` and ends it with it. With automatic optimization
     the loss of a step is the mean of its batches, undivided and unscaled whatever the accumulation and precision. With
     manual optimization it is the value passed to ``manual_backward``, where a step has one.
 
-    Args:
-        profile: As for `nissa.start`.
-        validation_loss: Name under which ``validation_step`` logs the loss; by default ``val_loss`` and the like.
-        validation_accuracy: Name of the accuracy, a fraction; by default ``val_acc``, ``val_accuracy`` and the like.
-        **settings: Further arguments of `nissa.start`. They are not used if a run is active.
+    The arguments are those of `TrainerOptions`.
 
     Example:
         ``Trainer(max_epochs=10, callbacks=[NissaCallback()]).fit(module)``
     """
 
-    def __init__(
-        self,
-        profile: str | None = None,
-        *,
-        validation_loss: str | None = None,
-        validation_accuracy: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__()
-        self._names = ValidationNames(validation_loss, validation_accuracy)
-        self._trainer_run = TrainerRun({"profile": profile, **settings})
+    def _prepare(self) -> None:
+        self._trainer_run = TrainerRun(self._settings)
         self._losses = StepLosses()
         self._watched: dict[int, str | None] = {}
         self._stepped_in_batch: set[int] = set()

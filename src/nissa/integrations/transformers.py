@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from nissa.integrations.batch_samples import batch_samples
 from nissa.integrations.callers import calling
 from nissa.integrations.clipping import clipping
-from nissa.integrations.metric_names import ValidationNames
 from nissa.integrations.step_losses import StepLosses
+from nissa.integrations.trainer_options import TrainerOptions
 from nissa.integrations.trainer_run import TrainerRun
 
 if TYPE_CHECKING:
@@ -23,38 +24,29 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("nissa")
 
 _OF_THE_TRAINER: Final = frozenset({"loss", "grad_norm", "learning_rate", "epoch", "total_flos", "train_loss"})
+_RESUMED: Final = "resumed"
+"""Attribute under which a checkpoint has the state of the run."""
+_PLAIN: Final = str | int | float | bool
 _SPEED: Final = ("_runtime", "_per_second", "_preparation_time")
 
 
-class NissaCallback(TrainerCallback):
+class NissaCallback(TrainerOptions, TrainerCallback, ExportableState):
     """Watches the optimizer of a ``Trainer``, and exports losses, epochs, evaluations, clipping and checkpoints.
 
     It joins the active run, or starts one at the beginning of ``train``. The loss of a step is the one that the trainer
     adds to its logs: the mean over the batches, or tokens, that the step accumulates. A run that was started here stays
     open after ``train``, so that an ``evaluate()`` that follows belongs to it. It ends with the process, at the next
-    ``train``, or with ``nissa.current_run().close()``.
+    ``train``, or with ``nissa.current_run().close()``. ``train(resume_from_checkpoint=...)`` continues the run that the
+    checkpoint was saved in.
 
-    Args:
-        profile: As for `nissa.start`.
-        validation_loss: Key of the evaluation's loss; by default ``eval_loss`` and the like.
-        validation_accuracy: Key of the accuracy, a fraction; by default ``eval_accuracy`` and the like.
-        **settings: Further arguments of `nissa.start`. They are not used if a run is active.
+    The arguments are those of `TrainerOptions`.
 
     Example:
         ``Trainer(model, args, train_dataset=data, callbacks=[NissaCallback()]).train()``
     """
 
-    def __init__(
-        self,
-        profile: str | None = None,
-        *,
-        validation_loss: str | None = None,
-        validation_accuracy: str | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__()
-        self._names = ValidationNames(validation_loss, validation_accuracy)
-        self._trainer_run = TrainerRun({"profile": profile, **settings})
+    def _prepare(self) -> None:
+        self._trainer_run = TrainerRun(self._settings)
         self._losses = StepLosses()
 
     @property
@@ -62,11 +54,39 @@ class NissaCallback(TrainerCallback):
         """The run; None before ``train``."""
         return self._trainer_run.run
 
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Return the state of the run, which the trainer stores in its checkpoints."""
+        run = self._trainer_run.state()
+        return {"args": self._plain_arguments(), "attributes": {} if run is None else {_RESUMED: run}}
+
+    def _plain_arguments(self) -> dict[str, Any]:
+        """Return the arguments that a checkpoint can store."""
+        names = {"validation_loss": self._names.loss, "validation_accuracy": self._names.accuracy}
+        return {key: value for key, value in {**self._settings, **names}.items() if isinstance(value, _PLAIN)}
+
+    @property
+    def resumed(self) -> "Mapping[str, Any] | None":
+        """State of a run that the next training continues; the trainer sets it if it restores callbacks."""
+        return self._trainer_run.resume
+
+    @resumed.setter
+    def resumed(self, state: "Mapping[str, Any]") -> None:
+        self._trainer_run.resume = state
+
+    def _continue(self, state: "TrainerState | None") -> None:
+        """Continue the run of a checkpoint that the trainer has loaded. A training from the start has made no step."""
+        if state is None or not state.global_step or self.resumed is not None:
+            return
+        stored = state.stateful_callbacks.get(type(self).__name__) or {}
+        first = stored[0] if isinstance(stored, list) else stored
+        self._trainer_run.resume = first.get("attributes", {}).get(_RESUMED)
+
     def on_train_begin(
         self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs: Any
     ) -> None:
-        """Start or join a run, and watch the optimizer."""
-        del args, state, control
+        """Start or join a run, or continue that of a checkpoint, and watch the optimizer."""
+        del args, control
+        self._continue(state)
         self._trainer_run.begin()
         trainer = calling(Trainer)
         try:

@@ -66,6 +66,7 @@ class Observer:
     Args:
         run: Run to join; None joins the active one, or starts one at the first step.
         owned: Whether the run is ended with the observation, and its epochs are derived from data.
+        first_epoch: Number of the first epoch.
 
     Attributes:
         run: The run; None before the first step.
@@ -74,15 +75,15 @@ class Observer:
         disabled: Whether a fault has ended the observation.
     """
 
-    def __init__(self, run: Run | None = None, *, owned: bool = False) -> None:
+    def __init__(self, run: Run | None = None, *, owned: bool = False, first_epoch: int = 0) -> None:
         self.disabled = False
         self._pid = os.getpid()
         self.patches = Patches()
         self._implicit = run is None
         self._handle: Any = None
-        self._forget(run, owned=owned)
+        self._forget(run, owned=owned, first_epoch=first_epoch)
 
-    def _forget(self, run: Run | None = None, *, owned: bool = False) -> None:
+    def _forget(self, run: Run | None = None, *, owned: bool = False, first_epoch: int = 0) -> None:
         self.run: Run | None = run
         self._owned = owned
         self._watches: weakref.WeakKeyDictionary[torch.optim.Optimizer, Watch | None] = weakref.WeakKeyDictionary()
@@ -90,7 +91,7 @@ class Observer:
         self._models: weakref.WeakKeyDictionary[torch.optim.Optimizer, torch.nn.Module] = weakref.WeakKeyDictionary()
         self._releases: list[Callable[[], None]] = []
         self.losses = ObservedLosses()
-        self._passes = DataPasses(self._begin_epoch, self._end_epoch, self._evaluated)
+        self._passes = DataPasses(self._begin_epoch, self._end_epoch, self._evaluated, first=first_epoch)
         self._several = False
         self._loss_seen = False
 
@@ -158,6 +159,21 @@ class Observer:
             self._handle = None
         self._passes.uninstall()
         self.patches.restore()
+
+    @property
+    def owned(self) -> bool:
+        """Whether the run is ended with the observation."""
+        return self._owned
+
+    @property
+    def next_epoch(self) -> int:
+        """Number of the epoch in which a training continues that stops now."""
+        return self._passes.next_epoch
+
+    @property
+    def stepped(self) -> bool:
+        """Whether a step of an optimizer has begun."""
+        return bool(self._watches)
 
     # Steps.
 

@@ -86,12 +86,20 @@ class DataPasses:
         begin_epoch: Called with the number of an epoch when its first step begins.
         end_epoch: Called when an epoch has ended.
         evaluated: Called when an evaluation has ended.
+        first: Number of the first epoch.
+
+    Attributes:
+        epochs: Number of the epoch that begins next.
     """
 
     def __init__(
-        self, begin_epoch: "Callable[[int], None]", end_epoch: "Callable[[], None]", evaluated: "Callable[[], None]"
+        self,
+        begin_epoch: "Callable[[int], None]",
+        end_epoch: "Callable[[], None]",
+        evaluated: "Callable[[], None]",
+        first: int = 0,
     ) -> None:
-        self.epochs = 0
+        self.epochs = first
         self._begin_epoch, self._end_epoch, self._evaluated = begin_epoch, end_epoch, evaluated
         self._iterated: dict[int, Iterated] = {}
         self._passes: weakref.WeakKeyDictionary[Any, Pass] = weakref.WeakKeyDictionary()
@@ -128,6 +136,12 @@ class DataPasses:
         self._epoch, self._open = last, True
         self._begin_epoch(self.epochs)
         self.epochs += 1
+
+    @property
+    def next_epoch(self) -> int:
+        """Number of the epoch in which a training continues that stops now: the present one until its data have ended."""
+        present = self._epoch if self._open else None
+        return self.epochs if present is None or present.exhausted else self.epochs - 1
 
     def close(self) -> None:
         """End what is open, at the regular end of the process."""
