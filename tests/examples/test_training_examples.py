@@ -11,19 +11,23 @@ from tests.support import ROOT, only_run, points, spans
 
 BIN = Path(sys.executable).parent
 EPOCHS = 2
-STEPS = {"plain": 16, "lightning": 8, "transformers": 8, "accelerate": 8, "ddp": 8}
+PHASE = "nissa.step.phase.duration"
+STEPS = {"plain": 16, "lightning": 8, "transformers": 8, "accelerate": 8, "ddp": 8, "fsdp2": 8}
 """Steps of an optimizer in two epochs of 256 samples: batches of 32, most of them accumulated in pairs."""
-KNOWN = {"plain", "ddp"}
+RANKS = {"ddp": 29790, "fsdp2": 29794}
+"""Examples that run on two ranks, and the port on which these meet."""
+KNOWN = {"plain", "ddp", "fsdp2"}
 """Examples whose loss is not divided before `backward()`, so that it is known without code."""
 
 
 def run(example: str, folder: Path, *, nissa: bool) -> Path:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(29790 + nissa)]
+    port = str(RANKS.get(example, 0) + nissa)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
     script = [str(ROOT / "examples" / f"train_{example}.py"), "--epochs", str(EPOCHS)]
     command = [sys.executable] if nissa else [str(BIN / "nissa"), "run"]
     settings = {"NISSA_PROFILE": "diagnostic", "NISSA_OVERHEAD_BUDGET": "1.0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, *(launcher if example == "ddp" else []), *script, *(["--nissa"] if nissa else [])],
+        [*command, *(launcher if example in RANKS else []), *script, *(["--nissa"] if nissa else [])],
         cwd=folder, env={**os.environ, **settings}, capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -38,14 +42,15 @@ def stream(run: Path, metric: str, rank: str = "", **attributes: str) -> list[fl
     return [point.value for point in sorted(found, key=lambda point: point.time)]
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("example", STEPS)
+@pytest.mark.parametrize(
+    "example", [each if each == "lightning" else pytest.param(each, marks=pytest.mark.full) for each in STEPS]
+)
 def test_an_example_has_the_same_telemetry_with_and_without_its_line(example: str, tmp_path: Path) -> None:
     runs = []
     for nissa in (False, True):
         (tmp_path / str(nissa)).mkdir()
         runs.append(run(example, tmp_path / str(nissa), nissa=nissa))
-    rank = "-rank0" if example == "ddp" else ""
+    rank = "-rank0" if example in RANKS else ""
     prefix = "network." if example in {"lightning", "transformers"} else ""
     of_layer = {"nissa.parameter.name": f"{prefix}0.weight"}
     without, explicit = [stream(each, "nissa.gradient.norm", rank, **of_layer) for each in runs]
@@ -56,9 +61,11 @@ def test_an_example_has_the_same_telemetry_with_and_without_its_line(example: st
     assert len(losses[1]) == STEPS[example]
     assert losses[0] == (pytest.approx(losses[1]) if example in KNOWN else [])
     for each in runs:
+        phases = {point.attributes["nissa.step.phase"] for point in points(each, PHASE, f"metrics{rank}.jsonl")}
+        assert phases == {"data", "forward", "backward", "optimizer"}
         found = [span for span in spans(each, f"traces{rank}.jsonl") if span.name == "epoch"]
         assert [span.attributes["nissa.epoch"] for span in found] == list(range(EPOCHS))
-    if example == "ddp":
+    if example in RANKS:
         assert len(stream(runs[0], "nissa.step", "-rank1")) == STEPS[example]
     else:
         assert len(stream(runs[1], "nissa.loss", **{"nissa.phase": "validation"})) == EPOCHS
