@@ -7,6 +7,7 @@ come from hooks on the watched model itself. There are no hooks on its submodule
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from time import perf_counter_ns
 from typing import Any, Final
 
@@ -24,6 +25,9 @@ OWN: Final = "nissa"
 """Time of Nissa within a phase, for example for reading gradients after a closure. It is not exported."""
 
 _SECONDS: Final = 1e-9
+
+_MOST_DEPTH, _MOST_CHILDREN = 3, 100
+"""Maximum number of levels, and of modules of one level, that are searched for those that a training calls."""
 
 
 class PhaseTimer:
@@ -49,6 +53,8 @@ class PhaseTimer:
         self._changed = 0
         self._spent: dict[str, int] = {}
         self._models: weakref.WeakKeyDictionary[nn.Module, _ModelHooks] = weakref.WeakKeyDictionary()
+        # Models of which it is not known yet whether the training calls them, or modules in them.
+        self._unsettled: list[_ModelHooks] = []
 
     def begin(self, phase: str, owner: object = None) -> None:
         """Begin a phase.
@@ -105,6 +111,8 @@ class PhaseTimer:
         waited = BATCH_WAITS.take()
         if waited and self.active:
             spent[DATA] = waited
+        if self._unsettled:
+            self._unsettled = [each for each in self._unsettled if not each.settle()]
         now = perf_counter_ns()
         self.active = not used or now >= self._next
         if self.active:
@@ -117,11 +125,10 @@ class PhaseTimer:
     def follow(self, model: nn.Module) -> Callable[[], None]:
         """Measure the forward and backward passes of a model until the returned function is called.
 
-        A container without a forward pass of its own, such as a ``ModuleDict``, stands for the modules in it.
+        A container without a forward pass of its own, such as a ``ModuleDict``, stands for the modules in it. So does a
+        model that no step has called, such as a ``LightningModule`` whose ``training_step`` calls a network in it.
         """
-        hooks = [self._hooks(module) for module in _callable_modules(model)]
-        for each in hooks:
-            each.users += 1
+        hooks = self.hook(model)
         BATCH_WAITS.begin()
         released = False
 
@@ -135,10 +142,18 @@ class PhaseTimer:
 
         return release
 
-    def _hooks(self, module: nn.Module) -> "_ModelHooks":
+    def hook(self, model: nn.Module, depth: int = 0) -> "list[_ModelHooks]":
+        """Return the hooks of a model or, of a container, those of the modules in it; they must be left."""
+        found = [self._hooks(module, depth) for module in _callable_modules(model)]
+        for each in found:
+            each.users += 1
+        return found
+
+    def _hooks(self, module: nn.Module, depth: int) -> "_ModelHooks":
         hooks = self._models.get(module)
         if hooks is None or not hooks.users:
-            hooks = self._models[module] = _ModelHooks(module, self)
+            hooks = self._models[module] = _ModelHooks(module, self, depth)
+            self._unsettled.append(hooks)
         return hooks
 
 
@@ -156,25 +171,52 @@ def _callable_modules(model: nn.Module) -> Iterator[nn.Module]:
 class _ModelHooks:
     """Hooks of one model, shared by the watches of its optimizers. They keep no reference to it.
 
+    Args:
+        depth: Number of models around it that no step has called.
+
     Attributes:
         users: Number of watches.
     """
 
-    def __init__(self, model: nn.Module, timer: PhaseTimer) -> None:
+    def __init__(self, model: nn.Module, timer: PhaseTimer, depth: int) -> None:
         self.users = 0
-        begins = ForwardHook(timer)
+        self._model = weakref.ref(model)
+        self._timer = timer
+        self._depth = depth
+        self._steps = 0
+        self._inner: list[_ModelHooks] = []
+        self._begins = begins = ForwardHook(timer)
         # First and last, so that the time of other hooks, such as those of FSDP, is part of the pass.
         self._handles = (
             model.register_forward_pre_hook(begins, prepend=True),
             model.register_forward_hook(ForwardHook(timer, begins)),
         )
 
+    def settle(self) -> bool:
+        """Hook the modules in a model that was not called before the end of the second step; return whether it is known.
+
+        A watch may begin when the first step does, after the forward pass.
+        """
+        self._steps += 1
+        model = self._model()
+        if self._begins.called or not self.users or model is None:
+            return True
+        if self._steps < 2:  # noqa: PLR2004 - see above
+            return False
+        if self._depth < _MOST_DEPTH:
+            for child in islice(model.children(), _MOST_CHILDREN):
+                self._inner += self._timer.hook(child, self._depth + 1)
+        return True
+
     def leave(self) -> None:
         """Remove the hooks with the last watch."""
         self.users -= 1
-        if not self.users:
-            for handle in self._handles:
-                handle.remove()
+        if self.users:
+            return
+        for handle in self._handles:
+            handle.remove()
+        while self._inner:
+            self._inner.pop().leave()
 
 
 class OptimizerPhase:
@@ -222,11 +264,15 @@ class ForwardHook:
     Args:
         timer: Timer of the environment; None for a hook without effect.
         begins: For the hook after the pass, the one before it.
+
+    Attributes:
+        called: Whether a forward pass with gradients has begun or ended.
     """
 
     observes_only = True
 
     def __init__(self, timer: PhaseTimer | None = None, begins: "ForwardHook | None" = None) -> None:
+        self.called = False
         self._timer = timer
         self._begins = begins
 
@@ -235,6 +281,7 @@ class ForwardHook:
         # While the model is compiled, nothing of this may become a part of its graph.
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
+        self.called = True
         timer = self._timer
         if timer is None or not timer.active:
             return

@@ -159,6 +159,36 @@ def test_a_container_stands_for_the_modules_in_it(run: nissa.Run, memory: Memory
     assert 2 * WAIT <= phases(memory)[-1][FORWARD] < 3 * WAIT
 
 
+class Agent(nn.Module):
+    """Model whose method calls a network in it, as the one that Lightning trains does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([nn.Sequential(Slow(WAIT)), nn.Linear(3, 1)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def act(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.parts[0](x)
+        return found
+
+
+def test_a_model_that_no_step_calls_stands_for_the_modules_in_it(run: nissa.Run, memory: MemoryBackend) -> None:
+    model = Agent()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watch = run.watch(model, optimizer)
+    for _ in range(4):
+        model.act(torch.ones(1, 3)).backward()
+        optimizer.step()
+    found = phases(memory)
+    assert FORWARD not in found[1]
+    assert WAIT <= found[-1][FORWARD] < 2 * WAIT
+    assert BACKWARD in found[-1]
+    watch.close()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
 def test_optimizers_that_step_during_the_backward_pass_are_no_part_of_it(run: nissa.Run, memory: MemoryBackend) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     optimizers = {parameter: SlowSGD([parameter], lr=0.1) for parameter in model.parameters()}
