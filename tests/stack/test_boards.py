@@ -39,6 +39,7 @@ EXPECTED_EMPTY = {
     "nissa-overview / Learning / Learning rate over the critical one A": "sharpness is measured",
     "nissa-overview / Logged by the training loop / Logged values A": "the loop logs values of its own",
     "nissa-overview / Logged by the training loop / Throughput A": "the loop logs items",
+    "nissa-overview / Logged by the training loop / Value of backward() A": "nobody logs the loss of a step",
     "nissa-overview / Cost / Skipped steps A": "loss scaling leaves a step out",
     "nissa-seeds / Now / Refused transitions A": "a policy asks for a transition that is not allowed",
     "nissa-seeds / Ends / Seeds without a trace A": "the sampler drops a seed",

@@ -25,6 +25,7 @@ SILENT = {
     metrics.STEP_SKIPPED,
     metrics.SCALAR,
     metrics.ITEMS,
+    metrics.BACKWARD_VALUE,
     metrics.CLIP_NORM,
     metrics.CLIP_FACTOR,
     metrics.UPDATE_RATIO,
