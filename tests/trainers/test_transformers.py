@@ -249,7 +249,7 @@ def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(
     run = nissa.current_run()
     assert run is not None
     run.close()
-    settings = {"num_train_epochs": 2, "restore_callback_states_from_checkpoint": restores}
+    settings: dict[str, Any] = {"num_train_epochs": 2, "restore_callback_states_from_checkpoint": restores}
     callback = NissaCallback(**seen.settings())
     second = trainer(callback, tmp_path, **settings)
     second.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{BATCHES}"))
