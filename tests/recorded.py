@@ -131,7 +131,7 @@ class Recorded:
         yield self._record("nissa.event.training_started", 0)
         for env in self.envs:
             about = {"nissa.env.id": env}
-            flag = about | {"nissa.red_flag.name": f"loss_spike{self.mark}", "nissa.event.advice": "Look at it."}
+            flag = about | {"nissa.red_flag.name": f"loss_spike{self.mark}", "nissa.finding.advice": "Look at it."}
             yield self._record(
                 "nissa.event.red_flag_raised",
                 20,

@@ -10,6 +10,8 @@ from nissa.events import EventType, Severity, Stage
 from nissa.hub.measurements import ProgressMeasured
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nissa.events import TelemetryEvent
 
 STAGE_STYLES: Final = {
@@ -27,6 +29,9 @@ STAGE_STYLES: Final = {
 ABSENT: Final = "—"
 _WHOLE: Final = 100
 """Rates from this on are printed without decimals."""
+
+_MOST_LAYERS: Final = 5
+"""Layers of a finding that are printed."""
 
 _SEVERITY_STYLES: Final = {Severity.WARNING: "yellow", Severity.ERROR: "red", Severity.CRITICAL: "bold red"}
 
@@ -160,7 +165,26 @@ def _seed_line(event: "TelemetryEvent", what: str, rest: str) -> Text:
 
 def _finding(event: "TelemetryEvent") -> Text:
     what = event.message or event.event_type.replace("_", " ").lower()
-    return Text(f"{_where(event)}{what}", style=_SEVERITY_STYLES.get(event.severity, ""))
+    return Text(f"{_where(event)}{what}{_evidence(event.data)}", style=_SEVERITY_STYLES.get(event.severity, ""))
+
+
+def _evidence(data: "Mapping[str, Any]") -> str:
+    """Return layers, facts and first step of a finding, with a space before it; empty without any.
+
+    Example:
+        `` [layers: 0.weight, 2.weight, +5; lr=0; since step 120]``
+    """
+    layers, facts = data.get("layers"), data.get("evidence")
+    parts = []
+    if isinstance(layers, list) and layers:
+        total = data.get("layer_count")
+        more = total - len(layers[:_MOST_LAYERS]) if isinstance(total, int) else 0
+        parts.append("layers: " + ", ".join([*map(str, layers[:_MOST_LAYERS]), *([f"+{more}"] if more > 0 else [])]))
+    if isinstance(facts, list):
+        parts += map(str, facts[1:])  # the first is the observation, which the message has
+    if data.get("first_step") is not None:
+        parts.append(f"since step {data['first_step']}")
+    return f" [{'; '.join(parts)}]" if parts else ""
 
 
 def _where(event: "TelemetryEvent") -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from nissa.diagnostics.finding import MOST_LAYERS
 from nissa.events import json_number
 
 if TYPE_CHECKING:
@@ -121,13 +122,22 @@ class FindingBrief(_BriefModel):
     """Severity: debug, info, warning, error or critical."""
 
     layers: tuple[str, ...] = ()
-    """Layers concerned, worst first, at most five."""
+    """Layers concerned, worst first, at most 20."""
 
     value: Number | None = None
     """Value that was judged; null if there is no single number."""
 
     limit: Number | None = None
     """Limit that the value was compared with."""
+
+    evidence: tuple[str, ...] = ()
+    """Further facts and numbers that the finding rests on, each as ``name=value``."""
+
+    step: int | None = None
+    """Step of the newest measurement that was judged; null for findings at a validation."""
+
+    first_step: int | None = None
+    """Step at which the trouble was first seen; null if no step is known."""
 
 
 class DecisionBrief(_BriefModel):
@@ -171,9 +181,6 @@ class DecisionBrief(_BriefModel):
 
     findings: tuple[FindingBrief, ...] = ()
     """Findings that are raised, worst first, with a suggested remedy."""
-
-
-_MOST_LAYERS = 5
 
 
 def decision_brief(
@@ -228,7 +235,10 @@ def _finding(finding: "Finding") -> FindingBrief:
         certainty=str(finding.certainty),
         advice=finding.advice,
         severity=str(finding.severity),
-        layers=finding.layers[:_MOST_LAYERS],
+        layers=finding.layers[:MOST_LAYERS],
         value=finding.value,
         limit=finding.limit,
+        evidence=finding.evidence,
+        step=finding.step,
+        first_step=finding.first_step,
     )

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from nissa.events import Severity
+
+
+MOST_LAYERS: Final = 20
+"""Maximum number of layers that an event or a brief names; a finding itself has all of them."""
 
 
 class Certainty(StrEnum):
@@ -28,6 +33,9 @@ class Finding:
         layers: Affected layers, worst first; empty for findings that are not about layers.
         value: Judged value, None for findings without a single value.
         limit: Limit of the value.
+        evidence: Further facts and numbers that the finding rests on, each as ``name=value``.
+        first_step: Step at which the trouble was first seen; None if no step is known. A finding is raised once it is
+            confirmed, which is often later.
         model_name: Name of the watch, None for a single watch and for the environment as a whole.
         env_id: Environment; None for the default one, and before the finding is emitted.
         time_unix_nano: Time of the newest judged measurement.
@@ -42,6 +50,8 @@ class Finding:
     layers: tuple[str, ...] = ()
     value: float | None = None
     limit: float | None = None
+    evidence: tuple[str, ...] = ()
+    first_step: int | None = None
     model_name: str | None = None
     env_id: str | None = None
     step: int | None = None

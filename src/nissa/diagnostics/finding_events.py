@@ -2,11 +2,10 @@
 
 from typing import Any, Final
 
-from nissa.diagnostics.finding import Finding
+from nissa.diagnostics.finding import MOST_LAYERS, Finding
 from nissa.diagnostics.rules import RULES
 from nissa.events import EventType, Severity, TelemetryEvent
 
-_MOST_NAMED: Final = 5
 _ANOMALIES: Final = {rule.name: rule.anomaly for rule in RULES if rule.anomaly is not None}
 
 
@@ -22,12 +21,14 @@ def events_of(finding: Finding, *, env_id: str | None) -> list[TelemetryEvent]:
         "up": finding.up,
         "certainty": str(finding.certainty),
         "advice": finding.advice,
-        "layers": list(finding.layers[:_MOST_NAMED]) or None,
+        "evidence": [finding.seen, *finding.evidence] if finding.raised else None,
+        "layers": list(finding.layers[:MOST_LAYERS]) or None,
         "layer_count": len(finding.layers) or None,
         "value": finding.value,
         "limit": finding.limit,
         "model": finding.model_name,
         "step": finding.step,
+        "first_step": finding.first_step,
     }
     change = _event(EventType.RED_FLAG_RAISED if finding.raised else EventType.RED_FLAG_CLEARED, finding, env_id, data)
     anomaly = _ANOMALIES.get(finding.name)

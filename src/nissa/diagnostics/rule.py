@@ -27,6 +27,7 @@ class Symptom:
     layers: tuple[str, ...] = ()
     value: float | None = None
     limit: float | None = None
+    evidence: tuple[str, ...] = ()
 
 
 class Verdict(Enum):
@@ -64,6 +65,8 @@ class Rule(ABC):
         severity: Severity of the finding.
         anomaly: Name in GRADIENT_ANOMALY events, None for a rule that is not about gradients.
         immediate: Whether one bad judgement raises the flag without confirmation.
+        explains: Names of the rules that would attribute the symptoms of this one to another cause. While this flag is up,
+            theirs are not exported as raised.
     """
 
     name: ClassVar[str]
@@ -71,6 +74,7 @@ class Rule(ABC):
     severity: ClassVar[Severity] = Severity.WARNING
     anomaly: ClassVar[str | None] = None
     immediate: ClassVar[bool] = False
+    explains: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
         self.config = config
@@ -107,6 +111,11 @@ class Latch:
         self._bad = self._good = self._resting = 0
         self.raised = False
         self.judged = False
+
+    @property
+    def bad(self) -> int:
+        """Number of consecutive bad judgements up to now."""
+        return self._bad
 
     def interrupt(self) -> None:
         """Restart the counts, since judgements before and after a lost entry are not consecutive."""

@@ -31,14 +31,26 @@ class _Watched:
     """Rule for one kind of measurement, with its flag.
 
     Args:
-        announced: State of the flag after the changes that were returned so far. The latch is ahead of it while the
-            blocks of several watches are judged one after the other.
+        model: Name of the watch; None for a single watch and for validations.
+        finding: The newest finding while the flag is up.
+        first_step: Step of the first bad judgement in a row.
+        pending: State of the flag after the changes that were processed so far. The latch is ahead of it while the blocks
+            of several watches are judged one after the other.
+        announced: Whether the flag is exported as raised: it is pending, and no raised contract explains it.
     """
 
     rule: Rule
     latch: Latch
+    model: str | None = None
     finding: Finding | None = None
+    first_step: int | None = None
+    pending: bool = False
     announced: bool = False
+
+    def begin(self, judgement: Judgement, step: int | None, *, changed: bool) -> None:
+        """Store the step of the first of several bad judgements in a row; a flag that is up keeps its first step."""
+        if isinstance(judgement, Symptom) and self.latch.bad == 1 and (changed or not self.latch.raised):
+            self.first_step = step
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +102,20 @@ class RuleBook:
             return found.time_unix_nano, order.get((found.model_name, found.time_unix_nano), len(order))
 
         with self._sections, self._lock:
-            return [self._announce(change) for change in sorted(changes, key=place)]
+            return [found for change in sorted(changes, key=place) for found in self._announce(change)]
 
     def epoch(self, snapshot: "EpochSnapshot") -> list[Finding]:
         """Judge a validation; return the findings that changed."""
         where = {"epoch": snapshot.epoch, "time_unix_nano": snapshot.time_unix_nano or 0}
         with self._sections, self._lock:
             changes = [change for each in self._whole if (change := self._validated(each, snapshot, where))]
-            return [self._announce(change) for change in changes]
+            return [found for change in changes for found in self._announce(change)]
 
     @property
     def flags(self) -> dict[str, bool]:
-        """State of each flag that was judged so far, worst first; True is up."""
+        """State of each flag that was judged so far, worst first; True is up and not explained by a raised contract."""
         with self._sections, self._lock:
-            judged = [(each.rule.name, each.latch.raised) for each in self._all() if each.latch.judged]
+            judged = [(each.rule.name, each.announced) for each in self._all() if each.latch.judged]
         raised = {name for name, up in judged if up}
         return {name: name in raised for name in sorted({name for name, _ in judged}, key=_ORDER.__getitem__)}
 
@@ -111,7 +123,7 @@ class RuleBook:
     def findings(self) -> tuple[Finding, ...]:
         """Findings whose flag is up, worst first, and those of one rule in the order of their watches."""
         with self._sections, self._lock:
-            raised = [each.finding for each in self._all() if each.latch.raised and each.finding is not None]
+            raised = [each.finding for each in self._all() if each.announced and each.finding is not None]
         return tuple(sorted(raised, key=lambda finding: _ORDER[finding.name]))
 
     def forget(self, model_name: str | None) -> None:
@@ -138,14 +150,47 @@ class RuleBook:
         changed = watched.latch.changes(judgement)
         if not (changed or isinstance(judgement, Symptom)):
             return None
+        watched.begin(judgement, snapshot.step, changed=changed)
         found = _describe(watched, judgement, where)
         return _Change(found, watched) if changed and found else None
 
-    def _announce(self, change: _Change) -> Finding:
-        """Return a finding with the state of its flag, which several watches and kinds of measurement may hold up."""
-        change.watched.announced = change.finding.raised
-        up = any(each.announced for each in self._all() if each.rule.name == change.finding.name)
-        return replace(change.finding, up=up)
+    def _announce(self, change: _Change) -> list[Finding]:
+        """Apply a change of a flag, and return the findings that change with it.
+
+        While a contract is raised, rules that would attribute its symptoms to another cause are not: their flags are
+        lowered when it is raised, and raised again when it is cleared, if the symptoms last.
+        """
+        watched, found = change.watched, change.finding
+        watched.pending = found.raised
+        findings = self._set(watched, found)
+        if watched.rule.explains and watched.announced == watched.pending:
+            findings += [each for other in self._all() for each in self._reconsider(other, found)]
+        return findings
+
+    def _set(self, watched: _Watched, found: Finding) -> list[Finding]:
+        """Export a flag as pending, or as lowered if a contract explains it; return the finding if it changes."""
+        up = watched.pending and self._cause(watched) is None
+        if up == watched.announced:
+            return []
+        watched.announced = up
+        anywhere = any(each.announced for each in self._all() if each.rule.name == found.name)
+        return [replace(found, up=anywhere)]
+
+    def _reconsider(self, watched: _Watched, changed: Finding) -> list[Finding]:
+        """Apply a change of a contract to a flag that it explains."""
+        if not watched.pending or watched.finding is None or watched.rule.name == changed.name:
+            return []
+        where = {name: getattr(changed, name) for name in ("step", "epoch", "time_unix_nano")}
+        where["model_name"] = watched.finding.model_name
+        if self._cause(watched) is None:
+            return self._set(watched, replace(watched.finding, **where))
+        return self._set(watched, _over(watched.rule, where, f"Explained by {changed.name.replace('_', ' ')}"))
+
+    def _cause(self, watched: _Watched) -> str | None:
+        """Return the raised contract that explains a rule's symptoms in the same model; None without one."""
+        name = watched.rule.name
+        causes = (each for each in self._all() if each.announced and name in each.rule.explains)
+        return next((each.rule.name for each in causes if each.model == watched.model or _whole(each, watched)), None)
 
     def _changes(
         self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock"
@@ -160,6 +205,7 @@ class RuleBook:
                     changed = each.latch.changes(judgement)
                     # Skip the rest for the common judgement, which neither changes a flag nor describes one that is up.
                     if changed or isinstance(judgement, Symptom):
+                        each.begin(judgement, int(block.steps[row]), changed=changed)
                         found = _describe(each, judgement, _where(block, row))
                         changes += [(row, _Change(found, each))] if changed and found else []
         return [change for _, change in sorted(changes, key=lambda pair: pair[0])]
@@ -167,17 +213,17 @@ class RuleBook:
     def _of(self, model_name: str | None) -> dict[str, list[_Watched]]:
         with self._sections, self._lock:
             if model_name not in self._models:
-                self._models[model_name] = self._watch()
+                self._models[model_name] = self._watch(model_name)
             return self._models[model_name]
 
-    def _watch(self) -> dict[str, list[_Watched]]:
+    def _watch(self, model_name: str | None = None) -> dict[str, list[_Watched]]:
         """Return a new instance of each rule, with a flag per kind of measurement that it judges."""
         watched: dict[str, list[_Watched]] = {kind: [] for kind in _KINDS}
         for make in RULES:
             rule = make(self._config)
             for kind in _KINDS:
                 if getattr(make, kind) is not getattr(Rule, kind):
-                    watched[kind].append(_Watched(rule, self._latch(kind, rule)))
+                    watched[kind].append(_Watched(rule, self._latch(kind, rule), model_name))
         return watched
 
     def _latch(self, kind: str, rule: Rule) -> Latch:
@@ -200,16 +246,21 @@ def _where(block: "StepBlock | SampleBlock", row: int) -> dict[str, object]:
     }
 
 
+def _whole(a: _Watched, b: _Watched) -> bool:
+    """Whether one of two flags is about the environment as a whole, so that they concern each other."""
+    return a.model is None or b.model is None
+
+
 def _describe(watched: _Watched, judgement: Judgement, where: Mapping[str, object]) -> Finding | None:
     """Return the finding of a flag after its newest judgement: the trouble while it is up, else its end."""
     if not watched.latch.raised:
         return _over(watched.rule, where)
     if isinstance(judgement, Symptom):
-        watched.finding = _finding(watched.rule, judgement, where)
+        watched.finding = _finding(watched.rule, judgement, where, watched.first_step)
     return watched.finding
 
 
-def _finding(rule: Rule, symptom: Symptom, where: Mapping[str, object]) -> Finding:
+def _finding(rule: Rule, symptom: Symptom, where: Mapping[str, object], first_step: int | None) -> Finding:
     return Finding(
         name=rule.name,
         raised=True,
@@ -220,16 +271,18 @@ def _finding(rule: Rule, symptom: Symptom, where: Mapping[str, object]) -> Findi
         layers=symptom.layers,
         value=symptom.value,
         limit=symptom.limit,
+        evidence=symptom.evidence,
+        first_step=first_step,
         **where,  # type: ignore[arg-type]  # names and types are those of the caller above
     )
 
 
-def _over(rule: Rule, where: Mapping[str, object]) -> Finding:
+def _over(rule: Rule, where: Mapping[str, object], seen: str | None = None) -> Finding:
     words = rule.name.replace("_", " ")
     return Finding(
         name=rule.name,
         raised=False,
-        seen=f"No more {words}",
+        seen=seen or f"No more {words}",
         certainty=Certainty.LIKELY,
         advice="Nothing to do.",
         **where,  # type: ignore[arg-type]  # see above

@@ -17,6 +17,7 @@ from nissa.hub.measurements import (
     ValidationMeasured,
     WholeModelMeasured,
 )
+from nissa.otel.findings import FINDING_DATA, finding_attributes
 from nissa.otel.logs import EventLog
 from nissa.otel.metrics.gauges import GaugeLog
 from nissa.otel.metrics.producer import MetricProducer
@@ -219,6 +220,8 @@ class OpenTelemetryBackend:
         }
         if event.event_type == EventType.SEED_GATE_EVALUATED:
             attributes |= gate_attributes(event)
+        if event.event_type in _OF_FINDINGS:
+            attributes |= finding_attributes(event)
         self._log.emit(
             names.EVENT_REFUSED if event.refused else name,
             event.time_unix_nano,
@@ -250,14 +253,16 @@ def _change_of(event: TelemetryEvent, transition: tuple[Stage, Stage]) -> Teleme
 
 _TOLD: Final = frozenset({"from", "to", "trace_id", "span_id", "blueprint_id", "flag"})
 _FLAGS: Final = frozenset({EventType.RED_FLAG_RAISED, EventType.RED_FLAG_CLEARED})
+_OF_FINDINGS: Final = _FLAGS | {EventType.GRADIENT_ANOMALY}
 
 
 def _details(event: TelemetryEvent) -> dict[str, Any]:
     """Return the remaining scalar entries of the event's data, with keys prefixed by ``nissa.event.``."""
+    known = _TOLD | FINDING_DATA if event.event_type in _OF_FINDINGS else _TOLD
     return {
         f"{names.EVENT_PREFIX}{key}": value
         for key, value in event.data.items()
-        if key not in _TOLD and isinstance(value, str | bool | int | float)
+        if key not in known and isinstance(value, str | bool | int | float)
     }
 
 

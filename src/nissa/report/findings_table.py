@@ -19,7 +19,7 @@ def findings_section(run: RunSummary) -> PageSection:
         )
         return PageSection(key="findings", title="Findings", empty=why)
     rows = tuple(_finding(run, each) for each in run.findings[-MOST_ROWS:])
-    head = ("when", "where", "finding", "what was seen", "what to do", "until")
+    head = ("when", "where", "finding", "what was seen", "evidence", "what to do", "until")
     return PageSection(key="findings", title="Findings", tables=[Table(_caption("Findings", run.findings), head, rows)])
 
 
@@ -65,6 +65,7 @@ def _finding(run: RunSummary, finding: RecordedFinding) -> TableRow:
             run.names.name(finding.series_key) or ABSENT,
             finding.name,
             finding.sentence or ABSENT,
+            finding.evidence or ABSENT,
             finding.advice or ABSENT,
             until,
         ),

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from nissa.events import EventType
 from nissa.recordings import LogRecord, Recording
-from nissa.recordings.values import as_number, as_whole
+from nissa.recordings.values import as_names, as_number, as_whole
 from nissa.report.series_keys import SeriesKey
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
@@ -33,6 +33,7 @@ class RecordedFinding:
 
     Args:
         until: Time at which it was cleared; None if it was not cleared, or is momentary.
+        evidence: Layers, numbers, further facts and the first step in one text.
         lasting: The finding is a state that holds until it is cleared, such as a red flag.
     """
 
@@ -45,6 +46,7 @@ class RecordedFinding:
     sentence: str
     advice: str
     certainty: str
+    evidence: str
     epoch: int | None
     step: int | None
 
@@ -105,7 +107,7 @@ def _flag(record: LogRecord) -> tuple[SeriesKey, str, Any]:
 
 def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) -> RecordedFinding:
     attributes = record.attributes
-    advice = str(detail(attributes, "advice") or "")
+    advice = str(attributes.get(attr.FINDING_ADVICE) or "")
     return RecordedFinding(
         name=name.replace("_", " "),
         series_key=SeriesKey.of(attributes, record.process),
@@ -115,10 +117,32 @@ def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) 
         severity=record.severity,
         sentence=record.body.removesuffix(advice).strip() or _details(attributes),
         advice=advice,
-        certainty=str(detail(attributes, "certainty") or ""),
+        certainty=str(attributes.get(attr.FINDING_CERTAINTY) or ""),
+        evidence=_evidence(attributes),
         epoch=as_whole(attributes.get(attr.EPOCH)),
         step=as_whole(detail(attributes, "step")),
     )
+
+
+def _evidence(attributes: Mapping[str, Any]) -> str:
+    """Return what a finding rests on, for example ``layers: 0.weight, 2.weight (7 in all); value 0; since step 120``."""
+    layers, facts = as_names(attributes.get(attr.FINDING_LAYERS)), as_names(attributes.get(attr.FINDING_EVIDENCE))
+    count, first = as_whole(attributes.get(attr.FINDING_LAYER_COUNT)), as_whole(attributes.get(attr.FINDING_FIRST_STEP))
+    value, limit = attributes.get(attr.FINDING_VALUE), attributes.get(attr.FINDING_LIMIT)
+    parts = []
+    if layers:
+        rest = f" ({count} in all)" if count is not None and count > len(layers) else ""
+        parts.append(f"layers: {', '.join(layers)}{rest}")
+    if value is not None:
+        parts.append(f"value {_short(value)}" + ("" if limit is None else f", limit {_short(limit)}"))
+    parts += facts[1:]  # the first is the observation
+    if first is not None:
+        parts.append(f"since step {first:,}")
+    return "; ".join(parts)
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _details(attributes: Mapping[str, Any]) -> str:

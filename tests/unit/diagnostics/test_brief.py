@@ -28,6 +28,9 @@ FINDING = Finding(
     certainty=Certainty.LIKELY,
     advice="Stop earlier.",
     layers=tuple("abcdefg"),
+    evidence=("gap=0.9",),
+    step=7,
+    first_step=5,
     value=INF,
     limit=0.5,
 )
@@ -120,9 +123,12 @@ def test_it_says_what_the_newest_snapshot_says() -> None:
                 "certainty": "likely",
                 "advice": "Stop earlier.",
                 "severity": "warning",
-                "layers": ["a", "b", "c", "d", "e"],
+                "layers": ["a", "b", "c", "d", "e", "f", "g"],
                 "value": "Infinity",
                 "limit": 0.5,
+                "evidence": ["gap=0.9"],
+                "step": 7,
+                "first_step": 5,
             }
         ],
     }

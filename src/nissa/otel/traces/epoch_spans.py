@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.trace import Span, SpanContext, Status, StatusCode
 
 from nissa.events import SpanIds, TelemetryEvent
+from nissa.otel.findings import finding_attributes
 from nissa.otel.traces.spans import end_span, remote
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
@@ -165,6 +166,7 @@ class EpochSpans:
             attr.STEP: event.data.get("step"),
             attr.RED_FLAG_NAME: event.data.get("flag"),
             attr.EVENT_MESSAGE: event.message or None,
+            **finding_attributes(event),
         }
         parent = None if epoch is None else epoch.context
         end_span(self._factory.start(names.RED_FLAG, at, attributes, parent=parent), at)
