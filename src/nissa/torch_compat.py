@@ -89,6 +89,11 @@ def contains_compiled(model: nn.Module) -> bool:
     return any("_orig_mod" in each._modules for each in model.modules())
 
 
+def is_compiled_in_place(model: nn.Module) -> bool:
+    """Return whether ``model.compile()`` was called; fallback: False."""
+    return getattr(model, "_compiled_call_impl", None) is not None
+
+
 def has_forward_hooks(model: nn.Module) -> bool:
     """Return whether hooks run in the forward pass of a model, those of all modules included; ours only observe."""
     names = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
@@ -97,6 +102,22 @@ def has_forward_hooks(model: nn.Module) -> bool:
         for each in model.modules()
         for hook in (*each._forward_hooks.values(), *each._forward_pre_hooks.values())
     )
+
+
+# Tensors.
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place since it was made; fallback: 0, as if never."""
+    found: int = getattr(tensor, "_version", 0)
+    return found
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Return whether a tensor belongs to a transform of ``torch.func`` and must not outlive it; fallback: False."""
+    functorch = getattr(torch._C, "_functorch", None)
+    found: bool = getattr(functorch, "is_functorch_wrapped_tensor", lambda _: False)(tensor)
+    return found
 
 
 def after_backward(call: Callable[[], None]) -> bool:

@@ -204,6 +204,10 @@ class DiagnosticsConfig(Section):
     class_imbalance_spread: float = Field(default=0.2, gt=0, le=1)
     """Accuracy of the best class minus that of the worst above which classes are imbalanced."""
 
+    contracts: bool = True
+    """Check contracts of the program: conditions that every correct training keeps, such as that each trainable parameter is
+    in an optimizer."""
+
     rules: RulesConfig = RulesConfig()
     """Thresholds of the rules that raise red flags."""
 

@@ -5,7 +5,7 @@ split into blocks. `missed` is the number of measurements lost before each entry
 in a block from neighbours in time, and the first entry received from the first one of training.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import groupby
@@ -18,7 +18,8 @@ from nissa.kernels.moments import Moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured
+    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped
+    from nissa.hub.program_facts import ProgramFacts
 
 _Entry = TypeVar("_Entry")
 _STATISTICS: Final = tuple(each.name for each in fields(Moments) if each.name not in {"buckets", "bucket_range"})
@@ -68,6 +69,10 @@ class StepBlock:
         times: End times of the steps, nanoseconds since the Unix epoch.
         missed: Number of steps lost between the previous entry and this one. For the first entry that a rule receives, it
             counts from the beginning of the watch.
+        idle_rates: Mask of steps at which every parameter group has a learning rate of 0.
+        epochs: Identity of the epoch of each step, None outside epochs.
+        programs: Facts for contracts; None at steps at which none were collected.
+        signals: Values for contracts by name.
     """
 
     env_id: str | None
@@ -81,6 +86,10 @@ class StepBlock:
     learning_rates: OptionalArray
     clip_norms: OptionalArray
     clip_factors: OptionalArray
+    idle_rates: "NDArray[np.bool_]"
+    epochs: tuple[int | None, ...]
+    programs: "tuple[ProgramFacts | None, ...]"
+    signals: "tuple[Mapping[str, float], ...]"
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -105,12 +114,46 @@ class StepBlock:
             learning_rates=OptionalArray.of(each.learning_rate for each in steps),
             clip_norms=OptionalArray.of(each.clip_norm for each in steps),
             clip_factors=OptionalArray.of(each.clip_factor for each in steps),
+            idle_rates=np.array(
+                [each.learning_rate == 0 and not any(each.learning_rates) for each in steps], dtype=bool
+            ),
+            epochs=tuple(None if each.epoch_ids is None else each.epoch_ids.span_id for each in steps),
+            programs=tuple(each.program for each in steps),
+            signals=tuple(each.signals for each in steps),
         )
 
     def finite_losses(self) -> "Iterator[tuple[int, float | None]]":
         """Iterate over the number of steps lost before each step, and its loss; None if absent or not finite."""
         entries = zip(self.missed.tolist(), self.losses.values.tolist(), self.losses.finite.tolist(), strict=True)
         return ((missed, loss if finite else None) for missed, loss, finite in entries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipBlock:
+    """Consecutive measurements of steps that loss scaling skipped, of one watch; each array has shape ``(S,)``.
+
+    Args:
+        steps: Number of completed steps before the skipped ones.
+        counts: Number of skipped steps.
+        missed: Zeros: the counts are cumulative, so that nothing is lost.
+    """
+
+    model_name: str | None
+    steps: "NDArray[np.int64]"
+    times: "NDArray[np.int64]"
+    missed: "NDArray[np.int64]"
+    counts: "NDArray[np.int64]"
+
+    @staticmethod
+    def of(skips: "Sequence[StepSkipped]") -> "SkipBlock":
+        """Return the block of one or more measurements of one watch."""
+        return SkipBlock(
+            model_name=skips[0].model_name,
+            steps=_integers(each.step for each in skips),
+            times=_integers(each.time_unix_nano for each in skips),
+            missed=_integers(0 for _ in skips),
+            counts=_integers(each.count for each in skips),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +270,11 @@ class SampleBlock:
     def named(self, chosen: "NDArray[np.bool_] | NDArray[np.intp]") -> tuple[str, ...]:
         """Return the names of chosen layers: for a mask in the order of `names`, for indices in the order of these."""
         return tuple(self.names[row] for row in (np.flatnonzero(chosen) if chosen.dtype == bool else chosen))
+
+
+def skip_blocks(skips: "Iterable[StepSkipped]") -> "Iterator[SkipBlock]":
+    """Split a sequence into blocks; a new block begins where the watch changes."""
+    return (SkipBlock.of(list(part)) for _, part in groupby(skips, lambda each: each.model_name))
 
 
 def step_blocks(steps: "Iterable[StepMeasured]") -> "Iterator[StepBlock]":

@@ -6,7 +6,6 @@ from typing import Final
 
 from nissa.events import Severity
 
-
 MOST_LAYERS: Final = 20
 """Maximum number of layers that an event or a brief names; a finding itself has all of them."""
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.layers import LayerGradients
     from nissa.events import SeedSnapshot
     from nissa.hub.measurements import GradientHealth
+    from nissa.hub.program_facts import ForwardModes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +48,5 @@ class Observations:
     stability_margin: float | None = None
     seeds: "Sequence[SeedSnapshot]" = ()
     seed_ratios: Mapping[str, float] = field(default_factory=dict)
+    forward_modes: "ForwardModes | None" = None
     incomplete: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from nissa.events import Severity
 
 if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
-    from nissa.diagnostics.blocks import SampleBlock, StepBlock
+    from nissa.diagnostics.blocks import SampleBlock, SkipBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
 
 
@@ -50,7 +50,7 @@ Judgement = Symptom | Verdict | None
 class Rule(ABC):
     """Rule about one watch of one environment, or about an environment as a whole.
 
-    A rule implements one or more of `steps`, `samples` and `epoch`; the others are never called. Requirements on its
+    A rule implements one or more of `steps`, `samples`, `skips` and `epoch`; the others are never called. Requirements on its
     judgements:
 
     - They do not depend on how a sequence is split into blocks. State is carried from block to block.
@@ -65,6 +65,7 @@ class Rule(ABC):
         severity: Severity of the finding.
         anomaly: Name in GRADIENT_ANOMALY events, None for a rule that is not about gradients.
         immediate: Whether one bad judgement raises the flag without confirmation.
+        one_flag: Whether all kinds of measurement share one flag; otherwise each has its own, and any raises the flag.
         explains: Names of the rules that would attribute the symptoms of this one to another cause. While this flag is up,
             theirs are not exported as raised.
     """
@@ -74,6 +75,7 @@ class Rule(ABC):
     severity: ClassVar[Severity] = Severity.WARNING
     anomaly: ClassVar[str | None] = None
     immediate: ClassVar[bool] = False
+    one_flag: ClassVar[bool] = False
     explains: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: "DiagnosticsConfig") -> None:
@@ -86,6 +88,10 @@ class Rule(ABC):
 
     def samples(self, block: "SampleBlock") -> Sequence[Judgement]:
         """Judge the gradients of each sampled step of a block, in order."""
+        raise NotImplementedError
+
+    def skips(self, block: "SkipBlock") -> Sequence[Judgement]:
+        """Judge measurements of skipped steps, in order."""
         raise NotImplementedError
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:

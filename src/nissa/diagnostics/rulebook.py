@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from nissa.diagnostics.blocks import sample_blocks, step_blocks
+from nissa.diagnostics.blocks import sample_blocks, skip_blocks, step_blocks
+from nissa.diagnostics.contracts import CONTRACTS
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom
 from nissa.diagnostics.rules import RULES
@@ -18,15 +19,16 @@ from nissa.hub.critical import CriticalSections
 
 if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
-    from nissa.diagnostics.blocks import SampleBlock, StepBlock
+    from nissa.diagnostics.blocks import SampleBlock, SkipBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured
+    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped
 
-_KINDS: Final = ("steps", "samples", "epoch")
-_ORDER: Final = {rule.name: position for position, rule in enumerate(RULES)}
+_KINDS: Final = ("steps", "samples", "skips", "epoch")
+_ALL: "Final[tuple[type[Rule], ...]]" = (*CONTRACTS, *RULES)
+_ORDER: Final = {rule.name: position for position, rule in enumerate(_ALL)}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Watched:
     """Rule for one kind of measurement, with its flag.
 
@@ -77,7 +79,12 @@ class RuleBook:
         self._models: dict[str | None, dict[str, list[_Watched]]] = {}
         self._whole = self._watch()["epoch"]
 
-    def judge(self, steps: "Sequence[StepMeasured]", samples: "Sequence[GradientsMeasured]") -> list[Finding]:
+    def judge(
+        self,
+        steps: "Sequence[StepMeasured]",
+        samples: "Sequence[GradientsMeasured]",
+        skips: "Sequence[StepSkipped]" = (),
+    ) -> list[Finding]:
         """Judge measurements; return the findings that changed. Not thread-safe: call from one thread.
 
         Each watch is judged in blocks, but the result does not depend on how measurements were divided between calls:
@@ -86,9 +93,9 @@ class RuleBook:
         order: dict[tuple[str | None, int], int] = {}
         for position, step in enumerate(steps):
             order.setdefault((step.model_name, step.time_unix_nano), position)
-        watches = list(dict.fromkeys([*(each.model_name for each in steps), *(each.model_name for each in samples)]))
+        watches = list(dict.fromkeys(each.model_name for each in (*steps, *samples, *skips)))
 
-        def watch_of(measurement: "StepMeasured | GradientsMeasured") -> int:
+        def watch_of(measurement: "StepMeasured | GradientsMeasured | StepSkipped") -> int:
             return watches.index(measurement.model_name)
 
         changes: list[_Change] = []
@@ -96,6 +103,8 @@ class RuleBook:
             changes += self._steps(step_block)
         for sample_block in sample_blocks(sorted(samples, key=watch_of)):
             changes += self._samples(sample_block)
+        for skip_block in skip_blocks(sorted(skips, key=watch_of)):
+            changes += self._skips(skip_block)
 
         def place(change: _Change) -> tuple[int, int]:
             found = change.finding
@@ -142,6 +151,10 @@ class RuleBook:
         with np.errstate(all="ignore"):
             judged = [each.rule.samples(block) for each in watched]
         return self._changes(watched, judged, block)
+
+    def _skips(self, block: "SkipBlock") -> list[_Change]:
+        watched = self._of(block.model_name)["skips"]
+        return self._changes(watched, [each.rule.skips(block) for each in watched], block)
 
     def _validated(self, watched: _Watched, snapshot: "EpochSnapshot", where: Mapping[str, object]) -> _Change | None:
         judgement = watched.rule.epoch(snapshot)
@@ -193,7 +206,7 @@ class RuleBook:
         return next((each.rule.name for each in causes if each.model == watched.model or _whole(each, watched)), None)
 
     def _changes(
-        self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock"
+        self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock | SkipBlock"
     ) -> list[_Change]:
         """Apply judgements to their flags; return the changes ordered by entry, then by rule."""
         missed, changes = block.missed.tolist(), list[tuple[int, _Change]]()
@@ -219,11 +232,12 @@ class RuleBook:
     def _watch(self, model_name: str | None = None) -> dict[str, list[_Watched]]:
         """Return a new instance of each rule, with a flag per kind of measurement that it judges."""
         watched: dict[str, list[_Watched]] = {kind: [] for kind in _KINDS}
-        for make in RULES:
+        for make in _ALL if self._config.contracts else RULES:
             rule = make(self._config)
+            shared = _Watched(rule, self._latch("steps", rule), model_name) if rule.one_flag else None
             for kind in _KINDS:
                 if getattr(make, kind) is not getattr(Rule, kind):
-                    watched[kind].append(_Watched(rule, self._latch(kind, rule), model_name))
+                    watched[kind].append(shared or _Watched(rule, self._latch(kind, rule), model_name))
         return watched
 
     def _latch(self, kind: str, rule: Rule) -> Latch:
@@ -234,11 +248,12 @@ class RuleBook:
         return Latch(confirmations=confirmations, recoveries=rules.recoveries, cooldown=rules.cooldown)
 
     def _all(self) -> list[_Watched]:
-        models = [each for kinds in self._models.values() for each in (*kinds["steps"], *kinds["samples"])]
-        return [*models, *self._whole]
+        kinds = ("steps", "samples", "skips")
+        models = [each for watched in self._models.values() for kind in kinds for each in watched[kind]]
+        return list(dict.fromkeys([*models, *self._whole]))
 
 
-def _where(block: "StepBlock | SampleBlock", row: int) -> dict[str, object]:
+def _where(block: "StepBlock | SampleBlock | SkipBlock", row: int) -> dict[str, object]:
     return {
         "model_name": block.model_name,
         "step": int(block.steps[row]),

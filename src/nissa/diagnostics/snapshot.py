@@ -13,6 +13,7 @@ from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.errors import ConfigurationError
 from nissa.events import json_number
 from nissa.hub.measurements import GradientHealth
+from nissa.hub.program_facts import ForwardModes
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -53,6 +54,7 @@ class EpochSnapshot:
         judged_flags: Names of the flags that were judged so far, raised or not.
         findings: Findings of the raised flags, worst first: layers, numbers and advice.
         opportunities: Names of states that invite an action.
+        forward_modes: Forward passes without gradients since the last step, by mode; None if no hook counts them.
         incomplete: Fields that are absent or partial because their values were not all copied to the host in time, for
             example ``("train_loss",)``.
     """
@@ -93,6 +95,7 @@ class EpochSnapshot:
     judged_flags: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     opportunities: tuple[str, ...] = ()
+    forward_modes: ForwardModes | None = None
     incomplete: tuple[str, ...] = ()
 
     @property

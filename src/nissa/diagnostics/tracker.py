@@ -149,6 +149,7 @@ class DiagnosticTracker:
             sharpness=dict(seen.sharpness),
             sharpness_error=dict(seen.sharpness_error),
             stability_margin=seen.stability_margin,
+            forward_modes=seen.forward_modes,
             incomplete=seen.incomplete,
             seeds=seeds.findings(seen.seeds, seen.seed_ratios),
             **of_classes(seen, self.config.per_class, self._classes),

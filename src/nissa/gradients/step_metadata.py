@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nissa.gradients.rounds import Round
     from nissa.gradients.sampling import OverheadBudget
     from nissa.gradients.selection import Selection
+    from nissa.hub.program_facts import ProgramFacts
 
 LOSS, RATE, OVERFLOW, CLIP_NORM, BACKWARD = "loss", "learning_rate:", "found_inf", "clip_norm", "backward"
 """Names of the scalars that a step may carry; the index of the parameter group follows `RATE`."""
@@ -23,6 +24,9 @@ OVERHEAD, INTERVAL = "overhead", "interval"
 
 SKIPPED_CALLS, SKIPPED_SAMPLES = "skipped_calls:", "skipped_samples:"
 """Prefixes of the cumulative counts of skipped calls, see `nissa.gradients.skips.SkipCount`."""
+
+SIGNAL: Final = "contract:"
+"""Beginning of the names of scalars that are values for contracts."""
 
 WINDOW: Final = 10
 """Number of steps over which overhead is measured if sampling is disabled."""
@@ -82,6 +86,7 @@ class StepMetadata:
         round: Round of the optimizers of one model, None if the model has only one.
         phases: Seconds of each phase of the step that was observed.
         clip_limit: Maximum norm that gradients were clipped to; None without clipping.
+        program: Facts for contracts; None at steps at which none were collected.
     """
 
     env_id: str | None
@@ -102,6 +107,7 @@ class StepMetadata:
     clip_limit: float | None = None
     round: "Round | None" = None
     phases: "Mapping[str, float]" = field(default_factory=dict)
+    program: "ProgramFacts | None" = None
 
 
 @dataclass(frozen=True, slots=True)

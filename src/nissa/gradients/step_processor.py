@@ -24,6 +24,7 @@ from nissa.gradients.step_metadata import (
     OVERFLOW,
     OVERHEAD,
     RATE,
+    SIGNAL,
     SKIPPED_CALLS,
     SKIPPED_SAMPLES,
     LoggedMetadata,
@@ -211,6 +212,7 @@ class StepProcessor:
                     model_name=metadata.model_name,
                     time_unix_nano=metadata.time_unix_nano,
                     count=more,
+                    step=metadata.delivered.steps,
                 )
             )
 
@@ -339,7 +341,14 @@ def _step(metadata: "StepMetadata", step: int, numbers: dict[str, float], *, mis
         missed=missed,
         phases=metadata.phases,
         backward_value=numbers.get(BACKWARD),
+        program=metadata.program,
+        signals=_signals(numbers) if metadata.program is not None else {},
     )
+
+
+def _signals(numbers: dict[str, float]) -> dict[str, float]:
+    """Return the values for contracts by name."""
+    return {name.removeprefix(SIGNAL): value for name, value in numbers.items() if name.startswith(SIGNAL)}
 
 
 def _learning_rates(numbers: dict[str, float]) -> tuple[float | None, ...]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from torch.utils.hooks import RemovableHandle
 
+    from nissa.gradients.program_audit import ProgramAudit
     from nissa.gradients.rounds import RoundMember
     from nissa.gradients.sampling import SamplingSchedule
     from nissa.gradients.steps import StepClock
@@ -79,6 +80,7 @@ class Watch:
         outer: Wrappers around the optimizer whose step hooks run as well.
         member: Sampling schedule of an optimizer that shares its model with others; None creates one.
         on_close: Called by `close`.
+        audit: Collector of facts for contracts; None collects none.
         finalized: Queue of watches whose optimizer was garbage-collected. A finalizer may run inside any frame, even
             while that frame holds a lock, so that it may only append. The owner drains the queue and releases the watch
             as after `close`.
@@ -103,6 +105,7 @@ class Watch:
         readback: Readback[RowMetadata],
         error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
+        audit: "ProgramAudit | None" = None,
         finalized: "deque[Watch] | None" = None,
     ) -> None:
         self.name = name
@@ -133,6 +136,7 @@ class Watch:
         self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
         self._on_close = on_close
+        self.audit = audit
         self._finalizer = weakref.finalize(optimizer, _finalize, self, self._state, finalized)
         self._finalizer.atexit = False
         self._scaled_steps = None if scaler is None else self._wrap(scaler)
@@ -268,6 +272,8 @@ class Watch:
         scaled_steps = None if self._scaled_steps is None else self._scaled_steps()
         if scaled_steps is not None:
             scaled_steps.remove(self.key, self)
+        if self.audit is not None:
+            self.audit.close()
         self._clock.release(self.name, primary=self.primary)
         self._clock.forget(self.name)
         self._state.closed = True
@@ -296,6 +302,8 @@ class Watch:
             self._inside, self._nested, self._updated, self._capture = True, False, False, None
             self._closure = closure_of(args, kwargs) is not None
             self._due, self._found_inf = False, None
+            if self.audit is not None and not self._closure and not recording():
+                self.audit.before(self._model(), optimizer)
             if not self._wanted() or recording():
                 return None
             self._due = True
@@ -399,6 +407,8 @@ class Watch:
         if recording():
             self._warn_recorded()
             return
+        if self.audit is not None and not self._closure:
+            self.audit.after(optimizer)
         with self._error_boundary.guard("step"):
             self._submit(optimizer, capture)
         self._count()
@@ -443,6 +453,8 @@ class Watch:
             counts.skips.count(known, moving, sampled=self._due and not skipped)
         if not skipped:
             known |= self._own_numbers()
+        program, signals = (None, {}) if skipped or self.audit is None else self.audit.take()
+        moving |= signals
         waits = not skipped and counts.order.stepped(
             logged=inputs.losses > 0 and not inputs.late, closure=self._closure
         )
@@ -463,6 +475,7 @@ class Watch:
             state=self._state,
             clip_limit=inputs.clip_limit,
             round=None if self._member is None else self._member.current(),
+            program=program,
         )
         return StepRow(
             self._readback,

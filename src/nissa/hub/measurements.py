@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nissa.events import SpanIds
+    from nissa.hub.program_facts import ProgramFacts
     from nissa.kernels.moments import Moments
 
 
@@ -64,6 +65,8 @@ class StepMeasured:
             ``optimizer``. Empty if the duration is None.
         backward_value: Sum of the values that ``backward()`` was called on for this step; None where the loss is known. Its
             scale is not known, so that no rule compares it.
+        program: Facts for contracts; None at steps at which none were collected.
+        signals: Values for contracts by name, with those facts.
     """
 
     env_id: str | None
@@ -84,6 +87,8 @@ class StepMeasured:
     learning_rates: tuple[float | None, ...] = ()
     phases: "Mapping[str, float]" = field(default_factory=dict)
     backward_value: float | None = None
+    program: "ProgramFacts | None" = None
+    signals: "Mapping[str, float]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +98,14 @@ class StepSkipped:
     Args:
         time_unix_nano: Time when the last of them was due, or when the next completed step returned.
         count: Number of skipped steps; more than one if earlier measurements of skipped steps were dropped.
+        step: Number of completed steps of the watch before them.
     """
 
     env_id: str | None
     model_name: str | None
     time_unix_nano: int
     count: int = 1
+    step: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

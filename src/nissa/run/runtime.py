@@ -24,7 +24,7 @@ from nissa.gradients.selection import Selection
 from nissa.gradients.step_metadata import RowMetadata, SamplingPlan
 from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured
+from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.hub.plain_data import PayloadLimits
 from nissa.kernels.moments import Layout, Thresholds
 from nissa.printable import printable
@@ -326,15 +326,18 @@ class Runtime:
         """Apply the rules to measurements, and emit the findings in the order of their time."""
         steps: defaultdict[str | None, list[StepMeasured]] = defaultdict(list)
         samples: defaultdict[str | None, list[GradientsMeasured]] = defaultdict(list)
+        skips: defaultdict[str | None, list[StepSkipped]] = defaultdict(list)
         for measurement in measurements:
             if isinstance(measurement, StepMeasured):
                 steps[measurement.env_id].append(measurement)
             elif isinstance(measurement, GradientsMeasured):
                 samples[measurement.env_id].append(measurement)
+            elif isinstance(measurement, StepSkipped):
+                skips[measurement.env_id].append(measurement)
         findings: list[tuple[str | None, Finding]] = []
-        for env_id in {**steps, **samples}:
-            rules = self.tracker(env_id).rules
-            findings += [(env_id, finding) for finding in rules.judge(steps[env_id], samples[env_id])]
+        for env_id in {**steps, **samples, **skips}:
+            found = self.tracker(env_id).rules.judge(steps[env_id], samples[env_id], skips[env_id])
+            findings += [(env_id, finding) for finding in found]
         for env_id, finding in sorted(findings, key=lambda pair: pair[1].time_unix_nano):
             self.emit_findings([finding], env_id)
 

@@ -54,6 +54,7 @@ class Validation:
     def __call__(self, epoch: int | None, inputs: ValidationInputs) -> "EpochSnapshot":
         """Diagnose one validation, emit the results, and return the snapshot."""
         at = self._runtime.now()
+        forward_modes = self._runtime.watches.forward_modes(self._env_id)  # before the closure adds forward passes
         # These calls wait for the device by design, so the time does not count as overhead.
         with self._runtime.stopwatch.own.pause:
             # Read the meter first: once its copy has arrived, the device has computed the values read below as well.
@@ -66,6 +67,7 @@ class Validation:
             env_id=self._env_id,
             time_unix_nano=at,
             seeds=self._runtime.validated(self._env_id, values["validation_accuracy"], at),
+            forward_modes=forward_modes,
             incomplete=(*self._missing(inputs, metered, values), *self._incomplete_loss(arrived=arrived)),
             **from_steps(self._runtime, self._env_id, self._clock.epoch_ids),
             **values,

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from nissa.errors import WatchError
 from nissa.gradients.backward_watch import BackwardWatch
+from nissa.gradients.program_audit import ProgramAudit
 from nissa.gradients.unwrapping import UnwrappedOptimizer, check_model, check_watchable, unwrap
 from nissa.gradients.watch import Watch
 from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     import torch
 
     from nissa.analytics.blueprints import BlueprintAnalytics
+    from nissa.config import TelemetryConfig
     from nissa.diagnostics.tracker import DiagnosticTracker
     from nissa.gradients.readback import Readback
     from nissa.gradients.step_metadata import RowMetadata, SamplingPlan
     from nissa.gradients.step_processor import StepProcessor
     from nissa.gradients.steps import StepClock
     from nissa.hub.error_boundary import ErrorBoundary
+    from nissa.hub.program_facts import ForwardModes
     from nissa.seeds.lifecycle import SeedTable
 
 _logger = logging.getLogger("nissa")
@@ -35,6 +38,7 @@ class Components(Protocol):
     """Components of a run that its watches use; `Runtime` has them."""
 
     closed: bool
+    config: "TelemetryConfig"
     analytics: "BlueprintAnalytics"
     error_boundary: "ErrorBoundary"
     readback: "Readback[RowMetadata]"
@@ -152,10 +156,24 @@ class Watches:
             hooks=hooks,
             scaler=unwrapped.scaler,
             outer=unwrapped.outer,
+            audit=self._audit(model),
             **member,
             **self._components(env_id, name),
         )
         return self._register(env_id, model, watch)
+
+    def _audit(self, model: "torch.nn.Module") -> ProgramAudit | None:
+        """Return the collector of facts for contracts; None if they are switched off."""
+        if not self._runtime.config.diagnostics.contracts:
+            return None
+        return ProgramAudit(model, self._held, self._runtime.error_boundary)
+
+    def _held(self) -> "Iterator[torch.Tensor]":
+        """Yield the parameters of all watched optimizers."""
+        for _, watch in list(self._watches.values()):
+            optimizer = watch.optimizer
+            for group in () if optimizer is None else optimizer.param_groups:
+                yield from group["params"]
 
     def _watch_backward(
         self,
@@ -216,6 +234,14 @@ class Watches:
     def watched(self, env_id: str | None) -> "tuple[torch.nn.Module, torch.optim.Optimizer] | None":
         """Return the model and optimizer whose steps count as the environment's steps; None if nothing is watched."""
         return next((watch.watched for watch in self.of(env_id) if watch.primary), None)
+
+    def forward_modes(self, env_id: str | None) -> "ForwardModes | None":
+        """Return the modes of the forward passes since the last step of the first model with hooks; None without one."""
+        for watch in self.of(env_id):
+            modes = None if watch.audit is None else watch.audit.modes()
+            if modes is not None:
+                return modes
+        return None
 
     def is_watching(self, env_id: str | None) -> bool:
         """Whether an environment has a watched optimizer, whose next step carries the values that are logged."""
