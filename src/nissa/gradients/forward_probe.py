@@ -211,7 +211,8 @@ def _is_modal(module: nn.Module) -> bool:
 
 def _first_layer(model: nn.Module) -> nn.Module | None:
     """Return the first layer with parameters, if it multiplies its input; None for a normalisation or an embedding."""
-    leaves = (each for each in model.modules() if any(True for _ in each.parameters(recurse=False)))
+    owners = (each for each in model.modules() if any(True for _ in each.parameters(recurse=False)))
+    leaves = (each for each in owners if not any(True for _ in each.children()))
     first = next(leaves, None)
     return first if isinstance(first, _MULTIPLYING) else None
 

@@ -3,7 +3,6 @@
 Each reads a few elements per parameter, so that the cost does not grow with the size of the network.
 """
 
-from itertools import islice
 from typing import Final
 
 import torch
@@ -132,9 +131,13 @@ def _is_matrix(parameter: Tensor) -> bool:
 
 
 def _probed(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return some parameters with a dense gradient of their own shape, all on one device."""
-    parameters = (each for group in optimizer.param_groups for each in group["params"] if _usable(each))
-    found: list[Tensor] = list(islice(parameters, _PARAMETERS))
+    """Return some parameters with a dense gradient, all on one device: matrices, or else vectors.
+
+    Biases are often near zero, where even a tiny update changes a number of low precision.
+    """
+    usable = [each for group in optimizer.param_groups for each in group["params"] if _usable(each)]
+    matrices = [each for each in usable if each.dim() > 1]
+    found: list[Tensor] = (matrices or usable)[:_PARAMETERS]
     return [each for each in found if each.device == found[0].device]
 
 

@@ -4,7 +4,6 @@ Zeros are common where a branch shall begin without an effect (LoRA, residual br
 all matrices of the model are constant. Other constants count unless they are those of the last layer.
 """
 
-
 from nissa.diagnostics.contracts.contract import Observation, ProgramContract, some
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, Judgement, Symptom

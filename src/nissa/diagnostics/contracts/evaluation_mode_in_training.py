@@ -4,7 +4,6 @@ Dropout is off and batch normalisation neither uses nor updates statistics of th
 depend on the mode.
 """
 
-
 from nissa.diagnostics.contracts.contract import Observation, ProgramContract
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, Judgement, Symptom
