@@ -95,7 +95,7 @@ def assigned_state(model: nn.Module, made: data.Data, wrong: bool) -> Program:
         if step == 0:
             model.load_state_dict(state, strict=False, assign=wrong)
             for parameter in model.parameters():
-                parameter.requires_grad_(requires_grad=True)
+                parameter.requires_grad_(True)
 
     return replace(program, begin=load)
 
@@ -252,7 +252,8 @@ def all_ones(model: nn.Module, made: data.Data, wrong: bool) -> Program:
 @_case("constant_initialization", "0.weight")
 def one_layer(model: nn.Module, made: data.Data, wrong: bool) -> Program:
     assert isinstance(model, nn.Sequential)
-    nn.init.constant_(model[0].weight if wrong else model[0].bias, 0.1)
+    layer = shared.linears(model)[0]
+    nn.init.constant_(layer.weight if wrong else layer.bias, 0.1)
     return _plain(model, made)
 
 

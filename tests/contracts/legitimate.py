@@ -83,7 +83,11 @@ def batch_norm_in_evaluation_mode() -> Program:
 def backbone_in_evaluation_mode() -> Program:
     body = shared.mlp(64, 48, 32, dropout=0.2).requires_grad_(requires_grad=False)
     model = nn.Sequential(body, nn.Dropout(0.1), nn.Linear(32, 10))
-    return replace(_plain(model), begin=lambda _: body.eval())
+
+    def fix(_: int) -> None:
+        body.eval()
+
+    return replace(_plain(model), begin=fix)
 
 
 @_program
@@ -211,18 +215,19 @@ def gradients_cleared_through_data() -> Program:
 @_program
 def gradients_copied_into_place() -> Program:
     # Evolution strategies and other estimators write a gradient of their own into the same tensor.
-    model, made = nn.Sequential(nn.Linear(64, 10)), data.digits()
+    layer, made = nn.Linear(64, 10), data.digits()
+    model = nn.Sequential(layer)
 
     def losses(_: int, x: Tensor, y: Tensor) -> Tensor:
-        (found,) = torch.autograd.grad(f.cross_entropy(model(x), y), [model[0].weight])
-        if model[0].weight.grad is None:
-            model[0].weight.grad = found.clone()
+        (found,) = torch.autograd.grad(f.cross_entropy(model(x), y), [layer.weight])
+        if layer.weight.grad is None:
+            layer.weight.grad = found.clone()
         else:
-            model[0].weight.grad.copy_(found)
+            layer.weight.grad.copy_(found)
         return f.cross_entropy(model(x), y).detach()
 
     program = replace(_plain(model, made), losses=losses, zero="never", batch=4)
-    return replace(program, optimizer=SGD([model[0].weight], 0.05))
+    return replace(program, optimizer=SGD([layer.weight], 0.05))
 
 
 @_program
@@ -303,15 +308,15 @@ def sparse_inputs() -> Program:
 @_program
 def zero_last_layer() -> Program:
     model = networks.mlp()
-    nn.init.zeros_(model[4].weight)
+    nn.init.zeros_(shared.linears(model)[-1].weight)
     return _plain(model)
 
 
 @_program
 def logistic_regression_from_zero() -> Program:
-    model = nn.Sequential(nn.Linear(64, 10))
-    nn.init.zeros_(model[0].weight)
-    return _plain(model)
+    layer = nn.Linear(64, 10)
+    nn.init.zeros_(layer.weight)
+    return _plain(nn.Sequential(layer))
 
 
 @_program

@@ -26,8 +26,9 @@ def spoil(toy: Toy) -> None:
     loss = toy.model(torch.randn(16, 8)).square().mean()
     toy.optimizer.zero_grad()
     torch.autograd.backward(loss)
-    assert toy.model[2].weight.grad is not None
-    toy.model[2].weight.grad.fill_(float("nan"))
+    gradient = dict(toy.model.named_parameters())["2.weight"].grad
+    assert gradient is not None
+    gradient.fill_(float("nan"))
     toy.optimizer.step()
 
 

@@ -93,7 +93,8 @@ class RuleBook:
         order: dict[tuple[str | None, int], int] = {}
         for position, step in enumerate(steps):
             order.setdefault((step.model_name, step.time_unix_nano), position)
-        watches = list(dict.fromkeys(each.model_name for each in (*steps, *samples, *skips)))
+        everything: list[StepMeasured | GradientsMeasured | StepSkipped] = [*steps, *samples, *skips]
+        watches = list(dict.fromkeys(each.model_name for each in everything))
 
         def watch_of(measurement: "StepMeasured | GradientsMeasured | StepSkipped") -> int:
             return watches.index(measurement.model_name)

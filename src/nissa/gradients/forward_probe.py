@@ -170,7 +170,7 @@ class ForwardProbe:
         found = first_tensor((output,))
         if found is not None and found.requires_grad and found.is_floating_point() and found.dim() > 0:
             values = found.detach()
-            found.register_hook(lambda gradient: self._output_gradient(values, gradient))
+            found.register_hook(lambda back: self._output_gradient(values, back))  # type: ignore[no-untyped-call]
 
     def _output_gradient(self, values: Tensor, gradient: Tensor) -> None:
         if torch.compiler.is_compiling() or recording() or "probability" in self._signals:

@@ -3,6 +3,7 @@
 Each reads a few elements per parameter, so that the cost does not grow with the size of the network.
 """
 
+import weakref
 from typing import Final
 
 import torch
@@ -30,7 +31,8 @@ class StillWeights:
     """
 
     def __init__(self) -> None:
-        self._before: tuple[list[Tensor], Tensor, Tensor] | None = None
+        # Weak references: a step that raises has no end at which strong ones would be dropped.
+        self._before: tuple[list[weakref.ref[Tensor]], Tensor, Tensor] | None = None
         self.half = False
 
     def before(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -43,7 +45,7 @@ class StillWeights:
             return {}
         gradient = elements(gradients, _ELEMENTS)
         # The first elements of a gradient may all be zero, such as the first rows of an embedding.
-        self._before = parameters, elements(parameters, _ELEMENTS), gradient != 0
+        self._before = list(map(weakref.ref, parameters)), elements(parameters, _ELEMENTS), gradient != 0
         return {}
 
     def after(self) -> dict[str, Tensor]:
@@ -51,7 +53,10 @@ class StillWeights:
         before, self._before = self._before, None
         if before is None:
             return {}
-        parameters, weights, active = before
+        references, weights, active = before
+        parameters = [each for reference in references if (each := reference()) is not None]
+        if len(parameters) < len(references):
+            return {}
         still = active & (weights == elements(parameters, _ELEMENTS))
         return {"active": active.sum(), "still": still.sum()}
 

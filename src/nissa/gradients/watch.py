@@ -108,8 +108,7 @@ class Watch:
         audit: "ProgramAudit | None" = None,
         finalized: "deque[Watch] | None" = None,
     ) -> None:
-        self.name = name
-        self.primary = primary
+        self.name, self.primary = name, primary
         self._model = weakref.ref(model)
         self._optimizer = weakref.ref(optimizer)
         self._sampling = sampling
@@ -135,8 +134,7 @@ class Watch:
         self._found_inf: torch.Tensor | None = None
         self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
-        self._on_close = on_close
-        self.audit = audit
+        self._on_close, self.audit = on_close, audit
         self._finalizer = weakref.finalize(optimizer, _finalize, self, self._state, finalized)
         self._finalizer.atexit = False
         self._scaled_steps = None if scaler is None else self._wrap(scaler)

@@ -17,8 +17,9 @@ SIZE = 100
 
 
 def book(**rules: Any) -> RuleBook:
-    """Return the rules of one environment, with changed thresholds."""
-    overrides = {f"diagnostics__rules__{name}": value for name, value in rules.items()}
+    """Return the rules of one environment, with changed thresholds and without contracts."""
+    overrides: dict[str, Any] = {"diagnostics__contracts": False}
+    overrides |= {f"diagnostics__rules__{name}": value for name, value in rules.items()}
     return RuleBook(TelemetryConfig.from_profile("diagnostic", overrides).diagnostics)
 
 

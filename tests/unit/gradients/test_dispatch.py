@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -50,6 +51,12 @@ def recorded() -> Iterator[list[str]]:
     with Recorder() as recorder:
         yield found
     found += [name for name in recorder.operations if name.startswith("aten::")]
+
+
+@pytest.fixture
+def make_lab(make_lab: "Callable[..., Lab]") -> "Callable[..., Lab]":
+    """Without contracts, which start work of their own at a few steps; see `tests/contracts/test_cost.py`."""
+    return partial(make_lab, diagnostics__contracts=False)
 
 
 @pytest.fixture

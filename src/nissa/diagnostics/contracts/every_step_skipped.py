@@ -42,7 +42,7 @@ class EveryStepSkipped(Contract):
 
     def steps(self, block: "StepBlock") -> "Sequence[Judgement]":
         """Judge completed steps, which end a series of skipped ones."""
-        return [FINE] * len(block)
+        return [FINE if self._skipped else None] * len(block)
 
     def _judge(self, steps: int, count: int) -> Judgement:
         self._skipped = self._skipped + count if steps == self._after else count

@@ -53,7 +53,7 @@ class HalfPrecisionUnderflow(Contract):
         """Judge the samples of a block."""
         counts = self._zeros.samples(block)
         if not self._zeros.half:
-            return [FINE if layers else None for layers in block.layers.tolist()]
+            return [None] * len(block)
         return [FINE if not count else _symptom(count) if count >= self.observations else None for count in counts]
 
 
