@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -253,10 +253,8 @@ def cosine_to_zero() -> Program:
 @_program
 def one_group_without_a_rate() -> Program:
     model = networks.mlp()
-    groups = [
-        {"params": model[0].parameters(), "lr": 0.0},
-        {"params": [*model[2].parameters(), *model[4].parameters()]},
-    ]
+    others = [*model[2].parameters(), *model[4].parameters()]
+    groups: list[dict[str, Any]] = [{"params": list(model[0].parameters()), "lr": 0.0}, {"params": others}]
     return replace(_plain(model), optimizer=SGD(groups, 0.05))
 
 

@@ -82,13 +82,15 @@ class ForwardProbe:
     Args:
         model: The model; a compiled one gets no hooks.
         error_boundary: Contains errors of the hooks.
+        hooks: Whether hooks may be registered.
 
     Attributes:
+        absent: Reason why there are no hooks; None with hooks.
         calls: Number of forward passes; None without hooks.
         sizes: Number of samples and classes of the captured outputs.
     """
 
-    def __init__(self, model: nn.Module, error_boundary: "ErrorBoundary") -> None:
+    def __init__(self, model: nn.Module, error_boundary: "ErrorBoundary", *, hooks: bool = True) -> None:
         self.calls: int | None = None
         self.sizes = (0, 0)
         self._error_boundary = error_boundary
@@ -97,7 +99,8 @@ class ForwardProbe:
         self._signals: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         self._model: weakref.ref[nn.Module] = weakref.ref(model)
-        if model not in _PROBED and not contains_compiled(model) and not is_compiled_in_place(model):
+        self.absent = _obstacle(model) if hooks else "the watch registers no hooks (hooks=False)"
+        if self.absent is None:
             self._register(model)
 
     @property
@@ -178,6 +181,13 @@ class ForwardProbe:
         with self._error_boundary.guard("contracts"), torch.no_grad():
             signals, self.sizes = output_signals(values, gradient)
             self._signals |= signals
+
+
+def _obstacle(model: nn.Module) -> str | None:
+    """Return the reason why a model gets no hooks; None if it gets them."""
+    if contains_compiled(model) or is_compiled_in_place(model):
+        return "the model is compiled, and hooks would compile it again"
+    return "another watch of the model has them" if model in _PROBED else None
 
 
 def first_tensor(found: Iterable[Any]) -> Tensor | None:

@@ -5,6 +5,7 @@ They cost about a microsecond. The others walk the network or start work on a de
 every tenth until step 200, then every hundredth. Nothing waits for a device, and no reference to model or optimizer is kept.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -17,11 +18,16 @@ from nissa.gradients.value_probes import InitialWeights, KeptGradients, StillWei
 from nissa.hub.program_facts import ForwardModes, ProgramFacts
 from nissa.torch_compat import uncompiled
 
+_logger = logging.getLogger("nissa")
+
 if TYPE_CHECKING:
     from nissa.hub.error_boundary import ErrorBoundary
 
 _FIRST: Final = frozenset({0, 1, 2, 4})
 _OFTEN, _UNTIL, _RARELY = 10, 200, 100
+_UNSEEN: Final = 2
+"""Steps without a forward pass after which it is reported that none is seen."""
+
 _EVALUATING: Final = 20
 """Steps in evaluation mode after which facts are collected at once."""
 
@@ -38,6 +44,7 @@ class ProgramAudit:
         model: The watched model; hooks for inputs, outputs and modes are registered on it, if that is possible.
         held: Returns the parameters of all watched optimizers.
         error_boundary: Contains errors, after which the facts of the step are absent.
+        hooks: Whether hooks may be registered on the model.
     """
 
     def __init__(
@@ -45,8 +52,10 @@ class ProgramAudit:
         model: torch.nn.Module,
         held: Callable[[], Iterable[torch.Tensor]],
         error_boundary: "ErrorBoundary",
+        *,
+        hooks: bool = True,
     ) -> None:
-        self.forward = ForwardProbe(model, error_boundary)
+        self.forward = ForwardProbe(model, error_boundary, hooks=hooks)
         self._error_boundary = error_boundary
         self._parameters = ParameterFacts(held)
         self._kept = KeptGradients()
@@ -88,6 +97,13 @@ class ProgramAudit:
             return None
         return ForwardModes(*counts, modal=modal_modules(model, training=True) if counts[0] else ())
 
+    @property
+    def unchecked(self) -> str | None:
+        """Reason why contracts that need the forward pass are not checked; None if they are."""
+        if self.forward.absent is None and self._checked > _UNSEEN and not self.forward.calls:
+            return "no forward pass of the model was seen: it was compiled after watch(), or is called through another object"
+        return self.forward.absent
+
     def close(self) -> None:
         """Remove the hooks of the model."""
         self.forward.close()
@@ -113,6 +129,8 @@ class ProgramAudit:
         parameters, changed = self._parameters.observe(model, optimizer)
         matrices, initial = self._initial.read(model) if number == 0 else ((), {})
         self._signals = carried | changed | initial | self.forward.take() | self._still.before(optimizer)
+        if number == _UNSEEN and (reason := self.unchecked) is not None:
+            _logger.info("Contracts about inputs, outputs and modes are not checked: %s.", reason)
         self._facts = ProgramFacts(
             checked=self._checked,
             kept=self._kept.steps,

@@ -4,6 +4,8 @@ Each reads a few elements per parameter, so that the cost does not grow with the
 """
 
 import weakref
+from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 import torch
@@ -140,10 +142,13 @@ def _probed(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
     Biases are often near zero, where even a tiny update changes a number of low precision.
     """
-    usable = [each for group in optimizer.param_groups for each in group["params"] if _usable(each)]
-    matrices = [each for each in usable if each.dim() > 1]
-    found: list[Tensor] = (matrices or usable)[:_PARAMETERS]
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    found = _first(each for each in parameters if each.dim() > 1) or _first(parameters)
     return [each for each in found if each.device == found[0].device]
+
+
+def _first(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return list(islice(filter(_usable, parameters), _PARAMETERS))
 
 
 def _usable(parameter: Tensor) -> bool:

@@ -156,17 +156,17 @@ class Watches:
             hooks=hooks,
             scaler=unwrapped.scaler,
             outer=unwrapped.outer,
-            audit=self._audit(model),
+            audit=self._audit(model, hooks=hooks),
             **member,
             **self._components(env_id, name),
         )
         return self._register(env_id, model, watch)
 
-    def _audit(self, model: "torch.nn.Module") -> ProgramAudit | None:
+    def _audit(self, model: "torch.nn.Module", *, hooks: bool) -> ProgramAudit | None:
         """Return the collector of facts for contracts; None if they are switched off."""
         if not self._runtime.config.diagnostics.contracts:
             return None
-        return ProgramAudit(model, self._held, self._runtime.error_boundary)
+        return ProgramAudit(model, self._held, self._runtime.error_boundary, hooks=hooks)
 
     def _held(self) -> "Iterator[torch.Tensor]":
         """Yield the parameters of all watched optimizers."""

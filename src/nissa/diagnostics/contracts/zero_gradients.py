@@ -33,7 +33,7 @@ class ZeroGradients:
         """Return the number of samples so far if all of them were zero, else 0; per sample of a block."""
         zeros = block.zero_fraction
         known = np.isfinite(zeros)
-        zero: list[bool] = (known.any(axis=1) & ~(known & (zeros < 1)).any(axis=1)).tolist()
+        zero = np.asarray(known.any(axis=1) & ~(known & (zeros < 1)).any(axis=1)).tolist()
         counts = []
         for row, (is_zero, layers) in enumerate(zip(zero, block.layers.tolist(), strict=True)):
             self._seen |= (bool(layers) and not is_zero) or bool(block.missed[row] and not self._samples)
