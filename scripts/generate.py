@@ -32,6 +32,7 @@ from scripts.cost import page, stale_plots
 from scripts.reference_api import api
 from scripts.reference_boards import boards as boards_page
 from scripts.reference_cli import cli
+from scripts.reference_contracts import contracts
 from scripts.reference_environment import environment, overhead
 from scripts.reference_faults import faults
 from scripts.reference_kernels import kernels
@@ -202,6 +203,10 @@ def _boards() -> str:
     return boards_page(_table)
 
 
+def _contracts() -> str:
+    return contracts(_table)
+
+
 def _rules() -> str:
     return rules(_table, RESULTS.with_name("rules.csv"))
 
@@ -224,6 +229,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "boards.md": _boards,
     "cli.md": cli,
     "configuration.md": _configuration,
+    "contracts.md": _contracts,
     "environment.md": _environment,
     "events.md": _events,
     "faults.md": _faults,

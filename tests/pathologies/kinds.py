@@ -364,7 +364,7 @@ def creeping_adam() -> Training:
     return replace(training, optimizer=Adam(training.network.parameters(), 1e-7))
 
 
-@_kind("learning_rate_too_low", "sustained_plateau", "stalled_layer", begins=STEPS)
+@_kind("learning_rate_too_low", "learning_rate_zero", "sustained_plateau", "stalled_layer", begins=STEPS)
 def schedule_too_short() -> Training:
     # The rate is gone long before anything is learned.
     training = _plain(0.005)

@@ -67,10 +67,17 @@ class _Hook:
         self._error_boundary = error_boundary
 
     def __call__(self, *arguments: Any) -> None:
-        if torch.compiler.is_compiling() or recording():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing() or recording():
             return
         with self._error_boundary.guard("contracts"):
             self._call(*arguments)
+
+    @property
+    def __name__(self) -> str:  # asked for by torch.jit.script() alone, which would compile the hook
+        raise AttributeError(
+            "torch.jit.script() cannot compile a model that Nissa watches. Close the watch before, or switch contracts off with "
+            "diagnostics.contracts: false."
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (contextlib.nullcontext(), "__exit__")
