@@ -113,6 +113,12 @@ def version_of(tensor: Tensor) -> int:
     return found
 
 
+def is_traced() -> bool:
+    """Return whether ``torch.jit.trace`` records operations; fallback: False."""
+    found: bool = getattr(torch._C, "_get_tracing_state", lambda: None)() is not None
+    return found
+
+
 def is_transformed(tensor: Tensor) -> bool:
     """Return whether a tensor belongs to a transform of ``torch.func`` and must not outlive it; fallback: False."""
     functorch = getattr(torch._C, "_functorch", None)

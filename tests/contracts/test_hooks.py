@@ -67,7 +67,7 @@ def test_values_of_the_forward_pass_travel_with_the_observed_steps() -> None:
 def test_a_compiled_model_gets_no_hooks_which_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "nissa")
     model = network()
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     steps = observed_run(compiled)
     assert not model._forward_pre_hooks
     assert not compiled._forward_pre_hooks

@@ -394,3 +394,26 @@ def tiny_loss_scale() -> Training:
         return 1e-3 * f.cross_entropy(output, y)
 
     return Training(network=network, optimizer=Adam(network.parameters(), 3e-3), data=data.digits(), loss=loss)
+
+
+def _summed_evidence(output: Tensor, x: Tensor) -> Tensor:
+    image, mean, spread = output[:, :64], output[:, 64:72], output[:, 72:]
+    return 12 * (image - x).square().sum() + (mean.square() + spread.exp() - 1 - spread).sum() / 2
+
+
+@_recipe(ratio=2.0)
+def summed_variational_autoencoder() -> Training:
+    # The loss is a sum over batch and pixels, so that gradients are large and those of a validation larger still.
+    network = networks.Variational()
+    optimizer = Adam(network.parameters(), 1e-3)
+    return Training(network=network, optimizer=optimizer, data=data.themselves(), loss=_summed_evidence)
+
+
+@_recipe(ratio=0.3)
+def regression_targets_in_millions() -> Training:
+    network = networks.mlp(4, 64, 64, 1, activation=nn.SiLU)
+
+    def loss(output: Tensor, y: Tensor) -> Tensor:
+        return f.mse_loss(output * 1e6, y)
+
+    return Training(network=network, optimizer=Adam(network.parameters(), 5e-3), data=data.curve(scale=1e6), loss=loss)

@@ -187,7 +187,7 @@ class DiagnosticsConfig(Section):
     """Number of epochs without a change of the validation loss from which it is on a plateau."""
 
     plateau_delta: float = Field(default=0.005, gt=0, le=1_000)
-    """Distance within which the validation loss counts as unchanged."""
+    """Distance within which the validation loss counts as unchanged, as a share of the first one."""
 
     improvement_delta: float = Field(default=0.02, gt=0, le=1)
     """Rise of the rolling mean of validation accuracy that counts as an improvement."""

@@ -11,7 +11,8 @@ from typing import Final
 
 from nissa.config.sections import DiagnosticsConfig
 from nissa.diagnostics.finding import Finding
-from nissa.diagnostics.opportunities import GOOD_HEALTH
+from nissa.diagnostics.opportunities import GOOD_HEALTH, UNHEALTHY
+from nissa.diagnostics.rules.overfitting import RELATIVE
 from nissa.diagnostics.seed_findings import figure, short
 from nissa.diagnostics.snapshot import EpochSnapshot
 from nissa.diagnostics.words import in_layers
@@ -20,6 +21,7 @@ from nissa.events import Severity
 MOST_LENGTH: Final = 280
 SEPARATOR: Final = " | "
 MOVED: Final = 0.01
+RISEN: Final = 4.0
 MOST_SEEDS: Final = 2
 _MOST_NAME: Final = 24
 _MOST_SEEN: Final = 90
@@ -63,6 +65,11 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "no_gradients": Sentence(
         "No gradients in the last sample", None, "no parameter of the watched models had a gradient in it"
     ),
+    "risen": Sentence(
+        "Training loss far above its start ({before} -> {loss})",
+        None,
+        f"it is more than {RISEN:g} times as large, and no flag about it is raised",
+    ),
     "plateau": Sentence(
         "Loss plateaued for {epochs} epochs at ~{loss}",
         "sustained_plateau",
@@ -76,7 +83,11 @@ SENTENCES: Final[dict[str, Sentence]] = {
         f"there is no validation loss, and the mean training loss fell by more than {MOVED:g}",
     ),
     "train_degrading": Sentence("Training loss degrading ({before} -> {loss})", None, "likewise, and it rose"),
-    "good_health": Sentence("Gradient health good", None, f"the health score is at least {GOOD_HEALTH:g}"),
+    "good_health": Sentence(
+        "Gradient health good",
+        None,
+        f"the health score is at least {GOOD_HEALTH:g}, and no flag about gradients or a diverging loss is raised",
+    ),
     "imbalance": Sentence(
         "Class imbalance: {worst}={low} vs {best}={high}",
         "severe_class_imbalance",
@@ -156,6 +167,7 @@ class _Narrator:
             yield from self._poor_health()
         yield from self._no_gradients()
         yield from _finding_sentences(others, Severity.WARNING)
+        yield from self._risen()
         yield from self._loss()
         yield from self._health()
         yield from self._classes()
@@ -183,12 +195,22 @@ class _Narrator:
         if self._raised("nonfinite_loss") or any(x is not None and not math.isfinite(x) for x in losses):
             yield _sentence("nonfinite_loss")
         if (layers := self._layers("nonfinite")) or self._raised("nonfinite_gradients"):
-            yield _sentence("nonfinite_gradients", layers=in_layers(layers))
+            yield from self._of_layers("nonfinite_gradients", layers)
         for kind in ("exploding", "vanishing"):
             flag, layers = f"{kind}_gradients", self._layers(kind)
             # Absolute sizes mean little: if a rule has judged the layers against a baseline, its flag decides.
             if self._raised(flag) if flag in self._snapshot.judged_flags else layers:
-                yield _sentence(flag, layers=in_layers(layers))
+                yield from self._of_layers(flag, layers)
+
+    def _of_layers(self, flag: str, layers: tuple[str, ...]) -> Iterator[str]:
+        """Yield the sentence of a flag; if no layer is known, the observation of its rule, which is about the whole model."""
+        found = [] if layers else [each for each in self._findings if each.name == flag]
+        if found:
+            yield _sentence("finding", seen=short(found[0].seen, _MOST_SEEN))
+        elif layers:
+            yield _sentence(flag, layers=in_layers(layers))
+        else:
+            yield _sentence("finding", seen=flag.replace("_", " ").capitalize())
 
     def _layers(self, kind: str) -> tuple[str, ...]:
         found = [each for each in self._findings if each.name == f"{kind}_gradients"]
@@ -207,6 +229,17 @@ class _Narrator:
         health = self._snapshot.gradient_health
         if health is not None and health.layers == 0:
             yield _sentence("no_gradients")
+
+    def _has_risen(self) -> bool:
+        loss, first = self._snapshot.train_loss, self._snapshot.first_train_loss
+        return loss is not None and first is not None and math.isfinite(loss) and loss > RISEN * abs(first) > 0
+
+    def _risen(self) -> Iterator[str]:
+        """Yield a sentence about a loss that has diverged, even if the rules still wait for confirmation."""
+        loss, first = self._snapshot.train_loss, self._snapshot.first_train_loss
+        told = {"divergence", "learning_rate_too_high"} & {*self._snapshot.red_flags}
+        if self._has_risen() and not told and loss is not None and first is not None:
+            yield _sentence("risen", before=figure(first), loss=figure(loss))
 
     def _loss(self) -> Iterator[str]:
         loss, delta = self._snapshot.validation_loss, self._snapshot.loss_delta
@@ -228,8 +261,14 @@ class _Narrator:
 
     def _health(self) -> Iterator[str]:
         health = self._snapshot.gradient_health
-        if health is not None and health.score is not None and health.score >= GOOD_HEALTH:
+        if health is not None and health.score is not None and health.score >= GOOD_HEALTH and not self._troubled():
             yield _sentence("good_health")
+
+    def _troubled(self) -> bool:
+        """Whether a flag or a loss contradicts good health, which is a score of absolute sizes."""
+        losses = (self._snapshot.train_loss, self._snapshot.validation_loss)
+        broken = any(loss is not None and not math.isfinite(loss) for loss in losses)
+        return broken or self._has_risen() or not UNHEALTHY.isdisjoint(self._snapshot.red_flags)
 
     def _classes(self) -> Iterator[str]:
         known = self._snapshot.known_class_accuracies
@@ -242,8 +281,9 @@ class _Narrator:
             yield _sentence("imbalance", **names, low=_percent(low), high=_percent(high))
 
     def _overfitting(self) -> Iterator[str]:
-        gap = self._snapshot.train_validation_gap
-        if gap is not None and (self._raised("overfitting") or gap > self._config.overfitting_gap):
+        gap, train = self._snapshot.train_validation_gap, self._snapshot.train_loss
+        limit = max(self._config.overfitting_gap, RELATIVE * abs(train or 0.0))
+        if gap is not None and (self._raised("overfitting") or gap > limit):
             yield _sentence("overfitting", gap=figure(gap, ".2f"))
 
     def _seeds(self) -> Iterator[str]:

@@ -6,6 +6,7 @@ watch, so these judge without a lock. Flags and findings are read and changed by
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from nissa.diagnostics.blocks import sample_blocks, skip_blocks, step_blocks
 from nissa.diagnostics.contracts import CONTRACTS
 from nissa.diagnostics.finding import Certainty, Finding
+from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom
 from nissa.diagnostics.rules import RULES
 from nissa.hub.critical import CriticalSections
@@ -76,6 +78,7 @@ class RuleBook:
         self._sections = sections or CriticalSections()
         # Protects flags and findings: the worker thread and the training thread change them.
         self._lock = self._sections.lock("rules")
+        self._beginning = Beginning(config.rules.warm_up)
         self._models: dict[str | None, dict[str, list[_Watched]]] = {}
         self._whole = self._watch()["epoch"]
 
@@ -90,6 +93,7 @@ class RuleBook:
         Each watch is judged in blocks, but the result does not depend on how measurements were divided between calls:
         findings are in the order of their time, and those of one time in the order of ``steps``.
         """
+        self._begin(steps)
         order: dict[tuple[str | None, int], int] = {}
         for position, step in enumerate(steps):
             order.setdefault((step.model_name, step.time_unix_nano), position)
@@ -120,6 +124,19 @@ class RuleBook:
         with self._sections, self._lock:
             changes = [change for each in self._whole if (change := self._validated(each, snapshot, where))]
             return [found for change in changes for found in self._announce(change)]
+
+    @property
+    def first_loss(self) -> float | None:
+        """Median of the first losses of the environment, before all are known the first one; None if too many were lost."""
+        return self._beginning.start if self._beginning.level is None else self._beginning.level
+
+    def _begin(self, steps: "Sequence[StepMeasured]") -> None:
+        for step in steps if not self._beginning.over else ():
+            if step.primary:
+                if step.missed:
+                    self._beginning.lose(step.missed)
+                if step.loss is not None and isfinite(step.loss):
+                    self._beginning.feed(step.loss)
 
     @property
     def flags(self) -> dict[str, bool]:

@@ -108,11 +108,13 @@ def _sentence(seed: SeedSnapshot, brought: float | None, ratio: float | None) ->
 
 
 _LARGE: Final = 1e6
+_TINY: Final = 5e-4
 
 
 def figure(value: float, form: str = ".3f") -> str:
-    """Return a number in a format; large ones in powers of ten: ``2345678.9`` becomes ``2.35e+06``."""
-    return format(value, form if abs(value) < _LARGE else ".3g")
+    """Return a number in a format; large and tiny ones in powers of ten: ``2345678.9`` becomes ``2.35e+06``."""
+    tiny = form == ".3f" and 0 < abs(value) < _TINY
+    return format(value, form if abs(value) < _LARGE and not tiny else ".3g")
 
 
 def short(text: str, most: int) -> str:

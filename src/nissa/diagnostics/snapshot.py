@@ -31,9 +31,11 @@ class EpochSnapshot:
         train_loss: Mean of the losses logged in the epoch; in a loop without epochs, of the newest ones: at most 1,000, and
             at most ``diagnosis.every_n_steps``.
         train_loss_delta: Its change since the previous validation; in a diagnosis, since the previous diagnosis.
+        first_train_loss: Median of the first losses of the environment's first watch, at the beginning the first one.
         loss_noise: Standard deviation of those losses (population); None below two of them.
         validation_accuracy: Validation accuracy as a fraction, like all accuracies.
-        train_validation_gap: Validation loss minus training loss.
+        train_validation_gap: Validation loss minus training loss; None if the first two differ so much that they cannot measure
+            the same, such as sums over different numbers of examples.
         loss_delta: Change of the validation loss since the previous validation; likewise ``accuracy_delta``.
         gradient_health: Health of the newest gradients whose statistics are on the host.
         gradient_stats: Statistics of those gradients per layer.
@@ -66,6 +68,7 @@ class EpochSnapshot:
     learning_rate: float | None = None
     train_loss: float | None = None
     train_loss_delta: float | None = None
+    first_train_loss: float | None = None
     loss_noise: float | None = None
     validation_loss: float | None = None
     loss_delta: float | None = None

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.classes import of_classes
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from nissa.events import SeedSnapshot
     from nissa.hub.critical import CriticalSections
     from nissa.hub.measurements import GradientHealth
+
+
+_LARGER: Final = 3.0
+"""Ratio of the first validation loss to the first training loss up to which they measure the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class DiagnosticTracker:
         self._classes = CardinalityLimiter(config.per_class.max_classes, "classes", "per_class.max_classes")
         self._plateau_reference: float | None = None
         self._plateau_length = 0
+        self._first_loss: float | None = None
+        self._measures_same: bool | None = None
         self._best_loss: float | None = None
         self._best_accuracy: float | None = None
         self._seen = 0
@@ -85,6 +91,7 @@ class DiagnosticTracker:
                 plateau_length=self._plateau_length,
                 best_loss=self._best_loss,
                 best_accuracy=self._best_accuracy,
+                first_train_loss=self.rules.first_loss,
             )
         )
         return Diagnosis(snapshot, flags, [], [])
@@ -97,8 +104,8 @@ class DiagnosticTracker:
             red_flags=tuple(name for name, raised in flags.items() if raised),
             judged_flags=tuple(flags),
             findings=tuple(replace(finding, env_id=snapshot.env_id, up=True) for finding in findings),
-            opportunities=opportunities(snapshot, list(self.history)),
         )
+        snapshot = replace(snapshot, opportunities=opportunities(snapshot, list(self.history)))
         return replace(snapshot, narrative=narrate(snapshot, self.config.diagnostics, findings)), flags
 
     def brief(self, *, action: object, reason: str | None = None) -> DecisionBrief:
@@ -171,7 +178,24 @@ class DiagnosticTracker:
             plateau_length=self._plateau_length,
             best_loss=self._best_loss,
             best_accuracy=self._best_accuracy,
+            first_train_loss=self.rules.first_loss,
+            train_validation_gap=snapshot.train_validation_gap if self._comparable(snapshot) else None,
         )
+
+    def _comparable(self, snapshot: EpochSnapshot) -> bool:
+        """Whether training and validation loss measure the same, judged once: a network that has just begun does not overfit.
+
+        A sum over more examples is larger, and so is a loss without the factor of the training loss.
+        """
+        loss, train = snapshot.validation_loss, snapshot.train_loss
+        if (
+            self._measures_same is None
+            and loss is not None
+            and train is not None
+            and "train_loss" not in snapshot.incomplete
+        ):
+            self._measures_same = train <= 0 or not loss > _LARGER * train
+        return self._measures_same is not False
 
     def _follow_plateau(self, loss: float | None) -> None:
         if loss is None:
@@ -179,8 +203,10 @@ class DiagnosticTracker:
         if not math.isfinite(loss):
             self._plateau_reference, self._plateau_length = None, 0
             return
-        reference = self._plateau_reference
-        if reference is not None and abs(loss - reference) < self.config.diagnostics.plateau_delta:
+        reference, first = self._plateau_reference, abs(self._first_loss if self._first_loss is not None else loss)
+        self._first_loss = loss if self._first_loss is None else self._first_loss
+        # A share of the first loss, because the units of a loss are arbitrary.
+        if reference is not None and abs(loss - reference) <= self.config.diagnostics.plateau_delta * first:
             self._plateau_length += 1
         else:
             self._plateau_reference, self._plateau_length = loss, 1

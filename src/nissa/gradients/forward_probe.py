@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nissa.gradients.hooks import recording
 from nissa.gradients.output_probe import output_signals
-from nissa.torch_compat import contains_compiled, is_compiled_in_place, is_transformed, uncompiled
+from nissa.torch_compat import contains_compiled, is_compiled_in_place, is_traced, is_transformed, uncompiled
 
 if TYPE_CHECKING:
     from nissa.hub.error_boundary import ErrorBoundary
@@ -67,7 +67,7 @@ class _Hook:
         self._error_boundary = error_boundary
 
     def __call__(self, *arguments: Any) -> None:
-        if torch.compiler.is_compiling() or torch.jit.is_tracing() or recording():
+        if torch.compiler.is_compiling() or is_traced() or recording():
             return
         with self._error_boundary.guard("contracts"):
             self._call(*arguments)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nissa.gradients.parameter_facts import comparable, elements
 from nissa.gradients.selection import names_of
-from nissa.torch_compat import version_of
+from nissa.torch_compat import foreach_norm, version_of
 
 _PARAMETERS: Final = 16
 _ELEMENTS: Final = 64
@@ -112,10 +112,18 @@ class KeptGradients:
 
 
 class InitialWeights:
-    """Weight matrices that are constant before the first step."""
+    """Weights before the first step: the norm of all, and matrices that are constant."""
 
     def read(self, model: nn.Module) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-        """Return the names of matrices, and which of them are constant and zero, as bits of a number each."""
+        """Return the names of matrices, which of them are constant and zero, as bits of a number each, and the norm."""
+        names, bits = self._matrices(model)
+        parameters = [each.detach() for each in model.parameters() if comparable(each)]
+        parameters = [each for each in parameters if each.device == parameters[0].device]
+        norm = torch.stack([each.double() for each in foreach_norm(parameters)]).norm() if parameters else None
+        return names, bits if norm is None else {**bits, "weight_norm": norm}
+
+    @staticmethod
+    def _matrices(model: nn.Module) -> tuple[tuple[str, ...], dict[str, Tensor]]:
         named = [(name, each) for name, each in names_of(model) if _is_matrix(each) and comparable(each)]
         chosen = named if len(named) <= _MATRICES else [*named[: _MATRICES - 1], named[-1]]
         if not chosen:

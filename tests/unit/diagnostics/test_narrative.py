@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from nissa import EpochSnapshot
 from nissa.config.sections import DiagnosticsConfig
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.narrative import SENTENCES, narrate
+from nissa.diagnostics.opportunities import UNHEALTHY, opportunities
 from nissa.diagnostics.seed_findings import SeedFinding
 from nissa.events import Severity
 from nissa.hub.measurements import GradientHealth
@@ -249,3 +251,28 @@ def test_there_is_always_one_line_of_at_most_280_characters(  # noqa: PLR0913 - 
     )
     line = narrate(snapshot, CONFIG, [finding(f"rule{i}", text) for i, text in enumerate(seen)])
     assert 0 < len(line) <= 280
+
+
+def test_a_finding_about_the_whole_model_names_no_layers() -> None:
+    seen = finding("exploding_gradients", "Gradient norm 4e+04 is far above 1e+03")
+    flags: dict[str, Any] = {"red_flags": ("exploding_gradients",), "judged_flags": ("exploding_gradients",)}
+    line = narrate(EpochSnapshot(epoch=1, **flags), CONFIG, (seen,))
+    assert line == "Gradient norm 4e+04 is far above 1e+03"
+    assert narrate(EpochSnapshot(epoch=1, **flags), CONFIG) == "Exploding gradients"
+
+
+@pytest.mark.parametrize("flag", sorted(UNHEALTHY))
+def test_health_is_not_good_while_a_flag_contradicts_it(flag: str) -> None:
+    good = EpochSnapshot(epoch=1, gradient_health=health(1.0))
+    assert narrate(good, CONFIG) == "Gradient health good"
+    assert opportunities(good, []) == ("healthy_gradients",)
+    bad = replace(good, red_flags=(flag,), judged_flags=(flag,))
+    assert "health good" not in narrate(bad, CONFIG, (finding(flag, "Seen"),))
+    assert opportunities(bad, []) == ()
+
+
+@pytest.mark.parametrize("loss", [float("nan"), 1e14])
+def test_health_is_not_good_while_the_loss_has_diverged(loss: float) -> None:
+    line = narrate(EpochSnapshot(epoch=1, gradient_health=health(1.0), train_loss=loss, first_train_loss=2.3), CONFIG)
+    assert "health good" not in line
+    assert line in {"Loss is not finite", "Training loss far above its start (2.300 -> 1e+14)"}

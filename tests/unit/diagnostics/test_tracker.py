@@ -101,7 +101,7 @@ def test_a_plateau_is_told_in_all_three_ways_at_once() -> None:
 
 
 def test_a_loss_that_moves_slowly_leaves_the_plateau() -> None:
-    assert lengths([0.5, 0.503, 0.506, 0.509]) == [1, 2, 1, 2]
+    assert lengths([0.5, 0.502, 0.504, 0.506]) == [1, 2, 1, 2]
 
 
 def test_a_loss_that_moves_ends_a_plateau() -> None:
@@ -297,3 +297,15 @@ def test_a_snapshot_of_everything_survives_json() -> None:
     ).snapshot
     read = EpochSnapshot.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
     assert read == found
+
+
+def test_losses_that_measure_something_else_have_no_gap() -> None:
+    # A sum over 359 examples, beside sums over batches of 64; the same without the sum.
+    summed, mean = tracker(), tracker()
+    for epoch, loss in enumerate((900.0, 700.0, 600.0)):
+        sums = summed.diagnose(Observations(epoch=epoch, train_loss=loss, validation_loss=5.6 * loss))
+        means = mean.diagnose(Observations(epoch=epoch, train_loss=loss / 64, validation_loss=loss / 60))
+        assert (sums.snapshot.train_validation_gap, "overfitting" in sums.flags) == (None, False)
+        assert "overfitting" not in sums.snapshot.narrative
+        assert means.snapshot.train_validation_gap == pytest.approx(loss / 60 - loss / 64)
+        assert means.flags["overfitting"] is False

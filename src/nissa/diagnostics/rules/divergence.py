@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.loss_tracker import LossTracker
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
+from nissa.diagnostics.seed_findings import figure
 from nissa.events import Severity
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Divergence(Rule):
         limit = tracker.best + rise
         if tracker.smooth > limit:
             return Symptom(
-                seen=f"Loss diverges ({tracker.best:.3f} -> {tracker.smooth:.3f})", value=tracker.smooth, limit=limit
+                seen=f"Loss diverges ({figure(tracker.best)} -> {figure(tracker.smooth)})",
+                value=tracker.smooth,
+                limit=limit,
             )
         return FINE if tracker.smooth < tracker.best + rise / 2 else UNCLEAR

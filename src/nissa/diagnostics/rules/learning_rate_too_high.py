@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.loss_tracker import LossTracker
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
+from nissa.diagnostics.seed_findings import figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ class LearningRateTooHigh(Rule):
         gained = first - tracker.smooth
         if gained < _PROGRESS * start and tracker.jump > _OSCILLATION * start:
             return Symptom(
-                seen=f"Loss jumps by {tracker.jump:.3f} a step and does not fall",
+                seen=f"Loss jumps by {figure(tracker.jump)} a step and does not fall",
                 value=tracker.jump / start,
                 limit=_OSCILLATION,
             )
@@ -77,6 +78,6 @@ class LearningRateTooHigh(Rule):
         self._worst = max(self._worst, loss)
         # Require several hits, since one batch may be an outlier. The loss may fall again, but stays above its start for long.
         if self._hits >= _HITS and loss >= start:
-            seen = f"The first steps raised the loss ({start:.3f} -> {self._worst:.3f})"
+            seen = f"The first steps raised the loss ({figure(start)} -> {figure(self._worst)})"
             return Symptom(seen=seen, certainty=Certainty.CERTAIN, value=self._worst, limit=limit)
         return FINE if loss < start else UNCLEAR

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from nissa.diagnostics.baseline import Baseline
 from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import FINE, Judgement, Rule, Symptom
+from nissa.diagnostics.seed_findings import figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,4 +60,4 @@ class LossSpike(Rule):
         self._flagged += 1
         if self._flagged > 2 * self.rules.recoveries:  # a lasting change is not a spike: start a new baseline
             self._usual = Baseline(self.rules.window, self.rules.warm_up)
-        return Symptom(seen=f"Loss spike ({median:.3f} -> {loss:.3f})", value=loss, limit=limit)
+        return Symptom(seen=f"Loss spike ({figure(median)} -> {figure(loss)})", value=loss, limit=limit)

@@ -1,7 +1,7 @@
-"""A validation loss well above the training loss."""
+"""A validation loss well above the training loss, if both measure the same (`EpochSnapshot.train_validation_gap`)."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nissa.diagnostics.rule import FINE, UNCLEAR, Judgement, Rule, Symptom
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from nissa.diagnostics.snapshot import EpochSnapshot
 
 _NEAR = 1.2
-_RELATIVE = 0.25
+RELATIVE: Final = 0.25
+"""Gap as a share of the training loss that counts, so that units do not matter."""
 
 
 class Overfitting(Rule):
@@ -33,6 +34,6 @@ class Overfitting(Rule):
         self._first = train if self._first is None else self._first
         self._best = min(self._best, train)
         # A failing training has gaps too, so require that the training loss is low: near its best and below its first.
-        if gap > max(limit, _RELATIVE * abs(train)) and train <= _NEAR * self._best and train < self._first:
+        if gap > max(limit, RELATIVE * abs(train)) and train <= _NEAR * self._best and train < self._first:
             return Symptom(seen=f"Possible overfitting (train-val gap: {gap:.2f})", value=gap, limit=limit)
         return FINE if gap < 0.8 * limit else UNCLEAR

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from statistics import pvariance
 from typing import Any
 
@@ -168,3 +169,15 @@ def test_class_accuracies_that_were_lost_may_have_moved() -> None:
     seen = [classes(0.1, 0.9, 0.95, 0.9)] * 2
     lost = validated(1.0, incomplete=("per_class_accuracy",))
     assert told([*seen, lost, *seen], "severe_class_imbalance") == []
+
+
+def test_a_training_that_converged_before_its_first_validation_is_no_plateau() -> None:
+    # 97 % right after the first epoch, from a loss of 2.3 at the beginning.
+    fields: dict[str, Any] = {"train_loss": 0.12, "first_train_loss": 2.3, "validation_accuracy": 0.94}
+    still = [validated(0.11, plateau_length=length, **fields) for length in range(1, 9)]
+    assert told(still, "sustained_plateau") == []
+    nearly = [validated(0.11, plateau_length=length, validation_accuracy=0.97) for length in range(1, 9)]
+    assert told(nearly, "sustained_plateau") == []
+    # The same losses, where training has not moved either, and where losses cannot be compared.
+    assert told([replace(each, first_train_loss=0.13) for each in still], "sustained_plateau")
+    assert told([replace(each, train_loss=12.0) for each in still], "sustained_plateau")
