@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nissa.diagnostics.brief import DecisionBrief, decision_brief
 from nissa.diagnostics.classes import of_classes
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from nissa.hub.measurements import GradientHealth
 
 
-_LARGER: Final = 3.0
-"""Ratio of the first validation loss to the first training loss up to which they measure the same."""
+_LARGER, _ABOVE = 3.0, 1.5
+"""Ratios of the first validation loss to the training loss of its epoch, and to the first training losses, above both of which
+they do not measure the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,18 +184,14 @@ class DiagnosticTracker:
         )
 
     def _comparable(self, snapshot: EpochSnapshot) -> bool:
-        """Whether training and validation loss measure the same, judged once: a network that has just begun does not overfit.
+        """Whether training and validation loss measure the same, judged once.
 
-        A sum over more examples is larger, and so is a loss without the factor of the training loss.
+        A sum over more examples, or a loss without the factor of the training loss, is larger than the training loss at once,
+        and larger than even its first values were.
         """
-        loss, train = snapshot.validation_loss, snapshot.train_loss
-        if (
-            self._measures_same is None
-            and loss is not None
-            and train is not None
-            and "train_loss" not in snapshot.incomplete
-        ):
-            self._measures_same = train <= 0 or not loss > _LARGER * train
+        loss, train, first = snapshot.validation_loss, snapshot.train_loss, self.rules.first_loss
+        if self._measures_same is None and loss is not None and train is not None and first is not None:
+            self._measures_same = train <= 0 or not loss > max(_LARGER * train, _ABOVE * abs(first))
         return self._measures_same is not False
 
     def _follow_plateau(self, loss: float | None) -> None:

@@ -13,6 +13,7 @@ from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.measurements import GradientHealth
 from nissa.semconv.cardinality import CardinalityLimiter
+from tests.unit.diagnostics.readings import step
 
 INF, NAN = float("inf"), float("nan")
 
@@ -302,6 +303,8 @@ def test_a_snapshot_of_everything_survives_json() -> None:
 def test_losses_that_measure_something_else_have_no_gap() -> None:
     # A sum over 359 examples, beside sums over batches of 64; the same without the sum.
     summed, mean = tracker(), tracker()
+    summed.rules.judge([step(1000.0, number) for number in range(10)], [])
+    mean.rules.judge([step(16.0, number) for number in range(10)], [])
     for epoch, loss in enumerate((900.0, 700.0, 600.0)):
         sums = summed.diagnose(Observations(epoch=epoch, train_loss=loss, validation_loss=5.6 * loss))
         means = mean.diagnose(Observations(epoch=epoch, train_loss=loss / 64, validation_loss=loss / 60))
