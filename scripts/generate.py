@@ -204,7 +204,7 @@ def _boards() -> str:
 
 
 def _contracts() -> str:
-    return contracts(_table)
+    return contracts(_table, RESULTS.with_name("contracts.csv"))
 
 
 def _rules() -> str:

@@ -240,3 +240,31 @@ def test_a_configuration_counts_its_features_before_a_run() -> None:
     config = TelemetryConfig.research()
     with nissa.start(config=config) as run:
         assert len(run.features()) == config.feature_count
+
+
+@pytest.mark.parametrize("rate", [5.0, 20.0])
+def test_a_diverged_training_with_closures_is_not_called_healthy(rate: float) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=rate, max_iter=5)
+    x, y = torch.randn(64, 8), torch.randint(4, (64,))
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        torch.autograd.backward(loss)
+        losses.append(loss.item())
+        return losses[-1]
+
+    losses: list[float] = []
+    with nissa.start("diagnostic", console__enabled=False) as run:
+        run.watch(model, optimizer)
+        for epoch in range(4):
+            with run.epoch(epoch):
+                for _ in range(4):
+                    run.log_loss(optimizer.step(closure))
+                snapshot = run.validate()
+                assert "health good" not in snapshot.narrative
+                assert snapshot.narrative != "Training normally"
+                assert "healthy_gradients" not in snapshot.opportunities
+    assert not losses[-1] < 4 * losses[0]

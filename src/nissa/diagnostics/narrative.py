@@ -237,7 +237,7 @@ class _Narrator:
     def _risen(self) -> Iterator[str]:
         """Yield a sentence about a loss that has diverged, even if the rules still wait for confirmation."""
         loss, first = self._snapshot.train_loss, self._snapshot.first_train_loss
-        told = {"divergence", "learning_rate_too_high"} & {*self._snapshot.red_flags}
+        told = {"divergence", "learning_rate_too_high", "loss_spike"} & {*self._snapshot.red_flags}
         if self._has_risen() and not told and loss is not None and first is not None:
             yield _sentence("risen", before=figure(first), loss=figure(loss))
 
