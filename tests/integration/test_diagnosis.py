@@ -262,7 +262,7 @@ def test_a_diverged_training_with_closures_is_not_called_healthy(rate: float) ->
         for epoch in range(4):
             with run.epoch(epoch):
                 for _ in range(4):
-                    run.log_loss(optimizer.step(closure))
+                    run.log_loss(optimizer.step(closure))  # type: ignore[no-untyped-call]  # torch leaves it unannotated
                 snapshot = run.validate()
                 assert "health good" not in snapshot.narrative
                 assert snapshot.narrative != "Training normally"
