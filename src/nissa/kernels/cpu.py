@@ -67,18 +67,14 @@ def measure(
 def _measure(
     tensors: "Sequence[Tensor]", layout: Layout, thresholds: Thresholds, scale: "Tensor | None" = None
 ) -> "Tensor":
-    # Query each tensor property only once: with cold caches each query costs a microsecond between two steps.
-    plain = [scale is None and is_plain(tensor) for tensor in tensors]
-    stored_tensors = [
-        tensor if is_ else stored(tensor, scale).resolve_neg() for is_, tensor in zip(plain, tensors, strict=True)
-    ]
-    if not all(is_ or _readable(real) for is_, real in zip(plain, stored_tensors, strict=True)):
-        return reference.measure(tensors, layout, thresholds, scale)
     pass_ = _Pass(len(tensors), layout, thresholds)
-    for row, (is_, tensor, real) in enumerate(zip(plain, tensors, stored_tensors, strict=True)):
-        if is_:
-            pass_.read(row, real, real.numel())
+    for row, tensor in enumerate(tensors):
+        if scale is None and is_plain(tensor):  # the usual case, without a call more than needed between two steps
+            pass_.read(tensor, row)
             continue
+        real = stored(tensor, scale).resolve_neg()
+        if not _readable(real):
+            return reference.measure(tensors, layout, thresholds, scale)
         pass_.add(row, real)
         implicit = size(tensor) - real.numel()
         if implicit:
@@ -102,34 +98,27 @@ class _Pass:
         self._tables = [_tables(layout, thresholds, dtype).tables for dtype in (torch.float64, torch.float32)]
         self._vanishing = thresholds.vanishing > 0
         self._queued = native.TensorTable()
-        # Keeps copies alive until flush(): the C function only has their addresses.
-        self._copies: list[Tensor] = []
+        # Queues a tensor without gaps for a row; it must stay alive until finish().
+        self.read = self._queued.add
+        # Keeps tensors alive until flush(): the C function only has their addresses.
+        self._kept: list[Tensor] = []
         self._copied = 0
         self._rows = np.empty((rows, layout.width), dtype=np.int64)
         native.begin(self._rows)
 
     def add(self, row: int, tensor: "Tensor") -> None:
-        """Queue a tensor, copying it if it has gaps; the tensor must stay alive until :meth:`finish`."""
+        """Queue a tensor that nobody else may hold, copying it if it has gaps."""
         if fills_its_memory(tensor):
-            self.read(row, tensor, tensor.numel())
+            self.read(tensor, row)
+            self._kept.append(tensor)
             return
         for piece in reference._pieces(tensor, _COPIED):  # noqa: SLF001 - share the code that cuts tensors
             copy = piece.contiguous()
-            self.read(row, copy, copy.numel())
-            self._copies.append(copy)
+            self.read(copy, row)
+            self._kept.append(copy)
             self._copied += copy.numel()
             if self._copied >= _COPIED:
                 self._flush()
-
-    def read(self, row: int, tensor: "Tensor", numbers: int) -> None:
-        """Queue a tensor without gaps; it must stay alive until :meth:`finish`.
-
-        Args:
-            row: Row of the result.
-            tensor: The tensor.
-            numbers: Number of its elements.
-        """
-        self._queued.add(tensor, numbers, row)
 
     def add_zeros(self, row: int, number: int) -> None:
         """Count the implicit zeros of a sparse tensor."""
@@ -147,8 +136,8 @@ class _Pass:
 
     def _flush(self) -> None:
         self._queued.add_statistics(self._rows, *self._tables)
-        self._queued = native.TensorTable()
-        self._copies.clear()
+        self._queued.clear()
+        self._kept.clear()
         self._copied = 0
 
 

@@ -51,16 +51,21 @@ class TensorTable:
         self._entries: list[tuple[int, int, int, int]] = []
         self._bytes = 0
 
-    def add(self, tensor: torch.Tensor, size: int, target: int) -> None:
+    def add(self, tensor: torch.Tensor, target: int) -> None:
         """Add a tensor.
 
         Args:
             tensor: The tensor.
-            size: Number of its elements.
             target: Row of the result, or address of its copy.
         """
-        self._entries.append((tensor.data_ptr(), size, _TYPES[tensor.dtype], target))
-        self._bytes += size * tensor.dtype.itemsize
+        dtype, size = tensor.dtype, tensor.numel()
+        self._entries.append((tensor.data_ptr(), size, _TYPES[dtype], target))
+        self._bytes += size * dtype.itemsize
+
+    def clear(self) -> None:
+        """Remove all tensors."""
+        self._entries.clear()
+        self._bytes = 0
 
     def add_statistics(self, rows: "NDArray[np.int64]", doubles: Tables, singles: Tables) -> None:
         """Add the statistics of the tensors to their rows.

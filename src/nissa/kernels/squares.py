@@ -67,5 +67,5 @@ def squares(
     """
     table = TensorTable()
     for row, tensor in enumerate(tensors):
-        table.add(tensor, tensor.numel(), 0 if copies is None else copies[row])
+        table.add(tensor, 0 if copies is None else copies[row])
     return table.squares(IGNORE if copies is None else WRITE if write else SUBTRACT)
