@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from nissa.distributed.sharding import locals_of
 from nissa.kernels import kernel_for, reference
 from nissa.kernels.memory import is_plain
+from nissa.kernels.squares import Copies, squares
 from nissa.torch_compat import foreach_norm, foreach_sub_
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
-
-    from nissa.kernels.squares import Copies
 
 
 class Weights:
@@ -30,7 +30,8 @@ class Weights:
     def __init__(self, parameters: "Sequence[Tensor]", *, updates: bool) -> None:
         self._updates = updates
         pairs = _here(parameters)
-        direct = [is_plain(part) and _is_compiled() for _, part in pairs]
+        compiled = _is_compiled()
+        direct = [compiled and is_plain(part) for _, part in pairs]
         self._compiled = _Compiled([pair for pair, so in zip(pairs, direct, strict=True) if so], updates=updates)
         rest = [pair for pair, so in zip(pairs, direct, strict=True) if not so]
         shards = [part for _, part in rest]
@@ -81,27 +82,24 @@ class _Compiled:
         self._copies: Copies | None = None
         if not pairs:
             return
-        from nissa.kernels import squares  # noqa: PLC0415 - it needs a compiler
-
         parts = [part for _, part in pairs]
-        self._copies = squares.Copies(parts) if updates else None
+        self._copies = Copies(parts) if updates else None
         places = self._copies.addresses() if self._copies else None
-        self._squares = squares.squares(parts, places, write=updates)
+        self._squares = squares(parts, places, write=updates)
 
     def squares(self, parameters: "Sequence[Tensor]") -> "Tensor":
         """See `Weights.squares`; releases the copies."""
         rows = [self._rows[id(parameter)] for parameter in parameters]
-        columns = [torch.from_numpy(self._squares[rows])]
-        if self._copies is not None:
-            columns.append(_changes([part for _, part in _here(parameters)], rows, self._copies))
-            self._copies = None
-        return torch.stack(columns, dim=1)
+        norms = self._squares[rows]
+        if self._copies is None:
+            return torch.from_numpy(norms[:, np.newaxis])  # without an operation of torch between two steps
+        changes = _changes([part for _, part in _here(parameters)], rows, self._copies)
+        self._copies = None
+        return torch.stack([torch.from_numpy(norms), changes], dim=1)
 
 
 def _changes(now: "list[Tensor]", rows: "Sequence[int]", copies: "Copies") -> "Tensor":
     """Return the sums of squares of the differences between parameters and their copies."""
-    from nissa.kernels.squares import squares  # noqa: PLC0415 - it needs a compiler
-
     if all(is_plain(part) and copies.is_of(row, part) for part, row in zip(now, rows, strict=True)):
         places = copies.addresses()
         return torch.from_numpy(squares(now, [places[row] for row in rows]))
