@@ -4,6 +4,7 @@ Each is used because torch has no public name for it. Where a release lacks one,
 calls the fallback. Tests use all of them with the oldest and the newest release that Nissa supports.
 """
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -92,6 +93,33 @@ def contains_compiled(model: nn.Module) -> bool:
 def is_compiled_in_place(model: nn.Module) -> bool:
     """Return whether ``model.compile()`` was called; fallback: False."""
     return getattr(model, "_compiled_call_impl", None) is not None
+
+
+class ModuleTree:
+    """Modules of a model with the names of their children and parameters, to detect cheaply that none of these changed.
+
+    It refers to modules weakly and to parameters by their ids: an id that is used again, at the same place, has the same name.
+    Only models whose ``named_parameters`` is that of torch can be compared; `unchanged` is always False for others.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        kind = type(model)
+        own = (kind.named_parameters, kind.named_modules) == (nn.Module.named_parameters, nn.Module.named_modules)
+        self._modules = [(weakref.ref(module), _members(module)) for module in model.modules()] if own else []
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether every module still has the same members."""
+        for reference, members in self._modules:
+            module = reference()
+            if module is None or _members(module) != members:
+                return False
+        return bool(self._modules)
+
+
+def _members(module: nn.Module) -> list[object]:
+    children, parameters = module._modules, module._parameters
+    return [*children, *parameters, *map(id, children.values()), *map(id, parameters.values())]
 
 
 def has_forward_hooks(model: nn.Module) -> bool:

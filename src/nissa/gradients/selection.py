@@ -2,8 +2,10 @@
 
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.parameter import is_lazy
@@ -12,6 +14,7 @@ from nissa.config.layer_selectors import ALL, LayerSelector, parse_selector
 from nissa.errors import near_misses
 from nissa.gradients.selectors import matches, owner_types, type_names
 from nissa.printable import printable_name
+from nissa.torch_compat import ModuleTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,6 +120,27 @@ class MeasurableParameters:
         return [pair for pair in chosen if pair[0] not in reasons]
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownNames:
+    """Selected parameters of an optimizer, valid while neither it nor the model changes; it keeps no parameter alive.
+
+    Args:
+        tree: Modules of the model.
+        held: Id of each parameter of the optimizer.
+        sizes: Number of parameters of each of its groups.
+        names: Name and index in ``held`` of each selected parameter.
+    """
+
+    tree: ModuleTree
+    held: list[int]
+    sizes: list[int]
+    names: list[tuple[str, int]]
+
+    def of(self, held: "Sequence[torch.nn.Parameter]", sizes: list[int]) -> bool:
+        """Whether an optimizer holds these parameters in groups of these sizes, and the model is unchanged."""
+        return self.held == [*map(id, held)] and self.sizes == sizes and self.tree.unchanged
+
+
 class Selection:
     """Parameters of a model that the configuration selects, with their names.
 
@@ -136,6 +160,7 @@ class Selection:
         self._wanted = tuple(each for each in selectors if not each.negated)
         self._unwanted = tuple(each for each in selectors if each.negated)
         self._by_type = any(each.type_name is not None for each in selectors)
+        self._known: WeakKeyDictionary[torch.nn.Module, _KnownNames] = WeakKeyDictionary()
         # Cache per name and type: the result depends on nothing else, and matching is too slow for every step.
         self._decided = lru_cache(maxsize=_REMEMBERED)(self._decide)
 
@@ -155,10 +180,22 @@ class Selection:
     def names(self, model: "torch.nn.Module", optimizer: HasParameters) -> "list[tuple[str, torch.nn.Parameter]]":
         """Return name and tensor of the selected parameters of the optimizer, once each, in the order of its groups.
 
-        Every call walks the network again: parameters may have been added, removed or replaced since the last call, and
-        only a walk detects a replacement.
+        Parameters may have been added, removed or replaced since the last call: the network is walked again unless every
+        module still has the same members.
         """
-        return [(name, parameter) for name, parameter, owner in self._all(model, optimizer) if self.chosen(name, owner)]
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        sizes = [len(group["params"]) for group in optimizer.param_groups]
+        known = self._known.get(model)
+        if known is not None and known.of(held, sizes):
+            return [(name, held[place]) for name, place in known.names]
+        tree = ModuleTree(model)
+        found = [
+            (name, parameter) for name, parameter, owner in self._all(model, optimizer) if self.chosen(name, owner)
+        ]
+        places = {id(parameter): place for place, parameter in enumerate(held)}
+        names = [(name, places[id(parameter)]) for name, parameter in found]
+        self._known[model] = _KnownNames(tree, [*map(id, held)], sizes, names)
+        return found
 
     def _all(
         self, model: "torch.nn.Module", optimizer: HasParameters

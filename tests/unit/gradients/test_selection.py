@@ -1,4 +1,7 @@
+import gc
 import logging
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,6 +32,81 @@ def trained(network: nn.Module) -> torch.optim.Optimizer:
 
 def chosen(layers: list[str] | str, network: nn.Module) -> list[str]:
     return [name for name, _ in Selection(layers).names(network, trained(network))]
+
+
+def _rename(network: Any, _optimizer: torch.optim.Optimizer) -> None:
+    network.renamed = network.head
+    del network.head
+
+
+def _replace_module(network: Any, optimizer: torch.optim.Optimizer) -> None:
+    network.head = nn.Linear(2, 1)
+    optimizer.param_groups[-1]["params"] = [*network.head.parameters()]
+
+
+def _replace_parameter(network: Any, _optimizer: torch.optim.Optimizer) -> None:
+    network.head.weight = nn.Parameter(torch.zeros(1, 2))  # the optimizer keeps the old one
+
+
+def _add_module(network: Any, optimizer: torch.optim.Optimizer) -> None:
+    network.more = nn.Linear(2, 2)
+    optimizer.add_param_group({"params": network.more.parameters()})
+
+
+def _remove_module(network: Any, _optimizer: torch.optim.Optimizer) -> None:
+    del network.body
+
+
+def _swap(network: Any, _optimizer: torch.optim.Optimizer) -> None:
+    network.body.weight, network.other.weight = network.other.weight, network.body.weight
+
+
+def _regroup(_network: Any, optimizer: torch.optim.Optimizer) -> None:
+    first, second = optimizer.param_groups[:2]
+    first["params"], second["params"] = first["params"][:1], first["params"][1:] + second["params"]
+
+
+def _tie(network: Any, _optimizer: torch.optim.Optimizer) -> None:
+    network.other.weight = network.body.weight
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_rename, _replace_module, _replace_parameter, _add_module, _remove_module, _swap, _regroup, _tie],
+    ids=lambda change: change.__name__,
+)
+def test_names_after_a_change_are_those_of_a_first_look(change: Callable[..., None]) -> None:
+    network: Any = nn.Module()
+    network.body, network.other, network.head = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1)
+    stranger = nn.Parameter(torch.zeros(1))
+    groups = [*network.body.parameters(), stranger], [*network.other.parameters()], [*network.head.parameters()]
+    optimizer = torch.optim.SGD([{"params": group} for group in groups], lr=0.1)
+    selection = Selection("all")
+    before = selection.names(network, optimizer)
+    again = selection.names(network, optimizer)
+    assert [(name, id(parameter)) for name, parameter in again] == [(name, id(each)) for name, each in before]
+    change(network, optimizer)
+    for _ in range(2):
+        found, fresh = selection.names(network, optimizer), Selection("all").names(network, optimizer)
+        assert [(name, id(parameter)) for name, parameter in found] == [(name, id(each)) for name, each in fresh]
+
+
+def test_names_of_an_unchanged_model_need_no_walk(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    selection, optimizer = Selection("all"), trained(network)
+    names = [name for name, _ in selection.names(network, optimizer)]
+    monkeypatch.setattr(selection, "_all", None)
+    assert [name for name, _ in selection.names(network, optimizer)] == names
+
+
+def test_a_selection_keeps_no_parameter_and_no_module() -> None:
+    network = nn.Sequential(Block(), Block())
+    selection, optimizer = Selection("all"), trained(network)
+    selection.names(network, optimizer)
+    parts: list[Any] = [*network.modules(), *network.parameters()]
+    references = [weakref.ref(part) for part in parts]
+    del network, optimizer, parts
+    gc.collect()
+    assert [reference() for reference in references if reference() is not None] == []
 
 
 @pytest.mark.parametrize(
