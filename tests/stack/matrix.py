@@ -56,6 +56,10 @@ _SEED: Final = _NAMED + "nissa.seed.attempt nissa.seed.parameters "
 _STAGE: Final = _SEED + "nissa.epoch "
 _BLENDED: Final = _SEED + "nissa.seed.alpha "
 _BLENDED_STAGE: Final = _BLENDED + "nissa.epoch "
+_FINDING: Final = " ".join(
+    f"nissa.finding.{each}"
+    for each in ("evidence", "layers", "layer_count", "value", "limit", "certainty", "advice", "first_step")
+)
 _PENDING: Final = "nissa.span.pending "
 _GATE: Final = (
     "nissa.gate.name nissa.gate.passed nissa.gate.score nissa.gate.checks_passed nissa.gate.checks_failed "
@@ -147,7 +151,7 @@ ROWS: Final = (
     Row("span", "epoch.started", _EPOCH + _PENDING),
     Row("span", "validation", _EPOCH + "nissa.loss nissa.accuracy nissa.narrative"),
     Row("span", "checkpoint", _EPOCH + "nissa.checkpoint.path nissa.checkpoint.saved"),
-    Row("span", "red_flag", _EPOCH + "nissa.step nissa.red_flag.name nissa.event.message"),
+    Row("span", "red_flag", _EPOCH + "nissa.step nissa.red_flag.name nissa.event.message " + _FINDING),
     Row("span", "step", _RUN + "nissa.step nissa.loss"),
     Row("span event", "nissa.seed.gate", _GATE),
     Row("span event", "nissa.seed.gate.failed_check", "nissa.gate.check"),
@@ -172,9 +176,13 @@ ROWS: Final = (
     Row("event", "nissa.event.plateau_detected", _EPOCH + _TYPE),
     Row("event", "nissa.event.improvement_detected", _EPOCH + _TYPE),
     Row("event", "nissa.event.performance_degradation", _EPOCH + _TYPE),
-    Row("event", "nissa.event.gradient_anomaly", _ENV + _TYPE),
-    Row("event", "nissa.event.red_flag_raised", _EPOCH + _TYPE + "nissa.red_flag.name"),
-    Row("event", "nissa.event.red_flag_cleared", _EPOCH + _TYPE + "nissa.red_flag.name"),
+    Row("event", "nissa.event.gradient_anomaly", _ENV + _TYPE + "nissa.finding.layers nissa.finding.layer_count"),
+    Row("event", "nissa.event.red_flag_raised", _EPOCH + _TYPE + "nissa.red_flag.name " + _FINDING),
+    Row(
+        "event",
+        "nissa.event.red_flag_cleared",
+        _EPOCH + _TYPE + "nissa.red_flag.name nissa.finding.advice nissa.finding.certainty",
+    ),
     Row("event", "nissa.event.torch_warning", _EPOCH + _TYPE),
     Row("event", "nissa.event.anything", _TYPE),
     Row("log record", "", _EPOCH),

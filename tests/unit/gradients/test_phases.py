@@ -244,7 +244,8 @@ def test_nothing_is_measured_or_hooked_where_it_is_off(memory: MemoryBackend) ->
     model = Slow()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = vars(BATCH_ITERATOR)["__next__"]
-    with nissa.start("minimal", backends=[memory], console__enabled=False, step_phases=False) as run:
+    off: dict[str, Any] = {"console__enabled": False, "step_phases": False, "diagnostics__contracts": False}
+    with nissa.start("minimal", backends=[memory], **off) as run:
         run.watch(model, optimizer)
         assert not model._forward_hooks
         assert vars(BATCH_ITERATOR)["__next__"] is before
