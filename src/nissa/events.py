@@ -260,7 +260,6 @@ class TelemetryEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the event as plain data, without fields that are None or empty."""
-        seed, transition = self.seed, self.transition
         plain: dict[str, Any] = {
             "event_id": self.event_id,
             "event_type": str(self.event_type),
@@ -272,13 +271,15 @@ class TelemetryEvent:
             "epoch": self.epoch,
             "message": self.message or None,
             "data": dict(self.data) or None,
-            "stage": seed.stage.label if seed else None,
-            "stage_before": transition[0].label if transition else None,
-            "blueprint_id": seed.blueprint_id if seed else None,
-            "trace_id": seed.ids.trace_hex if seed else None,
-            "refused": self.refused,
-            "truncated": self.truncated or None,
         }
+        if self.seed is not None:
+            transition = self.transition
+            plain["stage"] = self.seed.stage.label
+            plain["stage_before"] = transition[0].label if transition else None
+            plain["blueprint_id"] = self.seed.blueprint_id
+            plain["trace_id"] = self.seed.ids.trace_hex
+        plain["refused"] = self.refused
+        plain["truncated"] = self.truncated or None
         return {key: value for key, value in plain.items() if value is not None}
 
 

@@ -1,7 +1,7 @@
 """Lock-free counters, safe to increment from any thread, finalizer or signal handler."""
 
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -24,6 +24,13 @@ class AtomicCounts(Generic[K]):
         if found is None:
             found = self._counts.setdefault(key, itertools.count())
         return next(found)
+
+    def add(self, key: K, number: int) -> None:
+        """Increment the count of a key several times."""
+        found = self._counts.get(key)
+        if found is None:
+            found = self._counts.setdefault(key, itertools.count())
+        deque(itertools.islice(found, number), maxlen=0)
 
     def __getitem__(self, key: K) -> int:
         """Return the count of a key, 0 if it was never incremented."""

@@ -3,8 +3,10 @@
 import itertools
 import queue
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,6 +23,8 @@ DELIVERED: Final = "delivered"
 DROPPED: Final = "dropped"
 FAILED: Final = "failed"
 REJECTED: Final = "rejected"
+
+_type_of: Final = attrgetter("event_type")
 
 _POLL_AGAIN_SECONDS: Final = 0.1
 """Pause after a failed poll."""
@@ -265,10 +269,11 @@ class BackendWorker:
             done = True
         except BaseException:  # noqa: BLE001 - see `_contained`; the event that caused it fails again
             done = False
-        for event in events:
-            if done:
-                self.counts.increment((str(event.event_type), DELIVERED))
-            else:
+        if done:
+            for event_type, number in Counter(map(_type_of, events)).items():
+                self.counts.add((str(event_type), DELIVERED), number)
+        else:
+            for event in events:
                 self._deliver(event)
 
     def _deliver(self, item: "TelemetryEvent | Measurement | Notice") -> None:

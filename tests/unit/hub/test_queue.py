@@ -187,14 +187,18 @@ def test_no_wakeup_is_ever_lost_between_two_threads_that_take_turns() -> None:
     assert not thread.is_alive()
 
 
-def test_an_earlier_item_that_came_to_a_lane_found_empty_is_still_taken_first() -> None:
+@pytest.mark.parametrize("look", [1, 2])
+def test_an_earlier_item_that_came_to_a_lane_found_empty_is_still_taken_first(look: int) -> None:
     bounded: BoundedQueue[str] = BoundedQueue(capacity=4, reserve=4)
 
     class Racing(deque[tuple[int, str]]):
-        """Lets a producer put into both lanes just after the reader found the first one empty."""
+        """Lets a producer put into both lanes just after the reader found the first one empty, at one of its looks."""
+
+        looks = 0
 
         def __bool__(self) -> bool:
-            if not len(self) and not raced:
+            self.looks += 1
+            if self.looks == look:
                 raced.append(True)
                 bounded.put("first", keep=False)
                 bounded.put("second", keep=True)
