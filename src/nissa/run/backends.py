@@ -68,7 +68,7 @@ class RunBackends:
         self._add_metrics(providers.built)
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
-        runtime.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
+        runtime.rows.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
         self._closing = location_line(run_id, providers.folder, None if providers.tracer is None else providers.origin)
         self._added: list[str] = []
         self._add(user_backends, providers)

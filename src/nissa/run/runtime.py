@@ -3,40 +3,28 @@
 import logging
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import InvalidValueError, NissaError, TransitionError
 from nissa.events import EventType, TelemetryEvent
-from nissa.gradients.capture import Measures
-from nissa.gradients.grouping import Grouping
 from nissa.gradients.logged_values import submit
-from nissa.gradients.losses import RECENT
 from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
-from nissa.gradients.readback import Readback
-from nissa.gradients.sampling import OverheadBudget
-from nissa.gradients.selection import Selection
-from nissa.gradients.step_metadata import RowMetadata, SamplingPlan
-from nissa.gradients.step_processor import StepProcessor
 from nissa.gradients.steps import StepClock
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
 from nissa.hub.plain_data import PayloadLimits
-from nissa.kernels.moments import Layout, Thresholds
 from nissa.printable import printable
+from nissa.run.row_processing import RowProcessor
+from nissa.run.sampling_settings import sampling_plan
 from nissa.run.watches import Watches
 from nissa.seeds.lifecycle import SeedTable
 from nissa.semconv.cardinality import CardinalityLimiter
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from nissa.config import GradientConfig, TelemetryConfig
+    from nissa.config import TelemetryConfig
     from nissa.diagnostics.finding import Finding
     from nissa.events import SeedSnapshot, SpanIds
     from nissa.hub.hub import NissaHub
@@ -45,16 +33,6 @@ _logger = logging.getLogger("nissa")
 
 _RELEASE_SECONDS: Final = 0.25
 """Pause between two checks for delayed end events of seeds that are due."""
-
-
-class Progress(Protocol):
-    """Reports of the steps of loops without epochs."""
-
-    def due(self, step: StepMeasured) -> bool:
-        """Record a step, and return whether a report is due after it."""
-
-    def report(self, step: StepMeasured) -> None:
-        """Make the reports that are due after a step."""
 
 
 class Runtime:
@@ -84,24 +62,9 @@ class Runtime:
         self.table = SeedTable(config.limits.max_seeds)
         _apply_limits(hub, config)
         self.strict = _strict(config)
-        self.step_processor = StepProcessor(
-            self._record,
-            most=config.gradients.max_parameters,
-            top=config.gradients.top_k,
-            recent=min(config.diagnosis.every_n_steps or RECENT, RECENT),
-            now=now,
-        )
-        self.readback: Readback[RowMetadata] = Readback(
-            self._deliver_rows,
-            capacity=config.limits.readback_queue_size,
-            error_boundary=self.error_boundary,
-            environment_of=lambda metadata: metadata.env_id,
-        )
-        # Measurements of the rows being delivered; buffered so that the rules process them in one block per watch.
-        self._measurements: list[Measurement] = []
-        # Reports of steps outside epochs; set by the run, and the newest such step of the row that is being delivered.
-        self.progress: Progress | None = None
-        self._outside: StepMeasured | None = None
+        self.rows = RowProcessor(config, hub, now=now, tracker=self.tracker, emit_findings=self.emit_findings)
+        self.step_processor = self.rows.step_processor
+        self.readback = self.rows.readback
         self.analytics = BlueprintAnalytics(config.analytics, seeds=self.table.slots.alive, sections=hub.sections)
         most = config.limits.max_scalars
         self.scalar_names = CardinalityLimiter(most, "names of logged scalars", "limits.max_scalars")
@@ -116,12 +79,7 @@ class Runtime:
         self.resumed_epochs: dict[str | None, tuple[int, SpanIds]] = {}
         self._refused: set[str] = set()
         self._on_hub_closed = on_hub_closed
-        self.sampling = SamplingPlan(
-            every_n_steps=config.gradients.every_n_steps if config.gradients.enabled else 0,
-            selection=Selection(config.gradients.layers),
-            measures=_measures(config.gradients),
-            budget=self._budget(config.overhead_budget),
-        )
+        self.sampling = sampling_plan(config, self._thread_cpu_usage, self.error_boundary)
 
     # Called by the hub and its worker.
 
@@ -240,13 +198,6 @@ class Runtime:
     def _window(self) -> OverheadWindow:
         return OverheadWindow(self.stopwatch, background=self._thread_cpu_usage.share)
 
-    def _budget(self, share: float | None) -> OverheadBudget | None:
-        return (
-            None
-            if share is None
-            else OverheadBudget(share=share, background=self._thread_cpu_usage, error_boundary=self.error_boundary)
-        )
-
     def tracker(self, env_id: str | None) -> DiagnosticTracker:
         """Return the diagnostic tracker of an environment, created at its first use."""
         # The worker's thread may call this at the same time. `setdefault` is atomic, so both threads use one tracker.
@@ -293,54 +244,6 @@ class Runtime:
             self._refused.add(call)
             _logger.warning("%s: %s The value is absent; further ones are only counted.", call, reason)
 
-    # Called by the readback, on the worker's thread.
-
-    def _deliver_rows(self, rows: "list[tuple[RowMetadata, list[NDArray[np.generic]]]]") -> None:
-        """Convert rows on the host to measurements, then apply the rules to them; runs on the worker's thread."""
-        for metadata, arrays in rows:
-            with self.error_boundary.guard("gradient readback"):
-                self.step_processor(metadata, arrays)
-            self._report_progress()
-        self._judge()
-
-    def _judge(self) -> None:
-        measurements, self._measurements = self._measurements, []
-        with self.error_boundary.guard("rules"):
-            self._apply_rules(measurements)
-
-    def _report_progress(self) -> None:
-        """Report a step outside epochs where that is due, with the flags after this very step."""
-        step, self._outside = self._outside, None
-        if step is not None and self.progress is not None and self.progress.due(step):
-            self._judge()
-            with self.error_boundary.guard("progress"):
-                self.progress.report(step)
-
-    def _record(self, measurement: Measurement) -> None:
-        self.hub.record(measurement)
-        self._measurements.append(measurement)
-        if isinstance(measurement, StepMeasured) and measurement.primary and measurement.epoch_ids is None:
-            self._outside = measurement
-
-    def _apply_rules(self, measurements: Sequence[Measurement]) -> None:
-        """Apply the rules to measurements, and emit the findings in the order of their time."""
-        steps: defaultdict[str | None, list[StepMeasured]] = defaultdict(list)
-        samples: defaultdict[str | None, list[GradientsMeasured]] = defaultdict(list)
-        skips: defaultdict[str | None, list[StepSkipped]] = defaultdict(list)
-        for measurement in measurements:
-            if isinstance(measurement, StepMeasured):
-                steps[measurement.env_id].append(measurement)
-            elif isinstance(measurement, GradientsMeasured):
-                samples[measurement.env_id].append(measurement)
-            elif isinstance(measurement, StepSkipped):
-                skips[measurement.env_id].append(measurement)
-        findings: list[tuple[str | None, Finding]] = []
-        for env_id in {**steps, **samples, **skips}:
-            found = self.tracker(env_id).rules.judge(steps[env_id], samples[env_id], skips[env_id])
-            findings += [(env_id, finding) for finding in found]
-        for env_id, finding in sorted(findings, key=lambda pair: pair[1].time_unix_nano):
-            self.emit_findings([finding], env_id)
-
 
 def _apply_limits(hub: "NissaHub", config: "TelemetryConfig") -> None:
     limits = config.limits
@@ -348,17 +251,6 @@ def _apply_limits(hub: "NissaHub", config: "TelemetryConfig") -> None:
         queue_size=limits.queue_size,
         lifecycle_queue_size=limits.lifecycle_queue_size,
         payload_limits=PayloadLimits(limits.payload_items, limits.payload_depth, limits.payload_characters),
-    )
-
-
-def _measures(gradients: "GradientConfig") -> Measures:
-    return Measures(
-        layout=Layout() if gradients.histogram else Layout(buckets=None),
-        thresholds=Thresholds(gradients.vanishing_threshold, gradients.exploding_threshold),
-        weights=gradients.weight_norms or gradients.update_ratios,
-        updates=gradients.update_ratios,
-        grouping=Grouping(gradients.group_by),
-        ranks=gradients.ranks,
     )
 
 
