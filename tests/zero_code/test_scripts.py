@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import finish, only_run, points, script, spans
+from tests.support import finish, only_run, points, records, script, spans
 
 OBSERVED = "from nissa.integrations.zero_code import instrument; instrument()\n"
 """First line of a script as if ``nissa run`` had started it, in a process that has imported torch."""
@@ -88,6 +88,105 @@ def test_a_classifier_with_epochs_and_evaluations(tmp_path: Path) -> None:
     assert len(validations) == 2
     assert {span.parent_id for span in validations} == of_epochs
     assert "not observed: validation loss and accuracy (run.validate(loss=..., accuracy=...))" in out
+
+
+def test_a_pass_in_evaluation_mode_is_an_evaluation_even_with_gradients(tmp_path: Path) -> None:
+    run, _, out = train(
+        tmp_path,
+        """
+        model = net(); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        training, test = DataLoader(data, batch_size=8), DataLoader(data, batch_size=8)
+        for epoch in range(2):
+            model.train()
+            for a, b in training:
+                optimizer.zero_grad(); nn.functional.mse_loss(model(a), b).backward(); optimizer.step()
+            model.eval()
+            for a, b in test: model(a)
+        """,
+    )
+    assert epochs(run) == [0, 1]
+    assert len([span for span in spans(run) if span.name == "validation"]) == 2
+    assert "the time of forward" not in out
+
+
+def test_a_network_that_is_trained_in_evaluation_mode_has_epochs_and_no_evaluations(tmp_path: Path) -> None:
+    run, _, _ = train(
+        tmp_path,
+        """
+        model = net().eval(); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        training = DataLoader(data, batch_size=8)
+        for epoch in range(3):
+            for a, b in training:
+                optimizer.zero_grad(); nn.functional.mse_loss(model(a), b).backward(); optimizer.step()
+        """,
+    )
+    assert epochs(run) == [0, 1, 2]
+    assert not [span for span in spans(run) if span.name == "validation"]
+
+
+def test_passes_that_cannot_be_seen_are_listed(tmp_path: Path) -> None:
+    run, _, out = train(
+        tmp_path,
+        """
+        weight = nn.Parameter(torch.ones(3, 1)); optimizer = torch.optim.SGD([weight], lr=0.1)
+        for _ in range(3):
+            optimizer.zero_grad(); nn.functional.mse_loss(x @ weight, y).backward(); optimizer.step()
+        """,
+    )
+    phases = {point.attributes["nissa.step.phase"] for point in points(run, "nissa.step.phase.duration")}
+    assert phases == {"optimizer"}
+    assert "the time of forward and backward (run.watch(the module that the loop calls, optimizer))" in out
+
+
+def test_a_warning_of_torch_before_the_first_step_is_an_event(tmp_path: Path) -> None:
+    run, _, out = train(
+        tmp_path,
+        """
+        model = net(); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        for a, b in DataLoader(data, batch_size=8):
+            optimizer.zero_grad(); nn.functional.mse_loss(model(a), b).backward()
+            scheduler.step(); optimizer.step()  # the wrong order, of which torch warns
+        """,
+    )
+    warned = [each for each in records(run) if each.get("eventName") == "nissa.event.torch_warning"]
+    assert ["`lr_scheduler.step()` before `optimizer.step()`" in each["body"]["stringValue"] for each in warned] == [
+        True
+    ]
+    assert out.count("UserWarning") == 1
+
+
+def test_an_opentelemetry_setup_of_the_script_takes_precedence(tmp_path: Path) -> None:
+    text = (
+        OBSERVED
+        + PROBLEM
+        + textwrap.dedent("""
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+        trace.set_tracer_provider(TracerProvider()); metrics.set_meter_provider(MeterProvider([reader]))
+        trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(exporter))
+        model = net(); optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in range(2):
+            for a, b in DataLoader(data, batch_size=8):
+                optimizer.zero_grad(); nn.functional.mse_loss(model(a), b).backward(); optimizer.step()
+        import nissa
+        assert nissa.current_run().flush(30)
+        found = [each.name for resource in reader.get_metrics_data().resource_metrics
+                 for scope in resource.scope_metrics for each in scope.metrics]
+        print(json.dumps([[each.name for each in exporter.get_finished_spans()], found]))
+        """)
+    )
+    status, out, err = finish(script(text, folder=tmp_path, environ=EVERY_STEP, bare=True))
+    assert status == 0, err
+    names, metrics = json.loads([line for line in out.splitlines() if line.startswith("[")][-1])
+    assert "epoch" in names
+    assert {"nissa.loss", "nissa.gradient.norm"} <= set(metrics)
+    assert not list(tmp_path.glob("nissa-runs/*"))
 
 
 def test_a_language_model_with_accumulation_and_a_scaler_and_no_epochs(tmp_path: Path) -> None:

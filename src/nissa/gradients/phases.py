@@ -43,10 +43,12 @@ class PhaseTimer:
 
     Attributes:
         active: Whether the present step is measured.
+        observed: Phases that have been observed so far.
     """
 
     def __init__(self, pause: float = 0.005) -> None:
         self.active = True
+        self.observed: set[str] = set()
         self._pause = round(pause / _SECONDS)
         self._next = 0
         self._running: list[tuple[str, object]] = []
@@ -117,6 +119,7 @@ class PhaseTimer:
         self.active = not used or now >= self._next
         if self.active:
             self._next = now + self._pause
+        self.observed.update(spent)
         return {phase: spent[phase] * _SECONDS for phase in PHASES if phase in spent}
 
     def _add(self, phase: str, now: int) -> None:

@@ -79,9 +79,14 @@ class LogCapture:
         line: str | None = None,
     ) -> None:
         """Record a warning of torch, and show it as without Nissa."""
-        if self._active and self._pid == os.getpid() and _is_of_torch(filename):
-            self._guarded("warnings of torch", self._warning, message, category, filename, lineno)
+        if is_of_torch(filename):
+            self.record_warning(message, category, filename, lineno)
         self._show_warning(message, category, filename, lineno, file, line)
+
+    def record_warning(self, message: Warning | str, category: type[Warning], filename: str, lineno: int) -> None:
+        """Record a warning of torch, if it is wanted."""
+        if self._active and self._pid == os.getpid() and self._runtime.config.logs.warnings:
+            self._guarded("warnings of torch", self._warning, message, category, filename, lineno)
 
     def _wants(self, record: logging.LogRecord) -> bool:
         name: Any = record.name
@@ -150,11 +155,14 @@ class LogCapture:
         return env_id, number, ids
 
 
-def _is_of_torch(filename: str) -> bool:
-    """Return whether a warning was issued by torch, even if it points to the code that called torch."""
+def is_of_torch(filename: str) -> bool:
+    """Return whether a warning was issued by torch, even if it points to the code that called torch.
+
+    Only ``warnings.showwarning`` can call this function.
+    """
     if filename.startswith(_TORCH):
         return True
-    # show_warning, this function's caller, is called by `warnings._showwarnmsg`, and that one on behalf of who warns.
+    # This function's caller is called by `warnings._showwarnmsg`, and that one on behalf of who warns.
     frame = sys._getframe(2)  # noqa: SLF001 - the documented way to the stack
     while frame.f_back is not None and frame.f_globals.get("__name__") == "warnings":
         frame = frame.f_back

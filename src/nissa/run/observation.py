@@ -20,6 +20,11 @@ def phase_timer(owner: "Run | Environment") -> "PhaseTimer | None":
     return owner._runtime.clock(owner.env_id).phases  # noqa: SLF001 - our own class
 
 
+def record_warning(run: "Run", message: Warning | str, category: type[Warning], filename: str, lineno: int) -> None:
+    """Record a warning of torch that was issued before the run began; the arguments are those of ``warnings.showwarning``."""
+    run._log_capture.record_warning(message, category, filename, lineno)  # noqa: SLF001 - our own class
+
+
 def log_backward_value(owner: "Run | Environment", value: "torch.Tensor", *, model: str | None = None) -> None:
     """Log the sum of the values that ``backward()`` was called on for the next step, where their scale is not known.
 

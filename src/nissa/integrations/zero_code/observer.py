@@ -16,14 +16,16 @@ import nissa
 from nissa.distributed.rank import Rank
 from nissa.errors import NissaError
 from nissa.gradients.hooks import untraced
+from nissa.gradients.phases import FORWARD
 from nissa.gradients.watch import Watch
 from nissa.integrations.callers import calling
 from nissa.integrations.patches import Patches
+from nissa.integrations.zero_code.early_warnings import EarlyWarnings
 from nissa.integrations.zero_code.losses import ObservedLosses
-from nissa.integrations.zero_code.model_search import find_model, optimizers_alive
+from nissa.integrations.zero_code.model_search import JointModel, find_model, optimizers_alive
 from nissa.integrations.zero_code.passes import DataPasses
 from nissa.integrations.zero_code.unobserved import UnobservedSummary
-from nissa.run.observation import is_watched, log_backward_value, phase_timer
+from nissa.run.observation import is_watched, log_backward_value, phase_timer, record_warning
 from nissa.run.run import Run
 
 P = ParamSpec("P")
@@ -34,6 +36,7 @@ _logger = logging.getLogger("nissa")
 _VALIDATION: Final = ("validation loss and accuracy", "run.validate(loss=..., accuracy=...)")
 _EPOCHS: Final = ("epochs", "with run.epoch(number):")
 _LOSS: Final = ("the training loss", "run.log_loss(loss)")
+_PASSES: Final = ("the time of forward and backward", "run.watch(the module that the loop calls, optimizer)")
 _SCALE: Final = ("the scale of the training loss", "run.log_loss(loss, scale=...)")
 
 _explicit: "weakref.WeakSet[Observer]" = weakref.WeakSet()
@@ -81,6 +84,7 @@ class Observer:
         self.patches = Patches()
         self._implicit = run is None
         self._handle: Any = None
+        self._early_warnings = EarlyWarnings()
         self._forget(run, owned=owned, first_epoch=first_epoch)
 
     def _forget(self, run: Run | None = None, *, owned: bool = False, first_epoch: int = 0) -> None:
@@ -91,7 +95,9 @@ class Observer:
         self._models: weakref.WeakKeyDictionary[torch.optim.Optimizer, torch.nn.Module] = weakref.WeakKeyDictionary()
         self._releases: list[Callable[[], None]] = []
         self.losses = ObservedLosses()
-        self._passes = DataPasses(self._begin_epoch, self._end_epoch, self._evaluated, first=first_epoch)
+        self._passes = DataPasses(
+            self._begin_epoch, self._end_epoch, self._evaluated, self._in_eval_mode, first=first_epoch
+        )
         self._several = False
         self._loss_seen = False
 
@@ -102,6 +108,8 @@ class Observer:
         if self._owned:
             atexit.register(self._at_exit)
         self._handle = register_optimizer_step_pre_hook(untraced(self._before_step))
+        if self._implicit:
+            self._early_warnings.install()
         self.losses.install(self.patches, self._containing)
         self._passes.install(self.patches, self._containing)
         reference = weakref.ref(self)
@@ -157,6 +165,7 @@ class Observer:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+        self._early_warnings.close()
         self._passes.uninstall()
         self.patches.restore()
 
@@ -231,7 +240,7 @@ class Observer:
         return watch
 
     def _the_run(self) -> Run:
-        active = nissa.current_run()
+        early, active = self._early_warnings.take(), nissa.current_run()
         if active is not None:
             if active is not self.run:
                 self.run, self._owned = active, False
@@ -242,6 +251,8 @@ class Observer:
         self._owned = run.replaceable = True
         if first_rank and not run.config.console.enabled:
             run.hub.remove_backend(UnobservedSummary.name)
+        for warning in early:
+            record_warning(run, *warning)
         atexit.register(self._at_exit)  # called before the handler of the run, which is older
         return run
 
@@ -298,6 +309,14 @@ class Observer:
         if self.run is not None and self._owned and self._implicit and not self.run.closed:
             self.run.validate()
 
+    def _in_eval_mode(self) -> bool:
+        models = [
+            module
+            for model in list(self._models.values())
+            for module in (model.children() if isinstance(model, JointModel) else (model,))
+        ]
+        return bool(models) and not any(module.training for module in models)
+
     def _at_exit(self) -> None:
         regular = getattr(sys, "last_value", None) is None
         if self._pid == os.getpid() and self._owned and regular and self.run is not None and not self.run.closed:
@@ -309,6 +328,9 @@ class Observer:
             yield _SCALE if self.losses.unknown else _LOSS
         if not self._passes.epochs:
             yield _EPOCHS
+        timer = None if self.run is None else phase_timer(self.run)
+        if timer is not None and FORWARD not in timer.observed:
+            yield _PASSES
         yield _VALIDATION
 
 

@@ -76,9 +76,9 @@ class Pass:
 
 
 class DataPasses:
-    """Passes over data: a pass that an optimizer makes steps in is an epoch, and one without gradients an evaluation.
+    """Passes over data: a pass that an optimizer makes steps in is an epoch, and one that evaluates an evaluation.
 
-    A pass over another loader than that of the present epoch begins a new epoch only when the present one is exhausted,
+    A pass evaluates without gradients, or in evaluation mode. A pass over another loader than that of the present epoch begins a new epoch only when the present one is exhausted,
     so that two loaders that are read alternately are one epoch. An epoch ends when an evaluation or another epoch
     begins, because many trainers request a batch ahead: its last step follows the end of the data.
 
@@ -86,6 +86,7 @@ class DataPasses:
         begin_epoch: Called with the number of an epoch when its first step begins.
         end_epoch: Called when an epoch has ended.
         evaluated: Called when an evaluation has ended.
+        in_eval_mode: Returns whether the models that are trained are in evaluation mode.
         first: Number of the first epoch.
 
     Attributes:
@@ -97,10 +98,14 @@ class DataPasses:
         begin_epoch: "Callable[[int], None]",
         end_epoch: "Callable[[], None]",
         evaluated: "Callable[[], None]",
+        in_eval_mode: "Callable[[], bool]",
         first: int = 0,
     ) -> None:
         self.epochs = first
         self._begin_epoch, self._end_epoch, self._evaluated = begin_epoch, end_epoch, evaluated
+        self._in_eval_mode = in_eval_mode
+        # Whether steps are made in this mode, as when only a head is trained: then it says nothing.
+        self._trains_in_eval_mode = False
         self._iterated: dict[int, Iterated] = {}
         self._passes: weakref.WeakKeyDictionary[Any, Pass] = weakref.WeakKeyDictionary()
         self._last: Pass | None = None
@@ -123,6 +128,7 @@ class DataPasses:
 
     def stepped(self) -> int:
         """Begin an epoch if the step that begins is the first one of a pass. Return the number of its samples."""
+        self._trains_in_eval_mode = self._trains_in_eval_mode or self._in_eval_mode()
         self._end_evaluation()
         last = self._last
         if last is not None and last is not self._epoch:
@@ -161,7 +167,8 @@ class DataPasses:
         if found is None:
             return
         found.requests += 1
-        if torch.is_grad_enabled():
+        evaluates = not torch.is_grad_enabled() or (not self._trains_in_eval_mode and self._in_eval_mode())
+        if not evaluates:
             if not found.exhausted:
                 self._last = found
                 if found is self._epoch:
