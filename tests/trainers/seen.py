@@ -105,6 +105,11 @@ class Seen:
     def losses(self) -> list[float | None]:
         return [step.loss for step in self.steps]
 
+    @property
+    def phases(self) -> set[str]:
+        """Phases of a step that were measured, of at least one step."""
+        return {phase for step in self.steps for phase in step.phases}
+
     def scalars(self, name: str) -> list[float]:
         """Return the values of a scalar of the script."""
         return [each.scalars[name] for each in self.logged if name in each.scalars]

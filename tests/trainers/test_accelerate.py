@@ -81,6 +81,7 @@ def test_each_step_has_the_loss_and_the_gradients_that_the_optimizer_used(
     seen.agrees(truth, rel=rel)
     clipped = [step.clip_norm for step in seen.steps]
     assert clipped == (pytest.approx(truth.norms) if "clip" in settings else [None] * len(truth.losses))
+    assert seen.phases == {"data", "forward", "backward", "optimizer"}
 
 
 def test_the_weights_are_those_of_a_training_without_the_tracker(seen: Seen) -> None:

@@ -106,6 +106,7 @@ def test_each_step_has_the_loss_and_the_gradients_that_the_optimizer_used(
     else:
         assert {step.clip_norm for step in seen.steps} == {None}
     assert seen.items("samples") == len(data()) * plainly.get("epochs", 1)
+    assert seen.phases == {"data", "forward", "backward", "optimizer"}
 
 
 def plain_accumulation() -> Any:

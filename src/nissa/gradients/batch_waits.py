@@ -21,10 +21,15 @@ _NO_ARGUMENTS: Final = ((),)
 
 
 class _Waited(threading.local):
-    """Waiting time of the current thread, in nanoseconds."""
+    """Waiting time of the current thread, in nanoseconds.
 
-    since: int = 0
-    total: int = 0
+    Attributes:
+        since: Time of the request that is waited for; None without one.
+        total: Sum; None without a batch.
+    """
+
+    since: int | None = None
+    total: int | None = None
 
 
 class BatchWaits:
@@ -62,24 +67,24 @@ class BatchWaits:
         if not self._users and isinstance(present, _ObservedNext):
             setattr(self._owner, _NEXT, present.method)
 
-    def take(self) -> int:
-        """Return the nanoseconds that the current thread has waited since its last call."""
+    def take(self) -> int | None:
+        """Return the nanoseconds that the current thread has waited since its last call; None without a batch."""
         waited = self._waited
-        total, waited.total = waited.total, 0
+        total, waited.total = waited.total, None
         return total
 
     def requested(self, iterator: Any) -> None:
         """Record that a batch is requested."""
         for observe in self._observers:
             observe(iterator)
-        self._waited.since = perf_counter_ns() if torch.is_grad_enabled() else 0
+        self._waited.since = perf_counter_ns() if torch.is_grad_enabled() else None
 
     def received(self, _batch: Any) -> None:
         """Record that the batch has arrived."""
         waited = self._waited
-        since, waited.since = waited.since, 0
-        if since:
-            waited.total += perf_counter_ns() - since
+        since, waited.since = waited.since, None
+        if since is not None:
+            waited.total = (waited.total or 0) + perf_counter_ns() - since
 
 
 class _ObservedNext:

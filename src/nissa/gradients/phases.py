@@ -111,7 +111,7 @@ class PhaseTimer:
         if not keep:
             self._running.clear()
         waited = BATCH_WAITS.take()
-        if waited and self.active:
+        if waited is not None and self.active:
             spent[DATA] = waited
         if self._unsettled:
             self._unsettled = [each for each in self._unsettled if not each.settle()]
