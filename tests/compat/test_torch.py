@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nissa import torch_compat as compat
 from nissa.gradients.phases import PhaseTimer
+from nissa.hub.error_boundary import ErrorBoundary
 
 
 def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
@@ -118,7 +119,7 @@ def test_hooks_of_the_forward_pass_are_noticed(kind: str) -> None:
 
 def test_hooks_of_ours_do_not_count() -> None:
     model = nn.Sequential(nn.Linear(1, 1))
-    release = PhaseTimer().follow(model)
+    release = PhaseTimer(ErrorBoundary().guard("test")).follow(model)
     assert model._forward_hooks
     assert not compat.has_forward_hooks(model)
     assert not compat.has_forward_hooks(copy.deepcopy(model))

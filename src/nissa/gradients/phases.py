@@ -8,14 +8,18 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import islice
+from threading import get_ident
 from time import perf_counter_ns
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
 
 from nissa.gradients.batch_waits import BATCH_WAITS
 from nissa.torch_compat import after_backward
+
+if TYPE_CHECKING:
+    from nissa.hub.error_boundary import Guard
 
 DATA, FORWARD, BACKWARD, OPTIMIZER = "data", "forward", "backward", "optimizer"
 PHASES: Final = (DATA, FORWARD, BACKWARD, OPTIMIZER)
@@ -38,16 +42,20 @@ class PhaseTimer:
     again, and with the next step at the latest.
 
     Args:
+        guard: Catches faults of the hooks.
         pause: Minimum seconds between the beginnings of two steps that are measured. Of shorter steps only some are measured, so
             that the hooks, which take about 25 microseconds, stay below 1 % of the time.
 
     Attributes:
         active: Whether the present step is measured.
         observed: Phases that have been observed so far.
+        thread: Thread of the last step. Forward passes of other threads, such as those of replicas, do not count.
     """
 
-    def __init__(self, pause: float = 0.005) -> None:
+    def __init__(self, guard: "Guard", pause: float = 0.005) -> None:
+        self.guard = guard
         self.active = True
+        self.thread = get_ident()
         self.observed: set[str] = set()
         self._pause = round(pause / _SECONDS)
         self._next = 0
@@ -67,24 +75,26 @@ class PhaseTimer:
         """
         if not self.active:
             return
-        now = perf_counter_ns()
-        running, entry = self._running, (phase, owner)
-        if running:
-            if entry in running:  # it was left by an exception
-                del running[running.index(entry) :]
-            else:
-                self._add(running[-1][0], now)
-        running.append(entry)
-        self._changed = now
+        with self.guard:
+            now = perf_counter_ns()
+            running, entry = self._running, (phase, owner)
+            if running:
+                if entry in running:  # it was left by an exception
+                    del running[running.index(entry) :]
+                else:
+                    self._add(running[-1][0], now)
+            running.append(entry)
+            self._changed = now
 
     def end(self, phase: str, owner: object = None) -> None:
         """End a phase, and those that began within it and did not end; nothing if it does not run."""
         running, entry = self._running, (phase, owner)
         if entry in running:
-            now = perf_counter_ns()
-            self._add(running[-1][0], now)
-            del running[running.index(entry) :]
-            self._changed = now
+            with self.guard:
+                now = perf_counter_ns()
+                self._add(running[-1][0], now)
+                del running[running.index(entry) :]
+                self._changed = now
 
     @contextmanager
     def measure(self, phase: str) -> Iterator[None]:
@@ -107,6 +117,7 @@ class PhaseTimer:
             used: Whether the result is used; otherwise the next step is measured in any case.
             keep: Let the running phases run on, as those of a backward pass in which an optimizer steps.
         """
+        self.thread = get_ident()
         spent, self._spent = self._spent, {}
         if not keep:
             self._running.clear()
@@ -286,24 +297,26 @@ class ForwardHook:
             return
         self.called = True
         timer = self._timer
-        if timer is None or not timer.active:
+        if timer is None or not timer.active or timer.thread != get_ident():
             return
         if self._begins is None:
             timer.begin(FORWARD, self)
             return
         timer.end(FORWARD, self._begins)
-        for tensor in _tensors(output):
-            node = tensor.grad_fn
-            if node is not None:
-                node.register_prehook(self._reached)
+        with timer.guard:
+            for tensor in _tensors(output):
+                node = tensor.grad_fn
+                if node is not None:
+                    node.register_prehook(self._reached)
 
     def _reached(self, _gradients: Any) -> None:
         """Begin the backward pass that has reached an output of the model; it ends with the pass itself."""
         timer = self._timer
         if timer is None or torch.compiler.is_compiling() or not timer.active or timer.is_running(BACKWARD):
             return
-        if after_backward(self._passed):
-            timer.begin(BACKWARD)
+        with timer.guard:
+            if after_backward(self._passed):
+                timer.begin(BACKWARD)
 
     def _passed(self) -> None:
         if self._timer is not None:

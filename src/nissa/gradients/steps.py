@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from nissa.events import SpanIds
     from nissa.gradients.step_row import StepRow
+    from nissa.hub.error_boundary import Guard
 
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class StepClock:
         env_id: Id of the environment; None if the run has only one.
         now: Wall clock, nanoseconds since the Unix epoch.
         overhead: Overhead measurement; None creates a new one.
-        phases: Measure the phases of each step.
+        phases: Guard of the hooks that measure the phases of each step; None measures none.
 
     Attributes:
         phases: Timer of the phases; None measures none.
@@ -67,10 +68,10 @@ class StepClock:
         now: Callable[[], int],
         overhead: OverheadWindow | None = None,
         *,
-        phases: bool = False,
+        phases: "Guard | None" = None,
     ) -> None:
         self.env_id = env_id
-        self.phases = PhaseTimer() if phases else None
+        self.phases = None if phases is None else PhaseTimer(phases)
         self.overhead = overhead or OverheadWindow(Stopwatch())
         self.stopwatch = self.overhead.stopwatch
         self.now = now

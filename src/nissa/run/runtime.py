@@ -193,7 +193,8 @@ class Runtime:
         return self._clocks.get(env_id) or self._clocks.setdefault(env_id, self._new_clock(env_id))
 
     def _new_clock(self, env_id: str | None) -> StepClock:
-        return StepClock(env_id, self.now, self._window(), phases=self.config.step_phases)
+        phases = self.error_boundary.guard("step phases") if self.config.step_phases else None
+        return StepClock(env_id, self.now, self._window(), phases=phases)
 
     def _window(self) -> OverheadWindow:
         return OverheadWindow(self.stopwatch, background=self._thread_cpu_usage.share)

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +20,7 @@ import nissa.gradients.phases
 from nissa import MemoryBackend
 from nissa.gradients.batch_waits import BATCH_WAITS
 from nissa.gradients.phases import BACKWARD, DATA, FORWARD, OPTIMIZER, PhaseTimer
+from nissa.hub.error_boundary import ErrorBoundary
 from nissa.hub.measurements import StepMeasured
 from nissa.testing import FakeClock
 from nissa.torch_compat import BATCH_ITERATOR
@@ -235,14 +237,42 @@ def test_a_forward_pass_that_raises_does_not_run_on(run: nissa.Run, memory: Memo
     assert phases(memory)[-1][FORWARD] == 0
 
 
+class Strange(dict[str, Any]):
+    """Output of a model that cannot be iterated over."""
+
+    def values(self) -> Any:
+        raise ZeroDivisionError
+
+
+@pytest.mark.faults
+def test_an_output_that_cannot_be_read_and_passes_of_other_threads_harm_nobody(
+    run: nissa.Run, memory: MemoryBackend
+) -> None:
+    class Returning(Slow):
+        def forward(self, x: torch.Tensor) -> Any:
+            return Strange(loss=super().forward(x))
+
+    model = Returning(WAIT)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run.watch(model, optimizer)
+    for _ in range(2):
+        other: Any = threading.Thread(target=model, args=(torch.ones(1, 3),))
+        other.start()
+        other.join()
+        model(torch.ones(1, 3))["loss"].backward()
+        optimizer.step()
+    assert phases(memory)[-1] == pytest.approx({FORWARD: WAIT, OPTIMIZER: 0.0})
+    assert nissa.get_hub().error_boundary.faults["step phases"] == 2
+
+
 def test_short_steps_are_measured_now_and_then() -> None:
-    timer, measured = PhaseTimer(pause=60), 0
+    timer, measured = PhaseTimer(ErrorBoundary().guard("test"), pause=60), 0
     for _ in range(5):
         timer.begin(OPTIMIZER)
         timer.end(OPTIMIZER)
         measured += OPTIMIZER in timer.take()
     assert measured == 2  # the first, and the one that begins before anything is known of the duration
-    timer = PhaseTimer(pause=0)
+    timer = PhaseTimer(ErrorBoundary().guard("test"), pause=0)
     for _ in range(5):
         timer.begin(OPTIMIZER)
         timer.end(OPTIMIZER)
@@ -417,7 +447,7 @@ def test_a_hooked_model_can_be_used_as_any_other(used: Callable[..., Iterator[to
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), torch.randn(5, 3)
     plain = list(used(model, x))
-    timer = PhaseTimer(pause=0)
+    timer = PhaseTimer(ErrorBoundary().guard("test"), pause=0)
     release = timer.follow(model)
     observed = list(used(model, x))
     assert len(plain) >= 2
