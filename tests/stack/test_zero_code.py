@@ -1,5 +1,6 @@
 """Scripts without a line of Nissa: what they print themselves is what Prometheus and Jaeger have after ``nissa run``."""
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nissa.recordings.values import attributes
 from nissa.semconv import attributes as attr
 from nissa.semconv import spans as names
 from scripts.stack import Stack
@@ -84,6 +86,19 @@ class Ran:
         assert len(found) == count
         return found
 
+    def logged(self) -> list[tuple[str, str, str]]:
+        """Return message, trace and span of the log records that are no Events."""
+        lines = (self.stack.folder / "collector" / "logs.jsonl").read_text().splitlines()
+        return [
+            (record["body"]["stringValue"], record["traceId"], record["spanId"])
+            for line in lines
+            if self.service in line
+            for resource in json.loads(line)["resourceLogs"]
+            for scope in resource["scopeLogs"]
+            for record in scope["logRecords"]
+            if not record.get("eventName") and attributes(resource["resource"])["service.name"] == self.service
+        ]
+
     def phases(self) -> set[str]:
         """Return the phases of a step that were measured."""
         until(lambda: self.labels("nissa_step_phase_duration_seconds_count", "nissa_step_phase"), "phases")
@@ -106,7 +121,7 @@ def ran(stack: Stack, folder: Path, *command: str, status: int = 0, **environ: s
 
 
 def test_an_image_classifier_with_epochs_and_evaluations(stack: Stack, tmp_path: Path) -> None:
-    run = ran(stack, tmp_path, "image_classifier.py", "--epochs", "2")
+    run = ran(stack, tmp_path, "image_classifier.py", "--epochs", "2", NISSA_LOGS__CAPTURE="true")
     losses, norms = run.printed("loss"), run.printed("norm")
     assert len(losses) == 8
     run.arrives('nissa_loss{nissa_phase="train"}', losses)
@@ -119,6 +134,12 @@ def test_an_image_classifier_with_epochs_and_evaluations(stack: Stack, tmp_path:
     (of_the_run,) = run.named(names.RUN, 1)
     assert of_the_run["traceID"] == run.launcher
     assert "not observed: validation loss and accuracy" in run.err
+    assert "INFO:classifier:epoch 2 is trained" in run.err
+    if not stack.docker:  # the lines are in a volume of the container
+        until(lambda: len(run.logged()) >= len(epochs), "log records")
+        assert logged == [
+            (f"epoch {n} is trained", span["traceID"], span["spanID"]) for n, span in enumerate(epochs, 1)
+        ]
 
 
 def test_a_language_model_with_accumulation_and_a_scaler_and_no_epochs(stack: Stack, tmp_path: Path) -> None:

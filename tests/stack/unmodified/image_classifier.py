@@ -1,6 +1,7 @@
 """Train a convolutional network on small images, with a test after each epoch."""
 
 import argparse
+import logging
 
 import torch
 import torch.nn as nn
@@ -8,6 +9,8 @@ import torch.nn.functional as F
 import torch.optim as optim
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
+
+logger = logging.getLogger("classifier")
 
 
 class Net(nn.Module):
@@ -41,6 +44,7 @@ def train(args, model, device, train_loader, optimizer, epoch):
         norm = model.fc1.weight.grad.norm().item()
         optimizer.step()
         print(f"Train Epoch: {epoch} [{batch_idx * len(data)}/{len(train_loader.dataset)}] loss {loss.item():.6f} norm {norm:.6f}")
+    logger.info("epoch %d is trained", epoch)
 
 
 def test(model, device, test_loader):
@@ -60,6 +64,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--lr", type=float, default=0.05)
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
     torch.manual_seed(1)
     device = torch.device("cpu")
     train_loader = DataLoader(images(56, 0), batch_size=args.batch_size, shuffle=True)
