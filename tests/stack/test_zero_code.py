@@ -137,7 +137,7 @@ def test_an_image_classifier_with_epochs_and_evaluations(stack: Stack, tmp_path:
     assert "INFO:classifier:epoch 2 is trained" in run.err
     if not stack.docker:  # the lines are in a volume of the container
         until(lambda: len(run.logged()) >= len(epochs), "log records")
-        assert logged == [
+        assert run.logged() == [
             (f"epoch {n} is trained", span["traceID"], span["spanID"]) for n, span in enumerate(epochs, 1)
         ]
 
