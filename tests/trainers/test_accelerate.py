@@ -156,3 +156,31 @@ def test_the_constructors_of_all_trainers_have_one_signature() -> None:
     }
     assert len(signatures) == 1
     assert list(signatures.pop().parameters) == ["profile", "validation_loss", "validation_accuracy", "settings"]
+
+
+def test_a_training_that_goes_on_within_an_epoch_continues_its_trace(seen: Seen, tmp_path: Path) -> None:
+    settings = seen.settings(files__directory=tmp_path / "runs")
+    for part in ("first", "second"):
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._reset_state()
+        accelerator = Accelerator(cpu=True, log_with=NissaTracker(**settings))
+        accelerator.init_trackers("regression")
+        plain = network()
+        model, optimizer, loader = accelerator.prepare(
+            plain, torch.optim.SGD(plain.parameters(), lr=0.1), batches(data())
+        )
+        if part == "second":
+            accelerator.load_state(str(tmp_path / "checkpoint"))
+            loader = accelerator.skip_first_batches(loader, 2)
+        for number, batch in enumerate(loader):
+            accelerator.backward(mse(model, batch))
+            optimizer.step()
+            optimizer.zero_grad()
+            if part == "first" and number == 1:
+                accelerator.save_state(str(tmp_path / "checkpoint"))
+                break
+        accelerator.end_training()
+    seen.agrees(train_plainly())
+    before, after = seen.of_type(EventType.EPOCH_STARTED)
+    assert (before.epoch, after.epoch) == (0, 0)
+    assert before.data["trace_id"] == after.data["trace_id"]

@@ -266,3 +266,17 @@ def test_a_training_that_goes_on_from_a_checkpoint_continues_its_run(
     assert last is not None
     last.close()
     assert last.run_id != run.run_id
+
+
+def test_a_training_that_goes_on_within_an_epoch_continues_its_trace(seen: Seen, tmp_path: Path) -> None:
+    first = trainer(NissaCallback(**seen.settings()), tmp_path, save_strategy="steps", save_steps=2, max_steps=2)
+    first.train()
+    run = nissa.current_run()
+    assert run is not None
+    run.close()
+    second = trainer(NissaCallback(**seen.settings()), tmp_path)
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    seen.agrees(train_plainly(), name)
+    before, after = seen.of_type(EventType.EPOCH_STARTED)
+    assert (before.epoch, after.epoch) == (0, 0)
+    assert before.data["trace_id"] == after.data["trace_id"]
