@@ -167,7 +167,11 @@ def unclipped_recurrence() -> Training:
     return Training(network=network, optimizer=optimizer, data=data.sums(32, 1000), loss=f.mse_loss, epochs=6)
 
 
-@_kind("poor_gradient_health", along=(*_BLOWN, "exploding_gradients", "learning_rate_too_low", "sustained_plateau"))
+@_kind(
+    "poor_gradient_health",
+    "unscaled_inputs",
+    along=(*_BLOWN, "exploding_gradients", "learning_rate_too_low", "sustained_plateau"),
+)
 def unscaled_targets() -> Training:
     # Prices in cents: neither inputs nor targets are standardised.
     network = networks.mlp(4, 64, 64, 1)

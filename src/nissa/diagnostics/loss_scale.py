@@ -24,14 +24,15 @@ class LossScale:
         self._decided = False
 
     def steps(self, block: "StepBlock") -> None:
-        """Look at the first step of the watch; a later one is no substitute."""
+        """Look at the first step of the watch; if it was lost, no norm is called unusual."""
         if self._decided:
             return
         self._decided = True
         norm = block.signals[0].get("weight_norm")
-        if block.missed[0] or not block.losses.finite[0] or not norm or not math.isfinite(norm):
-            return
-        self._natural = abs(float(block.losses.values[0])) / norm
+        if block.missed[0]:
+            self._natural = math.inf
+        elif block.losses.finite[0] and norm and math.isfinite(norm):
+            self._natural = abs(float(block.losses.values[0])) / norm
 
     def limit(self, absolute: float) -> float:
         """Return a limit of the norm: an absolute one, or a higher one if the loss is large."""

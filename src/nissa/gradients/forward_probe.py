@@ -56,18 +56,24 @@ class _Hook:
     Otherwise a model that was saved as a whole could not be loaded where Nissa is not installed.
 
     Args:
-        call: Called with the arguments of the hook, with gradients disabled.
+        call: Called with the arguments of the hook.
         error_boundary: Contains its errors, which would otherwise end the forward pass.
+        needed: Whether the hook has anything to do in this pass.
     """
 
     observes_only = True
 
-    def __init__(self, call: Callable[..., None], error_boundary: "ErrorBoundary") -> None:
+    def __init__(
+        self, call: Callable[..., None], error_boundary: "ErrorBoundary", needed: Callable[[], bool] | None = None
+    ) -> None:
         self._call = call
         self._error_boundary = error_boundary
+        self._needed = needed
 
     def __call__(self, *arguments: Any) -> None:
-        if torch.compiler.is_compiling() or is_traced() or recording():
+        if torch.compiler.is_compiling() or (self._needed is not None and not self._needed()):
+            return
+        if is_traced() or recording():
             return
         with self._error_boundary.guard("contracts"):
             self._call(*arguments)
@@ -148,11 +154,16 @@ class ForwardProbe:
         _PROBED.add(model)
         self._handles += [
             model.register_forward_pre_hook(_Hook(self._entered, self._error_boundary), with_kwargs=True),
-            model.register_forward_hook(_Hook(self._left, self._error_boundary)),
+            model.register_forward_hook(_Hook(self._left, self._error_boundary, self._is_armed)),
         ]
         first = _first_layer(model)
         if first is not None:
-            self._handles.append(first.register_forward_pre_hook(_Hook(self._first_input, self._error_boundary)))
+            self._handles.append(
+                first.register_forward_pre_hook(_Hook(self._first_input, self._error_boundary, self._is_armed))
+            )
+
+    def _is_armed(self) -> bool:
+        return self._armed and torch.is_grad_enabled()
 
     def _entered(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self.calls = (self.calls or 0) + 1
@@ -166,15 +177,11 @@ class ForwardProbe:
 
     def _first_input(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         found = first_tensor(args)
-        if not self._armed or found is None or found.requires_grad or not torch.is_grad_enabled():
-            return
-        if found.is_floating_point():
+        if found is not None and not found.requires_grad and found.is_floating_point():
             with torch.no_grad():
                 self._signals["input_rms"] = _part(found).float().square().mean().sqrt()
 
     def _left(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
-        if not self._armed or not torch.is_grad_enabled():
-            return
         self._armed = False
         self.sizes = (0, 0)
         found = first_tensor((output,))

@@ -1,13 +1,15 @@
 """Facts and values of a watched program for the contracts, collected on the training thread.
 
 A few checks run at every step, since a parameter that has a gradient at every second step would never have one at every tenth.
-They cost about a microsecond. The others walk the network or start work on a device, and run at a few steps: the first ones,
-every tenth until step 200, then every hundredth. Nothing waits for a device, and no reference to model or optimizer is kept.
+They cost some microseconds. The others start work on a device or walk the network, and run at a few steps: numbers of the forward
+pass at the first steps, at every tenth until step 200, then at every hundredth; facts about parameters at fewer of these. Nothing
+waits for a device, and no reference to model or optimizer is kept.
 """
 
 import logging
+import weakref
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 _FIRST: Final = frozenset({0, 1, 2, 4})
 _OFTEN, _UNTIL, _RARELY = 10, 200, 100
+_COMPLETE: Final = frozenset({0, 1, 2, 4, 10, 20, 40, 80, 120, 200})
+"""Steps until step 200 at which the network is walked."""
+
 _UNSEEN: Final = 2
 """Steps without a forward pass after which it is reported that none is seen."""
 
@@ -33,8 +38,13 @@ _EVALUATING: Final = 20
 
 
 def observed(step: int) -> bool:
-    """Whether all facts are collected at a step of a watch, counted from 0."""
+    """Whether numbers of the forward pass are collected at a step of a watch, counted from 0."""
     return step in _FIRST or step % (_OFTEN if step <= _UNTIL else _RARELY) == 0
+
+
+def complete(step: int) -> bool:
+    """Whether facts about parameters are collected as well."""
+    return step in _COMPLETE if step <= _UNTIL else step % _RARELY == 0
 
 
 class ProgramAudit:
@@ -61,22 +71,24 @@ class ProgramAudit:
         self._kept = KeptGradients()
         self._still = StillWeights()
         self._initial = InitialWeights()
+        self._inner = weakref.ref(uncompiled(model))  # looking it up at each step would cost as much as all checks
         self._checked = self._evaluating = 0
         self._trained = False
         self._facts: ProgramFacts | None = None
         self._signals: dict[str, torch.Tensor] = {}
         self.forward.arm()
 
-    def before(self, model: torch.nn.Module | None, optimizer: torch.optim.Optimizer) -> None:
+    def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Collect the facts of a step that is about to happen; its gradients exist now."""
-        with self._error_boundary.guard("contracts"), torch.no_grad():
+        with self._error_boundary.guard("contracts"):
             self._facts, self._signals = None, {}
+            model = self._inner()
             if model is not None:
-                self._check(uncompiled(model), optimizer)
+                self._check(model, optimizer)
 
     def after(self, optimizer: torch.optim.Optimizer) -> None:
         """Compare the weights after a step with those before it, and prepare the next step."""
-        with self._error_boundary.guard("contracts"), torch.no_grad():
+        with self._error_boundary.guard("contracts"):
             if self._facts is not None:
                 self._signals |= self._still.after()
             self._kept.after(optimizer)
@@ -115,31 +127,32 @@ class ProgramAudit:
         self._evaluating = 0 if model.training else self._evaluating + 1
         trained, self._trained = self._trained, self._trained or model.training
         if observed(number) or self._evaluating == _EVALUATING or carried:
-            self._observe(model, optimizer, number, carried, trained=trained)
+            with torch.no_grad():
+                self._signals = carried | self.forward.take()
+                self._facts = self._observe(model, optimizer, number, trained=trained)
 
     def _observe(
-        self,
-        model: torch.nn.Module,
-        optimizer: torch.optim.Optimizer,
-        number: int,
-        carried: dict[str, torch.Tensor],
-        *,
-        trained: bool,
-    ) -> None:
-        parameters, changed = self._parameters.observe(model, optimizer)
-        matrices, initial = self._initial.read(model) if number == 0 else ((), {})
-        self._signals = carried | changed | initial | self.forward.take() | self._still.before(optimizer)
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, number: int, *, trained: bool
+    ) -> ProgramFacts:
+        facts: dict[str, Any] = {}
+        if complete(number):
+            facts, changed = self._parameters.observe(model, optimizer)
+            self._still.before(optimizer)
+            self._signals |= changed
+        if number == 0:
+            facts["matrices"], initial = self._initial.read(model)
+            self._signals |= initial
         if number == _UNSEEN and (reason := self.unchecked) is not None:
             _logger.info("Contracts about inputs, outputs and modes are not checked: %s.", reason)
-        self._facts = ProgramFacts(
+        return ProgramFacts(
             checked=self._checked,
+            complete=complete(number),
             kept=self._kept.steps,
             evaluating=self._evaluating,
             trained=trained,
             modal=modal_modules(model, training=False) if self._evaluating else (),
             half=self._still.half,
-            matrices=matrices,
             sizes=self.forward.sizes,
             forwards=self.forward.calls,
-            **parameters,
+            **facts,
         )

@@ -21,6 +21,9 @@ _MATRICES: Final = 48
 """Maximum number of weight matrices whose initial values are examined: the bits of one float64."""
 
 _INITIAL_ELEMENTS: Final = 4_096
+_CLEARED: Final = 100
+"""Steps in a row with cleared gradients after which a program is not looked at any more."""
+
 _STEPS: Final = 6
 """Consecutive steps with kept gradients from which their values are compared."""
 
@@ -37,18 +40,16 @@ class StillWeights:
         self._before: tuple[list[weakref.ref[Tensor]], Tensor, Tensor] | None = None
         self.half = False
 
-    def before(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Copy elements of weights and gradients; return nothing that is known before the step."""
+    def before(self, optimizer: torch.optim.Optimizer) -> None:
+        """Copy elements of weights and gradients."""
         parameters = _probed(optimizer)
         gradients = [each.grad for each in parameters if each.grad is not None]
         self.half = bool(gradients) and all(each.dtype is torch.float16 for each in gradients)
-        if not parameters:
-            self._before = None
-            return {}
-        gradient = elements(gradients, _ELEMENTS)
-        # The first elements of a gradient may all be zero, such as the first rows of an embedding.
-        self._before = list(map(weakref.ref, parameters)), elements(parameters, _ELEMENTS), gradient != 0
-        return {}
+        self._before = None
+        if parameters:
+            # The first elements of a gradient may all be zero, such as the first rows of an embedding.
+            active = elements(gradients, _ELEMENTS) != 0
+            self._before = list(map(weakref.ref, parameters)), elements(parameters, _ELEMENTS), active
 
     def after(self) -> dict[str, Tensor]:
         """Return the number of elements with a gradient, and of those among them that the step has left as they were."""
@@ -78,7 +79,7 @@ class KeptGradients:
     """
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps = self._cleared = 0
         self._fresh: int | None = None
         self._before: tuple[int, int] | None = None
         self._started = False
@@ -86,6 +87,8 @@ class KeptGradients:
 
     def before(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         """Compare the version of a gradient with that after the previous step; return values if it was kept for long."""
+        if self._cleared >= _CLEARED:
+            return {}
         gradient = _gradient(optimizer)
         if gradient is None:
             self.steps, self._before, self._elements = 0, None, None
@@ -96,19 +99,21 @@ class KeptGradients:
         kept = self._before is not None and self._before[0] == place and self._fresh is not None
         kept = kept and version - self._before[1] == self._fresh + 1  # type: ignore[index, operator]  # see above
         self.steps = self.steps + 1 if kept else 0
+        self._cleared = 0 if kept else self._cleared + 1
         previous, self._elements = self._elements, None
-        if not self.steps or previous is None:
+        if not self.steps or previous is None or not comparable(gradient):
             return {}
         now = gradient.detach().view(-1)[: len(previous)]
-        change = (now - previous).square().sum() / now.square().sum()
-        return {"new_share": change}
+        return {"new_share": (now - previous).square().sum() / now.square().sum()}
 
     def after(self, optimizer: torch.optim.Optimizer) -> None:
         """Store the version of the gradient after a step, and some elements if it was kept for long."""
+        if self._cleared >= _CLEARED:
+            return
         gradient = _gradient(optimizer)
         self._before = None if gradient is None else (gradient.data_ptr(), version_of(gradient))
-        compared = gradient is not None and self.steps >= _STEPS and self.steps % _STEPS < 2  # noqa: PLR2004 - pairs
-        self._elements = gradient.detach().view(-1)[:1024].clone() if compared and gradient is not None else None
+        if gradient is not None and self.steps >= _STEPS and self.steps % _STEPS < 2 and comparable(gradient):  # noqa: PLR2004
+            self._elements = gradient.detach().view(-1)[:1024].clone()
 
 
 class InitialWeights:
@@ -165,10 +170,10 @@ def _usable(parameter: Tensor) -> bool:
 
 
 def _gradient(optimizer: torch.optim.Optimizer) -> Tensor | None:
-    """Return the gradient of the first parameter that has one, if it is dense and contiguous."""
+    """Return the gradient of the first parameter that has one, if it is a plain dense tensor."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             gradient: Tensor | None = parameter.grad
             if gradient is not None:
-                return gradient if comparable(gradient) else None
+                return gradient if type(gradient) is Tensor and gradient.layout is torch.strided else None
     return None

@@ -301,7 +301,7 @@ class Watch:
             self._closure = closure_of(args, kwargs) is not None
             self._due, self._found_inf = False, None
             if self.audit is not None and not self._closure and not recording():
-                self.audit.before(self._model(), optimizer)
+                self.audit.before(optimizer)
             if not self._wanted() or recording():
                 return None
             self._due = True

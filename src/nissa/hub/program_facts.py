@@ -11,6 +11,7 @@ class ProgramFacts:
 
     Args:
         checked: Number of checked steps of the watch so far, this one included.
+        complete: Whether facts about parameters were collected: those from ``held`` to ``only_normalization``, and ``half``.
         held: Number of parameters of the optimizer that require a gradient and belong to the model.
         unheld: Trainable parameters with a gradient that no watched optimizer holds, and that nothing has changed since an
             earlier step.
@@ -33,6 +34,7 @@ class ProgramFacts:
     """
 
     checked: int = 0
+    complete: bool = True
     held: int = 0
     unheld: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()

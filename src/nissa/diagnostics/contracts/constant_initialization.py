@@ -18,6 +18,7 @@ class ConstantInitialization(ProgramContract):
     advice = (
         "Initialise weights at random, for example with torch.nn.init.kaiming_uniform_(); constants are for biases."
     )
+    complete = True
     observations = 1
     source = "DeepFD benchmark, label `init`; Glorot and Bengio (2010), on the need to break symmetry"
     twin = "LoRA, residual branches and last layers that begin at zero, linear models, scales and biases"

@@ -1,7 +1,8 @@
 """Contract: a condition that every correct training keeps, checked on facts instead of statistics.
 
-A contract judges facts about the program, which are collected at a few steps (see `nissa.gradients.program_audit`): the first
-ones, every tenth until step 200, then every hundredth. Each has a minimum number of observations.
+A contract judges facts about the program, which are collected at a few steps (see `nissa.gradients.program_audit`): numbers of
+the forward pass at the first steps, every tenth until step 200, then every hundredth; facts about parameters at some of them. Each
+contract has a minimum number of observations.
 """
 
 from abc import abstractmethod
@@ -52,13 +53,19 @@ class Observation:
 
 
 class ProgramContract(Contract):
-    """Contract about single observed steps."""
+    """Contract about single observed steps.
+
+    Attributes:
+        complete: Whether it needs facts about parameters, which are collected at fewer steps.
+    """
+
+    complete: ClassVar[bool] = False
 
     def steps(self, block: "StepBlock") -> Sequence[Judgement]:
         """Judge the steps of a block at which facts were collected."""
         judged: list[Judgement] = [None] * len(block)
         for row, facts in enumerate(block.programs):
-            if facts is not None:
+            if facts is not None and (facts.complete or not self.complete):
                 idle = bool(block.idle_rates[row])
                 seen = Observation(facts, block.signals[row], int(block.steps[row]), idle, block.epochs[row])
                 judged[row] = self.judge(seen)

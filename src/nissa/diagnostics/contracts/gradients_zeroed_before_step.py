@@ -51,7 +51,7 @@ class GradientsZeroedBeforeStep(Contract):
         self._zeros.steps(block)
         judged: list[Judgement] = [None] * len(block)
         for row, facts in enumerate(block.programs):
-            if facts is not None and facts.held:
+            if facts is not None and facts.complete and facts.held:
                 none = len(facts.ungraded) == facts.held
                 judged[row] = (
                     (_missing(facts.checked) if facts.checked >= self.observations else None) if none else FINE

@@ -18,6 +18,7 @@ class OnlyNormalizationTrains(ProgramContract):
         "Unfreeze the layers that shall learn, at least a head: set requires_grad before the optimizer is built. To train "
         "normalisation alone on purpose, switch `diagnostics.contracts` off."
     )
+    complete = True
     observations = 3
     source = 'Frankle et al., "Training BatchNorm and Only BatchNorm" (2021), as the effect of an error in freezing'
     twin = "frozen backbones with a head, LoRA, training of biases and normalisation"

@@ -24,6 +24,7 @@ class ReplacedParameters(ProgramContract):
         "Build the optimizer after the parameters were replaced (by load_state_dict(assign=True), a copy, or an assignment), "
         "and watch() that one."
     )
+    complete = True
     observations = 2
     source = "TrainCheck (Jiang et al., OSDI 2025); documentation of `torch.nn.Module.load_state_dict(assign=True)`"
     twin = "an optimizer that holds the parameters of several models, or of a loss"

@@ -27,6 +27,7 @@ class UnchangingWeights(ProgramContract):
         "Check that the optimizer changes these very parameters. With bfloat16 or float16 weights, keep float32 copies of them "
         "(mixed precision) or raise the learning rate: updates below 1/256 of a bfloat16 weight are rounded away."
     )
+    complete = True
     observations = 5
     source = "TrainCheck (Jiang et al., OSDI 2025); SageMaker Debugger, rule UnchangedTensor; Collage (Yu et al., 2024)"
     twin = "small learning rates in float32, sparse gradients, one group without a learning rate"

@@ -21,6 +21,7 @@ class UnoptimizedParameters(ProgramContract):
         "Pass the parameters named to the optimizer, for example with add_param_group(), or freeze them with "
         "requires_grad_(False), which saves their gradients."
     )
+    complete = True
     observations = 3
     source = "TrainCheck (Jiang et al., OSDI 2025), parameters that are missing in the optimizer"
     twin = "frozen backbones (`requires_grad_(False)` or `no_grad()`), other optimizers, weight tying, target networks"

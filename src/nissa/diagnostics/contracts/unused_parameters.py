@@ -22,6 +22,7 @@ class UnusedParameters(ProgramContract):
         "Use the parameters named in forward(), look for a detach(), no_grad() or item() behind them, or remove them from the "
         "model and the optimizer."
     )
+    complete = True
     observations = 100
     of = "steps"
     source = "PyTorch documentation, `find_unused_parameters`; TrainCheck (Jiang et al., OSDI 2025)"

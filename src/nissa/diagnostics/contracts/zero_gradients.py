@@ -26,7 +26,7 @@ class ZeroGradients:
     def steps(self, block: "StepBlock") -> None:
         """Note the type of the gradients."""
         for facts in block.programs:
-            if facts is not None:
+            if facts is not None and facts.complete:
                 self.half = facts.half
 
     def samples(self, block: "SampleBlock") -> list[int]:
