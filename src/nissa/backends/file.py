@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from pydantic_core import to_json
 
 from nissa.backends.append_file import LineFile
 from nissa.errors import ConfigurationError
@@ -13,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nissa.events import TelemetryEvent
-
-
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False, default=str)
 
 
 class FileBackend:
@@ -42,23 +41,28 @@ class FileBackend:
 
     def emit(self, event: "TelemetryEvent") -> None:
         """Append an event."""
-        self._file.write(_line(event))
+        self._file.write(_line(event).decode())
 
     def emit_batch(self, events: "Sequence[TelemetryEvent]") -> None:
         """Append events with a single write, of which nothing remains if it fails."""
-        self._file.write("".join(map(_line, events)))
+        self._file.write(b"".join(map(_line, events)).decode())
 
     def close(self, timeout: float) -> None:  # noqa: ARG002 - nothing is held back, so nothing takes time
         """Close the file."""
         self._file.close()
 
 
-def _line(event: "TelemetryEvent") -> str:
+def _line(event: "TelemetryEvent") -> bytes:
     plain = event.to_dict()
     try:
-        return _ENCODER.encode(plain) + "\n"
-    except (TypeError, ValueError):  # NaN, infinity, or a key that is neither text nor a number
-        return _ENCODER.encode(_strict_json(plain)) + "\n"
+        # pydantic_core takes a quarter of the time of the json module.
+        line = to_json(plain, inf_nan_mode="strings", fallback=str)
+        if line.isascii():
+            return line + b"\n"
+    except (TypeError, ValueError):  # an event that has not passed a hub: a lone surrogate, or a key that is no text
+        pass
+    # The json module escapes other characters than ASCII: some programs take U+2028 for the end of a line.
+    return json.dumps(_strict_json(plain), separators=(",", ":"), allow_nan=False, default=str).encode() + b"\n"
 
 
 def _strict_json(value: object) -> object:

@@ -66,3 +66,26 @@ def test_a_file_that_cannot_be_written_fails_at_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="Cannot write events to"):
         FileBackend(tmp_path / "file" / "events.jsonl")
+
+
+@pytest.mark.parametrize("text", ["é", "a\u2028b", "\ud800", "\x00"], ids=ascii)
+def test_a_line_has_only_ascii_characters_and_one_end(tmp_path: Path, text: str) -> None:
+    backend = FileBackend(tmp_path / "events.jsonl")
+    backend.emit(TelemetryEvent("X", message=text, data={text: text}))
+    backend.emit_batch([TelemetryEvent("X", message=text), TelemetryEvent("Y", data={"loss": math.nan})])
+    written = backend.path.read_bytes()
+    assert written.isascii()
+    first, second, third = (json.loads(line, parse_constant=refuse) for line in written.decode().splitlines())
+    assert (first["message"], first["data"], second["message"]) == (text, {text: text}, text)
+    assert third["data"] == {"loss": "NaN"}
+
+
+def test_a_batch_that_cannot_be_encoded_leaves_nothing(tmp_path: Path) -> None:
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    backend = FileBackend(tmp_path / "events.jsonl")
+    with pytest.raises(RuntimeError, match="no text"):
+        backend.emit_batch([TelemetryEvent("X"), TelemetryEvent("X", data={"a": Unprintable()})])
+    assert backend.path.read_bytes() == b""
