@@ -201,6 +201,8 @@ def _obstacle(model: nn.Module) -> str | None:
     """Return the reason why a model gets no hooks; None if it gets them."""
     if contains_compiled(model) or is_compiled_in_place(model):
         return "the model is compiled, and hooks would compile it again"
+    if isinstance(model, torch.jit.ScriptModule):
+        return "the model is scripted, and its hooks would have to be scripted with it"
     return "another watch of the model has them" if model in _PROBED else None
 
 

@@ -322,6 +322,13 @@ class ForwardHook:
         if self._timer is not None:
             self._timer.end(BACKWARD)
 
+    @property
+    def __name__(self) -> str:  # asked for by torch.jit.script() alone, which would compile the hook
+        raise AttributeError(
+            "torch.jit.script() cannot compile a model that Nissa watches. Close the watch before, or switch step phases off with "
+            "step_phases: false."
+        )
+
     def __deepcopy__(self, _memo: Any) -> "ForwardHook":
         """Return a hook without effect."""
         return ForwardHook()

@@ -30,6 +30,9 @@ WAIT = 0.02
 
 CLOCK = FakeClock()
 
+ALONE: dict[str, Any] = {"console__enabled": False, "diagnostics__contracts": False}
+"""Settings under which a model has no other hooks."""
+
 
 class Slow(nn.Module):
     """Network that takes time in its forward pass and, through a hook of a gradient, in its backward pass."""
@@ -80,7 +83,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(memory: MemoryBackend) -> Iterator[nissa.Run]:
-    with nissa.start("minimal", backends=[memory], console__enabled=False, clock=CLOCK) as run:
+    with nissa.start("minimal", backends=[memory], clock=CLOCK, **ALONE) as run:
         yield run
 
 
@@ -283,8 +286,7 @@ def test_nothing_is_measured_or_hooked_where_it_is_off(memory: MemoryBackend) ->
     model = Slow()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = vars(BATCH_ITERATOR)["__next__"]
-    off: dict[str, Any] = {"console__enabled": False, "step_phases": False, "diagnostics__contracts": False}
-    with nissa.start("minimal", backends=[memory], **off) as run:
+    with nissa.start("minimal", backends=[memory], step_phases=False, **ALONE) as run:
         run.watch(model, optimizer)
         assert not model._forward_hooks
         assert vars(BATCH_ITERATOR)["__next__"] is before
@@ -358,14 +360,24 @@ def test_a_compiled_model_has_a_whole_graph_and_is_measured_where_its_wrapper_is
     assert list(phases(memory)[-1]) == [FORWARD, BACKWARD, OPTIMIZER]
 
 
-def test_a_scripted_model_is_left_alone(run: nissa.Run, memory: MemoryBackend) -> None:
+def test_a_scripted_model_is_left_alone(memory: MemoryBackend) -> None:
     model = torch.jit.script(nn.Linear(3, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run.watch(model, optimizer)
-    for _ in range(2):
-        model(torch.ones(1, 3)).sum().backward()
-        optimizer.step()
+    with nissa.start("minimal", backends=[memory], console__enabled=False) as run:
+        run.watch(model, optimizer)
+        for _ in range(2):
+            model(torch.ones(1, 3)).sum().backward()
+            optimizer.step()
     assert list(phases(memory)[-1]) == [OPTIMIZER]
+
+
+def test_scripting_a_watched_model_says_what_to_do(run: nissa.Run) -> None:
+    model = nn.Linear(3, 1)
+    watch = run.watch(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(AttributeError, match="Close the watch before"):
+        torch.jit.script(model)
+    watch.close()
+    assert torch.jit.script(model)(torch.ones(1, 3)).shape == (1, 1)
 
 
 def test_gradients_are_bit_identical() -> None:
