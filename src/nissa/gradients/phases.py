@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from nissa.gradients.batch_waits import BATCH_WAITS
-from nissa.torch_compat import after_backward
+from nissa.torch_compat import after_backward, is_compiled_in_place
 
 if TYPE_CHECKING:
     from nissa.hub.error_boundary import Guard
@@ -172,7 +172,8 @@ class PhaseTimer:
 
 
 def _callable_modules(model: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(model, torch.jit.ScriptModule):  # its hooks must be scripted with it
+    # Hooks of a scripted model must be scripted with it. On one that is compiled in place, they would compile it again.
+    if isinstance(model, torch.jit.ScriptModule) or is_compiled_in_place(model):
         return
     forward = model.forward  # of the instance: torch.compile sets it there
     if getattr(forward, "__func__", forward) is not nn.Module.forward:

@@ -360,6 +360,30 @@ def test_a_compiled_model_has_a_whole_graph_and_is_measured_where_its_wrapper_is
     assert list(phases(memory)[-1]) == [FORWARD, BACKWARD, OPTIMIZER]
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("way", ["wrapped", "in place"])
+def test_nothing_is_compiled_again(way: str) -> None:
+    from torch._dynamo.testing import CompileCounter  # noqa: PLC0415 - it takes seconds, and every worker collects this file
+
+    model: Any = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1))
+    compilations = CompileCounter()
+    if way == "in place":
+        model.compile(backend=compilations)
+        called = model
+    else:
+        called = torch.compile(model, backend=compilations)
+    for _ in range(2):
+        called(torch.ones(1, 3)).sum().backward()
+    timer = PhaseTimer(ErrorBoundary().guard("test"), pause=0)
+    release = timer.follow(model)
+    for _ in range(4):
+        called(torch.ones(1, 3)).sum().backward()
+        timer.take()
+    release()
+    called(torch.ones(1, 3)).sum().backward()
+    assert compilations.frame_count == 1
+
+
 def test_a_scripted_model_is_left_alone(memory: MemoryBackend) -> None:
     model = torch.jit.script(nn.Linear(3, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
