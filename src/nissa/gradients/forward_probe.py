@@ -108,7 +108,7 @@ class ForwardProbe:
         self.sizes = (0, 0)
         self._error_boundary = error_boundary
         self._without_gradient = [0, 0]
-        self._armed = False
+        self._armed = self._waits = False
         self._signals: dict[str, Tensor] = {}
         self._handles: list[Any] = []
         self._model: weakref.ref[nn.Module] = weakref.ref(model)
@@ -132,6 +132,8 @@ class ForwardProbe:
 
     def step_ended(self) -> None:
         """Begin to count anew after a step."""
+        if self._waits and self.calls:
+            self._hook_first_layer()
         self._without_gradient[:] = [0, 0]
         self._signals = {}
 
@@ -147,20 +149,27 @@ class ForwardProbe:
         model = self._model()
         if self._handles and model is not None:
             _PROBED.discard(model)
-        self._handles = []
+        self._handles, self._waits = [], False
 
     def _register(self, model: nn.Module) -> None:
-        self.calls = 0
+        self.calls, self._waits = 0, True
         _PROBED.add(model)
         self._handles += [
             model.register_forward_pre_hook(_Hook(self._entered, self._error_boundary), with_kwargs=True),
             model.register_forward_hook(_Hook(self._left, self._error_boundary, self._is_armed)),
         ]
-        first = _first_layer(model)
+
+    def _hook_first_layer(self) -> None:
+        """Register the hook of the first layer, once the forward pass of the model was seen.
+
+        ``torch.compile`` ignores hooks of a module that has none when it is compiled. Were this one registered with the others,
+        further hooks of that layer would compile the model again.
+        """
+        model, self._waits = self._model(), False
+        first = None if model is None else _first_layer(model)
         if first is not None:
-            self._handles.append(
-                first.register_forward_pre_hook(_Hook(self._first_input, self._error_boundary, self._is_armed))
-            )
+            hook = _Hook(self._first_input, self._error_boundary, self._is_armed)
+            self._handles.append(first.register_forward_pre_hook(hook))
 
     def _is_armed(self) -> bool:
         return self._armed and torch.is_grad_enabled()
@@ -199,6 +208,8 @@ class ForwardProbe:
 
 def _obstacle(model: nn.Module) -> str | None:
     """Return the reason why a model gets no hooks; None if it gets them."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return "the model is scripted, and its hooks would have to be scripted with it"
     if contains_compiled(model) or is_compiled_in_place(model):
         return "the model is compiled, and hooks would compile it again"
     if isinstance(model, torch.jit.ScriptModule):
