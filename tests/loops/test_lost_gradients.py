@@ -75,7 +75,7 @@ def test_a_detached_loss_is_reported(lab: Lab, caplog: pytest.LogCaptureFixture,
     (warning,) = warnings(caplog)
     assert "No parameter of the optimizer has a gradient in this step" in warning
     assert "detach()" in warning
-    assert lab.env.validate(loss=1.0).narrative == "No gradients in the last sample"
+    assert "No gradients in the last sample" in lab.env.validate(loss=1.0).narrative
 
 
 def freeze(network: nn.Module) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nissa.gradients.selection import clean_name, names_of
 from nissa.torch_compat import version_of
@@ -14,6 +15,8 @@ from nissa.torch_compat import version_of
 _MOST_COMPARED = 16
 """Parameters that no optimizer holds of which some elements are compared with their earlier values."""
 
+_COMPARED = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+"""Types whose elements torch can compare and add on every device; float8 is not among them."""
 _ELEMENTS = 64
 
 
@@ -109,7 +112,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
 def comparable(tensor: Tensor) -> bool:
     """Whether some elements of a tensor can be read at little cost: a view, and no part of a distributed tensor."""
     plain = type(tensor) in {Tensor, nn.Parameter} and tensor.layout is torch.strided
-    return plain and tensor.is_floating_point() and tensor.is_contiguous() and tensor.numel() > 0
+    return plain and tensor.dtype in _COMPARED and tensor.is_contiguous() and tensor.numel() > 0
 
 
 def elements(tensors: list[Tensor], most: int) -> Tensor:
@@ -148,6 +151,8 @@ def _siblings(name: str, containers: set[str], graded: set[str]) -> Iterator[str
 
 def _only_normalization(model: nn.Module, parameters: list[nn.Parameter]) -> bool:
     trainable = [each for each in parameters if each.requires_grad]
+    if any(map(is_lazy, parameters)):
+        return False
     if not trainable or len(trainable) == len(parameters) or any(each.dim() > 1 for each in trainable):
         return False
     owners = (module for module in model.modules() if "Norm" in type(module).__name__)

@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from nissa.gradients.parameter_facts import comparable, elements
 from nissa.gradients.selection import names_of
@@ -129,7 +130,7 @@ class InitialWeights:
 
     @staticmethod
     def _matrices(model: nn.Module) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-        named = [(name, each) for name, each in names_of(model) if _is_matrix(each) and comparable(each)]
+        named = [(name, each) for name, each in names_of(model) if comparable(each) and _is_matrix(each)]
         chosen = named if len(named) <= _MATRICES else [*named[: _MATRICES - 1], named[-1]]
         if not chosen:
             return (), {}
@@ -156,7 +157,7 @@ def _probed(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     Biases are often near zero, where even a tiny update changes a number of low precision.
     """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
-    found = _first(each for each in parameters if each.dim() > 1) or _first(parameters)
+    found = _first(each for each in parameters if not is_lazy(each) and each.dim() > 1) or _first(parameters)
     return [each for each in found if each.device == found[0].device]
 
 
