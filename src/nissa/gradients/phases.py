@@ -7,7 +7,6 @@ come from hooks on the watched model itself. There are no hooks on its submodule
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from itertools import islice
 from threading import get_ident
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
@@ -29,9 +28,6 @@ OWN: Final = "nissa"
 """Time of Nissa within a phase, for example for reading gradients after a closure. It is not exported."""
 
 _SECONDS: Final = 1e-9
-
-_MOST_DEPTH, _MOST_CHILDREN = 3, 100
-"""Maximum number of levels, and of modules of one level, that are searched for those that a training calls."""
 
 
 class PhaseTimer:
@@ -63,8 +59,6 @@ class PhaseTimer:
         self._changed = 0
         self._spent: dict[str, int] = {}
         self._models: weakref.WeakKeyDictionary[nn.Module, _ModelHooks] = weakref.WeakKeyDictionary()
-        # Models of which it is not known yet whether the training calls them, or modules in them.
-        self._unsettled: list[_ModelHooks] = []
 
     def begin(self, phase: str, owner: object = None) -> None:
         """Begin a phase.
@@ -124,8 +118,6 @@ class PhaseTimer:
         waited = BATCH_WAITS.take()
         if waited is not None and self.active:
             spent[DATA] = waited
-        if self._unsettled:
-            self._unsettled = [each for each in self._unsettled if not each.settle()]
         now = perf_counter_ns()
         self.active = not used or now >= self._next
         if self.active:
@@ -140,9 +132,12 @@ class PhaseTimer:
         """Measure the forward and backward passes of a model until the returned function is called.
 
         A container without a forward pass of its own, such as a ``ModuleDict``, stands for the modules in it. So does a
-        model that no step has called, such as a ``LightningModule`` whose ``training_step`` calls a network in it.
+        ``LightningModule``, of which the trainer calls ``training_step``. All hooks are registered here: further ones
+        would make ``torch.compile`` compile again.
         """
-        hooks = self.hook(model)
+        hooks = [self._hooks(module) for module in _callable_modules(model)]
+        for each in hooks:
+            each.users += 1
         BATCH_WAITS.begin()
         released = False
 
@@ -156,18 +151,10 @@ class PhaseTimer:
 
         return release
 
-    def hook(self, model: nn.Module, depth: int = 0) -> "list[_ModelHooks]":
-        """Return the hooks of a model or, of a container, those of the modules in it; they must be left."""
-        found = [self._hooks(module, depth) for module in _callable_modules(model)]
-        for each in found:
-            each.users += 1
-        return found
-
-    def _hooks(self, module: nn.Module, depth: int) -> "_ModelHooks":
+    def _hooks(self, module: nn.Module) -> "_ModelHooks":
         hooks = self._models.get(module)
         if hooks is None or not hooks.users:
-            hooks = self._models[module] = _ModelHooks(module, self, depth)
-            self._unsettled.append(hooks)
+            hooks = self._models[module] = _ModelHooks(module, self)
         return hooks
 
 
@@ -176,62 +163,40 @@ def _callable_modules(model: nn.Module) -> Iterator[nn.Module]:
     if isinstance(model, torch.jit.ScriptModule) or is_compiled_in_place(model):
         return
     forward = model.forward  # of the instance: torch.compile sets it there
-    if getattr(forward, "__func__", forward) is not nn.Module.forward:
+    if getattr(forward, "__func__", forward) is not nn.Module.forward and not _is_lightning(model):
         yield model
         return
     for child in model.children():
         yield from _callable_modules(child)
 
 
+def _is_lightning(model: nn.Module) -> bool:
+    # By its name, since importing it takes seconds.
+    return any(base.__name__ == "LightningModule" for base in type(model).__mro__)
+
+
 class _ModelHooks:
     """Hooks of one model, shared by the watches of its optimizers. They keep no reference to it.
-
-    Args:
-        depth: Number of models around it that no step has called.
 
     Attributes:
         users: Number of watches.
     """
 
-    def __init__(self, model: nn.Module, timer: PhaseTimer, depth: int) -> None:
+    def __init__(self, model: nn.Module, timer: PhaseTimer) -> None:
         self.users = 0
-        self._model = weakref.ref(model)
-        self._timer = timer
-        self._depth = depth
-        self._steps = 0
-        self._inner: list[_ModelHooks] = []
-        self._begins = begins = ForwardHook(timer)
+        begins = ForwardHook(timer)
         # First and last, so that the time of other hooks, such as those of FSDP, is part of the pass.
         self._handles = (
             model.register_forward_pre_hook(begins, prepend=True),
             model.register_forward_hook(ForwardHook(timer, begins)),
         )
 
-    def settle(self) -> bool:
-        """Hook the modules in a model that was not called before the end of the second step; return whether it is known.
-
-        A watch may begin when the first step does, after the forward pass.
-        """
-        self._steps += 1
-        model = self._model()
-        if self._begins.called or not self.users or model is None:
-            return True
-        if self._steps < 2:  # noqa: PLR2004 - see above
-            return False
-        if self._depth < _MOST_DEPTH:
-            for child in islice(model.children(), _MOST_CHILDREN):
-                self._inner += self._timer.hook(child, self._depth + 1)
-        return True
-
     def leave(self) -> None:
         """Remove the hooks with the last watch."""
         self.users -= 1
-        if self.users:
-            return
-        for handle in self._handles:
-            handle.remove()
-        while self._inner:
-            self._inner.pop().leave()
+        if not self.users:
+            for handle in self._handles:
+                handle.remove()
 
 
 class OptimizerPhase:
@@ -279,15 +244,11 @@ class ForwardHook:
     Args:
         timer: Timer of the environment; None for a hook without effect.
         begins: For the hook after the pass, the one before it.
-
-    Attributes:
-        called: Whether a forward pass with gradients has begun or ended.
     """
 
     observes_only = True
 
     def __init__(self, timer: PhaseTimer | None = None, begins: "ForwardHook | None" = None) -> None:
-        self.called = False
         self._timer = timer
         self._begins = begins
 
@@ -296,7 +257,6 @@ class ForwardHook:
         # While the model is compiled, nothing of this may become a part of its graph.
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
-        self.called = True
         timer = self._timer
         if timer is None or not timer.active or timer.thread != get_ident():
             return

@@ -174,32 +174,33 @@ def test_a_container_stands_for_the_modules_in_it(run: nissa.Run, memory: Memory
     assert phases(memory)[-1][FORWARD] == pytest.approx(2 * WAIT)
 
 
-class Agent(nn.Module):
-    """Model whose method calls a network in it, as the one that Lightning trains does."""
+class LightningModule(nn.Module):
+    """Model of which a trainer calls a method, as that of Lightning does."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([nn.Sequential(Slow(WAIT)), nn.Linear(3, 1)])
+        self.network = nn.Sequential(Slow(WAIT))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
+        found: torch.Tensor = self.network(x)
+        return found
 
-    def act(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.parts[0](x)
+    def training_step(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.network(x)
         return found
 
 
-def test_a_model_that_no_step_calls_stands_for_the_modules_in_it(run: nissa.Run, memory: MemoryBackend) -> None:
-    model = Agent()
+def test_a_model_of_which_a_method_is_called_stands_for_the_modules_in_it(
+    run: nissa.Run, memory: MemoryBackend
+) -> None:
+    model = LightningModule()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     watch = run.watch(model, optimizer)
-    for _ in range(4):
-        model.act(torch.ones(1, 3)).backward()
+    for call in (model.training_step, model.training_step, model):
+        call(torch.ones(1, 3)).backward()
         optimizer.step()
-    found = phases(memory)
-    assert FORWARD not in found[1]
-    assert found[-1][FORWARD] == pytest.approx(WAIT)
-    assert BACKWARD in found[-1]
+    for each in phases(memory)[1:]:
+        assert each == pytest.approx({FORWARD: WAIT, BACKWARD: 0.0, OPTIMIZER: 0.0})
     watch.close()
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
