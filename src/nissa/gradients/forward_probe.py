@@ -46,6 +46,9 @@ _MULTIPLYING: Final = (
     nn.RNNBase,
 )
 
+SHARED: Final = "another watch of the model has the hooks"
+"""Reason why a further watch of a model has no hooks of its own."""
+
 _PROBED: "Final[weakref.WeakSet[nn.Module]]" = weakref.WeakSet()
 """Models with hooks; several optimizers of one model share those of the first."""
 
@@ -212,9 +215,7 @@ def _obstacle(model: nn.Module) -> str | None:
         return "the model is scripted, and its hooks would have to be scripted with it"
     if contains_compiled(model) or is_compiled_in_place(model):
         return "the model is compiled, and hooks would compile it again"
-    if isinstance(model, torch.jit.ScriptModule):
-        return "the model is scripted, and its hooks would have to be scripted with it"
-    return "another watch of the model has them" if model in _PROBED else None
+    return SHARED if model in _PROBED else None
 
 
 def first_tensor(found: Iterable[Any]) -> Tensor | None:

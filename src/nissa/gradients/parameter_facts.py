@@ -56,7 +56,10 @@ class ParameterFacts:
         named = names_of(model)
         names = {id(parameter): name for name, parameter in named}
         waiting = [(parameter, checks) for each, checks in self._waiting if (parameter := each()) is not None]
-        unheld = [pair for pair in self._unheld(named) if self._rests(*pair)]
+        candidates = self._unheld(named)
+        unheld = [pair for pair in candidates if self._rests(*pair)]
+        self._versions = {name: version_of(each) for name, each in candidates}
+        self._moved &= self._versions.keys()
         foreign = Counter(tuple(each.shape) for each, _ in waiting if id(each) not in names)
         ungraded = [(names[id(each)], n) for each, n in waiting if each.requires_grad and id(each) in names]
         graded = {name for name, each in named if each.grad is not None}
@@ -71,7 +74,8 @@ class ParameterFacts:
         return facts, self._changed(unheld)
 
     def _add(self, optimizer: torch.optim.Optimizer) -> None:
-        """Begin to wait for the first gradient of parameters that are new in the optimizer."""
+        """Begin to wait for the first gradient of parameters that are new in the optimizer; forget those that were freed."""
+        self._known = {key: each for key, each in self._known.items() if each() is not None}
         for parameter in _parameters(optimizer):
             known = self._known.get(id(parameter))
             if known is None or known() is not parameter:
@@ -86,8 +90,7 @@ class ParameterFacts:
     def _rests(self, name: str, parameter: Tensor) -> bool:
         """Whether a parameter was seen before, and was not changed in place since: an optimizer that is not watched would."""
         version = version_of(parameter)
-        before, self._versions[name] = self._versions.get(name, version), version
-        if before != version:
+        if self._versions.get(name, version) != version:
             self._moved.add(name)
         return name not in self._moved
 

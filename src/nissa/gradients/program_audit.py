@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from nissa.gradients.forward_probe import ForwardProbe, modal_modules
+from nissa.gradients.forward_probe import SHARED, ForwardProbe, modal_modules
 from nissa.gradients.parameter_facts import ParameterFacts
 from nissa.gradients.step_metadata import SIGNAL
 from nissa.gradients.value_probes import InitialWeights, KeptGradients, StillWeights
@@ -142,7 +142,7 @@ class ProgramAudit:
         if number == 0:
             facts["matrices"], initial = self._initial.read(model)
             self._signals |= initial
-        if number == _UNSEEN and (reason := self.unchecked) is not None:
+        if number == _UNSEEN and (reason := self.unchecked) not in {None, SHARED}:
             _logger.info("Contracts about inputs, outputs and modes are not checked: %s.", reason)
         return ProgramFacts(
             checked=self._checked,

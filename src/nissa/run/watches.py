@@ -171,7 +171,7 @@ class Watches:
     def _held(self) -> "Iterator[torch.Tensor]":
         """Yield the parameters of all watched optimizers."""
         for _, watch in list(self._watches.values()):
-            optimizer = watch.optimizer
+            optimizer = watch if isinstance(watch, BackwardWatch) else watch.optimizer
             for group in () if optimizer is None else optimizer.param_groups:
                 yield from group["params"]
 
