@@ -32,7 +32,7 @@ def load(table: Table, results: Path) -> str:
         "Events that are created, emitted, stored by a memory backend and written by a file backend, from the first call of `emit` to the "
         "last line of the file. The threads emit without a pause: the backends must keep up with them. The baseline creates the same "
         "events and encodes them as JSON, without a hub. Rates are medians, with a 95 % interval. All threads share the interpreter's "
-        f"lock; other programs of the machine change the rate per second of processor time less. {_measured(rates)}, by `python -m benchmarks.event_rate`.\n\n"
+        f"lock; other programs of the machine change the rate per second of processor time less. {_measured(rates)}{_busy(rates)}, by `python -m benchmarks.event_rate`.\n\n"
         + table(
             (
                 "emitting",
@@ -80,3 +80,8 @@ def _rates(rows: Iterable[dict[str, str]]) -> Iterable[Sequence[str]]:
 def _measured(rows: Iterable[dict[str, str]]) -> str:
     commits = sorted({f"commit {row['commit']} on {row['date']}" for row in rows})
     return f"Measured at {', '.join(commits) or 'no commit'}"
+
+
+def _busy(rows: Iterable[dict[str, str]]) -> str:
+    found = sorted({f"with a load of {row['load']} ({row['machine'].split('; ')[1]})" for row in rows})
+    return " " + ", ".join(found) if found else ""
