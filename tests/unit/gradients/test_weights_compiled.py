@@ -11,7 +11,7 @@ from torch import nn
 from nissa import kernels
 from nissa.gradients import weights
 from nissa.gradients.weights import Weights
-from nissa.kernels import reference, squares
+from nissa.kernels import reference
 from tests.unit.kernels.agreement import DTYPES
 
 NAN, INF = float("nan"), float("inf")
@@ -117,7 +117,7 @@ def test_the_compiled_loop_is_what_reads_them(monkeypatch: pytest.MonkeyPatch) -
         read.append(len(tensors))
         return np.zeros(len(tensors))
 
-    monkeypatch.setattr(squares, "squares", seen)
+    monkeypatch.setattr(weights, "squares", seen)
     parameters: Parameters = [values(3), values(4)]
     weights.Weights(parameters, updates=True).squares(parameters)
     assert read == [2, 2]
