@@ -53,8 +53,6 @@ SHARED: Final[dict[str, Any]] = {
     "service_name": "seeded",
     "strict": False,
     "console__enabled": False,
-    # Whether `every_step_skipped` is judged before or after a step depends on how rows were read together.
-    "diagnostics__contracts": False,
     # What depends on the speed of the machine is switched off, or given all the time in the world.
     "limits__validation_wait_seconds": 60.0,
     "limits__exit_timeout_seconds": WAIT,
