@@ -7,7 +7,7 @@ watch, so these judge without a lock. Flags and findings are read and changed by
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -18,12 +18,13 @@ from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom
 from nissa.diagnostics.rules import RULES
 from nissa.hub.critical import CriticalSections
+from nissa.hub.measurements import StepSkipped
 
 if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
     from nissa.diagnostics.blocks import SampleBlock, SkipBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped
+    from nissa.hub.measurements import GradientsMeasured, StepMeasured
 
 _KINDS: Final = ("steps", "samples", "skips", "epoch")
 _ALL: "Final[tuple[type[Rule], ...]]" = (*CONTRACTS, *RULES)
@@ -65,6 +66,32 @@ class _Change:
     watched: _Watched
 
 
+class _Part(NamedTuple):
+    """Steps of one judgement, and the skipped steps after them."""
+
+    steps: "list[StepMeasured]"
+    skips: "list[StepSkipped]"
+
+
+def _between_skips(steps: "Sequence[StepMeasured]", skips: "Sequence[StepSkipped]") -> list[_Part]:
+    """Divide steps where others were skipped, so that rules that judge both see them in the order of their time.
+
+    Steps that were skipped at the time of a completed one came before it.
+    """
+    parts = [_Part([], [])]
+    everything: list[StepMeasured | StepSkipped] = [*skips, *steps]
+    if skips:
+        everything.sort(key=lambda each: each.time_unix_nano)
+    for measured in everything:
+        if isinstance(measured, StepSkipped):
+            parts[-1].skips.append(measured)
+        else:
+            if parts[-1].skips:
+                parts.append(_Part([], []))
+            parts[-1].steps.append(measured)
+    return parts
+
+
 class RuleBook:
     """Rules of one environment.
 
@@ -104,12 +131,13 @@ class RuleBook:
             return watches.index(measurement.model_name)
 
         changes: list[_Change] = []
-        for step_block in step_blocks(sorted(steps, key=watch_of)):
-            changes += self._steps(step_block)
+        for part in _between_skips(steps, skips):  # a rule that judges both sees them in the order of their time
+            for step_block in step_blocks(sorted(part.steps, key=watch_of)):
+                changes += self._steps(step_block)
+            for skip_block in skip_blocks(sorted(part.skips, key=watch_of)):
+                changes += self._skips(skip_block)
         for sample_block in sample_blocks(sorted(samples, key=watch_of)):
             changes += self._samples(sample_block)
-        for skip_block in skip_blocks(sorted(skips, key=watch_of)):
-            changes += self._skips(skip_block)
 
         def place(change: _Change) -> tuple[int, int]:
             found = change.finding

@@ -17,7 +17,7 @@ from nissa.diagnostics.rule import Judgement, Latch, Rule
 from nissa.diagnostics.rules import RULES
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.critical import CriticalSections
-from nissa.hub.measurements import GradientsMeasured, StepMeasured
+from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped
 from tests.unit.diagnostics.readings import book, judge, sample, step, validated
 
 NAN, INF = float("nan"), float("inf")
@@ -169,6 +169,27 @@ def test_how_steps_are_split_into_blocks_changes_nothing(
 ) -> None:
     steps = [step(loss, number, missed=missed) for number, (loss, missed) in enumerate(losses)]
     assert repr(in_parts(steps, cuts)) == repr(in_parts(steps, set(range(len(steps)))))
+
+
+@given(st.lists(st.integers(0, 25), max_size=12), st.sets(st.integers(0, 60)))
+def test_how_steps_and_skipped_ones_are_read_together_changes_nothing(counts: list[int], cuts: set[int]) -> None:
+    entries: list[StepMeasured | StepSkipped] = []
+    for number, count in enumerate(counts):
+        if count:
+            at = 1_000 * number + 500
+            entries.append(StepSkipped(env_id=None, model_name=None, step=number, time_unix_nano=at, count=count))
+        entries.append(StepMeasured(env_id=None, step=number, time_unix_nano=1_000 * (number + 1), loss=1.0))
+
+    def judged(places: set[int]) -> tuple[list[Finding], dict[str, bool]]:
+        rules, found = book(**QUICK), list[Finding]()
+        edges = sorted({0, len(entries), *(place % (len(entries) + 1) for place in places)})
+        for start, end in pairwise(edges):
+            part = entries[start:end]
+            steps = [each for each in part if isinstance(each, StepMeasured)]
+            found += rules.judge(steps, (), [each for each in part if isinstance(each, StepSkipped)])
+        return [*found, *rules.findings], rules.flags
+
+    assert repr(judged(cuts)) == repr(judged(set(range(len(entries)))))
 
 
 @given(LAYERS, st.lists(MISSED, min_size=40, max_size=40), st.sets(st.integers(0, 40)))
