@@ -14,6 +14,7 @@ from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.observations import Observations
 from nissa.diagnostics.rule import Judgement, Latch, Rule
+from nissa.diagnostics.rulebook import RuleBook
 from nissa.diagnostics.rules import RULES
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.hub.critical import CriticalSections
@@ -181,7 +182,10 @@ def test_how_steps_and_skipped_ones_are_read_together_changes_nothing(counts: li
         entries.append(StepMeasured(env_id=None, step=number, time_unix_nano=1_000 * (number + 1), loss=1.0))
 
     def judged(places: set[int]) -> tuple[list[Finding], dict[str, bool]]:
-        rules, found = book(**QUICK), list[Finding]()
+        rules, found = (
+            RuleBook(TelemetryConfig.from_profile("diagnostic").diagnostics),
+            list[Finding](),
+        )  # with contracts
         edges = sorted({0, len(entries), *(place % (len(entries) + 1) for place in places)})
         for start, end in pairwise(edges):
             part = entries[start:end]
