@@ -95,7 +95,8 @@ class _Pass:
     """
 
     def __init__(self, rows: int, layout: Layout, thresholds: Thresholds) -> None:
-        self._tables = [_tables(layout, thresholds, dtype).tables for dtype in (torch.float64, torch.float32)]
+        # With their arrays, which the cache may drop before the C function is called.
+        self._tables = [_tables(layout, thresholds, dtype) for dtype in (torch.float64, torch.float32)]
         self._vanishing = thresholds.vanishing > 0
         self._queued = native.TensorTable()
         # Queues a tensor without gaps for a row; it must stay alive until finish().
@@ -135,7 +136,8 @@ class _Pass:
         return self._rows
 
     def _flush(self) -> None:
-        self._queued.add_statistics(self._rows, *self._tables)
+        doubles, singles = self._tables
+        self._queued.add_statistics(self._rows, doubles.tables, singles.tables)
         self._queued.clear()
         self._kept.clear()
         self._copied = 0

@@ -11,7 +11,7 @@
    Numbers are compared by their bits. The bits of a magnitude, read as an integer, grow with the magnitude. Comparisons of
    integers are therefore exact, also for subnormals, and infinity and NaN are above all finite numbers. */
 
-#define MASK ((BITS)~((BITS)1 << TOP))
+#define MASK ((BITS)(~(UNSIGNED)0 >> 1))
 #define INFINITE (MASK >> FRACTION << FRACTION)
 #define HISTOGRAMS ((int)(sizeof(uint64_t) / sizeof(INDEX)))
 
