@@ -40,8 +40,6 @@ def no_contained_fault(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 LONG = (
-    # First, in a fresh process: compiled calls of torch crashed now and then in a process that had run hundreds of other tests.
-    "tests/unit/diagnostics/sharpness",
     "tests/stack/test_demo.py",
     "tests/distributed/test_budgets.py",
     "tests/stack/doctor",
