@@ -1,9 +1,11 @@
 """Many events at once: no lifecycle event is lost, every trace is complete, and memory stays flat."""
 
+import json
 import re
 import signal
 import threading
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
 
@@ -72,12 +74,60 @@ def test_a_burst_into_a_slow_backend_loses_no_lifecycle_event_when_the_process_e
         assert "lost" not in ends[name][2]
 
 
-def test_a_process_that_ends_before_a_slow_backend_is_done_says_what_is_left(tmp_path: Path) -> None:
-    status, _, err = finish(script(_BURST.replace("NUMBER", "1_000").replace("SECONDS", "1"), folder=tmp_path))
-    assert status == 0
-    (left,) = re.findall(r"Backend 'slow' has (\d+) items left after 1 s\..*limits\.exit_timeout_seconds", err)
-    # Of the events of the run itself, some are left too; what was taken from the queue may still be processed.
-    assert 1_000 <= int(left) + len(_seen(tmp_path)) <= 1_010
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [("", 0), ("    sys.exit(3)", 3), ("    raise ValueError", 1), ("    time.sleep(300)", -signal.SIGTERM)],
+    ids=["end", "exit", "error", "signal"],
+)
+def test_a_process_that_ends_before_a_slow_backend_is_done_saves_what_is_left(
+    ending: str, status: int, tmp_path: Path
+) -> None:
+    process = script(_BURST.replace("NUMBER", "5_000").replace("SECONDS", "1") + ending, folder=tmp_path)
+    if status < 0:
+        until((tmp_path / "emitted.txt").exists, "the burst")
+        process.send_signal(-status)
+    found, _, err = finish(process)
+    assert found == status
+    (left, number, path) = re.findall(
+        r"Backend 'slow' has (\d+) items left after 1 s\. Its (\d+) lifecycle events were written to (\S+);.*"
+        r"limits\.exit_timeout_seconds",
+        err,
+    )[0]
+    saved = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    assert int(left) >= int(number) == len(saved)
+    epochs = [event["epoch"] for event in saved if "epoch" in event]
+    assert epochs == list(range(5_000 - len(epochs), 5_000))
+    # The backend goes on until the process ends, so that it may also have received some of those in the file.
+    assert {*_seen(tmp_path), *epochs} == set(range(5_000))
+    assert saved[-1]["event_type"] == nissa.EventType.TRAINING_ENDED
+
+
+def test_events_that_a_hanging_backend_was_given_together_are_saved(tmp_path: Path) -> None:
+    hang = threading.Event()
+
+    class Hanging:
+        name = "hanging/../backend"
+
+        def emit(self, event: nissa.TelemetryEvent) -> None:
+            """Take one event; batches are given to the other method."""
+
+        def emit_batch(self, events: Sequence[nissa.TelemetryEvent]) -> None:
+            hang.wait(len(events))
+
+    try:
+        settings = {"files": {"directory": tmp_path}, "limits": {"exit_timeout_seconds": 0.3}}
+        with nissa.start("minimal", run_id="r", backends=[Hanging()], **settings) as run:
+            for epoch in range(100):
+                run.hub.emit({"event_type": EventType.EPOCH_COMPLETED, "epoch": epoch})
+                run.hub.emit({"event_type": EventType.GRADIENT_ANOMALY, "data": {"kind": "spike"}})
+    finally:
+        hang.set()
+    (path,) = (tmp_path / "r").glob("undelivered-*.jsonl")
+    saved = [json.loads(line) for line in path.read_text().splitlines()]
+    kinds = [event["event_type"] for event in saved]
+    assert (kinds[0], kinds[-1]) == (EventType.TRAINING_STARTED, EventType.TRAINING_ENDED)
+    assert [event["epoch"] for event in saved[1:-1]] == list(range(100))
+    assert path.name == "undelivered-hanging_.._backend.jsonl"
 
 
 @pytest.mark.full

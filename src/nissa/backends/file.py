@@ -22,6 +22,7 @@ class FileBackend:
 
     Args:
         path: The file; missing parent folders are created.
+        follow: Accept whatever the path leads to, such as ``/dev/stdout``; otherwise it must be a regular file.
 
     Raises:
         ConfigurationError: The file cannot be written.
@@ -29,11 +30,11 @@ class FileBackend:
 
     name = "file"
 
-    def __init__(self, path: "str | os.PathLike[str]") -> None:
+    def __init__(self, path: "str | os.PathLike[str]", *, follow: bool = True) -> None:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = LineFile(self.path, follow=True)  # the caller chose the path, which may be /dev/stdout
+            self._file = LineFile(self.path, follow=follow)
         except OSError as error:
             raise ConfigurationError(f"Cannot write events to {path}: {error.strerror}.") from error
         except ValueError as error:  # NUL or invalid Unicode

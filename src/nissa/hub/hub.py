@@ -390,6 +390,13 @@ class NissaHub:
         """Return the number of queued items per backend."""
         return {worker.name: worker.queue_size for worker in self._workers.all()}
 
+    def undelivered(self, backend: str) -> "list[TelemetryEvent]":
+        """Return the lifecycle events that a backend has not processed, oldest first; it may be processing the first.
+
+        A backend that was removed while it was still busy is included.
+        """
+        return [event for worker in self._workers.all() if worker.name == backend for event in worker.undelivered()]
+
     @property
     def rejections(self) -> Counter[str]:
         """Number of rejected events, by reason."""

@@ -72,6 +72,10 @@ class BoundedQueue(Generic[T]):
             self._notify()
         return dropped
 
+    def kept(self) -> list[T]:
+        """Return the queued items to keep, oldest first, without removing them."""
+        return [item for _, item in self._kept.copy()]  # the copy is atomic; an iteration over the deque is not
+
     def end(self, discard: Callable[[T], object]) -> None:
         """End the reading: pass the items that are left, and all further ones, to a function.
 

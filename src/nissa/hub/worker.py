@@ -10,7 +10,7 @@ from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from nissa.events import TelemetryEvent
+from nissa.events import LIFECYCLE, TelemetryEvent
 from nissa.hub.counts import AtomicCounts
 from nissa.hub.queue import BoundedQueue
 
@@ -103,6 +103,8 @@ class BackendWorker:
         self._receives: tuple[type, ...] | None = getattr(backend, "receives", None)
         self._error_boundary = error_boundary
         self._source = source
+        # Events that the backend has been given and may not have processed yet.
+        self._in_hand: Sequence[TelemetryEvent] = ()
         # Only the first lost lifecycle event is logged; `next()` of this counter is atomic.
         self._losses = itertools.count()
         # Separates emitting threads from the backend: `put` never waits, even if the backend hangs.
@@ -129,6 +131,11 @@ class BackendWorker:
     def queue_size(self) -> int:
         """Number of queued items."""
         return len(self.queue)
+
+    def undelivered(self) -> list[TelemetryEvent]:
+        """Return the lifecycle events that the backend has not processed, oldest first; it may be processing the first."""
+        in_hand = [event for event in self._in_hand if event.event_type in LIFECYCLE]
+        return [*in_hand, *(item for item in self.queue.kept() if isinstance(item, TelemetryEvent))]
 
     @property
     def healthy(self) -> bool:
@@ -213,8 +220,12 @@ class BackendWorker:
         """Process an item, with the events behind it if the backend takes several; return the next item, if known."""
         if isinstance(item, _Flush):
             self._flush(item)
-        elif self._emit_batch is None or not isinstance(item, TelemetryEvent):
+        elif not isinstance(item, TelemetryEvent):
             self._deliver(item)
+        elif self._emit_batch is None:
+            self._in_hand = (item,)
+            self._deliver(item)
+            self._in_hand = ()
         else:
             events, following = [item], None
             while len(events) < _BATCH:
@@ -264,6 +275,7 @@ class BackendWorker:
     def _deliver_batch(
         self, emit_batch: "Callable[[Sequence[TelemetryEvent]], object]", events: "list[TelemetryEvent]"
     ) -> None:
+        self._in_hand = events
         try:
             emit_batch(events)
             done = True
@@ -273,8 +285,10 @@ class BackendWorker:
             for event_type, number in Counter(map(_type_of, events)).items():
                 self.counts.add((str(event_type), DELIVERED), number)
         else:
-            for event in events:
+            for place, event in enumerate(events):
+                self._in_hand = events[place:]
                 self._deliver(event)
+        self._in_hand = ()
 
     def _deliver(self, item: "TelemetryEvent | Measurement | Notice") -> None:
         outcome = DELIVERED

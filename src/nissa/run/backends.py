@@ -12,13 +12,17 @@ from nissa.otel.metrics.export_metrics import ExportMetrics
 from nissa.otel.metrics.hub_metrics import HubMetrics
 from nissa.run.finding_callback import FindingCallback
 from nissa.run.progress import ProgressReports
+from nissa.run.undelivered import save, undelivered_path
 from nissa.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from nissa.diagnostics.finding import Finding
+    from nissa.distributed.rank import Rank
     from nissa.distributed.trace_context import TraceContext
+    from nissa.events import TelemetryEvent
     from nissa.hub.backend import Backend
     from nissa.otel.export.building import BuiltPipeline
     from nissa.otel.setup import Providers
@@ -38,6 +42,7 @@ class RunBackends:
         runtime: Components of the run.
         providers: OpenTelemetry providers that the run exports to.
         run_id: Identity of the run.
+        rank: Rank of the process.
         user_backends: Backends of the user.
         trace: Trace context that the run was started in; None without one.
 
@@ -51,6 +56,7 @@ class RunBackends:
         providers: "Providers",
         *,
         run_id: str,
+        rank: "Rank",
         user_backends: "Iterable[Backend]",
         trace: "TraceContext | None" = None,
     ) -> None:
@@ -70,6 +76,9 @@ class RunBackends:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
         runtime.rows.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
         self._closing = location_line(run_id, providers.folder, None if providers.tracer is None else providers.origin)
+        # Absolute, since the script may change its working directory.
+        self._folder: Path = runtime.config.files.directory.absolute() / run_id
+        self._suffix = rank.suffix
         self._added: list[str] = []
         self._add(user_backends, providers)
 
@@ -133,15 +142,30 @@ class RunBackends:
         self._hub.flush(self._runtime.config.limits.exit_timeout_seconds / 4, besides=last)
         self._hub.remove_backend(last, max(0.0, deadline - monotonic()))
         self._hub.flush(max(0.0, deadline - monotonic()))
-        self._warn_of_rest()
+        self._save_undelivered()
 
-    def _warn_of_rest(self) -> None:
-        sizes, limit = self._hub.queue_sizes(), self._runtime.config.limits.exit_timeout_seconds
+    def _save_undelivered(self) -> None:
+        """Write the lifecycle events that a backend has not processed to a file: the process may end now."""
+        limit = self._runtime.config.limits.exit_timeout_seconds
         for name in self._added:
-            if left := sizes.get(name, 0):
+            events = self._hub.undelivered(name)
+            left = max(self._hub.queue_sizes().get(name, 0), len(events))
+            if left:
                 _logger.warning(
-                    "Backend %r has %d items left after %g s. If the process ends now, they are lost; raise limits.exit_timeout_seconds.",
+                    "Backend %r has %d items left after %g s. %s; raise limits.exit_timeout_seconds.",
                     name,
                     left,
                     limit,
+                    self._saved(name, events),
                 )
+
+    def _saved(self, name: str, events: "Sequence[TelemetryEvent]") -> str:
+        """Save the events for a backend, if there are any, and return what will become of them and of the other items."""
+        path = undelivered_path(self._folder, self._suffix, name)
+        try:
+            if events:
+                save(events, path)
+                return f"Its {len(events)} lifecycle events were written to {path}; if the process ends now, the others are lost"
+        except (NissaError, OSError) as error:
+            _logger.warning("Cannot save the lifecycle events of backend %r: %s", name, error)
+        return "If the process ends now, they are lost"

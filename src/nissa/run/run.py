@@ -93,7 +93,9 @@ class Run:
         self._runtime = Runtime(config, hub, now=clock, on_hub_closed=self.close)
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
-        self._backends = RunBackends(self._runtime, providers, run_id=run_id, user_backends=backends, trace=start.trace)
+        self._backends = RunBackends(
+            self._runtime, providers, run_id=run_id, rank=start.rank, user_backends=backends, trace=start.trace
+        )
         hub.listen(self._runtime)
         self._shutdown_hook = ShutdownHook(self._end, hub.sections, config.limits.exit_timeout_seconds)
         active_runs[hub] = ref(self)
