@@ -26,11 +26,12 @@ class LifeEvent(Enum):
     CULLED = "culled"
 
 
-_LIFE_EVENTS: Final[dict[str, LifeEvent]] = {
+LIFE_EVENTS: Final[dict[str, LifeEvent]] = {
     EventType.SEED_GERMINATED: LifeEvent.BEGAN,
     EventType.SEED_FOSSILIZED: LifeEvent.FOSSILIZED,
     EventType.SEED_CULLED: LifeEvent.CULLED,
 }
+"""What is counted, by event type."""
 
 
 @quick_init
@@ -57,7 +58,7 @@ class SeedLife:
     @classmethod
     def of(cls, event: "TelemetryEvent") -> Self | None:
         """Return the beginning or end of a life from an event, None for other events."""
-        kind = _LIFE_EVENTS.get(event.event_type)
+        kind = LIFE_EVENTS.get(event.event_type)
         if kind is None or event.seed_id is None or event.refused is not None:
             return None
         data, seed = event.data, event.seed

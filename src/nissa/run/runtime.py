@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
+from nissa.analytics.lives import LIFE_EVENTS
 from nissa.diagnostics.finding_events import events_of
 from nissa.diagnostics.tracker import DiagnosticTracker
 from nissa.errors import InvalidValueError, NissaError, TransitionError
@@ -107,14 +108,15 @@ class Runtime:
         return self._count_in_analytics(self.table.apply(event))
 
     def _count_in_analytics(self, events: Sequence[TelemetryEvent]) -> Sequence[TelemetryEvent]:
-        self._analyse(self.analytics.count, events)
+        for event in events:
+            if event.event_type in LIFE_EVENTS:
+                self._analyse(self.analytics.count, event)
         return events
 
-    def _analyse(self, call: Callable[[TelemetryEvent], None], events: Sequence[TelemetryEvent]) -> None:
-        """Pass events to the analytics, inside an error boundary; without `Guard`, which takes as long as most calls."""
+    def _analyse(self, call: Callable[[TelemetryEvent], None], event: TelemetryEvent) -> None:
+        """Pass an event to the analytics, inside an error boundary; without `Guard`, which takes as long as most calls."""
         try:
-            for event in events:
-                call(event)
+            call(event)
         except Exception as error:  # noqa: BLE001 - a fault of ours, which must not reach training
             self.error_boundary.fault("analytics", error)
 
@@ -124,8 +126,9 @@ class Runtime:
         Raises:
             TransitionError: An event was refused, and the run is strict.
         """
-        self._analyse(self.analytics.log, events)
         for event in events:
+            if event.event_type in LIFE_EVENTS:
+                self._analyse(self.analytics.log, event)
             if event.refused is not None:
                 _logger.warning("Refused %s of seed %r: %s", event.event_type, event.seed_id, event.refused)
                 if self.strict:

@@ -283,8 +283,10 @@ class SeedTable:
 
 def _changed(event: TelemetryEvent, before: SeedSnapshot, after: SeedSnapshot, *, last: bool) -> TelemetryEvent:
     """Return the change of stage between two snapshots; an intermediate one has its own event id."""
-    data = {**event.data, "from": before.stage.label, "to": after.stage.label}
-    event_id = event.event_id if last else f"{event.event_id}-{after.stage.label}"
+    origin, target, data = before.stage.label, after.stage.label, event.data
+    if data.get("from") != origin or data.get("to") != target:  # as a foreign producer may write them
+        data = {**data, "from": origin, "to": target}
+    event_id = event.event_id if last else f"{event.event_id}-{target}"
     return event.changed(data=data, event_id=event_id, before=before, seed=after)
 
 
