@@ -5,6 +5,7 @@ places of its window. Later losses never replace a missing initial level.
 """
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
 from statistics import median
 
@@ -62,6 +63,41 @@ class Beginning:
             self._losses.clear()
 
 
+class MedianWindow:
+    """Median of the newest values. It is updated, because sorting a window for each value would take ten times as long.
+
+    Args:
+        length: Number of places.
+
+    Attributes:
+        length: Number of places.
+        values: Values of the places in use, oldest first; None stands for a missing one.
+    """
+
+    __slots__ = ("_sorted", "length", "values")
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.values: deque[float | None] = deque(maxlen=length)
+        self._sorted: list[float] = []
+
+    def add(self, value: float | None) -> None:
+        """Add a value, which takes the place of the oldest one when all places are in use."""
+        if len(self.values) == self.length and (oldest := self.values[0]) is not None:
+            del self._sorted[bisect_left(self._sorted, oldest)]
+        self.values.append(value)
+        if value is not None:
+            insort(self._sorted, value)
+
+    def median(self) -> float:
+        """Return the median; NaN if more than a third of the values is missing, and without any."""
+        known, number = self._sorted, len(self._sorted)
+        if not number or 3 * number < 2 * len(self.values):
+            return math.nan
+        middle = number // 2
+        return known[middle] if number % 2 else (known[middle - 1] + known[middle]) / 2
+
+
 class LossTracker:
     """Running statistics of a loss. They are medians, so that a single outlier batch does not move them.
 
@@ -79,9 +115,8 @@ class LossTracker:
     def __init__(self, begins: int) -> None:
         self.beginning = Beginning(begins)
         # Bounded windows of the medians. None stands for a missing loss, and for a change from a missing loss.
-        self._window = max(_NEWEST, begins)
-        self._newest: deque[float | None] = deque(maxlen=self._window)
-        self._jumps: deque[float | None] = deque(maxlen=_NEWEST)
+        self._newest = MedianWindow(max(_NEWEST, begins))
+        self._jumps = MedianWindow(_NEWEST)
         self.seen = 0
         self.smooth = self.jump = math.nan
         self.best = math.inf
@@ -90,24 +125,19 @@ class LossTracker:
         """Fill the places of missing losses."""
         self.beginning.lose(missed)
         self.seen += missed
-        places = [None] * min(missed, self._window)
-        self._newest.extend(places)
-        self._jumps.extend(places)
+        for window in (self._newest, self._jumps):
+            for _ in range(min(missed, window.length)):
+                window.add(None)
 
     def feed(self, loss: float) -> None:
         """Add a finite loss."""
         self.beginning.feed(loss)
         self.seen += 1
-        if self._newest:
-            before = self._newest[-1]
-            self._jumps.append(None if before is None else abs(loss - before))
-            self.jump = _median(self._jumps)
-        self._newest.append(loss)
-        self.smooth = _median(self._newest)
+        if self._newest.values:
+            before = self._newest.values[-1]
+            self._jumps.add(None if before is None else abs(loss - before))
+            self.jump = self._jumps.median()
+        self._newest.add(loss)
+        self.smooth = self._newest.median()
         if self.beginning.over and not math.isnan(self.smooth):
             self.best = min(self.best, self.smooth)
-
-
-def _median(window: "deque[float | None]") -> float:
-    known = [each for each in window if each is not None]
-    return median(known) if 3 * len(known) >= 2 * len(window) else math.nan

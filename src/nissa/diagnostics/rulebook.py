@@ -261,6 +261,8 @@ class RuleBook:
                 for row, (judgement, lost) in enumerate(zip(judgements, missed, strict=True)):
                     if lost:
                         each.latch.interrupt()
+                    if judgement is None:  # of most rules and steps
+                        continue
                     changed = each.latch.changes(judgement)
                     # Skip the rest for the common judgement, which neither changes a flag nor describes one that is up.
                     if changed or isinstance(judgement, Symptom):

@@ -99,6 +99,11 @@ class BoundedQueue(Generic[T]):
         self._woken = True
         self._notify()
 
+    def woken(self) -> bool:
+        """Return whether `wake` was called since the last call of this method."""
+        woken, self._woken = self._woken, False
+        return woken
+
     def get(self, timeout: float | None = None) -> T:
         """Remove and return the oldest item; wait if the queue is empty.
 
@@ -109,8 +114,7 @@ class BoundedQueue(Generic[T]):
             item = self.take()
             if item is not None:
                 return item
-            if self._woken:
-                self._woken = False
+            if self.woken():
                 raise queue.Empty
             if self._returned and self._linger:
                 self._wait_for_more(timeout)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nissa.diagnostics.loss_tracker import Beginning, LossTracker
+from nissa.diagnostics.loss_tracker import Beginning, LossTracker, MedianWindow
 
 LOSSES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40)
 
@@ -75,3 +75,19 @@ def test_a_long_loss_empties_the_windows_and_costs_no_memory(missed: int) -> Non
     tracker.feed(3.0)
     assert math.isnan(tracker.smooth)
     assert math.isnan(tracker.jump)
+
+
+@given(
+    st.lists(st.none() | st.sampled_from([0.0, -0.0, 1.0, 2.5]) | st.floats(-1e300, 1e300), max_size=60),
+    st.integers(1, 20),
+)
+def test_the_median_of_a_window_is_that_of_its_known_values(values: list[float | None], length: int) -> None:
+    window = MedianWindow(length)
+    for number, value in enumerate(values, 1):
+        window.add(value)
+        places = values[max(0, number - length) : number]
+        known = [each for each in places if each is not None]
+        if known and 3 * len(known) >= 2 * len(places):
+            assert window.median() == median(known)
+        else:
+            assert math.isnan(window.median())

@@ -1,7 +1,8 @@
 """Backends that take the queued events together."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -135,3 +136,55 @@ def test_memory_and_file_take_batches_and_lose_none(hub: NissaHub, tmp_path: Any
     for event in memory.events:
         alone.emit(event)
     assert alone.path.read_bytes() == file.path.read_bytes()
+
+
+class Polled:
+    """Source that is due every tenth of a second, or when it wakes the worker."""
+
+    def __init__(self) -> None:
+        self.polls = 0
+        self.wake: Callable[[], None] = lambda: None
+        self.polled = threading.Event()
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+
+    def poll(self) -> float | None:
+        self.polls += 1
+        self.polled.set()
+        return 0.1
+
+
+def test_a_source_is_polled_when_it_is_due_and_not_between_any_two_items(hub: NissaHub) -> None:
+    source, backend = Polled(), MemoryBackend()
+    hub.add_backend(backend, source=source)
+    began = monotonic()
+    for number in range(5_000):
+        hub.record(step(number))
+    assert hub.flush(30)
+    seconds = monotonic() - began
+    assert len(backend.measurements) == 5_000
+    assert source.polls <= 2 + seconds / 0.1
+
+
+def test_a_source_that_wakes_its_worker_is_polled_before_the_queued_items(hub: NissaHub) -> None:
+    source, order = Polled(), list[str]()
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def emit(self, event: TelemetryEvent) -> None:
+            entered.set()
+            go.wait(30)
+            order.append(f"event {event.epoch} after {source.polls - before} polls")
+
+    hub.add_backend(Slow(), source=source)
+    assert source.polled.wait(30)
+    before = source.polls
+    for epoch in range(2):
+        hub.emit(TelemetryEvent(LIFECYCLE, epoch=epoch))
+    assert entered.wait(30)
+    before = source.polls
+    source.wake()
+    go.set()
+    assert hub.flush(30)
+    assert order == ["event 0 after 0 polls", "event 1 after 1 polls"]
