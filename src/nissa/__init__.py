@@ -7,6 +7,7 @@ from importlib import import_module
 from os import getpid
 from typing import TYPE_CHECKING, Any
 
+from nissa import garbage
 from nissa.hub.hub import NissaHub as NissaHub
 
 if TYPE_CHECKING:
@@ -138,19 +139,20 @@ def start(  # noqa: PLR0913 - keyword-only
         ConfigurationError: A setting, file or argument cannot be used; the message states the fix.
         RunActiveError: A run is active already; it is that of `current_run`.
     """
-    run = import_module("nissa.run.start")
-    started: Run = run.start(
-        profile,
-        hub=get_hub(),
-        service_name=service_name,
-        config=config,
-        run_id=run_id,
-        backends=backends,
-        replace=replace,
-        resume=resume,
-        run_config=run_config,
-        **overrides,
-    )
+    with garbage.paused():  # start imports most of Nissa
+        run = import_module("nissa.run.start")
+        started: Run = run.start(
+            profile,
+            hub=get_hub(),
+            service_name=service_name,
+            config=config,
+            run_id=run_id,
+            backends=backends,
+            replace=replace,
+            resume=resume,
+            run_config=run_config,
+            **overrides,
+        )
     return started
 
 

@@ -8,6 +8,9 @@ from typing import Any
 from opentelemetry import context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import (
     InMemoryMetricReader,
@@ -54,3 +57,16 @@ def test_the_readers_of_a_provider_are_found() -> None:
     assert compat.metric_readers(object()) is None
     push._set_collect_callback(lambda *_, **__: None)  # type: ignore[arg-type]  # nothing to send at its end
     push.shutdown(timeout_millis=1)
+
+
+def test_log_records_are_encoded_in_both_formats() -> None:
+    logger_provider = LoggerProvider(shutdown_on_exit=False)
+    exporter: Any = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
+    logger_provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
+    logger_provider.get_logger("app").emit(body="said", event_name="x")
+    records = exporter.get_finished_logs()
+    request = ExportLogsServiceRequest.FromString(compat.protobuf_log_encoder()(records).SerializeToString())
+    (record,) = request.resource_logs[0].scope_logs[0].log_records
+    assert (record.body.string_value, record.event_name) == ("said", "x")
+    in_json = compat.json_log_encoder()(records).to_dict()["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]
+    assert (in_json["body"], in_json["eventName"]) == ({"stringValue": "said"}, "x")

@@ -25,7 +25,7 @@ TRAIN = """
     import torch
     import nissa
     from tests.toys import Toy
-    from nissa.otel.otlp import OtlpClient
+    from nissa.otel.otlp.client import OtlpClient
 
     exporting = set()
 

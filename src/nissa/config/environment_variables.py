@@ -1,22 +1,16 @@
 """Settings from environment variables such as ``NISSA_GRADIENTS__EVERY_N_STEPS=10``."""
 
-import json
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from nissa.config.merging import SettingsLayer
 from nissa.config.models import TelemetryConfig
 from nissa.config.schema_docs import describe, variable
 from nissa.config.validation_errors import UnknownSettingError, closest
 from nissa.errors import ConfigurationError
-from nissa.printable import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from pydantic.fields import FieldInfo
 
 PREFIX = "NISSA_"
 """Prefix of Nissa's variables; an unknown variable with this prefix is an error."""
@@ -43,47 +37,16 @@ def read_environment(environ: "Mapping[str, str]") -> SettingsLayer:
         ConfigurationError: A variable with the prefix ``NISSA_`` is unknown, or a section is not a JSON object.
     """
     variables = {name: text for name, text in environ.items() if name.startswith(PREFIX) and text}
-    _refuse_unknown(variables)
     variables = {name: text for name, text in variables.items() if name not in RESERVED_VARIABLES}
-    source = _Source(_Shape, env_prefix=PREFIX, env_nested_delimiter="__")
-    source.env_vars = {name.lower(): text for name, text in variables.items()}  # the source looks up lower-case names
-    try:
-        values = source()
-    except SettingsError as error:
-        raise ConfigurationError(str(error.__cause__)) from None
+    _refuse_unknown(variables)
+    # pydantic-settings takes as long to import as all of Nissa's settings, and in most runs there is nothing for it to read.
+    values = import_module("nissa.config.settings_source").read(variables, PREFIX) if variables else {}
     return SettingsLayer(f"the environment: {', '.join(sorted(variables))}", values)
 
 
-class _Shape(TelemetryConfig, BaseSettings):  # type: ignore[misc]  # both call their configuration `model_config`
-    """Field definitions for the settings source. Never instantiated: validation happens once, after merging."""
-
-
-class _Source(EnvSettingsSource):
-    """Settings source that accepts comma-separated lists in addition to JSON."""
-
-    def decode_complex_value(self, field_name: str, field: "FieldInfo", value: Any) -> Any:
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            return _section(field_name, value)
-        try:
-            decoded = json.loads(value)
-        except RecursionError:
-            raise ValueError(f"The list {shown(value)} is nested too deeply; give one such as 1,2,3.") from None
-        except ValueError:
-            decoded = [item.strip() for item in value.split(",")]
-        return decoded if isinstance(decoded, list | dict) else [decoded]
-
-
-def _section(name: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        whole = variable(name)
-        raise ValueError(
-            f"{whole} must be a JSON object, not {shown(text)}; to set one of its fields, use {whole}__<FIELD>."
-        ) from None
-
-
 def _refuse_unknown(names: "Mapping[str, str]") -> None:
+    if not names:
+        return
     known = {setting.variable for setting in describe(TelemetryConfig)}
     known.update(RESERVED_VARIABLES, map(variable, TelemetryConfig.model_fields))
     errors = [_unknown(name, known) for name in sorted(names) if name not in known]

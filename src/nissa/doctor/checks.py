@@ -26,10 +26,10 @@ from nissa.doctor.secrets import Secrets
 from nissa.doctor.settings import check_configuration, check_settings, disabled, shown
 from nissa.doctor.system import check_devices, check_files
 from nissa.doctor.versions import check_versions
-from nissa.otel.otlp import OtlpClient, OtlpSettings
+from nissa.otel.otlp.client import OtlpClient
 from nissa.otel.otlp.declared import declared_settings
 from nissa.otel.otlp.selection import selected_exporters
-from nissa.otel.otlp.settings import PROTOCOLS
+from nissa.otel.otlp.settings import PROTOCOLS, OtlpSettings
 from nissa.otel.setup import SIGNALS, Providers
 
 T = TypeVar("T")

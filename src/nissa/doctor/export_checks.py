@@ -9,8 +9,9 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from nissa.doctor.probe import ProbeResult, TlsFiles, probe
-from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
-from nissa.otel.otlp.settings import GRPC
+from nissa.otel.otlp.client import OtlpClient
+from nissa.otel.otlp.outcome import Outcome, SendResult
+from nissa.otel.otlp.settings import GRPC, OtlpSettings
 
 TIMEOUT: Final = 2.0
 """Timeout of a test export, seconds."""

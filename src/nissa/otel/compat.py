@@ -8,17 +8,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry import context
-from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs as encode_logs_as_json
-from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs
-from opentelemetry.sdk._configuration import _OTelSDKConfigurator
 
 __all__ = [
     "configure_providers",
-    "encode_logs",
-    "encode_logs_as_json",
+    "json_log_encoder",
     "metric_readers",
+    "protobuf_log_encoder",
     "suppress_instrumentation",
 ]
+
+
+def json_log_encoder() -> Any:
+    """Return the function that encodes log records as an OTLP request in JSON."""
+    from opentelemetry.exporter.otlp.json.common._log_encoder import encode_logs  # noqa: PLC0415 - a run imports one of the two
+
+    return encode_logs
+
+
+def protobuf_log_encoder() -> Any:
+    """Return the function that encodes log records as an OTLP request in protobuf."""
+    from opentelemetry.exporter.otlp.proto.common._log_encoder import encode_logs  # noqa: PLC0415 - see above
+
+    return encode_logs
 
 
 def suppress_instrumentation() -> None:
@@ -37,6 +48,8 @@ def configure_providers(resource_attributes: "Mapping[str, str] | None") -> None
     Args:
         resource_attributes: Further attributes of the resource; None for those of a declarative configuration file.
     """
+    from opentelemetry.sdk._configuration import _OTelSDKConfigurator  # noqa: PLC0415 - many runs configure no exporter
+
     configurator: Any = _OTelSDKConfigurator  # the SDK leaves it unannotated
     configurator().configure(**({} if resource_attributes is None else {"resource_attributes": resource_attributes}))
 

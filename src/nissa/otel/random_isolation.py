@@ -5,6 +5,7 @@ the same ids in every run and rank. Its own random numbers would depend on expor
 Upstream: open-telemetry/opentelemetry-python#4376.
 """
 
+import sys
 from importlib import import_module
 from typing import Final
 
@@ -13,18 +14,24 @@ from nissa.random_ids import GENERATOR
 _PLACES: Final = (
     ("opentelemetry.sdk.trace.id_generator", "random"),
     ("opentelemetry.sdk.metrics._internal.exemplar.exemplar_reservoir", "randrange"),
+)
+_EXPORTERS: Final = (
     ("opentelemetry.exporter.otlp.common.http", "random"),
     ("opentelemetry.exporter.otlp.proto.grpc.exporter", "random"),
 )
 
 
-def isolate() -> list[str]:
+def isolate(*, exporters: bool = True) -> list[str]:
     """Replace the global generator in the modules of the SDK that use it; return the replaced names.
 
-    Names that the installed SDK version lacks are skipped. Modules are imported if necessary, because an exporter
-    that is created later would use the global generator otherwise.
+    Names that the installed SDK version lacks are skipped.
+
+    Args:
+        exporters: Whether exporters may be created later. Their modules are then imported if necessary, which takes as long
+            as the rest of a run's OpenTelemetry together; otherwise only those are changed that are imported already.
     """
-    return [f"{module}.{name}" for module, name in _PLACES if _replace(module, name)]
+    places = [*_PLACES, *(place for place in _EXPORTERS if exporters or place[0] in sys.modules)]
+    return [f"{module}.{name}" for module, name in places if _replace(module, name)]
 
 
 def _replace(module: str, name: str) -> bool:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from nissa.journal import Signal
     from nissa.otel.export.building import BuiltPipeline
     from nissa.otel.export.metric_reader import ExportReader
-    from nissa.otel.otlp import OtlpSettings
+    from nissa.otel.otlp.settings import OtlpSettings
 
 SIGNALS: Final = ("TRACES", "METRICS", "LOGS")
 """Signal names as spelled in environment variables."""
@@ -114,7 +114,7 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
         UnknownNameError: The environment names an exporter that is not installed.
         ConfigurationError: The folder for files cannot be written.
     """
-    random_isolation.isolate()
+    random_isolation.isolate(exporters=configured(environ))
     attributes = _resource_attributes(service_name, run_id, profile, rank, environ)
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Providers(None, None, None, owned=False, folder=None, origin="nowhere (OTEL_SDK_DISABLED)")

@@ -10,7 +10,7 @@ import pytest
 from nissa.doctor.export_checks import address, run_in_parallel, tls_files
 from nissa.doctor.http import get
 from nissa.doctor.probe import ServerKind, TlsFiles, probe
-from nissa.otel.otlp import OtlpSettings
+from nissa.otel.otlp.settings import OtlpSettings
 
 
 @pytest.mark.parametrize(

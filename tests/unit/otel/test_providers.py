@@ -18,7 +18,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from nissa.config.sections import FilesConfig
 from nissa.distributed.rank import Rank
 from nissa.errors import ConfigurationError, UnknownNameError
-from nissa.otel import compat
 from nissa.otel.global_providers import GlobalProviders
 from nissa.otel.setup import Providers, obtain
 
@@ -56,7 +55,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             monkeypatch.setattr(metrics_internal, "_METER_PROVIDER", MeterProvider(shutdown_on_exit=False))
             monkeypatch.setattr(logs_internal, "_LOGGER_PROVIDER", LoggerProvider(shutdown_on_exit=False))
 
-    monkeypatch.setattr(compat, "_OTelSDKConfigurator", Configurator)
+    monkeypatch.setattr("opentelemetry.sdk._configuration._OTelSDKConfigurator", Configurator)
     return calls
 
 
@@ -277,7 +276,7 @@ def test_what_the_sdk_cannot_set_up_is_a_configuration_error(get: Obtain, monkey
         def configure(self, **_: Any) -> None:
             raise RuntimeError("no sampler of that name")
 
-    monkeypatch.setattr(compat, "_OTelSDKConfigurator", Configurator)
+    monkeypatch.setattr("opentelemetry.sdk._configuration._OTelSDKConfigurator", Configurator)
     with pytest.raises(ConfigurationError, match="no sampler"):
         get({"OTEL_TRACES_EXPORTER": "console"})
 

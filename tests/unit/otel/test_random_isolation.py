@@ -1,6 +1,7 @@
 """Python's global generator: neither does telemetry draw from it, nor does seeding it make ids repeat."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
@@ -46,7 +47,16 @@ def test_every_place_of_the_sdk_is_changed() -> None:
 def test_a_place_that_an_sdk_does_not_have_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     places = (("opentelemetry.not_there", "random"), ("opentelemetry.sdk.trace.id_generator", "not_there"))
     monkeypatch.setattr("nissa.otel.random_isolation._PLACES", places)
+    monkeypatch.setattr("nissa.otel.random_isolation._EXPORTERS", places)
     assert isolate() == []
+
+
+def test_the_modules_of_exporters_are_imported_only_where_one_may_be_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, GRPC)
+    assert f"{GRPC}.random" not in isolate(exporters=False)
+    assert GRPC not in sys.modules
+    assert f"{GRPC}.random" in isolate()
+    assert f"{GRPC}.random" in isolate(exporters=False)  # one that is there already, as an application's own
 
 
 def test_spans_leave_the_generator_alone() -> None:

@@ -16,15 +16,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from nissa.errors import ConfigurationError, JournalError
 from nissa.journal import SIGNALS, FileJournal, Spool
 from nissa.otel.export.export_log import ExportLog
-from nissa.otel.export.file_sink import FileSink
 from nissa.otel.export.leftovers import JournalWithLeftovers
 from nissa.otel.export.memory_journal import MemoryJournal
 from nissa.otel.export.metric_reader import ExportReader
 from nissa.otel.export.pipeline import MAX_METRIC_SECONDS, ExportPipeline
 from nissa.otel.export.processors import PipelineLogRecordProcessor, PipelineSpanProcessor
-from nissa.otel.export.spool_sink import SpoolSink
-from nissa.otel.otlp import OtlpClient, OtlpSettings
 from nissa.otel.otlp.selection import OTLP, selected_exporters
+from nissa.otel.otlp.settings import OtlpSettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
@@ -114,6 +112,10 @@ def spool_pipeline(
     Raises:
         ConfigurationError: A credential provider, a TLS file, or a variable has a value that cannot be used.
     """
+    # Imported here: a run that writes files needs neither client nor protobuf.
+    from nissa.otel.export.spool_sink import SpoolSink  # noqa: PLC0415
+    from nissa.otel.otlp.client import OtlpClient  # noqa: PLC0415
+
     interval = _interval(environ.get(INTERVAL), MAX_METRIC_SECONDS)
     reader = ExportReader(resource, environ)
     destinations = {signal: each.destination for signal, each in settings.items()}
@@ -160,6 +162,8 @@ def file_pipeline(
     Raises:
         ConfigurationError: The folder cannot be written, or ``OTEL_METRIC_EXPORT_INTERVAL`` is no number.
     """
+    from nissa.otel.export.file_sink import FileSink  # noqa: PLC0415 - its encoders are imported where they are used
+
     interval = _interval(os.environ.get(INTERVAL), files.export_interval_seconds)
     reader = ExportReader(resource, {})
     log = ExportLog(dict.fromkeys(SIGNALS, str(folder)), str(folder))

@@ -13,7 +13,7 @@ from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metr
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import Metric, MetricsData, ResourceMetrics, ScopeMetrics
 
-from nissa.otel.compat import encode_logs
+from nissa.otel.compat import protobuf_log_encoder
 from nissa.otel.metrics.batching import batches, count_points
 from nissa.otel.metrics.gauge_encoder import Envelope, encoded_gauge, encoded_points
 from nissa.otel.metrics.points import GaugePoints
@@ -24,6 +24,7 @@ MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024
 MAX_POINTS: Final = 3_000
 """Maximum number of points that the official encoder writes into one request: 160 buckets each stay below 4 MiB."""
 
+_encode_logs: Final = protobuf_log_encoder()
 _ITEMS_PER_REQUEST: Final = 512
 
 
@@ -56,7 +57,7 @@ def span_requests(spans: Sequence[Any], unencodable: Unencodable) -> Iterator[Re
 
 def record_requests(records: Sequence[Any], unencodable: Unencodable) -> Iterator[Request]:
     """Yield requests with SDK log records (`ReadableLogRecord`), in their order."""
-    return _requests(records, _Encoder(encode_logs, len, unencodable))
+    return _requests(records, _Encoder(_encode_logs, len, unencodable))
 
 
 @dataclass(frozen=True, slots=True)

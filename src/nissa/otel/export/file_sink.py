@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
 from nissa.journal import FileJournal, Kind, Signal
-from nissa.otel.compat import encode_logs_as_json
+from nissa.otel.compat import json_log_encoder
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.metrics.metric_lines import MetricLines
 from nissa.otel.metrics.step_thinning import StepThinning
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nissa.otel.export.export_log import ExportLog
 
 
+_encode_logs: Final = json_log_encoder()
 _APPEND_BYTES: Final = 1 << 18
 """Size up to which lines are appended together."""
 
@@ -54,7 +55,7 @@ class FileSink:
 
     def write_records(self, records: list[Any]) -> None:
         """Append log records to ``logs.jsonl``."""
-        self._add("logs", self._lines("logs", records, encode_logs_as_json), "lifecycle")
+        self._add("logs", self._lines("logs", records, _encode_logs), "lifecycle")
 
     def write_metrics(self, data: "MetricsData") -> None:
         """Append metrics to ``metrics.jsonl``."""

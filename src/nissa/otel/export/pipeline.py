@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from nissa.journal import Signal
-    from nissa.otel.otlp import SendResult
+    from nissa.otel.otlp.outcome import SendResult
 
 _logger = logging.getLogger("nissa")
 
@@ -49,7 +49,7 @@ _POLL_SECONDS: Final = 0.1
 
 
 class Client(Protocol):
-    """The part of `nissa.otel.otlp.OtlpClient` that a sink uses."""
+    """The part of `nissa.otel.otlp.client.OtlpClient` that a sink uses."""
 
     def send(self, payload: bytes, *, gzipped: bool = True) -> "SendResult":
         """Send a request, compressed or not."""

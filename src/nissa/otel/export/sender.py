@@ -7,8 +7,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from nissa.otel.compat import suppress_instrumentation
-from nissa.otel.otlp import Outcome, SendResult
 from nissa.otel.otlp.client import LARGEST_REQUEST
+from nissa.otel.otlp.outcome import Outcome, SendResult
 
 if TYPE_CHECKING:
     from nissa.otel.export.pipeline import Client

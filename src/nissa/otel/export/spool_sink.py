@@ -16,14 +16,14 @@ from nissa.journal import Kind, Signal
 from nissa.otel.export.encoding import Request, metric_requests, record_requests, span_requests
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.export.sender import Sender
-from nissa.otel.otlp import Outcome
+from nissa.otel.otlp.outcome import Outcome
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from nissa.otel.export.export_log import ExportLog
     from nissa.otel.export.pipeline import Client
-    from nissa.otel.otlp import SendResult
+    from nissa.otel.otlp.outcome import SendResult
 
 _MAX_BACKOFF_SECONDS: Final = 5.0
 _FIRST_BACKOFF_SECONDS: Final = 0.5

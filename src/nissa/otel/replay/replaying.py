@@ -9,8 +9,8 @@ from typing import Final
 from nissa.errors import ConfigurationError
 from nissa.journal import SIGNALS, Frame
 from nissa.otel.export.encoding import MAX_REQUEST_BYTES as MOST_BYTES
-from nissa.otel.otlp import OtlpSettings, Outcome, SendResult
-from nissa.otel.otlp.settings import ENDPOINTS, PREFIX
+from nissa.otel.otlp.outcome import Outcome, SendResult
+from nissa.otel.otlp.settings import ENDPOINTS, PREFIX, OtlpSettings
 from nissa.otel.replay.lines import Skipped, files_of, lines_of
 from nissa.otel.replay.requests import WHAT, Request, count, is_message, joined, portions, split
 from nissa.otel.replay.stored import mark_delivered, segment_count, stored_frames

@@ -9,8 +9,9 @@ from time import monotonic, sleep
 from typing import Final, TypeVar
 
 from nissa.errors import ConfigurationError
-from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
-from nissa.otel.otlp.settings import GRPC, HTTP
+from nissa.otel.otlp.client import OtlpClient
+from nissa.otel.otlp.outcome import Outcome, SendResult
+from nissa.otel.otlp.settings import GRPC, HTTP, OtlpSettings
 from nissa.otel.replay.requests import Request, message
 from nissa.random_ids import GENERATOR
 from nissa.recordings.jsonl_reader import decompressed

@@ -17,7 +17,7 @@ from nissa.otel.export.export_log import ExportLog
 from nissa.otel.export.leftovers import JournalWithLeftovers
 from nissa.otel.export.memory_journal import MemoryJournal
 from nissa.otel.export.spool_sink import SpoolSink
-from nissa.otel.otlp import Outcome, SendResult
+from nissa.otel.otlp.outcome import Outcome, SendResult
 from tests.unit.otel.export.test_encoding import spans
 
 DESTINATIONS: Any = {"traces": "http://collector:4318 (http/protobuf)"}

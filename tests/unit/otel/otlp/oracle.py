@@ -18,7 +18,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from nissa.errors import ConfigurationError
-from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
+from nissa.otel.otlp.client import OtlpClient
+from nissa.otel.otlp.outcome import Outcome, SendResult
+from nissa.otel.otlp.settings import OtlpSettings
 from tests.receivers import Received, Receiver, Response
 
 SIGNALS = ("traces", "metrics", "logs")

@@ -21,8 +21,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome, SendResult
-from nissa.otel.otlp.client import LARGEST_REQUEST
+from nissa.otel.otlp.client import LARGEST_REQUEST, OtlpClient
+from nissa.otel.otlp.outcome import Outcome, SendResult
+from nissa.otel.otlp.settings import OtlpSettings
 from tests.receivers import Receiver, Response, grpc_receiver, http_receiver
 from tests.support import finish, script
 
@@ -384,7 +385,8 @@ def test_an_instrumentation_of_the_http_library_does_not_trace_exports(instrumen
 def test_forks_during_requests_over_grpc_are_silent_and_lose_no_request(tmp_path: Path) -> None:
     body = """
     import os, sys, threading, time
-    from nissa.otel.otlp import OtlpClient, OtlpSettings
+    from nissa.otel.otlp.client import OtlpClient
+    from nissa.otel.otlp.settings import OtlpSettings
     from tests.unit.otel.otlp.test_client import STORED
 
     client = OtlpClient(OtlpSettings("traces", "grpc", sys.stdin.read().strip(), insecure=True, timeout=30.0))

@@ -7,7 +7,8 @@ import pytest
 from opentelemetry.util import _importlib_metadata
 
 from nissa.errors import ConfigurationError
-from nissa.otel.otlp import OtlpClient, OtlpSettings
+from nissa.otel.otlp.client import OtlpClient
+from nissa.otel.otlp.settings import OtlpSettings
 from tests.receivers import Response, Tls, grpc_receiver, http_receiver
 from tests.unit.otel.otlp.oracle import GRPC, HTTP, SIGNALS, Side, both, variables
 

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration  # type: ignore[import-untyped]  # the same
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]  # the same
 
-from nissa.otel.otlp import Outcome, SendResult
+from nissa.otel.otlp.outcome import Outcome, SendResult
 from tests.receivers import Receiver, Response, Tls, grpc_receiver, http_receiver, relay
 from tests.unit.otel.otlp.oracle import GRPC, SIGNALS, Side, both, deliver_official, deliver_ours, telemetry, variables
 

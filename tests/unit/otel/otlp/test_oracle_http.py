@@ -6,7 +6,7 @@ from time import monotonic
 
 import pytest
 
-from nissa.otel.otlp import Outcome
+from nissa.otel.otlp.outcome import Outcome
 from tests.receivers import Receiver, Response, Tls, http_receiver
 from tests.unit.otel.otlp.oracle import HTTP, SIGNALS, Side, both, variables
 

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nissa.errors import ConfigurationError
-from nissa.otel.otlp import OtlpClient, OtlpSettings, Outcome
+from nissa.otel.otlp.client import OtlpClient
+from nissa.otel.otlp.outcome import Outcome
 from nissa.otel.otlp.redaction import Redactor, public_url
+from nissa.otel.otlp.settings import OtlpSettings
 from tests.receivers import Receiver, Response, grpc_receiver, http_receiver
 
 PRINTABLE = st.characters(codec="utf-8", min_codepoint=33, max_codepoint=0x24F, exclude_categories=("Cc", "Cs", "Zs"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nissa.errors import ConfigurationError
-from nissa.otel.otlp import OtlpSettings
+from nissa.otel.otlp.settings import OtlpSettings
 
 PREFIX = "OTEL_EXPORTER_OTLP_"
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from nissa.cli.app import app
 from nissa.errors import ConfigurationError
 from nissa.journal import FileJournal, Signal, Spool
-from nissa.otel.otlp import OtlpSettings
+from nissa.otel.otlp.settings import OtlpSettings
 from nissa.otel.replay import replay
 from nissa.otel.replay.requests import message
 from tests import otlp

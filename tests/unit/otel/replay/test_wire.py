@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from nissa.otel.otlp import OtlpSettings, Outcome, SendResult
+from nissa.otel.otlp.outcome import Outcome, SendResult
+from nissa.otel.otlp.settings import OtlpSettings
 from nissa.otel.replay import wire
 from nissa.otel.replay.requests import message
 from nissa.otel.replay.wire import Sender, detected_protocol
