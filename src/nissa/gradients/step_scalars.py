@@ -45,12 +45,14 @@ def split_scalars(
     known: dict[str, float] = {}
     moving: dict[str, torch.Tensor] = {}
     for name, value in found.items():
+        if value is None:
+            continue
         if type(value) is float:  # the usual case, which cannot fail
             known[name] = value
             continue
         with error_boundary.guard("log_loss" if name == LOSS else name):
             if not isinstance(value, torch.Tensor):
-                known |= {} if value is None else {name: float(value)}
+                known[name] = float(value)
                 continue
             number = one_number(value, "log_loss()" if name == LOSS else name)
             host_value = on_host(number)

@@ -29,6 +29,7 @@ class ErrorBoundary:
     def __init__(self, sections: CriticalSections | None = None) -> None:
         self.faults: Counter[str] = Counter()
         self.sections = sections or CriticalSections()
+        self._guards: dict[str, Guard] = {}  # a step enters a dozen of them
 
     def guard(self, where: str) -> "Guard":
         """Return a context manager that catches and counts internal exceptions of the block.
@@ -36,7 +37,10 @@ class ErrorBoundary:
         `NissaError` propagates, because it is raised on purpose and its message is meant for the user.
         KeyboardInterrupt and SystemExit propagate as well.
         """
-        return Guard(self, where)
+        found = self._guards.get(where)
+        if found is None:
+            found = self._guards[where] = Guard(self, where)
+        return found
 
     def fault(self, where: str, error: BaseException) -> None:
         """Count a fault; log the first fault of each place with its traceback."""
@@ -56,7 +60,7 @@ def _log(where: str, error: BaseException) -> None:
 
 
 class Guard:
-    """Context manager of `ErrorBoundary.guard`."""
+    """Context manager of `ErrorBoundary.guard`, without state of its own."""
 
     __slots__ = ("_error_boundary", "_where")
 
