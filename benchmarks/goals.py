@@ -13,10 +13,19 @@ from benchmarks.steps.statistics import Estimate, times
 Row = Mapping[str, str]
 
 PROFILES: Final = {
-    "cpu": {"minimal": 0.002, "standard": 0.01, "diagnostic": 0.05, "research": 0.15},
+    "cpu": {"minimal": 0.002, "standard": 0.002, "diagnostic": 0.02, "research": 0.15},
     "cuda": {"minimal": 0.001, "standard": 0.01, "diagnostic": 0.03, "research": 0.10},
 }
 """Ratios to the bare step of 300 ms or more, by device."""
+
+SHORT_STEPS: Final = {
+    ("mlp", "minimal"): 12,
+    ("mlp", "standard"): 30,
+    ("mlp", "diagnostic"): 160,
+    ("deep", "standard"): 70,
+    ("deep", "diagnostic"): 600,
+}
+"""Microseconds of processor time that a profile may add to a step, on a machine where a bare step of `mlp` takes 125."""
 
 CHEAPER: Final = {"hooks of the document": 20.0, "wandb.watch": 10.0}
 """Required factor by which a sampled step is cheaper, by way."""

@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.facts import read
-from benchmarks.goals import PROFILES
+from benchmarks.goals import PROFILES, SHORT_STEPS
+from nissa.config import PROFILES as PRESETS
 from nissa.config import TelemetryConfig, describe
-from nissa.config.profile_costs import COLUMNS, ProfileCost
+from nissa.config.profile_costs import COLUMNS, ProfileCost, ShortStepCost
 from nissa.doctor.variables import LAUNCHERS, OPENTELEMETRY, OTHERS, OURS, Variable
 from scripts.variable_tests import TESTS, UNUSED
 
@@ -73,3 +74,17 @@ def _beside(cost: ProfileCost, own: Mapping[str, str]) -> ProfileCost:
     """Return a cost with its goal, and with the time in Nissa's own code if measured."""
     value, low, high = (float(own[name]) if own else None for name in ("own", "own_low", "own_high"))
     return replace(cost, own=value, own_low=low, own_high=high, goal=PROFILES["cpu"].get(cost.profile))
+
+
+def short_steps(results: Path) -> str | None:
+    """Return what profiles add to short steps as JSON for the package; None without results."""
+    rows = [_short_step(row) for row in read(results) if row["way"] in PRESETS]
+    return json.dumps([asdict(row) for row in rows], indent=2) + "\n" if rows else None
+
+
+def _short_step(row: Mapping[str, str]) -> ShortStepCost:
+    bare, added, low, high = (float(row[name]) for name in ("bare_us", "added", "added_low", "added_high"))
+    goal = SHORT_STEPS.get((row["model"], row["way"]))
+    return ShortStepCost(
+        row["way"], row["model"], bare, added, low, high, row["machine"], row["commit"], row["date"], goal
+    )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from nissa.config.profile_costs import ProfileCost
+    from nissa.config.profile_costs import ProfileCost, ShortStepCost
     from nissa.config.provenance import Effective
 
 EXAMPLES: Final = (
@@ -100,20 +100,25 @@ def _effective_table(found: "Sequence[Effective]") -> "Table":
 
 def _show_profiles(profile: str | None, *, every: bool, json: bool) -> None:
     from nissa.config import PROFILES, TelemetryConfig  # noqa: PLC0415 - help stays quick without it
-    from nissa.config.profile_costs import measured  # noqa: PLC0415
+    from nissa.config.profile_costs import measured, measured_short  # noqa: PLC0415
 
     if profile is not None and profile not in PROFILES:
         raise UnknownNameError("profile", profile, PROFILES)
     configs = {name: TelemetryConfig.from_profile(name) for name in PROFILES if profile in (None, name)}
     costs = [each for each in measured() if each.profile in configs]
+    short = [each for each in measured_short() if each.profile in configs]
     if json:
         plain = {name: each.model_dump(mode="json") for name, each in configs.items()}
         counts = {name: each.feature_count for name, each in configs.items()}
-        print_json({"profiles": plain, "feature_counts": counts, "overhead": _plain(costs)})
+        print_json(
+            {"profiles": plain, "feature_counts": counts, "overhead": _plain(costs), "short_steps": _plain(short)}
+        )
         return
     out = console()
     out.print(_profiles_table(configs, every=every))
     out.print(_costs_table(costs) if costs else _NOT_MEASURED)
+    if short:
+        out.print(_short_table(short))
 
 
 def _profiles_table(configs: "dict[str, Any]", *, every: bool) -> "Table":
@@ -151,7 +156,20 @@ def _costs_table(costs: "Sequence[ProfileCost]") -> "Table":
     return table
 
 
-def _plain(costs: "Sequence[ProfileCost]") -> list[dict[str, Any]]:
+def _short_table(costs: "Sequence[ShortStepCost]") -> "Table":
+    from rich.table import Table  # noqa: PLC0415 - help stays quick without it
+
+    title = "What profiles cost on short steps: added processor time, with 95 % confidence intervals"
+    table = Table("profile", "model", "step without Nissa", "added", "goal", "machine", "measured", title=title)
+    for each in costs:
+        added = f"{each.added:.0f} µs ({each.low:.0f} to {each.high:.0f})"
+        goal = "" if each.goal is None else f"{each.goal:.0f} µs"
+        measured = f"{each.date}, {each.commit}"
+        table.add_row(each.profile, each.model, f"{each.bare:.0f} µs", added, goal, each.machine, measured)
+    return table
+
+
+def _plain(costs: "Sequence[ProfileCost | ShortStepCost]") -> list[dict[str, Any]]:
     from dataclasses import asdict  # noqa: PLC0415 - help stays quick without it
 
     return [asdict(each) for each in costs]

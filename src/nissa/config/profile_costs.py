@@ -2,7 +2,8 @@
 
 ``benchmarks/results/overhead.csv`` has one row per profile and model, with the columns `COLUMNS`. ``make generate``
 combines it with the time in Nissa's own code (``within.csv``) and the goals, and writes ``overhead.json`` beside this
-file. That file is installed with the package; without results it does not exist.
+file. In the same way ``short.csv`` becomes ``short_steps.json``. These files are installed with the package; without results
+they do not exist.
 """
 
 import json
@@ -10,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from nissa.config.files import PROFILES
 from nissa.errors import ConfigurationError
 
 FILE: Final = "overhead.json"
+SHORT_FILE: Final = "short_steps.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +81,54 @@ COLUMNS: Final = tuple(each.name for each in fields(ProfileCost) if each.default
 """Columns of the results, in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShortStepCost:
+    """Processor time that a profile adds to a short step, of all threads together.
+
+    Args:
+        profile: Name of the profile.
+        model: Name of the benchmark model.
+        bare: Microseconds of a step without Nissa.
+        added: Microseconds that Nissa adds.
+        low: Lower end of the 95 % confidence interval of ``added``.
+        high: Upper end of that interval.
+        machine: Hardware and versions, as in `ProfileCost`.
+        commit: Revision that was measured.
+        date: Date of the measurement.
+        goal: Upper limit promised for ``added``, on a machine where a step of ``mlp`` takes 125; None without a promise.
+    """
+
+    profile: str
+    model: str
+    bare: float
+    added: float
+    low: float
+    high: float
+    machine: str
+    commit: str
+    date: str
+    goal: float | None = None
+
+
 def measured(path: Path | None = None) -> tuple[ProfileCost, ...]:
     """Return the measured costs; empty if no results are committed.
 
     Args:
         path: File to read instead of the one installed with the package.
     """
-    file = path or resources.files(__package__) / FILE
-    if not file.is_file():
-        return ()
-    return tuple(ProfileCost(**each) for each in json.loads(file.read_text(encoding="utf-8")))
+    return tuple(ProfileCost(**each) for each in _entries(path, FILE))
+
+
+def measured_short(path: Path | None = None) -> tuple[ShortStepCost, ...]:
+    """Return the measured costs of short steps; empty if no results are committed.
+
+    Args:
+        path: File to read instead of the one installed with the package.
+    """
+    return tuple(ShortStepCost(**each) for each in _entries(path, SHORT_FILE))
+
+
+def _entries(path: Path | None, name: str) -> list[dict[str, Any]]:
+    file = path or resources.files(__package__) / name
+    entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return entries

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 
 from nissa.cli import app
 from nissa.config import PROFILES, TelemetryConfig, describe, profile_costs
-from nissa.config.profile_costs import COLUMNS, ProfileCost, measured
+from nissa.config.profile_costs import COLUMNS, ProfileCost, measured, measured_short
 from nissa.errors import ConfigurationError
 from scripts.reference_environment import overhead as from_results
+from scripts.reference_environment import short_steps
 
 LINE = "standard,mlp,0.012,0.008,0.016,2 cores of something,abc1234,2026-11-24"
 
@@ -93,7 +94,7 @@ def test_committed_costs_are_shown_with_interval_and_machine() -> None:
         "own": None, "own_low": None, "own_high": None, "goal": 0.15,
     }  # fmt: skip
     (cost,) = plain("--profile", "standard")["overhead"]
-    assert [cost[name] for name in ("own", "own_low", "own_high", "goal")] == [0.005, 0.004, 0.006, 0.01]
+    assert [cost[name] for name in ("own", "own_low", "own_high", "goal")] == [0.005, 0.004, 0.006, 0.002]
 
 
 @pytest.mark.usefixtures("committed")
@@ -103,7 +104,34 @@ def test_where_noise_hides_the_cost_that_of_our_own_code_is_shown_beside_the_goa
     monkeypatch.setenv("COLUMNS", "250")
     (line,) = (each for each in run("--profile", "standard").splitlines() if "mlp" in each)
     assert "0.50% (0.40% to 0.60%)" in line
-    assert "< 1.0%" in line
+    assert "< 0.2%" in line
+
+
+SHORT = """\
+model,way,bare_us,added,added_low,added_high,machine,commit,date
+mlp,bare,130,0.5,-1,2,2 cores,abc1234,2026-11-30
+mlp,standard,131.4,95.2,90.7,99.6,2 cores,abc1234,2026-11-30
+policy,standard,700,200,190,210,2 cores,abc1234,2026-11-30
+"""
+
+
+def test_what_profiles_add_to_short_steps_is_shown_with_interval_and_goal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    results, installed = tmp_path / "short.csv", tmp_path / "short_steps.json"
+    assert short_steps(results) is None
+    results.write_text(SHORT)
+    installed.write_text(short_steps(results) or "")
+    monkeypatch.setattr(profile_costs, "measured_short", lambda: measured_short(installed))
+    monkeypatch.setenv("COLUMNS", "250")
+    said = run().splitlines()
+    lines = [line.replace("│", " ").split() for line in said if "abc1234" in line]
+    assert [line[:11] for line in lines] == [
+        ["standard", "mlp", "131", "µs", "95", "µs", "(91", "to", "100)", "30", "µs"],
+        ["standard", "policy", "700", "µs", "200", "µs", "(190", "to", "210)", "2", "cores"],
+    ]
+    assert [cost["added"] for cost in plain()["short_steps"]] == [95.2, 200]
+    assert plain("--profile", "minimal")["short_steps"] == []
 
 
 def test_without_results_there_is_nothing_to_install(tmp_path: Path) -> None:
