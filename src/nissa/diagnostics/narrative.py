@@ -237,8 +237,8 @@ class _Narrator:
     def _risen(self) -> Iterator[str]:
         """Yield a sentence about a loss that has diverged, even if the rules still wait for confirmation."""
         loss, first = self._snapshot.train_loss, self._snapshot.first_train_loss
-        told = {"divergence", "learning_rate_too_high", "loss_spike"} & {*self._snapshot.red_flags}
-        if self._has_risen() and not told and loss is not None and first is not None:
+        reported = {"divergence", "learning_rate_too_high", "loss_spike"} & {*self._snapshot.red_flags}
+        if self._has_risen() and not reported and loss is not None and first is not None:
             yield _sentence("risen", before=figure(first), loss=figure(loss))
 
     def _loss(self) -> Iterator[str]:

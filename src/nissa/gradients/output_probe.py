@@ -22,7 +22,7 @@ _FEWEST: Final = 4
 
 
 def output_signals(values: Tensor, gradient: Tensor) -> tuple[dict[str, Tensor], tuple[int, int]]:
-    """Return values for contracts about an output, and its number of samples and classes; nothing where they cannot be told.
+    """Return values for contracts about an output, and its number of samples and classes; nothing where they are unknown.
 
     The values are:
 

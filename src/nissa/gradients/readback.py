@@ -142,8 +142,8 @@ class Readback(Generic[T]):
         environment_of: Callable[[T], object] = lambda _: None,
     ) -> None:
         self._wake: Callable[[], None] = lambda: None
-        # Whether the worker does not poll until it is woken. The worker sets it and then looks for rows once more; whoever
-        # clears it wakes the worker.
+        # Whether the worker does not poll until it is woken. The worker sets it and then looks for rows once more; the
+        # thread that clears it wakes the worker.
         self._asleep = True
         self._last_row = 0.0
         # Events of threads that wait for rows.

@@ -68,7 +68,7 @@ class StillWeights:
 class KeptGradients:
     """Gradients that are not cleared between two steps.
 
-    The version of a gradient tells how often it was changed in place. A gradient that is made anew begins again at 0. If it
+    The version of a gradient counts its changes in place. A gradient that is made anew begins again at 0. If it
     is kept, each step of a loop adds as many changes as the first step made, and one more, because the first backward pass
     makes the gradient and later ones add to it. If it is cleared in place, each step adds two more.
 
@@ -95,7 +95,7 @@ class KeptGradients:
             self.steps, self._before, self._elements = 0, None, None
             return {}
         place, version = gradient.data_ptr(), version_of(gradient)
-        if not self._started:  # the version of a gradient that is older than the watch tells nothing
+        if not self._started:  # the version of a gradient that is older than the watch has no meaning
             self._started, self._fresh = True, version if version < _STEPS else None
         kept = self._before is not None and self._before[0] == place and self._fresh is not None
         kept = kept and version - self._before[1] == self._fresh + 1  # type: ignore[index, operator]  # see above

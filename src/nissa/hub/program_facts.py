@@ -23,7 +23,7 @@ class ProgramFacts:
         only_normalization: Whether all trainable parameters of the model belong to normalisation layers, and others are
             frozen.
         kept: Consecutive steps before which the gradients of the previous step had been kept. Counted with the version of a
-            gradient, which tells apart adding, clearing in place and replacing.
+            gradient, which distinguishes adding, clearing in place and replacing.
         evaluating: Consecutive steps with the model in evaluation mode.
         trained: Whether the model was in training mode at an earlier step.
         modal: Modules that evaluation mode changes (dropout, batch normalisation), all of which are in it; at most 20.

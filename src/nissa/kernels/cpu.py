@@ -108,7 +108,7 @@ class _Pass:
         native.begin(self._rows)
 
     def add(self, row: int, tensor: "Tensor") -> None:
-        """Queue a tensor that nobody else may hold, copying it if it has gaps."""
+        """Queue a tensor that may have no other reference, copying it if it has gaps."""
         if fills_its_memory(tensor):
             self.read(tensor, row)
             self._kept.append(tensor)

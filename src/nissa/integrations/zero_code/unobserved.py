@@ -1,4 +1,4 @@
-"""Closing line of a run that no code has asked for: what could not be observed, and the line that adds it."""
+"""Closing line of a run that no code of the script has started: what could not be observed, and the line that adds it."""
 
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING

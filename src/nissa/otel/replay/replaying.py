@@ -37,7 +37,7 @@ class Signal:
         files: How many files it has.
         found: Items in them.
         sent: Items that the collector took.
-        requests: How often it was asked, attempts in vain included.
+        requests: Number of requests that were sent to it, failed attempts included.
         endpoint: Where they went; None where nothing was sent.
         protocol: The same.
         reasons: Why items were not sent, each once.
