@@ -29,7 +29,7 @@ from nissa.events import EventType, Severity, Stage
 from nissa.seeds.stages import mermaid
 from nissa.semconv import attributes, metrics, prometheus, spans
 from scripts.cost import page, stale_plots
-from scripts.reference_api import api
+from scripts.reference_api import api, testing
 from scripts.reference_boards import boards as boards_page
 from scripts.reference_cli import cli
 from scripts.reference_contracts import contracts
@@ -242,6 +242,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "profiles.md": _profiles,
     "rules.md": _rules,
     "spans.md": _spans,
+    "testing.md": testing,
 }
 
 

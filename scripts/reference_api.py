@@ -12,6 +12,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 import nissa
+from nissa import pytest_plugin
+from nissa import testing as kit
 from nissa.errors import NissaError
 
 _SECTION: Final = re.compile(r"^(Args|Attributes|Raises|Returns|Example|Examples):$")
@@ -27,6 +29,36 @@ def api() -> str:
         "fractions: 0.025 is 2.5 points.\n"
     )
     return head + "".join(f"\n## {name}\n\n{_described(name, getattr(nissa, name))}" for name in nissa.__all__)
+
+
+def testing() -> str:
+    """Return the page of the test kit: its fixtures, and the names of `nissa.testing`."""
+    head = (
+        "# Test kit\n\nFixtures that pytest loads by itself, and what `import nissa.testing` offers. "
+        "[A guide](../how-to/test-your-training.md) shows their use.\n\n## Fixtures\n"
+    )
+    fixtures = "".join(f"\n### {name}\n\n{prose(fixture)}" for name, fixture in _fixtures())
+    names = "".join(f"\n## {name}\n\n{_of_kit(name, getattr(kit, name))}" for name in kit.__all__)
+    return head + fixtures + names
+
+
+def _of_kit(name: str, thing: Any) -> str:
+    """Describe a name of the kit; the methods of a selection are described once."""
+    if thing is kit.Selection or not (inspect.isclass(thing) and issubclass(thing, kit.Selection)):
+        return _described(name, thing)
+    own = (
+        f"\n### {name}.{each}\n\n{_member(f'{name}.{each}', inspect.getattr_static(thing, each))}"
+        for each in _own(thing)
+    )
+    return f"{prose(thing)}\nHas the methods of `Selection` too.\n{''.join(own)}"
+
+
+def _own(kind: type) -> list[str]:
+    return [name for name, _ in public_members(kind) if name in vars(kind)]
+
+
+def _fixtures() -> Iterator[tuple[str, Any]]:
+    return ((name, each) for name, each in vars(pytest_plugin).items() if name.startswith("nissa_"))
 
 
 def _described(name: str, thing: Any) -> str:
@@ -52,9 +84,13 @@ def _fields(kind: type[BaseModel]) -> str:
 
 def _members(owner: str, kind: type) -> Iterator[str]:
     for name, member in public_members(kind):
-        plain = _plain(member)
-        code = "" if isinstance(member, _PROPERTIES) else _code(f"{owner}.{name}", plain)
-        yield f"\n### {owner}.{name}\n\n{code}{prose(plain)}"
+        yield f"\n### {owner}.{name}\n\n{_member(f'{owner}.{name}', member)}"
+
+
+def _member(name: str, member: Any) -> str:
+    plain = _plain(member)
+    code = "" if isinstance(member, _PROPERTIES) else _code(name, plain)
+    return code + prose(plain)
 
 
 def public_members(kind: type) -> Iterator[tuple[str, Any]]:
@@ -79,7 +115,7 @@ def _plain(member: Any) -> Any:
 
 def _code(name: str, function: Any) -> str:
     """Return the signature as written in the source; empty if the code is generated, as for dataclasses."""
-    if not function.__module__ or function.__module__.partition(".")[0] != "nissa":
+    if (getattr(function, "__module__", None) or "").partition(".")[0] != "nissa":
         return ""
     try:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ import pytest
 
 from nissa.journal import line_files
 from nissa.recordings.jsonl_reader import DamagedLine, json_lines
-from nissa.recordings.values import attributes
+from nissa.testing.records import Point, Span, points_of, records_of, spans_of
 from tests import preloaded
 
 T = TypeVar("T")
@@ -30,97 +29,24 @@ def lines(path: Path) -> list[Any]:
     return found
 
 
-@dataclass(frozen=True)
-class Span:
-    """A span as it was exported."""
-
-    name: str
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    start: int
-    end: int
-    attributes: dict[str, Any]
-    events: list[tuple[str, int, dict[str, Any]]]
-    links: list[tuple[str, str]]
-    error: bool
-
-
 def spans(folder: Path, name: str = "traces.jsonl") -> list[Span]:
     """Return the spans in a run's folder."""
-    return [_span(span) for scope in _scopes(folder / name, "resourceSpans", "scopeSpans") for span in scope["spans"]]
-
-
-def _scopes(path: Path, resources: str, scopes: str) -> Iterator[Any]:
-    closed = line_files(path.parent, f"{path.stem}.")
-    for line in (line for each in dict.fromkeys([*closed, path]) for line in lines(each)):
-        for resource in line[resources]:
-            yield from resource[scopes]
-
-
-def _span(span: Mapping[str, Any]) -> Span:
-    return Span(
-        name=span["name"],
-        trace_id=span["traceId"],
-        span_id=span["spanId"],
-        parent_id=span.get("parentSpanId") or None,
-        start=int(span["startTimeUnixNano"]),
-        end=int(span["endTimeUnixNano"]),
-        attributes=attributes(span),
-        events=[(each["name"], int(each["timeUnixNano"]), attributes(each)) for each in span.get("events", [])],
-        links=[(each["traceId"], each["spanId"]) for each in span.get("links", [])],
-        error=span.get("status", {}).get("code") == 2,
-    )
+    return list(spans_of(_recorded(folder / name)))
 
 
 def records(folder: Path, name: str = "logs.jsonl") -> list[dict[str, Any]]:
     """Return the log records in a run's folder."""
-    return [record for scope in _scopes(folder / name, "resourceLogs", "scopeLogs") for record in scope["logRecords"]]
-
-
-@dataclass(frozen=True)
-class Point:
-    """A data point as it was exported."""
-
-    metric: str
-    unit: str
-    kind: str
-    attributes: dict[str, Any]
-    time: int
-    start: int | None
-    value: Any
-    raw: dict[str, Any]
-
-
-_KINDS = ("gauge", "sum", "histogram", "exponentialHistogram")
+    return [record.raw for record in records_of(_recorded(folder / name))]
 
 
 def points(folder: Path, metric: str | None = None, name: str = "metrics.jsonl") -> list[Point]:
     """Return the data points in a run's folder, oldest export first."""
-    found = [
-        _point(each, kind, point)
-        for scope in _scopes(folder / name, "resourceMetrics", "scopeMetrics")
-        for each in scope["metrics"]
-        for kind in _KINDS
-        if kind in each
-        for point in each[kind].get("dataPoints", [])
-    ]
-    return [point for point in found if metric in (None, point.metric)]
+    return [point for point in points_of(_recorded(folder / name)) if metric in (None, point.metric)]
 
 
-def _point(metric: Mapping[str, Any], kind: str, point: dict[str, Any]) -> Point:
-    value = int(point["asInt"]) if "asInt" in point else float(point.get("asDouble", "nan"))
-    start = point.get("startTimeUnixNano")
-    return Point(
-        metric=metric["name"],
-        unit=metric.get("unit", ""),
-        kind=kind,
-        attributes=attributes(point),
-        time=int(point["timeUnixNano"]),
-        start=None if start is None else int(start),
-        value=value,
-        raw=point,
-    )
+def _recorded(path: Path) -> Iterator[Any]:
+    closed = line_files(path.parent, f"{path.stem}.")
+    return (line for each in dict.fromkeys([*closed, path]) for line in lines(each))
 
 
 def script(

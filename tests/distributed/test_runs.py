@@ -10,11 +10,12 @@ import pytest
 from nissa.gradients.health import assess
 from nissa.hub.measurements import GradientsMeasured
 from nissa.recordings.values import attributes
+from nissa.testing import Point
 from tests.distributed.comparing import Launch, assert_same, scenario
 from tests.distributed.launching import RUN_ID
 from tests.distributed.playing import STEPS, Seen
 from tests.distributed.runs import FAILING, LIMIT, RUNS
-from tests.support import Point, lines, points
+from tests.support import lines, points
 
 ALL = tuple(range(STEPS))
 NAMES = {"scale", "up.weight", "up.bias", "down.weight", "down.bias"}

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from torch import distributed
 
+from nissa.testing import Span
 from tests.distributed.launching import run_ranks
-from tests.support import Span, spans
+from tests.support import spans
 
 TRACE, PARENT, OTHER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "1" * 32
 HEADER = f"00-{TRACE}-{PARENT}-01"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support import Span, points, run_demo, spans
+from nissa.testing import Span
+from tests.support import points, run_demo, spans
 
 pytestmark = pytest.mark.full
 """It takes a minute; `tests/stack/test_demo.py` runs the same demo with a collector in every run of the tests."""

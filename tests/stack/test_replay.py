@@ -11,10 +11,11 @@ import pytest
 from nissa.cli.output import ExitCode
 from nissa.semconv import metrics, prometheus
 from nissa.semconv import spans as names
+from nissa.testing import Point, Span
 from scripts.stack import Stack
 from tests.stack.queries import Past, ended, fetch, links, noted, parent, samples, settled, tags, trace, value
 from tests.stack.training import TRANSPORTS, environment, service_name, train
-from tests.support import Point, Span, nissa, points, records, spans, until
+from tests.support import nissa, points, records, spans, until
 
 Replay = Callable[..., Any]
 PROTOCOLS = ("grpc", "http/protobuf")

@@ -15,7 +15,7 @@ exporters are the SDK's.
 import os
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +25,14 @@ from nissa.errors import ConfigurationError, UnknownNameError
 from nissa.hub.plain_data import to_name
 from nissa.otel import random_isolation
 from nissa.otel.compat import configure_providers
-from nissa.otel.export.building import file_pipeline, others, otlp_settings, private_providers, spool_pipeline
+from nissa.otel.export.building import (
+    file_pipeline,
+    memory_pipeline,
+    others,
+    otlp_settings,
+    private_providers,
+    spool_pipeline,
+)
 from nissa.otel.export.ending import BoundedEnd
 from nissa.otel.global_providers import GlobalProviders
 from nissa.otel.otlp.redaction import public_url
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from nissa.distributed.rank import Rank
     from nissa.journal import Signal
     from nissa.otel.export.building import BuiltPipeline
+    from nissa.otel.export.memory_lines import MemoryLines
     from nissa.otel.export.metric_reader import ExportReader
     from nissa.otel.otlp.settings import OtlpSettings
 
@@ -61,6 +69,7 @@ class Providers:
         origin: Description of the destination, for people.
         built: Pipeline and reader that export them; None for providers of the application, and for ``delivery: sdk``.
         shared: Exporters of the SDK are used beside the pipeline.
+        in_memory: A test has captured the run; there is no place where people could look at the telemetry.
         other_readers: The meter provider has metric readers beside that of the pipeline.
         exit_seconds: Time limit of the shutdown at interpreter exit, seconds.
     """
@@ -73,6 +82,7 @@ class Providers:
     origin: str
     built: "BuiltPipeline | None" = None
     shared: bool = False
+    in_memory: bool = False
     other_readers: bool = False
     exit_seconds: float = 5.0
     end: BoundedEnd = field(init=False)
@@ -106,9 +116,12 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     folder: "Path",
     files: "FilesConfig",
     exit_seconds: float = 5.0,
+    memory: "MemoryLines | None" = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Providers:
     """Return the providers of a run, by the rules in the module docstring.
+
+    Telemetry that is captured in ``memory`` goes nowhere else, whatever these rules say.
 
     Raises:
         UnknownNameError: The environment names an exporter that is not installed.
@@ -116,6 +129,9 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     """
     random_isolation.isolate(exporters=configured(environ))
     attributes = _resource_attributes(service_name, run_id, profile, rank, environ)
+    if memory is not None:
+        built = memory_pipeline(memory, Resource.create(attributes), exit_seconds=exit_seconds)
+        return replace(_private(built, None, origin="memory", exit_seconds=exit_seconds), in_memory=True)
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Providers(None, None, None, owned=False, folder=None, origin="nowhere (OTEL_SDK_DISABLED)")
     present = _present(environ)
@@ -124,9 +140,13 @@ def obtain(  # noqa: PLR0913 - facts about a run, each named at the call
     if configured(environ):
         return _from_environment(attributes, environ, files, folder / f"spool{rank.suffix}", exit_seconds)
     built = file_pipeline(folder, rank.suffix, Resource.create(attributes), files, exit_seconds=exit_seconds)
+    return _private(built, folder, origin=str(folder), exit_seconds=exit_seconds)
+
+
+def _private(built: "BuiltPipeline", folder: "Path | None", *, origin: str, exit_seconds: float) -> Providers:
     tracer, meter, logger = private_providers(built)
     return Providers(
-        tracer, meter, logger, owned=True, folder=folder, origin=str(folder), built=built, exit_seconds=exit_seconds
+        tracer, meter, logger, owned=True, folder=folder, origin=origin, built=built, exit_seconds=exit_seconds
     )
 
 

@@ -75,7 +75,8 @@ class RunBackends:
         if self.otel.refused is not None and providers.meter is not None:
             _logger.warning("Metrics of this run are not exported: %s.", self.otel.refused)
         runtime.rows.progress = ProgressReports(runtime, lines=runtime.config.console.enabled)
-        self._closing = location_line(run_id, providers.folder, None if providers.tracer is None else providers.origin)
+        destination = None if providers.tracer is None else providers.origin
+        self._closing = None if providers.in_memory else location_line(run_id, providers.folder, destination)
         # Absolute, since the script may change its working directory.
         self._folder: Path = runtime.config.files.directory.absolute() / run_id
         self._suffix = rank.suffix

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,30 @@ from nissa.run.state import ResumedRun
 if TYPE_CHECKING:
     from nissa.hub.backend import Backend
     from nissa.hub.hub import NissaHub
+    from nissa.otel.export.memory_lines import MemoryLines
 
 _logger = logging.getLogger("nissa")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """Destination, settings and clock of the runs that code under test starts; see `nissa.testing.capture`.
+
+    Args:
+        memory: Receives the telemetry, in place of every other destination.
+        adjust: Returns the settings of a run, given those that the code has chosen.
+        attach: Called with the hub of a run, before the run starts.
+        clock: Wall clock, nanoseconds since the Unix epoch.
+    """
+
+    memory: "MemoryLines"
+    adjust: Callable[[TelemetryConfig], TelemetryConfig]
+    attach: "Callable[[NissaHub], object]"
+    clock: Callable[[], int]
+
+
+captures: list[Capture] = []
+"""Open captures, outermost first; the last one is in effect."""
 
 
 def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
@@ -40,14 +63,19 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
     **overrides: Any,
 ) -> Run:
     """Start a run; see `nissa.start`."""
+    capture = captures[-1] if captures else None
     with _starting(hub):
         settings = config if isinstance(config, TelemetryConfig) else load(profile, config, overrides)
+        if capture is not None:
+            settings, clock = capture.adjust(settings), capture.clock
         hyperparameters = {} if run_config is None else flatten(run_config, settings.limits.max_run_config)
         resumed = None if resume is None else ResumedRun.of(resume)
         named = named_run_id(run_id, None if resumed is None else resumed.run_id)
         _end_active_run(hub, replace=replace)
         start = RunStart.agree(named, resumed, os.environ)
         identity = start.identity.run_id
+        if capture is not None:
+            capture.attach(hub)
         providers = obtain(
             service_name=service_name,
             run_id=identity,
@@ -56,6 +84,7 @@ def start(  # noqa: PLR0913 - those of nissa.start, keyword-only
             folder=_absolute(settings.files.directory) / identity,
             files=settings.files,
             exit_seconds=settings.limits.exit_timeout_seconds,
+            memory=None if capture is None else capture.memory,
         )
         return Run(
             settings, hub, providers, start=start, backends=backends, clock=clock, hyperparameters=hyperparameters

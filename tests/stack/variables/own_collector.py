@@ -12,10 +12,11 @@ import yaml
 from rich.console import Console
 
 from nissa.recordings.values import attributes
+from nissa.testing import Point, Span
 from scripts.stack_build import binary, build, go
 from scripts.stack_processes import answers
 from scripts.stack_settings import LOOPBACK
-from tests.support import Point, Span, lines, points, records, spans, until
+from tests.support import lines, points, records, spans, until
 
 SIGNALS = ("traces", "metrics", "logs")
 DOORS = ("plain", "tls", "mtls")

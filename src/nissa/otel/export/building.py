@@ -18,6 +18,7 @@ from nissa.journal import SIGNALS, FileJournal, Spool
 from nissa.otel.export.export_log import ExportLog
 from nissa.otel.export.leftovers import JournalWithLeftovers
 from nissa.otel.export.memory_journal import MemoryJournal
+from nissa.otel.export.memory_lines import MemoryLines
 from nissa.otel.export.metric_reader import ExportReader
 from nissa.otel.export.pipeline import MAX_METRIC_SECONDS, ExportPipeline
 from nissa.otel.export.processors import PipelineLogRecordProcessor, PipelineSpanProcessor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from nissa.config.sections import FilesConfig
     from nissa.journal import Signal
+    from nissa.otel.export.file_sink import LineJournal
     from nissa.otel.export.pipeline import Sink
     from nissa.otel.export.spool_sink import Journal
 
@@ -165,13 +167,24 @@ def file_pipeline(
     from nissa.otel.export.file_sink import FileSink  # noqa: PLC0415 - its encoders are imported where they are used
 
     interval = _interval(os.environ.get(INTERVAL), files.export_interval_seconds)
-    reader = ExportReader(resource, {})
-    log = ExportLog(dict.fromkeys(SIGNALS, str(folder)), str(folder))
-    owner = os.getpid()
     try:
         journal = FileJournal.create(folder, suffix, limit_bytes=files.max_bytes, fsync=files.fsync)
     except JournalError as error:
         raise ConfigurationError(f"{error} Or configure an exporter, such as OTEL_TRACES_EXPORTER=otlp.") from error
+    return _lines_pipeline(journal, str(folder), resource, interval=interval, exit_seconds=exit_seconds)
+
+
+def memory_pipeline(journal: MemoryLines, resource: "Resource", *, exit_seconds: float) -> BuiltPipeline:
+    """Return a pipeline that keeps the lines of a `file_pipeline` in memory; metrics are written at a flush and the end."""
+    return _lines_pipeline(journal, "memory", resource, interval=inf, exit_seconds=exit_seconds)
+
+
+def _lines_pipeline(
+    journal: "LineJournal", place: str, resource: "Resource", *, interval: float, exit_seconds: float
+) -> BuiltPipeline:
+    reader = ExportReader(resource, {})
+    log = ExportLog(dict.fromkeys(SIGNALS, place), place)
+    owner = os.getpid()
     pipeline = ExportPipeline(
         lambda _, pause: FileSink(journal, log=log, pause=pause),
         collect=partial(_collect, reader, owner),

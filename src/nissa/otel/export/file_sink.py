@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from opentelemetry.exporter.otlp.json.common.trace_encoder import encode_spans
 
-from nissa.journal import FileJournal, Kind, Signal
+from nissa.journal import Kind, Signal
 from nissa.otel.compat import json_log_encoder
 from nissa.otel.export.pending_writes import REWRITE_SECONDS, Entry, PendingWrites, by_kind
 from nissa.otel.metrics.metric_lines import MetricLines
 from nissa.otel.metrics.step_thinning import StepThinning
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from opentelemetry.sdk.metrics.export import MetricsData
 
     from nissa.otel.export.export_log import ExportLog
@@ -22,6 +24,28 @@ if TYPE_CHECKING:
 _encode_logs: Final = json_log_encoder()
 _APPEND_BYTES: Final = 1 << 18
 """Size up to which lines are appended together."""
+
+
+class LineJournal(Protocol):
+    """The part of `nissa.journal.FileJournal` that the sink uses."""
+
+    @property
+    def dropped(self) -> "Counter[Signal]":
+        """Items that were not written, or were removed at the bound."""
+
+    @property
+    def thinning(self) -> int:
+        """One of how many sampled steps is recorded."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of everything that was written."""
+
+    def append(self, signal: Signal, lines: bytes, items: int, *, kind: Kind = "bulk") -> None:
+        """Append lines."""
+
+    def close(self) -> None:
+        """Close the files."""
 
 
 class FileSink:
@@ -35,7 +59,7 @@ class FileSink:
         pause: Called after each line.
     """
 
-    def __init__(self, journal: FileJournal, *, log: "ExportLog", pause: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, journal: LineJournal, *, log: "ExportLog", pause: Callable[[], object] = lambda: None) -> None:
         self._journal = journal
         self._pause = pause
         self._log = log

@@ -1,11 +1,13 @@
-"""Helpers for tests of training code; pytest loads them automatically.
+"""pytest plugin: fixtures for tests of training code. pytest loads it by itself; see `nissa.testing`.
 
-Fixtures: ``nissa_memory`` is a `MemoryBackend` on a fresh hub; ``nissa_clock`` is a `FakeClock`.
+Fixtures: ``nissa_telemetry`` keeps the telemetry of a test in memory, ``nissa_run`` is a run whose telemetry that is,
+``nissa_clock`` is a `FakeClock`, and ``nissa_memory`` is a `MemoryBackend` on a fresh hub.
 
 A run that a test has started and left open is ended after the test, with a warning, so that the next test can start one.
+
+This module imports neither torch nor OpenTelemetry, because it is loaded in every run of pytest.
 """
 
-import importlib
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -16,44 +18,51 @@ if TYPE_CHECKING:
 
     from nissa.backends.memory import MemoryBackend
     from nissa.run.run import Run
+    from nissa.testing import FakeClock, Telemetry
 
 _LEFT_OPEN: "Final[pytest.StashKey[Run]]" = pytest.StashKey()
 """Run that was started by the body of a test and was still active at its end."""
 
 
-class FakeClock:
-    """Clock that moves only by `advance`, in nanoseconds since the Unix epoch.
+@pytest.fixture
+def nissa_clock() -> "FakeClock":
+    """Clock that moves only by ``advance``. With ``nissa_telemetry`` or ``nissa_run``, it is the clock of the runs."""
+    from nissa.testing import FakeClock  # noqa: PLC0415 - only for tests that use it
 
-    Example:
-        >>> clock = FakeClock(start=1_000)
-        >>> clock.advance(2)
-        >>> clock()
-        2000001000
-    """
-
-    def __init__(self, start: int = 1_700_000_000_000_000_000) -> None:
-        self._now = start
-
-    def __call__(self) -> int:
-        """Return the current time of the clock."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Move the clock forward."""
-        self._now += round(seconds * 1e9)
+    return FakeClock()
 
 
 @pytest.fixture
-def nissa_clock() -> FakeClock:
-    """Clock that moves only by ``advance``."""
-    return FakeClock()
+def nissa_telemetry(request: pytest.FixtureRequest) -> "Iterator[Telemetry]":
+    """Telemetry of every run that the test starts, in memory: no files, no network; see `nissa.testing.capture`.
+
+    The hub is fresh. If the test uses ``nissa_clock`` too, that is the clock of its runs.
+    """
+    import nissa  # noqa: PLC0415
+    from nissa.testing import capture  # noqa: PLC0415
+
+    clock = {"clock": request.getfixturevalue("nissa_clock")} if "nissa_clock" in request.fixturenames else {}
+    nissa.reset_hub()
+    with capture(**clock) as telemetry:
+        yield telemetry
+    nissa.reset_hub()
+
+
+@pytest.fixture
+def nissa_run(nissa_telemetry: "Telemetry") -> "Iterator[Run]":  # noqa: ARG001 - the destination of the run
+    """Run that measures every step (profile ``diagnostic``), for functions that are given one. Its telemetry is ``nissa_telemetry``."""
+    import nissa  # noqa: PLC0415
+
+    with nissa.start("diagnostic", console__enabled=False) as run:
+        yield run
 
 
 @pytest.fixture
 def nissa_memory() -> "Iterator[MemoryBackend]":
     """Backend that stores everything, on a fresh hub; call ``nissa.get_hub().flush()`` before reading it."""
-    nissa = importlib.import_module("nissa")
-    backend: MemoryBackend = nissa.MemoryBackend()
+    import nissa  # noqa: PLC0415
+
+    backend = nissa.MemoryBackend()
     nissa.reset_hub().add_backend(backend)
     yield backend
     nissa.reset_hub()
