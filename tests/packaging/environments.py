@@ -1,0 +1,86 @@
+"""Environments of their own, in which distributions of this checkout are installed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import ROOT
+
+SMOKE = Path(__file__).with_name("smoke.py")
+_FOREIGN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+
+
+def sources(folder: Path) -> Path:
+    """Copy the files that are in version control, as they are in the working tree, and return the folder."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def uv(*arguments: str | Path, cwd: Path = ROOT, **variables: str) -> str:
+    """Run uv and return its output; a failure shows its messages."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    found = shutil.which("uv", path=path)
+    assert found is not None
+    return run(found, *arguments, cwd=cwd, **variables).stdout
+
+
+def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program without the variables of this environment."""
+    environ = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=cwd, env=environ | variables, capture_output=True, text=True, check=False, timeout=1_500
+    )
+    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-4_000:]
+    return done
+
+
+def build(source: Path, into: Path, *kinds: str, **variables: str) -> Path:
+    """Build a wheel, an sdist, or both (a wheel from the sdist), and return their folder."""
+    uv("build", *kinds, "--python", sys.executable, "--out-dir", into, source, cwd=source, **variables)
+    return into
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment.
+
+    Args:
+        folder: Its folder.
+    """
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path) -> "Environment":
+        """Create an empty one, with this Python."""
+        uv("venv", "--python", sys.executable, folder)
+        return cls(folder)
+
+    def install(self, *arguments: str | Path) -> None:
+        """Install packages."""
+        uv("pip", "install", "--python", self.program("python"), *arguments)
+
+    def program(self, name: str) -> Path:
+        """Return the path of a program."""
+        return self.folder / "bin" / name
+
+    def smoke(self, mode: str, folder: Path) -> tuple[dict[str, Any], str]:
+        """Run `smoke`, and return its facts and its standard error."""
+        # Isolated from the folder of the script and from the working directory: only what is installed can be imported.
+        done = run(self.program("python"), "-P", SMOKE, mode, cwd=folder)
+        return json.loads(done.stdout.splitlines()[-1]), done.stderr
