@@ -11,7 +11,7 @@ MINUTES ?= 60
 RUNS ?= 4
 BATCHES ?= 40
 
-.PHONY: help demo test test-full check format generate requirements bench bench-gpu plots capture pictures stack stack-down clean
+.PHONY: help demo test test-full check format generate changelog requirements bench bench-gpu plots capture pictures stack stack-down clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -41,6 +41,7 @@ check: $(READY) ## Format, lint, types, import contract, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m scripts.generate --check
+	$(BIN)/python -m scripts.changelog --check
 	$(BIN)/python -m scripts.stack validate
 
 format: $(READY) ## Format, and fix what can be fixed
@@ -49,6 +50,9 @@ format: $(READY) ## Format, and fix what can be fixed
 
 generate: $(READY) ## Write the generated files
 	$(BIN)/python -m scripts.generate
+
+changelog: $(READY) ## Move the fragments of changelog.d/ to the section of the next version in CHANGELOG.md
+	$(BIN)/python -m scripts.changelog
 
 stack: $(READY) ## Start collector, Prometheus and Jaeger (and Grafana, with Docker), and print where they are
 	@$(BIN)/python -m scripts.stack up

@@ -5,6 +5,7 @@ import email.message
 import re
 import sys
 import tarfile
+import tomllib
 import zipfile
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,12 +16,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import nissa
-from nissa.version import VERSION
 from tests.packaging.environments import Environment, build, run, sources, uv
 from tests.support import ROOT
 
 SOURCE = Path(nissa.__file__).parent
 NATIVE = {path.name for path in (SOURCE / "kernels" / "native").iterdir()}
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 MEBIBYTE = 2**20
 
 
@@ -84,7 +85,9 @@ def test_the_sdist_has_the_sources_and_no_tests(sdist: Path) -> None:
     files = {name.removeprefix(root) for name in names}
     described = {name for name in files if ".egg-info/" in name}
     package = {f"src/{name}" for name in package_files(native=True)}
-    assert {name for name in package if name.endswith((".c", ".h"))} == {f"src/nissa/kernels/native/{name}" for name in NATIVE}
+    assert {name for name in package if name.endswith((".c", ".h"))} == {
+        f"src/nissa/kernels/native/{name}" for name in NATIVE
+    }
     assert files - described == package | {"CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md",
         "pyproject.toml", "setup.cfg", "setup.py",
     }  # fmt: skip
@@ -98,7 +101,9 @@ def test_the_metadata_is_complete_and_names_no_private_host(metadata: email.mess
     assert len(metadata["Summary"]) < 100
     classifiers = metadata.get_all("Classifier", [])
     supported = SpecifierSet(metadata["Requires-Python"])
-    versions = [each.rpartition(" ")[2] for each in classifiers if re.fullmatch(r"Programming Language :: .* 3\.\d+", each)]
+    versions = [
+        each.rpartition(" ")[2] for each in classifiers if re.fullmatch(r"Programming Language :: .* 3\.\d+", each)
+    ]
     assert versions
     assert all(each in supported for each in versions)
     assert f"{sys.version_info[0]}.{sys.version_info[1]}" in versions
@@ -148,7 +153,9 @@ def test_the_wheel_works_in_a_clean_environment(environment: Environment, tmp_pa
 
 @pytest.mark.full
 @pytest.mark.timeout(1800)
-def test_the_sdist_compiles_and_works_in_a_clean_environment(environment: Environment, sdist: Path, tmp_path: Path) -> None:
+def test_the_sdist_compiles_and_works_in_a_clean_environment(
+    environment: Environment, sdist: Path, tmp_path: Path
+) -> None:
     environment.install("--reinstall-package", "nissa", "--no-deps", f"nissa @ {sdist.as_uri()}")
     facts, _ = environment.smoke("files", tmp_path)
     assert facts["kernel"]
