@@ -67,7 +67,7 @@ def merged(changelog: str, version: str, entries: Iterable[tuple[str, str]]) -> 
     for category, text in entries:
         section = _with_entry(section, category.capitalize(), text)
     rest = f"\n{changelog[end:]}" if changelog[end:] else ""
-    return f"{changelog[: heading.end()]}{section.rstrip()}\n{rest}"
+    return f"{changelog[: heading.end()]}\n{section.strip()}\n{rest}"
 
 
 def _with_entry(section: str, title: str, text: str) -> str:

@@ -83,4 +83,5 @@ class Environment:
         """Run `smoke`, and return its facts and its standard error."""
         # Isolated from the folder of the script and from the working directory: only what is installed can be imported.
         done = run(self.program("python"), "-P", SMOKE, mode, cwd=folder)
-        return json.loads(done.stdout.splitlines()[-1]), done.stderr
+        facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return facts, done.stderr

@@ -10,7 +10,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import version
+from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -121,8 +121,7 @@ def main(mode: str) -> None:
         files()
     else:
         export(mode)
-    packages = ("nissa", "torch", "numpy", "opentelemetry-sdk", "opentelemetry-exporter-otlp-json-file")
-    facts = {name: version(name) for name in packages} | {"python": sys.version.split()[0]}
+    facts = {each.name: each.version for each in distributions()} | {"python": sys.version.split()[0]}
     print(json.dumps(facts | {"kernel": find_spec("nissa.kernels._native") is not None, "nissa at": nissa.__file__}))  # noqa: T201
 
 
