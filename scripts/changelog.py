@@ -77,7 +77,7 @@ def _with_entry(section: str, title: str, text: str) -> str:
         section = f"{section[:at].rstrip()}\n\n### {title}\n\n{section[at:]}"
     at = section.index(f"### {title}\n") + len(f"### {title}\n\n")
     entry = f"- {textwrap.indent(text.strip(), '  ')[2:]}\n"
-    gap = "\n" if section[at:].startswith("####") else ""
+    gap = "\n" if section[at:].startswith("#") else ""
     return f"{section[:at]}{entry}{gap}{section[at:]}"
 
 
