@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from nissa.run.run import Run as Run
     from nissa.seeds.seed import Seed as Seed
 
+    __all__: list[str]  # without a value, type checkers export the functions of this module and the names above
+
 _LAZY = {
     "Backend": "nissa.hub.backend",
     "BlueprintAnalytics": "nissa.analytics.blueprints",
@@ -163,16 +165,17 @@ def current_run() -> "Run | None":
     return active
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name on first use."""
-    # Computed here because type checkers accept only a literal, which would list every name again. Without `__all__` they
-    # export the functions of this module and the names imported `as` themselves.
-    if name == "__all__":
-        return __dir__()
-    if name not in _LAZY:
-        raise AttributeError(f"module 'nissa' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
-    return value
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name on first use."""
+        # Computed here because type checkers accept only a literal, which would list every name again.
+        if name == "__all__":
+            return __dir__()
+        if name not in _LAZY:
+            raise AttributeError(f"module 'nissa' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -59,4 +59,4 @@ def test_type_checkers_see_the_names_that_are_loaded_on_first_use() -> None:
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = nissa.no_such_name
+        _ = nissa.no_such_name  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from tests.compat.releases import FIELDS, INTO, PACKAGES
-from tests.packaging.environments import Environment, build, run, sources
+from tests.installed.environments import Environment, build, run, sources
 from tests.stack.measured_rows import keep
 from tests.support import ROOT
 
@@ -28,12 +28,18 @@ CORE = (
 """Tests of every name of the compat modules, and of whole runs: watches, seeds, epochs, validations, files, resumption."""
 
 
+DEPENDENCIES: "list[str]" = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "dependencies"
+]
+
+
 def lower_bounds() -> dict[str, Version]:
     """Return the oldest release that the project accepts of each dependency."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    requirements = map(Requirement, project["dependencies"])
     return {
-        each.name: Version(part.version) for each in requirements for part in each.specifier if part.operator == ">="
+        each.name: Version(part.version)
+        for each in map(Requirement, DEPENDENCIES)
+        for part in each.specifier
+        if part.operator == ">="
     }
 
 
@@ -43,7 +49,7 @@ def lower_bounds() -> dict[str, Version]:
 def test_the_releases_that_are_declared_work(resolution: str, tmp_path: Path) -> None:
     (wheel,) = build(sources(tmp_path / "source"), tmp_path / "dist", "--wheel").glob("*.whl")
     environment = Environment.create(tmp_path / "venv")
-    environment.install("--resolution", resolution, f"nissa @ {wheel.as_uri()}", *TOOLS)
+    environment.install("--resolution", resolution, f"nissa @ {wheel.as_uri()}", *DEPENDENCIES, *TOOLS)
     for mode in ("files", "http/protobuf", "grpc"):
         facts, _ = environment.smoke(mode, tmp_path)
     oldest = {name: bound for name, bound in lower_bounds().items() if name in PACKAGES}

@@ -39,13 +39,13 @@ def uv(*arguments: str | Path, cwd: Path = ROOT, **variables: str) -> str:
     return run(found, *arguments, cwd=cwd, **variables).stdout
 
 
-def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a program without the variables of this environment."""
+def run(*command: str | Path, cwd: Path = ROOT, status: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program without the variables of this environment, and check its exit status."""
     environ = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=cwd, env=environ | variables, capture_output=True, text=True, check=False, timeout=1_500
     )
-    assert done.returncode == 0, done.stdout[-8_000:] + done.stderr[-4_000:]
+    assert done.returncode == status, done.stdout[-8_000:] + done.stderr[-4_000:]
     return done
 
 

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import nissa
-from tests.packaging.environments import Environment, build, run, sources, uv
+from tests.installed.environments import Environment, build, run, sources, uv
 from tests.support import ROOT
 
 SOURCE = Path(nissa.__file__).parent
