@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.support import ROOT
@@ -36,14 +38,16 @@ def uv(*arguments: str | Path, cwd: Path = ROOT, **variables: str) -> str:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     found = shutil.which("uv", path=path)
     assert found is not None
-    return run(found, *arguments, cwd=cwd, **variables).stdout
+    return run(found, *arguments, cwd=cwd, variables=variables).stdout
 
 
-def run(*command: str | Path, cwd: Path = ROOT, status: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str | Path, cwd: Path = ROOT, status: int = 0, variables: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
     """Run a program without the variables of this environment, and check its exit status."""
     environ = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=cwd, env=environ | variables, capture_output=True, text=True, check=False, timeout=1_500
+        command, cwd=cwd, env={**environ, **variables}, capture_output=True, text=True, check=False, timeout=1_500
     )
     assert done.returncode == status, done.stdout[-8_000:] + done.stderr[-4_000:]
     return done

@@ -40,8 +40,8 @@ def expected(path: Path) -> dict[int, set[str]]:
 @pytest.mark.timeout(1800)
 def test_mypy_knows_the_types_of_a_program_and_finds_every_mistake(environment: Environment) -> None:
     folder = environment.folder.parent
-    command = [environment.program("mypy"), "--strict", "--config-file=", "user_code.py", "wrong_uses.py"]
-    out = run(*command, cwd=folder, status=1).stdout
+    mypy = environment.program("mypy")
+    out = run(mypy, "--strict", "--config-file=", "user_code.py", "wrong_uses.py", cwd=folder, status=1).stdout
     found: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name, line, code in _ERROR.findall(out):
         found[name][int(line)].add(code)
