@@ -2,6 +2,8 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data.distributed import DistributedSampler
 
 
 def spirals(samples: int = 256, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -16,3 +18,10 @@ def spirals(samples: int = 256, seed: int = 0) -> tuple[Tensor, Tensor]:
 def classifier() -> nn.Module:
     """Return a small network with two outputs."""
     return nn.Sequential(nn.Linear(2, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 2))
+
+
+def rank_batches() -> tuple[DataLoader[tuple[Tensor, ...]], DistributedSampler[tuple[Tensor, ...]]]:
+    """Return batches of 32 points of this rank, and the sampler that shuffles them for each epoch."""
+    data = TensorDataset(*spirals())
+    sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(data)
+    return DataLoader(data, batch_size=32, sampler=sampler), sampler

@@ -7,11 +7,9 @@ python -m torch.distributed.run --nproc-per-node 2 examples/train_ddp.py --nissa
 import argparse
 
 import torch
-from spiral_data import classifier, spirals
+from spiral_data import classifier, rank_batches
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.data.distributed import DistributedSampler
 
 import nissa
 
@@ -25,9 +23,7 @@ def main() -> None:
 
     distributed.init_process_group("gloo")
     torch.manual_seed(0)
-    data = TensorDataset(*spirals())
-    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(data)
-    training = DataLoader(data, batch_size=32, sampler=sampler)
+    training, sampler = rank_batches()
     model = DistributedDataParallel(classifier())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     run = nissa.start() if options.nissa else None

@@ -7,12 +7,10 @@ python -m torch.distributed.run --nproc-per-node 2 examples/train_fsdp2.py --nis
 import argparse
 
 import torch
-from spiral_data import classifier, spirals
+from spiral_data import classifier, rank_batches
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.data.distributed import DistributedSampler
 
 import nissa
 
@@ -27,9 +25,7 @@ def main() -> None:
     distributed.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     torch.manual_seed(0)
-    data = TensorDataset(*spirals())
-    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(data)
-    training = DataLoader(data, batch_size=32, sampler=sampler)
+    training, sampler = rank_batches()
     model = classifier()
     for layer in model.children():
         if isinstance(layer, nn.Linear):

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import nissa
-from nissa import MemoryBackend, TelemetryEvent
+from nissa import TelemetryEvent
 from nissa.recordings.values import attributes
+from nissa.testing import Telemetry
 from tests.support import finish, records, script, spans
 
 CAPTURE: dict[str, Any] = {"logs__capture": True, "console__enabled": False, "run_id": "r"}
@@ -71,30 +72,26 @@ def test_an_exception_is_recorded_with_its_stack(logger: logging.Logger) -> None
     assert record["severityText"] == "ERROR"
 
 
-def events(memory: MemoryBackend, kind: str) -> list[TelemetryEvent]:
-    nissa.get_hub().flush(10)
-    return [event for event in memory.events if event.event_type == kind]
-
-
-def test_nothing_is_captured_unless_it_is_enabled_and_of_the_level(logger: logging.Logger) -> None:
-    memory, factory = MemoryBackend(), logging.getLogRecordFactory()
-    with nissa.start(backends=[memory], console__enabled=False):
+def test_nothing_is_captured_unless_it_is_enabled_and_of_the_level(
+    logger: logging.Logger, nissa_telemetry: Telemetry
+) -> None:
+    factory = logging.getLogRecordFactory()
+    with nissa.start(console__enabled=False):
         assert logging.getLogRecordFactory() is factory
         logger.error("unseen")
-    assert events(memory, "LOG_RECORDED") == []
-    with nissa.start(backends=[memory], **(CAPTURE | {"logs__level": "WARNING"})):
+    nissa_telemetry.events.of("LOG_RECORDED").none()
+    with nissa.start(**(CAPTURE | {"logs__level": "WARNING"})):
         logger.info("unseen")
         logger.error("seen")
         for own in ("nissa", "nissa.hub", "opentelemetry.sdk", "urllib3.connectionpool", "grpc"):
             logging.getLogger(own).error("of the export")
-    assert [event.message for event in events(memory, "LOG_RECORDED")] == ["seen"]
+    assert [event.message for event in nissa_telemetry.events.of("LOG_RECORDED")] == ["seen"]
     assert logging.getLogRecordFactory() is factory
     logger.error("after the end")
 
 
-def test_the_epoch_is_that_of_the_thread(logger: logging.Logger) -> None:
-    memory = MemoryBackend()
-    with nissa.start(backends=[memory], **CAPTURE) as run:
+def test_the_epoch_is_that_of_the_thread(logger: logging.Logger, nissa_telemetry: Telemetry) -> None:
+    with nissa.start(**CAPTURE) as run:
         barrier = threading.Barrier(2, timeout=60)
 
         def train(number: int) -> None:
@@ -113,7 +110,7 @@ def test_the_epoch_is_that_of_the_thread(logger: logging.Logger) -> None:
             other = threading.Thread(target=lambda: logger.info("of nobody"))
             other.start()
             other.join()
-    found = {event.message: (event.env_id, event.epoch) for event in events(memory, "LOG_RECORDED")}
+    found = {event.message: (event.env_id, event.epoch) for event in nissa_telemetry.events.of("LOG_RECORDED")}
     assert found == {"of 0": ("0", 10), "of 1": ("1", 11), "of the newest": ("1", 21), "of nobody": (None, None)}
 
 
@@ -126,12 +123,14 @@ class Unprintable:
         return "shown"
 
 
-def test_what_a_message_does_while_it_is_formatted_harms_nobody(logger: logging.Logger) -> None:
-    memory, null = MemoryBackend(), logging.NullHandler()
+def test_what_a_message_does_while_it_is_formatted_harms_nobody(
+    logger: logging.Logger, nissa_telemetry: Telemetry
+) -> None:
+    null = logging.NullHandler()
     logger.addHandler(null)
     logger.propagate = False  # no other handler formats the messages
     try:
-        with nissa.start(backends=[memory], strict=False, **CAPTURE) as run:
+        with nissa.start(strict=False, **CAPTURE) as run:
             logger.info("%s", Unprintable(lambda: logger.info("inner")))
             logger.info("%s", Unprintable(lambda: run.log(inside=1.0)))
             logger.info("%s", Unprintable(lambda: 1 / 0))
@@ -139,7 +138,7 @@ def test_what_a_message_does_while_it_is_formatted_harms_nobody(logger: logging.
     finally:
         logger.propagate = True
         logger.removeHandler(null)
-    assert [event.message for event in events(memory, "LOG_RECORDED")] == ["shown", "shown", "%s", "%d"]
+    assert [event.message for event in nissa_telemetry.events.of("LOG_RECORDED")] == ["shown", "shown", "%s", "%d"]
 
 
 def test_a_backend_that_logs_each_event_does_not_cause_the_next_one(logger: logging.Logger) -> None:
@@ -203,13 +202,12 @@ def test_a_signal_handler_that_logs_and_a_forked_child_are_harmless(tmp_path: Pa
     assert out.strip() in {"Counter()", "{}"}
 
 
-def test_warnings_of_torch_are_events_of_their_epoch() -> None:
-    memory = MemoryBackend()
+def test_warnings_of_torch_are_events_of_their_epoch(nissa_telemetry: Telemetry) -> None:
     model = torch.nn.Linear(2, 1)
     before = warnings.showwarning
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        with nissa.start("minimal", backends=[memory], console__enabled=False) as run, run.epoch(4):
+        with nissa.start("minimal", console__enabled=False) as run, run.epoch(4):
             for _ in range(2):
                 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
                 torch.optim.lr_scheduler.StepLR(optimizer, 1).step()  # before optimizer.step()
@@ -217,7 +215,7 @@ def test_warnings_of_torch_are_events_of_their_epoch() -> None:
                 torch.sqrt(torch.zeros(1, requires_grad=True) * 0 - 1).backward()  # type: ignore[no-untyped-call]
             warnings.warn("of the script", stacklevel=1)
     assert warnings.showwarning is before
-    found = events(memory, "TORCH_WARNING")
+    found = nissa_telemetry.events.of("TORCH_WARNING")
     assert {event.epoch for event in found} == {4}
     texts = [event.message for event in found]
     assert sum("lr_scheduler.step()" in text for text in texts) == 1, texts
@@ -243,14 +241,13 @@ def test_warnings_are_shown_as_before_and_a_later_owner_keeps_its_place() -> Non
     assert shown == ["one", "two"]
 
 
-def test_the_number_of_warnings_is_bounded() -> None:
-    memory = MemoryBackend()
-    with nissa.start("minimal", backends=[memory], console__enabled=False):
+def test_the_number_of_warnings_is_bounded(nissa_telemetry: Telemetry) -> None:
+    with nissa.start("minimal", console__enabled=False):
         before = warnings.showwarning
         with warnings.catch_warnings(record=True):
             for number in range(150):
                 before(f"number {number}", UserWarning, torch.__file__, 1)
-    assert len(events(memory, "TORCH_WARNING")) == 100
+    nissa_telemetry.events.of("TORCH_WARNING").count(100)
     assert nissa.get_hub().rejections["warning_limit"] == 50
 
 

@@ -14,19 +14,15 @@ import torch
 import nissa
 from nissa import EventType, GateResult, MemoryBackend, Stage, TelemetryEvent
 from nissa.recordings import read
-from nissa.recordings.values import attributes
-from nissa.run.start import start
-from nissa.testing import FakeClock
+from nissa.testing import FakeClock, Telemetry
 from tests.integration.conftest import Toy
-from tests.support import finish, points, records, script, spans, until
+from tests.support import finish, points, script, spans, until
 
 pytestmark = pytest.mark.usefixtures("patient")
 
 
-def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None:
-    run = start("diagnostic", hub=nissa.get_hub(), clock=nissa_clock, console__enabled=False, run_id="r")
-    began = nissa_clock()
-    with run:
+def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock, nissa_telemetry: Telemetry) -> None:
+    with nissa.start("diagnostic", console__enabled=False) as run:
         run.watch(toy.model, toy.optimizer)
         nissa_clock.advance(1)
         with run.epoch(0):
@@ -41,10 +37,10 @@ def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None
         nissa_clock.advance(10)
         seed.cull(reason="useless", improvement=-0.01)
         nissa_clock.advance(100)
-    found = {span.name: span for span in spans(Path("nissa-runs/r"))}
 
     def offsets(name: str) -> tuple[float, float]:
-        return (found[name].start - began) / 1e9, (found[name].end - began) / 1e9
+        span = nissa_telemetry.spans.named(name)[-1]
+        return nissa_clock.seconds(span.start), nissa_clock.seconds(span.end)
 
     assert offsets("epoch") == (1, 5.5)
     assert offsets("validation") == (4.5, 5.5)
@@ -53,7 +49,7 @@ def test_times_are_those_of_the_events(toy: Toy, nissa_clock: FakeClock) -> None
     assert offsets("seed.germinated") == (3, 5.5)
     assert offsets("seed.training") == (5.5, 15.5)
     assert offsets("seed.culled") == (15.5, 15.5)
-    steps = [(point.value, (point.time - began) / 1e9) for point in points(Path("nissa-runs/r"), "nissa.step")]
+    steps = [(point.value, nissa_clock.seconds(point.time)) for point in nissa_telemetry.metrics.stream("nissa.step")]
     assert steps == [(0, 3.5), (1, 4.0), (2, 4.5)]
 
 
@@ -112,22 +108,22 @@ def test_seeds_of_several_environments_never_mix(toy: Toy, another_toy: Toy) -> 
     assert {point.attributes["nissa.env.id"] for point in losses} == {"0", "1"}
 
 
-def test_gates_are_span_events_and_log_events_of_the_stage() -> None:
-    with nissa.start("minimal", run_id="r", console__enabled=False) as run:
+def test_gates_are_span_events_and_log_events_of_the_stage(nissa_telemetry: Telemetry) -> None:
+    with nissa.start("minimal", console__enabled=False) as run:
         seed = run.germinate("s", blueprint="conv")
         seed.gate(GateResult("G1", passed=True, score=1.0))
         seed.advance("training")
         seed.gate(GateResult("G2", passed=False, score=0.2, checks_failed=("improvement_0.10%",), message="too little"))
-    found = {span.name: span for span in spans(Path("nissa-runs/r"))}
-    ((name, _, told),) = found["seed.training"].events
+    training = nissa_telemetry.spans.named("seed.training").one()
+    ((name, _, told),) = training.events
     assert name == "nissa.seed.gate"
     assert told["nissa.gate.checks_failed"] == ["improvement_0.10%"]
     assert told["nissa.gate.passed"] is False
-    logged = [each for each in records(Path("nissa-runs/r")) if each.get("eventName") == "nissa.seed.gate"]
-    assert [attributes(each)["nissa.gate.name"] for each in logged] == ["G1", "G2"]
-    assert logged[1]["spanId"] == found["seed.training"].span_id
-    failed = points(Path("nissa-runs/r"), "nissa.seed.gate.failed_checks")
-    assert [point.attributes["nissa.gate.check"] for point in failed] == ["improvement"]
+    logged = nissa_telemetry.logs.named("nissa.seed.gate").count(2)
+    assert [each.attributes["nissa.gate.name"] for each in logged] == ["G1", "G2"]
+    assert logged[1].span_id == training.span_id
+    failed = nissa_telemetry.metrics.named("nissa.seed.gate.failed_checks")
+    assert {point.attributes["nissa.gate.check"] for point in failed} == {"improvement"}
 
 
 def test_foreign_events_drive_the_same_table() -> None:

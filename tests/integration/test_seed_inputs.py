@@ -12,6 +12,7 @@ from nissa import GateResult, InvalidValueError, Run, Seed, Stage
 from nissa.events import EventType
 from nissa.seeds.checkpoint import state_dict
 from nissa.seeds.slots import SeedRecord
+from nissa.testing import Telemetry
 from tests.cases import for_each
 
 Anything: Any = object()
@@ -122,9 +123,8 @@ def test_otherwise_every_call_returns_and_is_counted(lenient: Run, caplog: pytes
     assert lenient.hub.error_boundary.faults == {}
 
 
-def test_a_refused_value_costs_nothing_else() -> None:
-    memory = nissa.MemoryBackend()
-    with nissa.start("minimal", strict=False, console__enabled=False, backends=[memory]) as run:
+def test_a_refused_value_costs_nothing_else(nissa_telemetry: Telemetry) -> None:
+    with nissa.start("minimal", strict=False, console__enabled=False) as run:
         seed = run.germinate("s", blueprint=Anything, slot=(0, 2), parameters="many")  # type: ignore[arg-type]
         assert (seed.blueprint, seed.slot, seed.parameters) == (None, "(0, 2)", None)
         seed.advance("training", alpha="half")  # type: ignore[arg-type]
@@ -137,11 +137,9 @@ def test_a_refused_value_costs_nothing_else() -> None:
         assert seed.alpha == 1.0
         seed.cull(reason="no gain", improvement=2.5)
         assert seed.improvement is None
-        run.flush()
-        (gate,) = [event for event in memory.events if event.event_type == EventType.SEED_GATE_EVALUATED]
+        gate = nissa_telemetry.events.of(EventType.SEED_GATE_EVALUATED).one()
         assert gate.data == {"gate": "G2", "passed": True, "checks_passed": ["gain"], "checks_failed": []}
-        (end,) = [event for event in memory.events if event.event_type == EventType.SEED_CULLED]
-        assert end.data == {"reason": "no gain"}
+        assert nissa_telemetry.events.of(EventType.SEED_CULLED).one().data == {"reason": "no gain"}
 
 
 def test_the_handle_of_a_refused_beginning_records_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import nissa
-from nissa import MemoryBackend
 from nissa.hub.measurements import StepMeasured
+from nissa.testing import Telemetry
 from tests.support import points
 from tests.toys import Toy
 
@@ -16,13 +16,10 @@ pytestmark = pytest.mark.usefixtures("patient")
 MODEL, GROUP = "nissa.model.name", "nissa.parameter_group.index"
 
 
-def _steps(memory: MemoryBackend) -> list[int]:
-    return [each.step for each in memory.measurements if isinstance(each, StepMeasured) and each.primary]
-
-
-def test_when_the_first_optimizer_leaves_the_next_one_counts_the_steps(toy: Toy, another_toy: Toy) -> None:
-    memory = MemoryBackend()
-    with nissa.start("minimal", backends=[memory], console__enabled=False) as run:
+def test_when_the_first_optimizer_leaves_the_next_one_counts_the_steps(
+    toy: Toy, another_toy: Toy, nissa_telemetry: Telemetry
+) -> None:
+    with nissa.start("minimal", console__enabled=False) as run:
         first = run.watch(toy.model, toy.optimizer, name="a")
         run.watch(another_toy.model, another_toy.optimizer, name="b")
         for _ in range(2):
@@ -33,8 +30,8 @@ def test_when_the_first_optimizer_leaves_the_next_one_counts_the_steps(toy: Toy,
         run.watch(toy.model, toy.optimizer, name="a")
         toy.step(run)
         another_toy.step(run)
-        run.flush()
-        assert _steps(memory) == [0, 1, 2, 3]
+        steps = [each for each in nissa_telemetry.measurements if isinstance(each, StepMeasured) and each.primary]
+        assert [each.step for each in steps] == [0, 1, 2, 3]
 
 
 def test_what_was_wrong_with_a_model_is_forgotten_with_it(toy: Toy) -> None:

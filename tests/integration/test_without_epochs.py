@@ -7,13 +7,12 @@ import pytest
 import torch
 
 import nissa
-from nissa import EventType, MemoryBackend
+from nissa import EventType
 from nissa.hub.measurements import StepMeasured
 from nissa.recordings.values import attributes
-from nissa.run.start import start
-from nissa.testing import FakeClock
+from nissa.testing import FakeClock, Telemetry
 from tests.integration.conftest import Toy
-from tests.support import points, records, spans
+from tests.support import points, records
 
 pytestmark = pytest.mark.usefixtures("patient")
 
@@ -108,9 +107,10 @@ def test_within_epochs_and_with_null_only_calls_make_a_narrative(toy: Toy) -> No
             handle[1].close()
 
 
-def test_durations_do_not_need_epochs_and_leave_validations_out(toy: Toy, nissa_clock: FakeClock) -> None:
-    memory = MemoryBackend()
-    with start("standard", hub=nissa.get_hub(), clock=nissa_clock, console__enabled=False, backends=[memory]) as run:
+def test_durations_do_not_need_epochs_and_leave_validations_out(
+    toy: Toy, nissa_clock: FakeClock, nissa_telemetry: Telemetry
+) -> None:
+    with nissa.start("standard", console__enabled=False) as run:
         run.watch(toy.model, toy.optimizer)
         for seconds in (0, 2, 3):
             nissa_clock.advance(seconds)
@@ -120,11 +120,10 @@ def test_durations_do_not_need_epochs_and_leave_validations_out(toy: Toy, nissa_
         for seconds in (5, 4):
             nissa_clock.advance(seconds)
             toy.step(run)
-        assert run.flush(30)
-    steps = [each for each in memory.measurements if isinstance(each, StepMeasured)]
+    steps = [each for each in nissa_telemetry.measurements if isinstance(each, StepMeasured)]
     assert [each.duration for each in steps] == [None, 2.0, 3.0, None, 4.0]
-    (point, *_) = points(_folder(), "nissa.step.duration")[-1:]
-    assert (point.raw["count"], point.raw["sum"]) in {("3", 9.0), (3, 9.0)}
+    point = nissa_telemetry.metrics.stream("nissa.step.duration")[-1]
+    assert (point.count, point.sum) == (3, 9.0)
 
 
 def test_the_mean_loss_without_epochs_covers_the_newest_steps(toy: Toy) -> None:
@@ -135,10 +134,10 @@ def test_the_mean_loss_without_epochs_covers_the_newest_steps(toy: Toy) -> None:
 
 
 def test_a_run_without_epochs_prints_a_line_at_its_first_step_and_then_rarely(
-    toy: Toy, nissa_clock: FakeClock, capsys: pytest.CaptureFixture[str]
+    toy: Toy, nissa_clock: FakeClock, nissa_telemetry: Telemetry, capsys: pytest.CaptureFixture[str]
 ) -> None:
     losses = []
-    with start("standard", hub=nissa.get_hub(), clock=nissa_clock) as run:
+    with nissa.start("standard") as run:
         run.watch(toy.model, toy.optimizer)
         for _ in range(16):
             losses.append(float(toy.step(run)))
@@ -148,7 +147,7 @@ def test_a_run_without_epochs_prints_a_line_at_its_first_step_and_then_rarely(
         for _ in range(8):
             nissa_clock.advance(10)
             toy.step()
-        assert run.flush(30)
+        nissa_telemetry.flush()
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
     assert lines == [
         f"step 0 · loss {losses[0]:.3f} · — steps/s · no findings",
@@ -173,16 +172,16 @@ def _fail(run: nissa.Run, toy: Toy, losses: list[float]) -> None:
         raise KeyError
 
 
-def test_an_epoch_that_fails_keeps_the_losses_it_had(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
-    memory = MemoryBackend()
-    with nissa.start("standard", backends=[memory]) as run:
+def test_an_epoch_that_fails_keeps_the_losses_it_had(
+    toy: Toy, nissa_telemetry: Telemetry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with nissa.start("standard") as run:
         run.watch(toy.model, toy.optimizer)
         losses: list[float] = []
         with pytest.raises(KeyError):
             _fail(run, toy, losses)
-    (event,) = memory.of_type(EventType.EPOCH_COMPLETED)
+    event = nissa_telemetry.events.of(EventType.EPOCH_COMPLETED).one()
     assert event.data["train_loss"] == pytest.approx(math.fsum(losses) / 3, rel=1e-12)
     assert event.data["error"] == "KeyError"
     assert f"epoch 3 · loss {math.fsum(losses) / 3:.3f} -> —" in capsys.readouterr().err
-    (span,) = [each for each in spans(_folder()) if each.name == "epoch"]
-    assert span.error
+    assert nissa_telemetry.spans.named("epoch").one().error
