@@ -52,6 +52,9 @@ def test_the_releases_that_are_declared_work(resolution: str, tmp_path: Path) ->
     environment.install("--resolution", resolution, f"nissa @ {wheel.as_uri()}", *DEPENDENCIES, *TOOLS)
     for mode in ("files", "http/protobuf", "grpc"):
         facts, _ = environment.smoke(mode, tmp_path)
+    command = environment.program("nissa")
+    assert "doctor" in run(command, "--help", cwd=tmp_path).stdout
+    assert run(command, "profiles", "--effective", cwd=tmp_path).stdout
     oldest = {name: bound for name, bound in lower_bounds().items() if name in PACKAGES}
     if resolution == "lowest-direct":
         assert {name: Version(facts[name]).release[:2] for name in oldest} == {
