@@ -37,6 +37,7 @@ from scripts.reference_environment import environment, overhead, short_steps
 from scripts.reference_faults import faults
 from scripts.reference_kernels import kernels
 from scripts.reference_load import load
+from scripts.reference_releases import releases
 from scripts.reference_rules import rules
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -224,6 +225,10 @@ def _kernels() -> str:
     return kernels(_table, RESULTS.with_name("kernels.csv"))
 
 
+def _releases() -> str:
+    return releases(_table, RESULTS.with_name("releases.csv"))
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "api.md": api,
     "attributes.md": _attributes,
@@ -240,6 +245,7 @@ PAGES: Final[dict[str, Callable[[], str]]] = {
     "metrics.md": _metrics,
     "narrative.md": _narrative,
     "profiles.md": _profiles,
+    "releases.md": _releases,
     "rules.md": _rules,
     "spans.md": _spans,
     "testing.md": testing,

@@ -64,7 +64,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: Seq
                     run.log({"policy/entropy": loss}, kl=0.1)
                     run.log_items(samples=64, tokens=65_536)
                     run.log_clip(1.5, 1.0)
-                snapshot = run.validate(loss=loss, accuracy=0.5, per_class_accuracy={0: 0.5})
+                snapshot = run.validate(loss=torch.tensor(0.5), accuracy=0.5, per_class_accuracy={0: 0.5})
                 assert_type(snapshot, EpochSnapshot)
                 assert_type(snapshot.narrative, str)
         assert_type(run.diagnose(), EpochSnapshot)
