@@ -27,4 +27,4 @@ def keep(
     path = Path(os.environ[variable])
     with locked(path.with_suffix(".lock")):
         others = [each for each in read(path) if any(each[name] != row[name] for name in key)]
-        write(path, fields, sorted([*others, {**row, **facts(1)}], key=order))  # type: ignore[arg-type]  # texts and numbers
+        write(path, fields, sorted([*others, {**facts(1), **row}], key=order))  # type: ignore[arg-type]  # texts and numbers
