@@ -31,7 +31,9 @@ def test_the_readme_and_the_guide_fit_on_a_screen_or_so() -> None:
 
 
 def test_the_readme_installs_first_and_then_needs_no_change_to_a_script() -> None:
-    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```\w*\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     assert "pip install" in blocks[0]
     assert blocks[1] == "nissa run train.py\n"
 

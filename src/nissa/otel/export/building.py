@@ -164,8 +164,6 @@ def file_pipeline(
     Raises:
         ConfigurationError: The folder cannot be written, or ``OTEL_METRIC_EXPORT_INTERVAL`` is no number.
     """
-    from nissa.otel.export.file_sink import FileSink  # noqa: PLC0415 - its encoders are imported where they are used
-
     interval = _interval(os.environ.get(INTERVAL), files.export_interval_seconds)
     try:
         journal = FileJournal.create(folder, suffix, limit_bytes=files.max_bytes, fsync=files.fsync)
@@ -182,6 +180,8 @@ def memory_pipeline(journal: MemoryLines, resource: "Resource", *, exit_seconds:
 def _lines_pipeline(
     journal: "LineJournal", place: str, resource: "Resource", *, interval: float, exit_seconds: float
 ) -> BuiltPipeline:
+    from nissa.otel.export.file_sink import FileSink  # noqa: PLC0415 - its encoders are imported where they are used
+
     reader = ExportReader(resource, {})
     log = ExportLog(dict.fromkeys(SIGNALS, place), place)
     owner = os.getpid()
