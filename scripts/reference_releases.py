@@ -23,8 +23,8 @@ def releases(table: Table, results: Path) -> str:
     counts = sorted({row["tests"] for row in rows.values()})
     return (
         "# Releases\n\n"
-        "Nissa is tested with the oldest releases that it accepts and with the newest ones, each in an environment of its own where nothing "
-        "else is installed: trainings that write files and that export over HTTP and gRPC, and a core of "
+        "Nissa is tested with the oldest releases that it accepts and with the newest ones, each in an environment of its own where only "
+        "Nissa and the tools of these tests are installed: trainings that write files and that export over HTTP and gRPC, and a core of "
         f"{' and '.join(counts) or 'the'} tests of whole runs and of every private name that Nissa uses. Tested at "
         f"{', '.join(measured) or 'no commit'}, by `{INTO}=benchmarks/results/releases.csv make test-full "
         "ARGS=tests/compat/test_releases.py`.\n\n"
