@@ -14,6 +14,8 @@ from typing import Any
 from tests.support import ROOT
 
 SMOKE = Path(__file__).with_name("smoke.py")
+_PYTHONS = (Path.home() / ".pyenv" / "versions", Path("/opt/hostedtoolcache/Python"))
+"""Folders with further releases of Python, by version."""
 _FOREIGN = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 
 
@@ -31,6 +33,16 @@ def sources(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+def python_of(version: str) -> Path | None:
+    """Return the Python of a version, such as ``"3.13"``, None if this machine has none; nothing is downloaded."""
+    patterns = (f"{version}", f"{version}.*")
+    managed = (
+        each for root in _PYTHONS for pattern in patterns for each in root.glob(f"{pattern}/bin/python{version}")
+    )
+    found = next(managed, None)
+    return found or (Path(path) if (path := shutil.which(f"python{version}")) is not None else None)
 
 
 def uv(*arguments: str | Path, cwd: Path = ROOT, **variables: str) -> str:
@@ -70,9 +82,9 @@ class Environment:
     folder: Path
 
     @classmethod
-    def create(cls, folder: Path) -> "Environment":
-        """Create an empty one, with this Python."""
-        uv("venv", "--python", sys.executable, folder)
+    def create(cls, folder: Path, python: str | Path = sys.executable) -> "Environment":
+        """Create an empty one, by default with this Python."""
+        uv("venv", "--python", python, folder)
         return cls(folder)
 
     def install(self, *arguments: str | Path) -> None:

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 import nissa
-from tests.installed.environments import Environment, build, run, sources, uv
+from tests.installed.environments import Environment, build, python_of, run, sources, uv
 from tests.support import ROOT
 
 SOURCE = Path(nissa.__file__).parent
@@ -51,6 +51,14 @@ def sdist(built: Path) -> Path:
 def metadata(wheel: Path) -> email.message.Message:
     with zipfile.ZipFile(wheel) as file:
         return email.message_from_bytes(file.read(f"nissa-{VERSION}.dist-info/METADATA"))
+
+
+def python_versions(metadata: email.message.Message) -> list[str]:
+    """Return the releases of Python that the classifiers name."""
+    found = (
+        re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", each) for each in metadata.get_all("Classifier", [])
+    )
+    return [each[1] for each in found if each is not None]
 
 
 def package_files(*, native: bool) -> set[str]:
@@ -159,6 +167,23 @@ def test_the_sdist_compiles_and_works_in_a_clean_environment(
     environment.install("--reinstall-package", "nissa", "--no-deps", f"nissa @ {sdist.as_uri()}")
     facts, _ = environment.smoke("files", tmp_path)
     assert facts["kernel"]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_the_sdist_works_with_every_python_that_the_classifiers_name(
+    sdist: Path, metadata: email.message.Message, tmp_path: Path
+) -> None:
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    others = {version: python_of(version) for version in python_versions(metadata) if version != own}
+    present = {version: python for version, python in others.items() if python is not None}
+    for version, python in present.items():
+        environment = Environment.create(tmp_path / version, python)
+        environment.install(f"nissa @ {sdist.as_uri()}")
+        facts, _ = environment.smoke("files", tmp_path)
+        assert (facts["python"].rpartition(".")[0], facts["kernel"]) == (version, True)
+    if present != others:
+        pytest.skip(f"this machine has no Python {', '.join(sorted(set(others) - set(present)))}")
 
 
 @pytest.mark.full
