@@ -18,6 +18,7 @@ SUPPRESSED = {
     "integrations/callers.py": {"_getframe"},
     "integrations/zero_code/import_hook.py": {"_initializing"},
     "kernels/cpu.py": {"_pieces"},
+    "run/exit_status.py": {"_getframe"},
     "run/log_capture.py": {"_getframe"},
     "run/run.py": {"_runtime", "_send", "_abandon"},
     "run/signal_watch.py": {"_current_frames"},

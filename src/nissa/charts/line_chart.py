@@ -7,7 +7,7 @@ import numpy as np
 
 from nissa.charts import axes
 from nissa.charts.plotly import go
-from nissa.charts.series import Series, thin
+from nissa.charts.series import Series, averaged, thin
 from nissa.charts.text import number, plain
 from nissa.charts.theme import FAILED, SERIES
 
@@ -20,7 +20,13 @@ _EDGE: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrang
 
 
 def lines(
-    series: Sequence[Series], *, unit: str = "", percent: bool = False, most: int = MOST_POINTS, height: int = HEIGHT
+    series: Sequence[Series],
+    *,
+    unit: str = "",
+    percent: bool = False,
+    smooth: bool = False,
+    most: int = MOST_POINTS,
+    height: int = HEIGHT,
 ) -> go.Figure:
     """Return a line chart.
 
@@ -28,11 +34,15 @@ def lines(
         series: Series to draw; long ones are thinned.
         unit: Title of the y axis.
         percent: Format the values, which are fractions, as percent.
+        smooth: Let the reader smooth the lines. A thinned line consists of extremes, so its means are added for that.
         most: Maximum number of points of a line.
         height: Height of the figure, pixels.
     """
     thinned = [thin(each, most) for each in series]
     traces = [_line(each, percent=percent) for each in thinned]
+    if smooth:
+        for trace, whole, drawn in zip(traces, series, thinned, strict=True):
+            trace.meta = {**trace.meta, "smooth": _means(whole, most) if drawn is not whole else {}}
     marks = [_broken(each) for each in thinned if not np.isfinite(each.values).all()]
     axis = {"title": {"text": unit}, "tickformat": ".0%" if percent else ""}
     extra = {"yaxis2": _EDGE} if marks else {}
@@ -54,6 +64,16 @@ def _line(series: Series, *, percent: bool) -> go.Scatter:
         meta=axes.meta(series.name, series.group, _steps(series)),
         **style,
     )
+
+
+def _means(series: Series, most: int) -> dict[str, Any]:
+    """Return the means of a line in at most ``most`` stretches, as attributes of a trace."""
+    found = averaged(series, most)
+    return {
+        "x": axes.listed(axes.milliseconds(found.times)),
+        "y": axes.listed(found.values),
+        "step": _steps(found) or {},
+    }
 
 
 def _broken(series: Series) -> go.Scatter:

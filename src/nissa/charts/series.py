@@ -60,6 +60,23 @@ def thin(series: Series, most: int) -> Series:
     )
 
 
+def averaged(series: Series, most: int) -> Series:
+    """Return the means of at most ``most`` stretches of equally many points, each at the time of its last point.
+
+    Values that are not finite are left out of a mean; a stretch of nothing else is NaN.
+    """
+    count = min(most, len(series.values))
+    bounds = np.linspace(0, len(series.values), count + 1).astype(np.int64)
+    finite = np.isfinite(series.values)
+    sums = np.add.reduceat(np.where(finite, series.values, 0.0), bounds[:-1])
+    counts = np.add.reduceat(finite.astype(np.int64), bounds[:-1])
+    with np.errstate(invalid="ignore"):
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+    last = bounds[1:] - 1
+    steps = None if series.steps is None else series.steps[last]
+    return replace(series, times=series.times[last], values=means, steps=steps)
+
+
 def _kept(values: Values, most: int) -> NDArray[np.int64]:
     last = len(values) - 1
     bounds = np.linspace(1, last, (most - 2) // 2 + 1).astype(np.int64)

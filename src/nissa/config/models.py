@@ -21,6 +21,7 @@ from nissa.config.sections import (
     LimitsConfig,
     LogsConfig,
     PerClassConfig,
+    ProcessConfig,
     SpanConfig,
 )
 from nissa.config.sharpness import SharpnessConfig
@@ -68,6 +69,9 @@ class TelemetryConfig(Section):
 
     logs: LogsConfig = LogsConfig()
     """Log records and warnings to export."""
+
+    process: ProcessConfig = ProcessConfig()
+    """Description of the process, and its memory."""
 
     diagnostics: DiagnosticsConfig = DiagnosticsConfig()
     """Thresholds of findings."""

@@ -172,6 +172,19 @@ class LogsConfig(Section):
     ``lr_scheduler.step()``; at most 100 in a run."""
 
 
+class ProcessConfig(Section):
+    """Description of the process, for the report and for comparisons of runs: an Event at the start of the run."""
+
+    describe: bool = True
+    """Record host, processor, Python, versions of a short list of packages, and the commit of the script's repository."""
+
+    command_line: bool = True
+    """Include the command line in the description, with credentials replaced by ``***``."""
+
+    memory: bool = True
+    """Export the memory of the process and of its CUDA devices at each export of metrics."""
+
+
 class DiagnosisConfig(Section):
     """Diagnosis of loops without epochs."""
 

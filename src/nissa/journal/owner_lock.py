@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,9 @@ from nissa.journal.regular_file import open_regular
 
 if sys.platform != "win32":  # where a folder is therefore never taken over
     import fcntl
+
+_LOCK_FILES: Final = (".owner*.lock", "spool*/owner.lock")
+"""Lock files in the folder of a run: of its files, and of its spools."""
 
 _held: Final[set[int]] = set()
 """Descriptors of the locks that this process holds."""
@@ -108,7 +112,42 @@ def owner_of(path: Path) -> str:
         return "another process"
 
 
-def _lock(descriptor: int) -> bool:
+class OwnerState(StrEnum):
+    """Whether the process lives that a lock file names."""
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    """The file is from another machine, or its file system has no locks."""
+
+
+def state_of_owner(path: Path) -> OwnerState:
+    """Return whether the owner of a lock file lives; a process that ends its run removes the file.
+
+    The file is locked for an instant, which another process may take for a living owner.
+    """
+    try:
+        host = json.loads(path.read_text())["host"]
+        descriptor = open_regular(path, os.O_RDONLY)
+    except (OSError, ValueError, KeyError, TypeError):
+        return OwnerState.UNKNOWN
+    try:
+        if host != socket.gethostname():  # a copy of the folder, or a file system that machines share
+            return OwnerState.UNKNOWN
+        return OwnerState.DEAD if _lock(descriptor, shared=True) else OwnerState.UNKNOWN
+    except BlockingIOError:
+        return OwnerState.ALIVE
+    finally:
+        os.close(descriptor)
+
+
+def states_of_owners(folder: Path) -> tuple[OwnerState, ...]:
+    """Return a state for each process that has begun to write to the folder of a run, and has not ended its run."""
+    found = [path for pattern in _LOCK_FILES for path in sorted(folder.glob(pattern))]
+    return tuple(state_of_owner(path) for path in found)
+
+
+def _lock(descriptor: int, *, shared: bool = False) -> bool:
     """Lock a file; return False if its file system has no locks.
 
     Raises:
@@ -117,7 +156,7 @@ def _lock(descriptor: int) -> bool:
     if sys.platform == "win32":
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
     except OSError:

@@ -1,5 +1,6 @@
 """OpenTelemetry backend: converts events and measurements of the hub to spans, metrics and log-based Events."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -225,7 +226,7 @@ class OpenTelemetryBackend:
         self._log.emit(
             names.EVENT_REFUSED if event.refused else name,
             event.time_unix_nano,
-            {**self._run_config(event), **_details(event), **attributes},
+            {**self._run_config(event), **_description(event), **_details(event), **attributes},
             span=self._seeds.context_of(event) or self._epoch_of(event) or self._run.context,
             severity=event.severity,
             body=event.message or event.refused,
@@ -264,6 +265,12 @@ def _details(event: TelemetryEvent) -> dict[str, Any]:
         for key, value in event.data.items()
         if key not in known and isinstance(value, str | bool | int | float)
     }
+
+
+def _description(event: TelemetryEvent) -> dict[str, Any]:
+    """Return the attributes of the process, which have names of OpenTelemetry."""
+    found = event.data.get("attributes") if event.event_type == EventType.PROCESS_DESCRIBED else None
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _scope(version: str) -> InstrumentationScope:

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from nissa.errors import ConfigurationError
+from nissa.journal import states_of_owners
 from nissa.printable import printable, printable_name
 from nissa.recordings.folders import HERE, recorded_files
 from nissa.recordings.records import (
@@ -57,7 +59,8 @@ def read(folder: Path) -> Recording:
     if not reader.lines:
         damaged = f" These parts cannot be read: {', '.join(reader.damaged[:MOST_NAMED])}." if reader.damaged else ""
         raise ConfigurationError(f"The files in {printable(str(folder))} contain no OTLP telemetry.{damaged} {HERE}")
-    return reader.recording(tuple(printable_name(path.name) for path in files))
+    recording = reader.recording(tuple(printable_name(path.name) for path in files))
+    return replace(recording, owners=states_of_owners(folder))
 
 
 class _Reader:

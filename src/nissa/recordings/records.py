@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nissa.journal import OwnerState
 from nissa.semconv import attributes as attr
 
 _INSTANCE: Final = "service.instance.id"
@@ -153,6 +154,7 @@ class Recording:
         damaged: Lines that could not be parsed, as ``file:line``; a killed process leaves its last line incomplete.
         sums: Counts and sums of histograms with explicit buckets, whose buckets are not kept.
         point_count: Number of data points of all metrics.
+        owners: State of each process that has begun to write to the folder, and has not ended its run.
     """
 
     files: tuple[str, ...]
@@ -164,6 +166,7 @@ class Recording:
     point_count: int = 0
     processes: tuple[Process, ...] = field(default=())
     sums: tuple[SumStream, ...] = ()
+    owners: tuple[OwnerState, ...] = ()
 
     def of(self, metric: str) -> list[Stream]:
         """Return the gauge or sum streams of a metric."""

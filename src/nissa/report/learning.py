@@ -1,4 +1,4 @@
-"""Line charts of loss, accuracy, learning rate, gradient health and overhead over time."""
+"""Line charts of loss, accuracy, clipping, learning rate, gradient health and overhead over time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -28,18 +28,33 @@ _NONE: Final = {
     "health": "No gradients were measured: the profile reads none, or run.watch(model, optimizer) was not called.",
     "norm": "No gradients were measured: the profile reads none, or run.watch(model, optimizer) was not called.",
     "overhead": "The cost of telemetry was not measured: run.watch(model, optimizer) was not called, or no step happened.",
+    "clip-norm": "No clipping was logged: clip with run.clip_grad_norm_(...), or call run.log_clip(norm, max_norm).",
+    "clip-factor": "No clipping was logged: clip with run.clip_grad_norm_(...), or call run.log_clip(norm, max_norm).",
     "rate": "No learning rate was recorded: run.watch(model, optimizer) was not called, or no step happened.",
 }
 
 
-def learning(run: RunSummary) -> PageSection:
-    """Return the section with loss and accuracy."""
+def learning(run: RunSummary) -> list[Panel]:
+    """Return the panels with loss and accuracy."""
     reading = "Thin: every training step. Bold: validation."
-    panels = [
-        _panel(run, "loss", "Loss", metric.LOSS, log=True, reading=reading),
+    return [
+        _panel(run, "loss", "Loss", metric.LOSS, log=True, smooth=True, reading=reading),
         _panel(run, "accuracy", "Accuracy", metric.ACCURACY, percent=True),
     ]
-    return PageSection(key="learning", title="Learning", panels=panels)
+
+
+def optimizer(run: RunSummary) -> PageSection:
+    """Return the section with clipping and learning rates."""
+    before, factor = (
+        "Of all gradients, before they were clipped.",
+        "1: not clipped; 0.1: gradients were divided by ten.",
+    )
+    panels = [
+        _panel(run, "clip-norm", "Clip norm", metric.CLIP_NORM, log=True, smooth=True, reading=before),
+        _panel(run, "clip-factor", "Clip factor", metric.CLIP_FACTOR, log=True, smooth=True, reading=factor),
+        _panel(run, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
+    ]
+    return PageSection(key="optimizer", title="Optimizer", panels=panels)
 
 
 def gradients_as_a_whole(run: RunSummary) -> list[Panel]:
@@ -50,17 +65,14 @@ def gradients_as_a_whole(run: RunSummary) -> list[Panel]:
     ]
 
 
-def pace(run: RunSummary) -> PageSection:
-    """Return the section with the learning rate and the telemetry overhead."""
+def cost(run: RunSummary) -> PageSection:
+    """Return the section with the cost of telemetry."""
     reading = "Share of wall time that telemetry took from training."
-    panels = [
-        _panel(run, "rate", "Learning rate", metric.LEARNING_RATE, log=True),
-        _panel(run, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=reading),
-    ]
-    return PageSection(key="pace", title="Rate and cost", panels=panels)
+    panel = _panel(run, "overhead", "Cost of telemetry", metric.OVERHEAD_RATIO, percent=True, reading=reading)
+    return PageSection(key="cost", title="Telemetry", panels=[panel])
 
 
-def _panel(
+def _panel(  # noqa: PLR0913 - properties of a panel, all named
     run: RunSummary,
     key: str,
     title: str,
@@ -68,6 +80,7 @@ def _panel(
     *,
     log: bool = False,
     percent: bool = False,
+    smooth: bool = False,
     reading: str = "",
 ) -> Panel:
     series = phases(run, run.streams(spec))
@@ -83,7 +96,7 @@ def _panel(
         title=title,
         reading=(reading + missing + more).strip(),
         summary=summary(title, shown, percent=percent),
-        variants=[Variant("", "", lines(shown, percent=percent, most=most))],
+        variants=[Variant("", "", lines(shown, percent=percent, smooth=smooth, most=most))],
         table=series_table(title, series, percent=percent),
         log=log,
         wide=False,

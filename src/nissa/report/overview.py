@@ -10,7 +10,7 @@ import numpy as np
 from nissa.charts.text import ABSENT, number
 from nissa.diagnostics.narrative import SEPARATOR
 from nissa.recordings import Stream
-from nissa.report.learning import VALIDATION
+from nissa.report.learning import TRAIN, VALIDATION
 from nissa.report.panels import Table, TableRow, count, percentage
 from nissa.report.run_summary import RunSummary, clock_time, duration
 from nissa.report.seed_timelines import CULLED, FOSSILIZED
@@ -42,22 +42,31 @@ def tiles(run: RunSummary) -> list[Tile]:
     """Return the key numbers of the whole run."""
     # Steps are numbered from 0, so the number of steps is the last one plus 1.
     steps = run.clock.last_steps()
-    last = [life.outcome for life in run.timelines]
-    kept, culled = last.count(FOSSILIZED), last.count(CULLED)
-    flags = [finding for finding in run.findings if finding.lasting]
-    up = sum(finding.until is None for finding in flags)
-    return [
+    found = [
         Tile("Duration", duration(run.end - run.begin), f"ended {clock_time(run.end)} UTC"),
         Tile("Optimizer steps", count(sum(each + 1 for each in steps.values()) if steps else None), _epochs(run)),
-        _validation(run, "Validation accuracy", metric.ACCURACY, percent=True),
-        _validation(run, "Validation loss", metric.LOSS, percent=False),
-        Tile(
-            "Seeds kept",
-            f"{kept} of {len(last)}" if last else ABSENT,
-            f"{culled} culled" if last else "none germinated",
-        ),
-        Tile("Red flags", str(len(flags)), f"{up} still up at the end" if flags else "none was raised"),
+        _measured(run, "Training loss", metric.LOSS, TRAIN, percent=False),
+        _measured(run, "Validation loss", metric.LOSS, VALIDATION, percent=False),
+        _measured(run, "Validation accuracy", metric.ACCURACY, VALIDATION, percent=True),
+        _flags(run),
+        _seeds(run),
     ]
+    return [tile for tile in found if tile is not None]
+
+
+def _flags(run: RunSummary) -> Tile:
+    flags = [finding for finding in run.findings if finding.lasting]
+    up = sum(finding.until is None for finding in flags)
+    return Tile("Findings", str(len(run.findings)), f"{up} still up at the end" if up else "none up at the end")
+
+
+def _seeds(run: RunSummary) -> Tile | None:
+    """Return the number of seeds that were kept; None for a run without seeds."""
+    if not run.timelines:
+        return None
+    outcomes = [life.outcome for life in run.timelines]
+    note = f"{outcomes.count(CULLED)} culled"
+    return Tile("Seeds kept", f"{outcomes.count(FOSSILIZED)} of {len(outcomes)}", note)
 
 
 def _epochs(run: RunSummary) -> str:
@@ -68,20 +77,21 @@ def _epochs(run: RunSummary) -> str:
     return f"{epochs // envs} epochs" + (f" in each of {envs} environments" if envs > 1 else "")
 
 
-def _validations(run: RunSummary, spec: MetricSpec) -> list[tuple[SeriesKey, Stream]]:
-    return [pair for pair in run.streams(spec) if pair[1].attributes.get(attr.PHASE) == VALIDATION]
+def _of_phase(run: RunSummary, spec: MetricSpec, phase: str) -> list[tuple[SeriesKey, Stream]]:
+    return [pair for pair in run.streams(spec) if pair[1].attributes.get(attr.PHASE) == phase]
 
 
-def _validation(run: RunSummary, label: str, spec: MetricSpec, *, percent: bool) -> Tile:
-    found = [stream.values[np.isfinite(stream.values)] for _, stream in _validations(run, spec)]
+def _measured(run: RunSummary, label: str, spec: MetricSpec, phase: str, *, percent: bool) -> Tile | None:
+    """Return the last and the best values of a phase; None where none was recorded."""
+    found = [stream.values[np.isfinite(stream.values)] for _, stream in _of_phase(run, spec, phase)]
     found = [values for values in found if len(values)]
     if not found:
-        return Tile(label, ABSENT, "no validation was logged")
+        return None
     shown = percentage if percent else _three
     ends = sorted(float(values[-1]) for values in found)
     best = max(float(values.max()) for values in found) if percent else min(float(values.min()) for values in found)
     value = shown(ends[0]) if len(ends) == 1 else f"{shown(ends[0]).removesuffix('%')} to {shown(ends[-1])}"
-    return Tile(label, value, f"best {shown(best)}")
+    return Tile(label, value, f"{'best' if phase == VALIDATION else 'lowest'} {shown(best)}")
 
 
 def _three(value: float) -> str:
@@ -95,10 +105,10 @@ HEAD: Final = (
     "loss, last",
     "accuracy, last",
     "accuracy, best",
-    "seeds",
-    "kept",
     "flags",
 )
+SEEDS_HEAD: Final = ("seeds", "kept")
+"""Further columns of a run with seeds."""
 
 
 def environments(run: RunSummary) -> Table | None:
@@ -109,7 +119,8 @@ def environments(run: RunSummary) -> Table | None:
         {series_key.env for series_key, _ in run.streams(metric.STEP)} | {life.series_key.env for life in run.timelines}
     )
     rows = [_environment(run, env) for env in envs]
-    return Table("Environments at a glance", ("environment", *HEAD), tuple(rows), numeric=len(HEAD))
+    head = (*HEAD, *(SEEDS_HEAD if run.timelines else ()))
+    return Table("Environments at a glance", ("environment", *head), tuple(rows), numeric=len(head))
 
 
 def _environment(run: RunSummary, env: str) -> TableRow:
@@ -127,16 +138,15 @@ def _environment(run: RunSummary, env: str) -> TableRow:
             number(loss[-1] if loss else None),
             percentage(accuracy[-1] if accuracy else None),
             percentage(max(accuracy, default=None)),
-            str(outcomes.total()),
-            str(outcomes[FOSSILIZED]),
             str(flags),
+            *((str(outcomes.total()), str(outcomes[FOSSILIZED])) if run.timelines else ()),
         ),
         run.names.group(env),
     )
 
 
 def _values(run: RunSummary, env: str, spec: MetricSpec) -> Sequence[float]:
-    found = [stream for series_key, stream in _validations(run, spec) if series_key.env == env]
+    found = [stream for series_key, stream in _of_phase(run, spec, VALIDATION) if series_key.env == env]
     return [float(each) for stream in found for each in stream.values if np.isfinite(each)]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +20,13 @@ from nissa.charts import axes
 from nissa.charts.plotly import get_plotlyjs
 from nissa.charts.theme import SCHEMES, template
 from nissa.errors import ConfigurationError
+from nissa.report.finding_cards import MOST_OPEN
 from nissa.report.overview import environments, leads, tiles
 from nissa.report.panels import PageSection, Panel
 from nissa.report.run_summary import RunSummary, date_time, duration
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics as metric
 from nissa.version import VERSION
-
-_STATUS: Final = {"completed": "Completed", "failed": "Failed", "open": "Open-ended"}
 
 
 def page(run: RunSummary, sections: Sequence[PageSection]) -> str:
@@ -43,13 +42,13 @@ def page(run: RunSummary, sections: Sequence[PageSection]) -> str:
         .render(
             title=f"{run.service or 'training'} · {run.run_id}",
             run=run,
-            status=_STATUS[run.ending.word],
             began=date_time(run.begin) if run.begin else "",
             lasted=duration(run.end - run.begin),
             tiles=tiles(run),
             leads=leads(run),
             environments=environments(run),
             sections=sections,
+            most_findings=MOST_OPEN,
             policy=_policy(script, library),
             style=asset("report.css"),
             schemes={name: asdict(scheme) for name, scheme in SCHEMES.items()},

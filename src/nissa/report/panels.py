@@ -9,6 +9,7 @@ from nissa.charts.text import ABSENT, number
 
 if TYPE_CHECKING:
     from nissa.charts.plotly import go
+    from nissa.report.finding_cards import FindingCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,14 @@ class Table:
         caption: Description of the content, for screen readers.
         head: Column names.
         numeric: Number of trailing columns that contain numbers, and are aligned to the right.
+        title: Heading of a table that is a card of its own, half as wide as the page.
     """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[TableRow, ...]
     numeric: int = 0
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,10 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageSection:
-    """Panels and tables under a heading.
+    """Panels, tables and findings under a heading.
 
     Args:
+        note: Remark on the content.
         empty: Reason why the section has no data; empty if it has data.
     """
 
@@ -94,6 +98,8 @@ class PageSection:
     title: str
     panels: Sequence[Panel] = ()
     tables: Sequence[Table] = field(default=())
+    findings: "Sequence[FindingCard]" = ()
+    note: str = ""
     empty: str = ""
 
 

@@ -1,4 +1,4 @@
-"""Findings, narratives and the outcome of a run, from its log records."""
+"""Findings and narratives of a run, from its log records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +33,9 @@ class RecordedFinding:
 
     Args:
         until: Time at which it was cleared; None if it was not cleared, or is momentary.
-        evidence: Layers, numbers, further facts and the first step in one text.
+        layers: Layers, worst first; those that the event names.
+        layer_count: Number of all layers.
+        evidence: Numbers, further facts and the first step in one text.
         lasting: The finding is a state that holds until it is cleared, such as a red flag.
     """
 
@@ -46,6 +48,8 @@ class RecordedFinding:
     sentence: str
     advice: str
     certainty: str
+    layers: tuple[str, ...]
+    layer_count: int
     evidence: str
     epoch: int | None
     step: int | None
@@ -61,19 +65,6 @@ class RecordedNarrative:
     text: str
     loss: float | None
     accuracy: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """Outcome of a run.
-
-    Args:
-        word: ``completed``, ``failed`` or ``open``.
-        reason: Explanation, such as the error; empty if the run completed.
-    """
-
-    word: str
-    reason: str
 
 
 _MOMENTS: Final = {
@@ -108,6 +99,7 @@ def _flag(record: LogRecord) -> tuple[SeriesKey, str, Any]:
 def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) -> RecordedFinding:
     attributes = record.attributes
     advice = str(attributes.get(attr.FINDING_ADVICE) or "")
+    layers = as_names(attributes.get(attr.FINDING_LAYERS))
     return RecordedFinding(
         name=name.replace("_", " "),
         series_key=SeriesKey.of(attributes, record.process),
@@ -118,6 +110,8 @@ def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) 
         sentence=record.body.removesuffix(advice).strip() or _details(attributes),
         advice=advice,
         certainty=str(attributes.get(attr.FINDING_CERTAINTY) or ""),
+        layers=layers,
+        layer_count=as_whole(attributes.get(attr.FINDING_LAYER_COUNT)) or len(layers),
         evidence=_evidence(attributes),
         epoch=as_whole(attributes.get(attr.EPOCH)),
         step=as_whole(detail(attributes, "step")),
@@ -125,14 +119,11 @@ def _finding(record: LogRecord, name: str, until: int | None, *, lasting: bool) 
 
 
 def _evidence(attributes: Mapping[str, Any]) -> str:
-    """Return what a finding rests on, for example ``layers: 0.weight, 2.weight (7 in all); value 0; since step 120``."""
-    layers, facts = as_names(attributes.get(attr.FINDING_LAYERS)), as_names(attributes.get(attr.FINDING_EVIDENCE))
-    count, first = as_whole(attributes.get(attr.FINDING_LAYER_COUNT)), as_whole(attributes.get(attr.FINDING_FIRST_STEP))
+    """Return the numbers that a finding rests on, for example ``value 0.2, limit 0.5; since step 120``."""
+    facts = as_names(attributes.get(attr.FINDING_EVIDENCE))
+    first = as_whole(attributes.get(attr.FINDING_FIRST_STEP))
     value, limit = attributes.get(attr.FINDING_VALUE), attributes.get(attr.FINDING_LIMIT)
     parts = []
-    if layers:
-        rest = f" ({count} in all)" if count is not None and count > len(layers) else ""
-        parts.append(f"layers: {', '.join(layers)}{rest}")
     if value is not None:
         parts.append(f"value {_short(value)}" + ("" if limit is None else f", limit {_short(limit)}"))
     parts += facts[1:]  # the first is the observation
@@ -171,25 +162,3 @@ def narratives(recording: Recording) -> list[RecordedNarrative]:
         for record in recording.logs
         if record.name == names.EVENT_NARRATIVE
     ]
-
-
-def ending(recording: Recording) -> RunOutcome:
-    """Return the outcome, from the events that each process logs at its start and end.
-
-    If a rank was restarted, only its last process must have ended.
-    """
-    latest = {
-        r.process.rank: r.process.identity for r in recording.logs if r.name == event_name(EventType.TRAINING_STARTED)
-    }
-    ended = {r.process.identity: r for r in recording.logs if r.name == event_name(EventType.TRAINING_ENDED)}
-    errors = [
-        str(detail(record.attributes, "error")) for record in ended.values() if detail(record.attributes, "error")
-    ]
-    if errors:
-        return RunOutcome("failed", errors[0])
-    if not ended:
-        return RunOutcome("open", "No end was written: the process was killed, or still runs.")
-    missing = len(set(latest.values()) - ended.keys())
-    if missing:
-        return RunOutcome("open", f"{missing} of {len(latest)} ranks wrote no end: killed, or still running.")
-    return RunOutcome("completed", "")

@@ -8,9 +8,11 @@ from typing import Final
 import numpy as np
 
 from nissa.charts.series import Series
-from nissa.recordings import Recording, Stream
+from nissa.events import EventType
+from nissa.recordings import LogRecord, Recording, Stream
 from nissa.report.clock import Clock
-from nissa.report.recorded_findings import RecordedFinding, RecordedNarrative, RunOutcome, ending, findings, narratives
+from nissa.report.recorded_findings import RecordedFinding, RecordedNarrative, event_name, findings, narratives
+from nissa.report.run_outcome import RunOutcome, outcome
 from nissa.report.seed_timelines import SeedTimeline, timelines
 from nissa.report.series_keys import SeriesKey, SeriesNames
 from nissa.semconv import attributes as attr
@@ -59,7 +61,13 @@ class RunSummary:
     @cached_property
     def ending(self) -> RunOutcome:
         """Outcome of the run."""
-        return ending(self.recording)
+        return outcome(self.recording)
+
+    @cached_property
+    def descriptions(self) -> list[LogRecord]:
+        """Events that describe the processes of the run."""
+        name = event_name(EventType.PROCESS_DESCRIBED)
+        return [record for record in self.recording.logs if record.name == name]
 
     @cached_property
     def begin(self) -> int:

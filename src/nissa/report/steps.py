@@ -50,7 +50,7 @@ def backward_values(run: RunSummary) -> list[Panel]:
             title=title,
             reading="Sum of a step, of an unknown scale: divided for accumulation, or weighted. run.log_loss makes it a loss.",
             summary=summary(title, series, percent=False),
-            variants=[Variant("", "", lines(series[:MOST_SERIES]))],
+            variants=[Variant("", "", lines(series[:MOST_SERIES], smooth=True))],
             table=series_table(title, series),
             log=True,
             wide=False,

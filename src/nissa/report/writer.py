@@ -1,9 +1,9 @@
 """Write the HTML report of a run's folder."""
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -11,15 +11,20 @@ from nissa.errors import ConfigurationError
 from nissa.journal.regular_file import open_regular
 from nissa.printable import printable, printable_name
 from nissa.recordings import read
-from nissa.report.findings_table import findings_section, narratives_section
+from nissa.report.finding_cards import findings_section
 from nissa.report.gradients import gradients
-from nissa.report.learning import learning, pace
-from nissa.report.logged import logged, run_config
+from nissa.report.learning import cost, learning, optimizer
+from nissa.report.logged import scalars, throughput
+from nissa.report.narratives import narratives_section
 from nissa.report.page import page
 from nissa.report.panels import PageSection
+from nissa.report.program import program
 from nissa.report.run_summary import RunSummary
 from nissa.report.seeds import blueprints, seeds
 from nissa.report.steps import backward_values, step_phases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAME: Final = "report.html"
 """Default file name of a report, in the run's folder."""
@@ -33,7 +38,7 @@ class WrittenReport:
         path: Path of the report.
         bytes: Size of the report.
         run_id: Id of the run.
-        status: ``completed``, ``failed`` or ``open``.
+        status: Outcome of the run; see `RunOutcome`.
         points: Number of data points read, of all metrics.
         damaged: Lines that could not be parsed, as ``file:line``.
     """
@@ -87,29 +92,28 @@ def write_report(folder: Path, output: Path | None = None) -> WrittenReport:
 
 
 def sections(run: RunSummary) -> list[PageSection]:
-    """Return the sections of a report, in display order."""
-    everything = (
-        _learning,
-        logged,
-        seeds,
-        blueprints,
+    """Return the sections of a report, in display order; those of seeds only if the run has some."""
+    everything: tuple[Callable[[RunSummary], PageSection], ...] = (
         findings_section,
+        _learning,
+        _speed,
+        optimizer,
+        program,
+        *((seeds, blueprints) if run.timelines else ()),
         gradients,
-        _pace,
         narratives_section,
-        run_config,
+        cost,
     )
     return [make(run) for make in everything]
 
 
 def _learning(run: RunSummary) -> PageSection:
-    section = learning(run)
-    return replace(section, panels=[*section.panels, *backward_values(run)])
+    loss, accuracy = learning(run)
+    return PageSection(key="learning", title="Learning", panels=[loss, *backward_values(run), scalars(run), accuracy])
 
 
-def _pace(run: RunSummary) -> PageSection:
-    section = pace(run)
-    return replace(section, panels=[step_phases(run), *section.panels])
+def _speed(run: RunSummary) -> PageSection:
+    return PageSection(key="speed", title="Speed", panels=[throughput(run), step_phases(run)])
 
 
 def _write(path: Path, text: str, *, follow: bool) -> None:

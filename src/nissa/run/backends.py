@@ -10,7 +10,9 @@ from nissa.otel.backend import OpenTelemetryBackend
 from nissa.otel.metrics.blueprint_metrics import BlueprintMetrics
 from nissa.otel.metrics.export_metrics import ExportMetrics
 from nissa.otel.metrics.hub_metrics import HubMetrics
+from nissa.otel.metrics.memory_metrics import MemoryMetrics
 from nissa.run.finding_callback import FindingCallback
+from nissa.run.memory_usage import device_memory, resident_memory
 from nissa.run.progress import ProgressReports
 from nissa.run.undelivered import save, undelivered_path
 from nissa.version import VERSION
@@ -92,6 +94,9 @@ class RunBackends:
             store, lambda: runtime.analytics.snapshot()["blueprints"], now=runtime.now, most=limits.max_blueprints
         )
         store.refreshers += [health.refresh, blueprints.refresh]
+        if runtime.config.process.memory:
+            memory = MemoryMetrics(store, resident=resident_memory, devices=device_memory, now=runtime.now)
+            store.refreshers.append(memory.refresh)
         if built is not None:
             store.refreshers.append(ExportMetrics(store, built, now=runtime.now).refresh)
 

@@ -19,8 +19,10 @@ from nissa.otel.setup import Providers
 from nissa.run.agreement import RunStart
 from nissa.run.backends import RunBackends
 from nissa.run.environment import Environment
+from nissa.run.exit_status import RunEnd
 from nissa.run.identity import environment_id
 from nissa.run.log_capture import LogCapture
+from nissa.run.process_description import ProcessDescription
 from nissa.run.runtime import Runtime
 from nissa.run.shutdown import ShutdownHook
 from nissa.run.state import ResumedRun, run_state, seed_states
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from nissa.run.run_config import Attribute
 
 _logger = logging.getLogger("nissa")
+
+_DESCRIPTION_SECONDS: Final = 0.5
+"""Maximum time at the end of a short run for the description of its process."""
 
 _AGREEMENT_SECONDS: Final = 0.5
 """Maximum time at the end of a run for recording the end in the store of the process group."""
@@ -103,6 +108,7 @@ class Run:
         data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
         data |= {"world_size": start.rank.world_size, "attempt": start.resumed.attempt if start.resumed else None}
         self._send(EventType.TRAINING_STARTED, data=data | {"run_config": dict(hyperparameters) or None})
+        self._description = ProcessDescription(self._runtime) if config.process.describe else None
         self._log_capture = LogCapture(self._runtime)
         if start.resumed is not None:
             self._resume(start.resumed)
@@ -122,7 +128,7 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the run. An exception passes through; its type is recorded on the spans that it interrupts."""
-        self._end(None if error is None else type(error).__name__)
+        self._end(RunEnd() if error is None else RunEnd.of_exception(error))
 
     @property
     def closed(self) -> bool:
@@ -195,7 +201,7 @@ class Run:
 
     def close(self) -> None:
         """End the run: export everything, and remove all hooks and backends. Takes at most the exit timeout."""
-        self._end(None)
+        self._end(RunEnd())
 
     # Methods of the default environment. A test compares their signatures with those of `Environment`.
 
@@ -375,7 +381,7 @@ class Run:
 
     # End of the run.
 
-    def _end(self, reason: str | None) -> None:
+    def _end(self, end: RunEnd) -> None:
         # A forked child inherits the run, but not its threads. Only the process that started the run may end it.
         if self._closed or os.getpid() != self._pid or not self._shutdown_hook.claim():
             return
@@ -387,7 +393,10 @@ class Run:
         with self._hub.error_boundary.guard("end of the run"):
             self._runtime.stop_watching()
             self._runtime.readback.close(limit / 2)
-            self._send(EventType.TRAINING_ENDED, data={"error": reason}, time_unix_nano=at)
+            if self._description is not None:
+                self._description.wait(min(_DESCRIPTION_SECONDS, limit / 4))
+            ending = {"error": end.error, "exit_status": end.status}
+            self._send(EventType.TRAINING_ENDED, data=ending, time_unix_nano=at)
             self._runtime.closed = True
             self._backends.remove(deadline)
             self._start.identity.end(max(0.0, min(_AGREEMENT_SECONDS, deadline - monotonic())))

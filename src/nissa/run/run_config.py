@@ -95,13 +95,13 @@ def _leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Attribute]
 def _attribute(path: tuple[str, ...], value: Any) -> Attribute:
     if isinstance(value, bool):
         return value
-    if value not in (None, "", {}, []) and any(_is_secret(name, value) for name in path):
+    if value not in (None, "", {}, []) and any(is_secret(name, value) for name in path):
         return HIDDEN
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, list) and 0 < len(value) <= MOST_ENTRIES:
         return _list(path, value)
-    return _text(value)
+    return redacted(value)
 
 
 def _list(path: tuple[str, ...], values: list[Any]) -> Attribute:
@@ -111,17 +111,18 @@ def _list(path: tuple[str, ...], values: list[Any]) -> Attribute:
         return [float(entry) for entry in entries if isinstance(entry, int | float)]
     if len(kinds) == 1 and kinds <= {bool, int, float, str}:
         return entries  # type: ignore[return-value]  # all entries have one type
-    return [_text(entry) for entry in entries]
+    return [redacted(entry) for entry in entries]
 
 
-def _text(value: object) -> str:
+def redacted(value: object) -> str:
+    """Return a value as text of bounded length, without credentials in URLs, known tokens and ``password=...``."""
     text = value if isinstance(value, str) else str(value)
     text = _USER_INFO.sub(HIDDEN, text)
     text = _IN_TEXT.sub(rf"\g<1>{HIDDEN}", _KNOWN_TOKENS.sub(HIDDEN, text))
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 3] + "..."
 
 
-def _is_secret(name: str, value: object) -> bool:
+def is_secret(name: str, value: object) -> bool:
     """Whether a name is that of a credential: ``hf_token``, ``apiKey``, ``db.password``; not ``tokenizer``.
 
     A token is text: the number ``token_limit`` is a hyperparameter.

@@ -3,13 +3,13 @@
 import atexit
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from nissa.run.exit_status import ExitWatch, RunEnd
 from nissa.run.signal_watch import SignalWatch
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class ShutdownHook:
     stuck in C code, so that no handler runs, a thread of its own calls the function; see `SignalWatch`.
 
     Args:
-        end: Function that ends the run; called with the reason, None for a normal exit. Does nothing where `claim` is False.
+        end: Function that ends the run; called with the end of the process. Does nothing where `claim` is False.
         sections: Critical sections that a signal may interrupt.
         limit: Seconds that `end` takes at most.
     """
 
-    def __init__(self, end: Callable[[str | None], None], sections: "CriticalSections", limit: float) -> None:
+    def __init__(self, end: Callable[[RunEnd], None], sections: "CriticalSections", limit: float) -> None:
         self._end = end
         self._sections = sections
         self._limit = limit
@@ -47,6 +47,7 @@ class ShutdownHook:
         self._released = threading.Event()
         self._pending_signal: int | None = None
         self._watch: SignalWatch | None = None
+        self._exit_watch = ExitWatch()
         atexit.register(self._at_exit)
         if threading.current_thread() is threading.main_thread():
             self._install()
@@ -80,6 +81,7 @@ class ShutdownHook:
     def release(self) -> None:
         """Remove the exit and signal handlers, and send a signal again that arrived since `claim`."""
         atexit.unregister(self._at_exit)
+        self._exit_watch.close()
         handlers, self._handlers = self._handlers, {}
         if threading.current_thread() is threading.main_thread():
             watch, self._watch = self._watch, None
@@ -94,14 +96,13 @@ class ShutdownHook:
 
     def abandon(self) -> None:
         """Stop watching for signals of the parent in a forked child."""
+        self._exit_watch.close()
         if self._watch is not None:
             self._watch.release()
 
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:
-            # The interpreter stores an uncaught exception in `sys.last_value` after printing it.
-            error = getattr(sys, "last_value", None)
-            self._end(None if error is None else type(error).__name__)
+            self._end(self._exit_watch.at_exit())
 
     def _on_signal(self, signal_number: int, _frame: FrameType | None) -> None:
         self._handling = True
@@ -116,14 +117,14 @@ class ShutdownHook:
         if self._ending and self._claims[0] == threading.get_ident():
             self._pending_signal = signal_number  # the interrupted frame is ending the run and must finish first
             return
-        self._end(signal.Signals(signal_number).name)
+        self._end(RunEnd(signal.Signals(signal_number).name))
         # Another thread may be ending the run. The interrupted training must not go on meanwhile: its calls would meet a
         # closed run, and its own end would hide the signal. The limit is for a thread that waits for a lock of this one.
         self._released.wait(self._limit)
         _resend(signal_number)
 
     def _end_stuck_process(self, signal_number: int) -> None:
-        self._end(signal.Signals(signal_number).name)
+        self._end(RunEnd(signal.Signals(signal_number).name))
 
 
 def _resend(signal_number: int) -> None:

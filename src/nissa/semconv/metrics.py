@@ -230,6 +230,15 @@ SAMPLING_INTERVAL: Final = MetricSpec(
     "nissa.sampling.interval", _G, "{step}", "Optimizer steps from one sampled step to the next"
 )
 
+PROCESS_MEMORY: Final = MetricSpec("process.memory.usage", _U, "By", "Physical memory in use by the process")
+DEVICE_MEMORY: Final = MetricSpec(
+    "nissa.device.memory",
+    _G,
+    "By",
+    "Memory of a CUDA device, from the books of torch's allocator in this process",
+    (attr.DEVICE, attr.DEVICE_NAME, attr.MEMORY_STATE),
+)
+
 ALL: Final[tuple[MetricSpec, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, MetricSpec))
 BY_NAME: Final[dict[str, MetricSpec]] = {spec.name: spec for spec in ALL}
 

@@ -4,7 +4,8 @@
   const GLYPHS = { "triangle-up": "▲", "triangle-down-open": "▽", "triangle-right": "▶", x: "✕" };
   const CONFIG = { responsive: true, displaylogo: false, scrollZoom: false, doubleClick: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "resetScale2d"] };
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const state = { axis: "time", group: "", range: null, scheme: null };
+  const state = { axis: "time", group: "", range: null, scheme: null, smoothing: 0.8 };
+  const LEAST_TO_SMOOTH = 30;
 
   const unpack = (id) => {
     const text = atob(document.getElementById(id).textContent);
@@ -32,7 +33,37 @@
     trace.customdata = Array.from({ length: exponents.length / width }, (_, at) => row(at));
   };
 
+  const decoded = (values) => {
+    if (Array.isArray(values)) return values;
+    const bytes = Uint8Array.from(atob(values.bdata), (each) => each.charCodeAt(0));
+    return Array.from(new { f4: Float32Array, f8: Float64Array }[values.dtype](bytes.buffer));
+  };
+
+  // Exponential moving average without the bias towards zero at the start; gaps stay gaps.
+  const smoothed = (values, weight) => {
+    let sum = 0, share = 1;
+    return values.map((value) => {
+      if (value === null || !Number.isFinite(value)) return null;
+      sum = sum * weight + (1 - weight) * value;
+      share *= weight;
+      return sum / (1 - share);
+    });
+  };
+
+  // The values themselves become faint behind their moving average.
+  const smooth = (trace) => {
+    const { smooth: means } = trace.meta;
+    if (!means || !state.smoothing || trace.mode !== "lines" || trace.points < LEAST_TO_SMOOTH) return [trace];
+    const line = { ...trace.line, width: 2 };
+    const average = { ...trace, ...(means.y ? { x: means.x } : {}), ...(means.y && state.axis === "step" ? means.step : {}), y: smoothed(means.y ?? trace.numbers, state.smoothing), line, hovertemplate: "%{y:.4g} smoothed" };
+    return [{ ...trace, opacity: 0.3 }, average];
+  };
+
   const prepare = (trace) => {
+    if (trace.meta.smooth) {
+      trace.numbers = decoded(trace.y);
+      trace.points = trace.numbers.length;
+    }
     magnitudes(trace);
     trace.meta.time = Object.fromEntries(Object.keys(trace.meta.step).map((name) => [name, trace[name]]));
   };
@@ -75,18 +106,19 @@
     }
 
     traces() {
-      return this.variant.data.map((trace) => {
+      return this.variant.data.flatMap((trace) => {
         const { group, label, step } = trace.meta;
         const placed = "x" in step;
         const elsewhere = state.group && group && group !== state.group && this.variants.length === 1;
         const unknown = state.axis === "step" && !placed;
-        return { ...trace, ...trace.meta[state.axis], visible: !(this.hidden.has(label) || elsewhere || unknown) };
+        return smooth({ ...trace, ...trace.meta[state.axis], visible: !(this.hidden.has(label) || elsewhere || unknown) });
       });
     }
 
     layout() {
       const { layout } = this.variant;
-      const xaxis = { ...this.page.axes[state.axis], range: [...(state.range ?? this.page.extents[state.axis])], autorange: false };
+      const narrow = this.plot.clientWidth < 480;
+      const xaxis = { ...(narrow ? { nticks: 4, tickangle: 0 } : {}), ...this.page.axes[state.axis], range: [...(state.range ?? this.page.extents[state.axis])], autorange: false };
       const yaxis = { ...layout.yaxis };
       if (this.log) Object.assign(yaxis, { type: "log", tickformat: "~g" });
       const found = { ...layout, xaxis, yaxis, template: this.page.templates[scheme()], showlegend: false };
@@ -194,6 +226,11 @@
       document.querySelectorAll("[data-group]").forEach((each) => { each.hidden = state.group !== "" && each.dataset.group !== state.group; });
       panels.forEach((panel) => panel.choose(state.group));
       all();
+    });
+    document.getElementById("smoothing").addEventListener("input", (event) => {
+      state.smoothing = Number(event.target.value);
+      document.getElementById("smoothed").textContent = state.smoothing.toFixed(2);
+      panels.filter((panel) => panel.variant.data.some((trace) => trace.meta.smooth)).forEach((panel) => panel.draw());
     });
     document.getElementById("reset").addEventListener("click", () => show(null));
     document.getElementById("scheme").addEventListener("click", () => { state.scheme = scheme() === "dark" ? "light" : "dark"; dress(); });

@@ -1,0 +1,83 @@
+"""Section with the findings of a run, as cards."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from nissa.charts.text import ABSENT
+from nissa.report.panels import PageSection
+from nissa.report.recorded_findings import ERROR, WARNING, RecordedFinding
+from nissa.report.run_summary import RunSummary, clock_time
+from nissa.semconv import metrics as metric
+
+MOST_CARDS: Final = 500
+"""Maximum number of findings; beyond it, the latest are shown."""
+
+MOST_OPEN: Final = 12
+"""Number of findings that are shown before the reader asks for more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingCard:
+    """Finding as the page shows it.
+
+    Args:
+        when: Time and step or epoch.
+        where: Environment, model and rank; empty if the run has only one.
+        seen: What was seen, as a sentence.
+        layers: Layers, worst first.
+        more_layers: Number of further layers.
+        until: Time at which it was cleared, or that it held at the end.
+        tone: CSS class for the severity, ``bad`` or ``warning``; empty for none.
+        group: Environment filter that shows this card; empty if it is always shown.
+    """
+
+    name: str
+    when: str
+    where: str
+    seen: str
+    layers: tuple[str, ...]
+    more_layers: int
+    advice: str
+    evidence: str
+    until: str
+    tone: str
+    group: str
+
+
+def findings_section(run: RunSummary) -> PageSection:
+    """Return the section of findings: those that held at the end first, then the others, the latest first."""
+    if not run.findings:
+        return PageSection(key="findings", title="Findings", empty=_nothing(run))
+    latest = sorted(run.findings[-MOST_CARDS:], key=lambda each: (each.lasting and each.until is None, each.time))
+    left_out = len(run.findings) - len(latest)
+    note = f"The latest {MOST_CARDS}; {left_out} before them are left out." if left_out else ""
+    cards = [_card(run, each) for each in reversed(latest)]
+    return PageSection(key="findings", title="Findings", note=note, findings=cards)
+
+
+def _nothing(run: RunSummary) -> str:
+    if run.narratives or run.streams(metric.STEP):
+        return "No rule raised a finding."
+    return "Nothing could be judged: call run.watch(model, optimizer), and run.validate(...)."
+
+
+def _card(run: RunSummary, finding: RecordedFinding) -> FindingCard:
+    at = f"step {finding.step:,}" if finding.step is not None else ""
+    at = at or (f"epoch {finding.epoch}" if finding.epoch is not None else "")
+    if finding.until is not None:
+        until = f"until {clock_time(finding.until)}"
+    else:
+        until = "still up at the end" if finding.lasting else ""
+    return FindingCard(
+        name=finding.name,
+        when=", ".join(part for part in (at, clock_time(finding.time)) if part),
+        where=run.names.name(finding.series_key),
+        seen=finding.sentence or ABSENT,
+        layers=finding.layers,
+        more_layers=max(finding.layer_count - len(finding.layers), 0),
+        advice=finding.advice,
+        evidence=finding.evidence,
+        until=until,
+        tone="bad" if finding.severity >= ERROR else "warning" if finding.severity >= WARNING else "",
+        group=run.names.group(finding.series_key.env),
+    )
