@@ -1,6 +1,8 @@
 """What all boards have in common, and where their panels lie."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from dashboards.grafana import PROMETHEUS, Json
@@ -22,11 +24,13 @@ class Row:
         title: The heading.
         panels: Each with its width in columns, of which there are 24; what does not fit begins a new line.
         height: Of each panel.
+        collapsed: Whether the panels are hidden, and not queried, until the heading is clicked on.
     """
 
     title: str
     panels: tuple[tuple[int, Json], ...]
     height: int = 8
+    collapsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,14 @@ class Board:
         placed: list[Json] = []
         top = 0
         for row in self.rows:
-            heading = {"type": "row", "title": row.title, "collapsed": False, "panels": []}
-            placed.append(heading | {"gridPos": _place(0, top, WIDTH, 1)})
-            below, top = _lay(row, top + 1)
-            placed += below
-        return [panel | {"id": number} for number, panel in enumerate(placed, start=1)]
+            heading = {"type": "row", "title": row.title, "collapsed": row.collapsed, "panels": []}
+            heading |= {"gridPos": _place(0, top, WIDTH, 1)}
+            below, end = _lay(row, top + 1)
+            # The panels of a collapsed row are inside its heading, and take no room.
+            placed += [heading | {"panels": below}] if row.collapsed else [heading, *below]
+            top = top + 1 if row.collapsed else end
+        numbers = count(1)
+        return [_numbered(panel, numbers) for panel in placed]
 
     def json(self) -> Json:
         """Return the board as Grafana reads it."""
@@ -76,6 +83,21 @@ class Board:
             "templating": {"list": list(self.variables)},
             "panels": self.panels(),
         }
+
+
+def every_panel(board: Json) -> Iterator[Json]:
+    """Yield the headings and panels of a board as Grafana reads it, those of collapsed rows after their headings."""
+    for panel in board["panels"]:
+        yield panel
+        yield from panel.get("panels", ())
+
+
+def _numbered(panel: Json, numbers: Iterator[int]) -> Json:
+    """Return a heading or panel with an id, and those inside it with theirs."""
+    numbered = panel | {"id": next(numbers)}
+    return (
+        numbered | {"panels": [_numbered(each, numbers) for each in panel["panels"]]} if "panels" in panel else numbered
+    )
 
 
 def _place(x: int, y: int, width: int, height: int) -> Json:

@@ -27,10 +27,12 @@ _OF_PROCESSES: Final = (
     metrics.BLUEPRINT_ACCURACY_DELTA,
     metrics.BLUEPRINT_COMPUTE_COST,
     metrics.BLUEPRINT_PARAMETERS,
+    metrics.DEVICE_MEMORY,
     metrics.HUB_EVENTS,
     metrics.HUB_QUEUE_SIZE,
     metrics.EXPORT_ITEMS,
     metrics.JOURNAL_SIZE,
+    metrics.PROCESS_MEMORY,
     metrics.READBACK_DROPPED,
 )
 _OF_MODELS: Final = (

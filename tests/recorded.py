@@ -149,7 +149,7 @@ class Recorded:
                     "nissa.narrative", step, about | {"nissa.epoch": epoch}, body=f"Loss improving{self.mark} | Fine"
                 )
         if self.ended:
-            yield self._record("nissa.event.training_ended", self.steps)
+            yield self._record("nissa.event.training_ended", self.steps, {"nissa.event.exit_status": 0})
 
     def _record(self, name: str, step: int, told: dict[str, Any] | None = None, **more: Any) -> str:
         return otlp.logs(otlp.record(name, at(step), told or {}, **more), resource=self._resource)

@@ -6,6 +6,7 @@ from dashboards import variables
 from dashboards.board import Board, Row, legend
 from dashboards.boards.shared import OVERHEAD, UNWATCHED, newest, overhead
 from dashboards.grafana import (
+    BYTES,
     COUNT,
     FRACTION,
     GREEN,
@@ -25,7 +26,7 @@ from dashboards.grafana import (
     states,
     table,
 )
-from dashboards.links import filling, to_traces
+from dashboards.links import filling, of_series, to_traces
 from dashboards.promql import chosen, highest, latest, lowest, quantile, series, summed
 from nissa.semconv import attributes as attr
 from nissa.semconv import metrics, pipeline, prometheus, spans
@@ -201,6 +202,45 @@ _LEARNING_RATE = lines(
     Query(chosen(metrics.LEARNING_RATE), legend(*_MODEL, attr.PARAMETER_GROUP_INDEX)),
 )
 
+_NOT_CLIPPED: Final = "Gradients are not clipped through Nissa"
+
+_CLIP_NORM = lines(
+    About("Clip norm", "Norm of all gradients before they were clipped, by model.", SCIENTIFIC, _NOT_CLIPPED),
+    Query(chosen(metrics.CLIP_NORM), legend(*_MODEL)),
+    log=True,
+)
+
+_CLIP_FACTOR = lines(
+    About(
+        "Clip factor",
+        "What gradients are multiplied with, at most 1. Far below 1 at each step, the clip norm sets the step and not "
+        "the learning rate.",
+        NUMBER,
+        _NOT_CLIPPED,
+    ),
+    Query(chosen(metrics.CLIP_FACTOR), legend(*_MODEL)),
+)
+
+_PROCESS_MEMORY = lines(
+    About(
+        "Memory of the process",
+        "Physical memory in use, by rank. A line that rises to the end is a leak.",
+        BYTES,
+        "Not measured in this time: process.memory is off, or the system has no /proc",
+    ),
+    Query(chosen(metrics.PROCESS_MEMORY), legend(attr.RANK)),
+)
+
+_DEVICE_MEMORY = lines(
+    About(
+        "Memory of the device",
+        "Of each CUDA device: total, reserved by torch's allocator, allocated by living tensors, and the most of that so far.",
+        BYTES,
+        "No CUDA device was used in this time, or process.memory is off",
+    ),
+    Query(chosen(metrics.DEVICE_MEMORY), legend(attr.RANK, attr.DEVICE, attr.DEVICE_NAME, attr.MEMORY_STATE)),
+)
+
 _HEALTH_LINE = lines(
     About(
         "Gradient health",
@@ -213,7 +253,19 @@ _HEALTH_LINE = lines(
 )
 
 _FLAGS = states(
-    About("Red flags", "When each finding held. docs/reference/rules.md says what raises it.", NUMBER, _NOT_VALIDATED),
+    About(
+        "Red flags",
+        "When each finding held. A click on one leads to its spans in Jaeger, which have its layers and what to try.",
+        NUMBER,
+        _NOT_VALIDATED,
+        links=(
+            to_traces(
+                "Layers and advice",
+                spans.RED_FLAG,
+                {attr.RUN_ID: "${run}", attr.RED_FLAG_NAME: of_series(attr.RED_FLAG_NAME)},
+            ),
+        ),
+    ),
     Query(
         f"{highest(chosen(metrics.RED_FLAG), attr.RED_FLAG_NAME, attr.ENV_ID)}"
         f" and {highest(f'max_over_time({chosen(metrics.RED_FLAG)}[$__range])', attr.RED_FLAG_NAME, attr.ENV_ID)} == 1",
@@ -342,15 +394,16 @@ BOARD: Final = Board(
     "Nissa: Overview",
     "Is this run going well? How far is it, what is wrong with it, and what does it cost to look?",
     (*_CHOICE, variables.TRACE),
+    # The order is that of the report.
     (
         _NOW,
-        Row("Runs and alerts", ((12, _RUNS), (12, _ALERTS)), 6),
-        Row(
-            "Learning", ((8, _LOSS), (8, _ACCURACY), (8, _CLASSES), (8, _LEARNING_RATE), (8, _SHARPNESS), (8, _MARGIN))
-        ),
-        Row("Logged by the training loop", ((8, _SCALARS), (8, _THROUGHPUT), (8, _BACKWARD))),
-        Row("Health", ((12, _FLAGS), (6, _HEALTH_LINE), (6, _SEEDS))),
-        Row("Cost", ((6, _DURATION), (6, _PHASES), (6, _OVERHEAD), (6, _SKIPPED))),
+        Row("Findings", ((14, _FLAGS), (10, _ALERTS))),
+        Row("Learning", ((8, _LOSS), (8, _SCALARS), (8, _BACKWARD), (12, _ACCURACY), (12, _CLASSES))),
+        Row("Speed", ((8, _THROUGHPUT), (8, _PHASES), (8, _DURATION))),
+        Row("Optimizer", ((6, _CLIP_NORM), (6, _CLIP_FACTOR), (6, _LEARNING_RATE), (6, _SKIPPED))),
+        Row("Run", ((8, _RUNS), (8, _PROCESS_MEMORY), (8, _DEVICE_MEMORY))),
+        Row("Health and cost", ((6, _HEALTH_LINE), (6, _SHARPNESS), (6, _MARGIN), (6, _OVERHEAD))),
         Row("Narrative", ((9, _NARRATIVES), (15, _NARRATIVE)), 12),
+        Row("Seeds", ((24, _SEEDS),), collapsed=True),
     ),
 )

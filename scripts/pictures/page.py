@@ -5,6 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from dashboards.board import every_panel
 from nissa.charts.plotly import get_plotlyjs
 from nissa.charts.theme import FONT, LIGHT
 from scripts.pictures.answers import Json, Moment
@@ -36,7 +37,7 @@ th {{ color: {LIGHT.muted}; font-weight: 600; }} td:first-child {{ max-width: 19
 def page(board: Json, moment: Moment) -> str:
     """Return a board as self-contained HTML."""
     figures: dict[str, Json] = {}
-    panels = "".join(_panel(panel, moment, figures) for panel in board["panels"])
+    panels = "".join(_panel(panel, moment, figures) for panel in every_panel(board))
     drawing = "".join(
         f"Plotly.newPlot({json.dumps(key)}, {json.dumps(figure['data'])}, {json.dumps(figure['layout'])}, {{staticPlot: true}});"
         for key, figure in figures.items()

@@ -13,6 +13,7 @@ import torch
 import nissa
 from nissa import GateResult
 from nissa.hub.hub import NissaHub
+from nissa.run.memory_usage import DeviceMemory
 from nissa.run.observation import log_backward_value
 from nissa.semconv import attributes, metrics
 from nissa.semconv import spans as span_names
@@ -40,6 +41,8 @@ def documented(module: ModuleType) -> list[tuple[str, Any, str]]:
 def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the folder of a run in which everything happens that can."""
     monkeypatch.setenv("TRACEPARENT", f"00-{'1' * 32}-{'2' * 16}-01")
+    device = DeviceMemory("cuda:0", "a device", allocated=1, peak=2, reserved=3, total=4)
+    monkeypatch.setattr("nissa.run.backends.device_memory", lambda: iter([device]))  # on machines without one
     toy = Toy()
     toy.optimizer = torch.optim.SGD([{"params": [each]} for each in toy.model.parameters()], lr=0.01)
     with nissa.start("research", run_id="r", strict=False, console__enabled=False, run_config={"lr": 0.01}) as run:

@@ -1,5 +1,6 @@
 """The report as people use it: with a mouse, with a keyboard, by day and by night."""
 
+import math
 import re
 
 import pytest
@@ -27,7 +28,7 @@ def lines(tab: Opened) -> int:
 def test_everything_is_drawn(shown: Opened) -> None:
     for name in FIGURES:
         assert shown.page.locator(f"[data-plot={name}] svg.main-svg").count(), name
-    assert lines(shown) == 4
+    assert lines(shown) == 6  # two of training, each with its moving average, and two of validation
     assert shown.page.locator("[data-plot=heatmap] .hm image").count() == 1
     assert shown.page.locator("[data-plot=swimlane] .barlayer .point").count() == 7
     assert shown.page.get_by_role("alert").count() == 0
@@ -126,12 +127,12 @@ def test_a_click_in_the_legend_hides_a_line_and_another_shows_it(opened: Open) -
     button = tab.page.locator("[data-legend=loss]").get_by_role("button", name="environment 1 · train", exact=True)
     button.click()
     tab.page.wait_for_function(
-        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 3"
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 4"
     )
     assert button.get_attribute("aria-pressed") == "false"
     button.click()
     tab.page.wait_for_function(
-        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 4"
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 6"
     )
 
 
@@ -139,10 +140,10 @@ def test_an_environment_can_be_looked_at_alone(opened: Open) -> None:
     tab = opened()
     tab.page.get_by_role("combobox", name="Environment").select_option("environment 1")
     tab.page.wait_for_function(
-        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 2"
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 3"
     )
-    findings = tab.page.locator("#findings tbody tr")
-    assert [row.is_visible() for row in findings.all()] == [False, True]
+    findings = tab.page.locator("#findings li.finding")
+    assert [row.is_visible() for row in findings.all()] == [True, False]
     lanes = tab.page.locator("[data-plot=swimlane] .ytick text")
     assert lanes.all_text_contents() == ["seed1 · conv"]
     assert tab.page.get_by_label("Gradients of").locator("option:checked").text_content() == "environment 1"
@@ -156,6 +157,33 @@ def test_another_parameter_can_be_chosen(opened: Open) -> None:
     box.select_option(label="environment 1 · block.2.weight")
     tab.page.locator("[data-legend=distribution]").get_by_role("button", name="0.25 quantile").wait_for()
     assert tab.page.locator("[data-plot=distribution] .scatterlayer .trace").count() == 5
+
+
+def test_a_slider_smooths_losses_as_a_moving_average_does(opened: Open) -> None:
+    tab = opened()
+    tab.page.get_by_label("Smoothing").fill("0.9")
+    tab.page.wait_for_function("document.getElementById('smoothed').textContent === '0.90'")
+    name = "environment 1 · train"
+    found = tab.page.evaluate(
+        "(name) => document.querySelector('[data-plot=loss]')._fullData.filter(t => t.name === name).map(t => [...t.y])",
+        name,
+    )
+    raw, smooth = found
+    assert len(raw) == len(smooth) == 60
+    expected: list[float | None] = []
+    mean, weight = 0.0, 0.0
+    for value in raw:
+        if value is None or math.isnan(value):
+            expected.append(None)
+            continue
+        mean, weight = 0.9 * mean + 0.1 * value, 0.9 * weight + 0.1
+        expected.append(mean / weight)
+    assert smooth == pytest.approx(expected)
+    tab.page.get_by_label("Smoothing").fill("0")
+    tab.page.wait_for_function(
+        "document.querySelectorAll('[data-plot=loss] .scatterlayer .trace:has(.lines path)').length === 4"
+    )
+    assert tab.page.evaluate("document.querySelector('[data-plot=rate]').data.length") == 2  # a rate is not smoothed
 
 
 @pytest.mark.full
@@ -213,16 +241,16 @@ def test_each_figure_has_its_numbers_as_a_table(shown: Opened) -> None:
     assert row[-1] == "1"
 
 
-@pytest.mark.full
-def test_nothing_overflows_a_narrow_screen(opened: Open) -> None:
-    tab = opened(viewport={"width": 390, "height": 800})
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+@pytest.mark.parametrize("width", [390, 320])
+def test_nothing_overflows_a_narrow_screen(opened: Open, width: int) -> None:
+    tab = opened(viewport={"width": width, "height": 800})
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_killed_run_is_shown_as_far_as_it_went(opened: Open) -> None:
     tab = opened("killed")
-    assert tab.page.locator(".status").text_content() == "Open-ended"
-    assert "killed, or still runs" in (tab.page.locator(".reason").text_content() or "")
+    assert tab.page.locator(".status").text_content() == "No end recorded"
+    assert "killed, or still running" in (tab.page.locator(".reason").text_content() or "")
     legend = tab.page.locator("[data-legend=swimlane]")
     assert legend.get_by_role("button", name="fate still open").count() == 1
     assert legend.get_by_role("button", name="fossilized").count() == 0

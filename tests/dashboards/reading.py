@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dashboards.board import every_panel
 from dashboards.build import GENERATED, RULES
 
 Json = dict[str, Any]
@@ -48,14 +49,14 @@ class Asked:
 
 
 def panels(board: Json) -> list[Json]:
-    return [panel for panel in board["panels"] if panel["type"] != "row"]
+    return [panel for panel in every_panel(board) if panel["type"] != "row"]
 
 
 def targets(kind: str) -> Iterator[tuple[str, Json]]:
     """Yield board, row, panel and letter of the queries of a kind of data source, with the query."""
     for name, board in BOARDS.items():
         row = ""
-        for panel in board["panels"]:
+        for panel in every_panel(board):
             row = panel["title"] if panel["type"] == "row" else row
             for target in panel.get("targets", []):
                 if target["datasource"]["type"] == kind:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dashboards.board import every_panel
 from dashboards.build import GENERATED
 from scripts.pictures import numbers
 from scripts.pictures.__main__ import IMAGES
@@ -22,7 +23,7 @@ Json = dict[str, Any]
 PANELS = [
     panel
     for path in sorted(GENERATED.glob("*.json"))
-    for panel in json.loads(path.read_text())["panels"]
+    for panel in every_panel(json.loads(path.read_text()))
     if panel["type"] != "row"
 ]
 

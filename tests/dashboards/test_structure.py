@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dashboards.board import WIDTH
+from dashboards.board import WIDTH, every_panel
 from dashboards.build import FOLDERS, files
 from dashboards.promql import VARIABLES
 from scripts.stack_docker import FILE
@@ -39,14 +39,30 @@ def test_boards_have_addresses_of_their_own() -> None:
 
 @EACH
 def test_panels_have_ids_of_their_own_and_do_not_overlap(board: Json) -> None:
-    placed = board["panels"]
+    placed = [*every_panel(board)]
     assert len({panel["id"] for panel in placed}) == len(placed)
     for panel in placed:
         at = panel["gridPos"]
         assert at["x"] >= 0, panel["title"]
         assert at["x"] + at["w"] <= WIDTH, panel["title"]
-    for one, other in combinations(placed, 2):
+    for one, other in combinations(board["panels"], 2):
         assert not _overlap(one["gridPos"], other["gridPos"]), (one["title"], other["title"])
+
+
+@EACH
+def test_a_collapsed_row_is_the_last_one_and_has_its_panels_inside(board: Json) -> None:
+    rows = [panel for panel in board["panels"] if panel["type"] == "row"]
+    assert all(bool(row["panels"]) is row["collapsed"] for row in rows)
+    assert not any(row["collapsed"] for row in rows[:-1])
+
+
+def test_the_overview_has_the_order_of_the_report() -> None:
+    rows = [panel["title"] for panel in BOARDS["nissa-overview"]["panels"] if panel["type"] == "row"]
+    assert rows == ["Now", "Findings", "Learning", "Speed", "Optimizer", "Run", "Health and cost", "Narrative", "Seeds"]
+    titles = [panel["title"] for panel in panels(BOARDS["nissa-overview"])]
+    order = ["Loss", "Logged values", "Throughput", "Step phases", "Clip norm", "Clip factor", "Learning rate", "Runs"]
+    assert [title for title in titles if title in order] == order
+    assert titles.index("Memory of the process") < titles.index("Memory of the device") < titles.index("Seeds by stage")
 
 
 def _overlap(one: Json, other: Json) -> bool:
@@ -58,7 +74,7 @@ def _overlap(one: Json, other: Json) -> bool:
 @EACH
 def test_a_line_of_panels_fills_the_width(board: Json) -> None:
     lines: dict[int, int] = {}
-    for panel in board["panels"]:
+    for panel in every_panel(board):
         lines[panel["gridPos"]["y"]] = lines.get(panel["gridPos"]["y"], 0) + panel["gridPos"]["w"]
     assert set(lines.values()) == {WIDTH}
 

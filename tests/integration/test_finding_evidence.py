@@ -77,4 +77,7 @@ def test_layers_numbers_first_step_and_advice_are_in_logs_traces_report_console_
     (finding,) = [each for each in brief.findings if each.name == "nonfinite_gradients"]
     assert (finding.layers, finding.value, finding.step, finding.first_step) == (("2.weight",), 1.0, 3, 3)
     write_report(where)
-    assert "layers: 2.weight; value 1; since step 3" in unescape((where / "report.html").read_text())
+    page = unescape((where / "report.html").read_text())
+    assert "<strong>Layers</strong> <code>2.weight</code>" in page
+    assert "<strong>What to try</strong> Skip such steps" in page
+    assert "value 1; since step 3" in page

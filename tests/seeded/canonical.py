@@ -34,7 +34,13 @@ MASKED_METRICS: Final = frozenset({"nissa.overhead.ratio", "nissa.readback.lag"}
 """Values that depend on the speed of the machine; their times are the program's."""
 
 PRESENT_METRICS: Final = frozenset(
-    {"nissa.hub.queue.size", "nissa.journal.size", "nissa.export.items", "nissa.step.phase.duration"}
+    {
+        "nissa.hub.queue.size",
+        "nissa.journal.size",
+        "nissa.export.items",
+        "nissa.step.phase.duration",
+        "process.memory.usage",
+    }
 )
 """Values and times depend on the machine, or on when an export happens; only that the streams exist is compared."""
 

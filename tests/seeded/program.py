@@ -50,6 +50,7 @@ OVERFLOWS: Final = {(1, 2), (4, 0), (4, 1)}
 """Epochs and steps that loss scaling skips."""
 
 SHARED: Final[dict[str, Any]] = {
+    "process__describe": False,  # a description of the machine
     "service_name": "seeded",
     "strict": False,
     "console__enabled": False,

@@ -69,6 +69,8 @@ _TYPE: Final = "nissa.run.id nissa.event.type "
 
 ROWS: Final = (
     Row("resource", "", "nissa.run.id nissa.profile dl.rank dl.local_rank dl.world_size"),
+    Row("metric", "process.memory.usage"),
+    Row("metric", "nissa.device.memory", "nissa.device nissa.device.name nissa.memory.state"),
     Row("metric", "nissa.step", _ENV),
     Row("metric", "nissa.epoch", _ENV),
     Row("metric", "nissa.step.duration", _ENV),
@@ -171,6 +173,7 @@ ROWS: Final = (
     Row("event", "nissa.event.seed_culled", _NAMED + _TYPE),
     Row("event", "nissa.event.training_started", _TYPE),
     Row("event", "nissa.event.training_ended", _TYPE),
+    Row("event", "nissa.event.process_described", _TYPE + "nissa.cpu.count"),
     Row("event", "nissa.event.checkpoint_saved", _EPOCH + _TYPE),
     Row("event", "nissa.event.checkpoint_loaded", _NAMED + _TYPE),
     Row("event", "nissa.event.plateau_detected", _EPOCH + _TYPE),

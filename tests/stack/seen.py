@@ -37,7 +37,7 @@ def series(spec: metrics.MetricSpec) -> str:
 
 
 def _in_prometheus(stack: Stack, service: str) -> Iterator[tuple[str, str, Iterable[str]]]:
-    selector = {"match[]": f'{{job="{service}", __name__=~"nissa_.*"}}'}
+    selector = {"match[]": f'{{job="{service}", __name__=~"nissa_.*|process_memory_.*"}}'}
     keys = {prometheus.label(key): key for name, key in vars(attr).items() if name.isupper()}
     known = {series(spec): spec.name for spec in metrics.ALL}
     known |= dict.fromkeys(

@@ -35,12 +35,15 @@ EXPECTED_EMPTY = {
     "nissa-gradients / Norms / Norm of all gradients B": "gradients are clipped",
     "nissa-gradients / Trouble / Elements that are not finite A": "a gradient is infinite",
     "nissa-gradients / Updates / Update over weight A": "updates are measured",
-    "nissa-overview / Learning / Sharpness A": "sharpness is measured",
-    "nissa-overview / Learning / Learning rate over the critical one A": "sharpness is measured",
-    "nissa-overview / Logged by the training loop / Logged values A": "the loop logs values of its own",
-    "nissa-overview / Logged by the training loop / Throughput A": "the loop logs items",
-    "nissa-overview / Logged by the training loop / Value of backward() A": "nobody logs the loss of a step",
-    "nissa-overview / Cost / Skipped steps A": "loss scaling leaves a step out",
+    "nissa-overview / Learning / Logged values A": "the loop logs values of its own",
+    "nissa-overview / Learning / Value of backward() A": "nobody logs the loss of a step",
+    "nissa-overview / Speed / Throughput A": "the loop logs items",
+    "nissa-overview / Optimizer / Clip norm A": "gradients are clipped",
+    "nissa-overview / Optimizer / Clip factor A": "gradients are clipped",
+    "nissa-overview / Optimizer / Skipped steps A": "loss scaling leaves a step out",
+    "nissa-overview / Run / Memory of the device A": "a CUDA device is used; here one is simulated",
+    "nissa-overview / Health and cost / Sharpness A": "sharpness is measured",
+    "nissa-overview / Health and cost / Learning rate over the critical one A": "sharpness is measured",
     "nissa-seeds / Now / Refused transitions A": "a policy asks for a transition that is not allowed",
     "nissa-seeds / Ends / Seeds without a trace A": "the sampler drops a seed",
     "nissa-telemetry / Now / Rejected A": "something that is no event is handed to the hub",
@@ -49,7 +52,7 @@ EXPECTED_EMPTY = {
 """Queries that a demo which goes well leaves empty, with the event that fills each: all of them happen in `everything`."""
 
 APART = {
-    "nissa-overview / Runs and alerts / Alerts A": "an alert is pending or fires",
+    "nissa-overview / Findings / Alerts A": "an alert is pending or fires",
     "nissa-telemetry / Now / Dropped or failed A": "a backend fails",
     "nissa-telemetry / Collector / Given up by the collector A": "Prometheus refuses samples that are too old",
     "nissa-telemetry / Export / Refused or lost A": "a collector rejects telemetry",
@@ -183,7 +186,7 @@ def _apart(where: str) -> Asked:
 
 
 def test_alerts_are_shown_once_one_fires(stack: Stack, eventful: Seen) -> None:
-    asked = _apart("overview / Runs and alerts / Alerts A")
+    asked = _apart("overview / Findings / Alerts A")
     shown = {each["metric"]["alertname"] for each in eventful.ask(stack, asked)}
     assert {"NissaGradientsNotFinite"} <= shown
 

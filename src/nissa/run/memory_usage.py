@@ -48,7 +48,7 @@ def device_memory() -> Iterator[DeviceMemory]:
     The numbers are torch's own books. CUDA is neither initialised nor called: a call may wait for a device, and is not
     allowed while a graph is captured.
     """
-    if not torch.cuda.is_initialized():
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         return
     for index in range(torch.cuda.device_count()):
         stats = torch.cuda.memory_stats(index)

@@ -76,7 +76,7 @@ type Any =
   | Typed<"table", table.Options, table.FieldConfig>
   | Typed<"timeseries", timeseries.Options, timeseries.FieldConfig>
   | Typed<"traces", {}, {}>
-  | Plain<Omit<RowPanel, "panels"> & { panels: [] }>;
+  | (Plain<Omit<RowPanel, "panels">> & { panels: Any[] });
 
 // As the data source for Prometheus reads them.
 type StageChanges = Omit<Plain<AnnotationQuery>, "target"> & {

@@ -79,21 +79,9 @@ def test_findings_last_until_they_are_cleared(facts: RunSummary, killed: RunSumm
     assert len(killed.findings) == 2
 
 
-def test_how_a_run_ended(facts: RunSummary, killed: RunSummary, tmp_path: Path) -> None:
+def test_how_a_run_ended(facts: RunSummary, killed: RunSummary) -> None:
     assert facts.ending.word == "completed"
     assert killed.ending.word == "open"
-    failed = otlp.logs(otlp.record("nissa.event.training_ended", at(1), {"nissa.event.error": "ValueError: no"}))
-    ending = RunSummary(read(otlp.write(tmp_path / "f", logs=[failed])), "f").ending
-    assert (ending.word, ending.reason) == ("failed", "ValueError: no")
-
-
-def test_a_restarted_run_is_judged_by_its_last_process(tmp_path: Path) -> None:
-    lines = [
-        otlp.logs(otlp.record("nissa.event.training_started", at(1)), resource={"service.instance.id": "killed"}),
-        otlp.logs(otlp.record("nissa.event.training_started", at(5)), resource={"service.instance.id": "again"}),
-        otlp.logs(otlp.record("nissa.event.training_ended", at(9)), resource={"service.instance.id": "again"}),
-    ]
-    assert RunSummary(read(otlp.write(tmp_path / "r", logs=lines)), "r").ending.word == "completed"
 
 
 def test_the_step_at_a_time_is_the_latest_one(facts: RunSummary) -> None:

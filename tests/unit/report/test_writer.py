@@ -76,8 +76,43 @@ def test_a_section_without_anything_to_show_says_why(tmp_path: Path) -> None:
 
 def test_a_run_without_validation_says_so(tmp_path: Path) -> None:
     line = otlp.metrics(otlp.gauge("nissa.loss", [(at(0), 1.0), (at(1), 0.5)], {"nissa.phase": "train"}))
-    learned = sections(RunSummary(read(otlp.write(tmp_path / "r", metrics=[line])), "r"))[0]
+    learned = sections(RunSummary(read(otlp.write(tmp_path / "r", metrics=[line])), "r"))[1]
     assert "No validation was logged." in learned.panels[0].reading
+
+
+ORDER = ["findings", "learning", "speed", "optimizer", "run"]
+
+
+def test_sections_and_panels_have_the_order_in_which_a_reader_asks(tmp_path: Path) -> None:
+    facts = RunSummary(read(Recorded().write(tmp_path / "r")), "r")
+    found = sections(facts)
+    assert [section.key for section in found][: len(ORDER)] == ORDER
+    panels = [panel.key for section in found for panel in section.panels]
+    order = ["loss", "scalars", "throughput", "phases", "clip-norm", "clip-factor", "rate", "memory", "device-memory"]
+    assert [key for key in panels if key in order] == order
+    text = page(facts, found)
+    places = [text.index(f'id="{key}"') for key in [*ORDER, "seeds", "blueprints", "gradients"]]
+    assert places == sorted(places)
+
+
+def test_only_a_run_with_seeds_has_sections_and_words_of_seeds(tmp_path: Path) -> None:
+    with_seeds = RunSummary(read(Recorded().write(tmp_path / "r")), "r")
+    assert {"seeds", "blueprints"} <= {section.key for section in sections(with_seeds)}
+    lines = [
+        otlp.metrics(
+            *(
+                otlp.gauge(name, [(at(0), 1.0), (at(1), 2.0)], {"nissa.env.id": env})
+                for name in ("nissa.loss", "nissa.step")
+                for env in "01"
+            )
+        )
+    ]
+    plain = RunSummary(read(otlp.write(tmp_path / "p", metrics=lines)), "p")
+    assert not {"seeds", "blueprints"} & {section.key for section in sections(plain)}
+    text = page(plain, sections(plain)).partition('<script type="application/gzip')[0].lower()
+    assert "environments at a glance" in text
+    assert "seed" not in text.replace("seeded", "")
+    assert "blueprint" not in text
 
 
 def large(parameters: int, samples: int) -> Recording:
