@@ -57,6 +57,7 @@ def test_the_seeded_runs_cover_what_a_refactoring_may_break(exported: dict[str, 
             assert text in exported[name], f"{text!r} occurs nowhere in {name}"
 
 
+_ABSENT = {metrics.SEED_UNSAMPLED, metrics.BACKWARD_VALUE, metrics.DEVICE_MEMORY}
 COVERED = {
     "traces": (
         "seed.embargoed",
@@ -72,8 +73,8 @@ COVERED = {
         "link:",
     ),
     "metrics": (
-        # They need a sampler that drops, and a script that logs no loss.
-        *(spec.name for spec in metrics.ALL if spec not in {metrics.SEED_UNSAMPLED, metrics.BACKWARD_VALUE}),
+        # They need a sampler that drops, a script that logs no loss, and a CUDA device.
+        *(spec.name for spec in metrics.ALL if spec not in _ABSENT),
         "nissa.red_flag.name = nonfinite_gradients",
         "nissa.red_flag.name = loss_spike",
         "nissa.red_flag.name = sustained_plateau",
