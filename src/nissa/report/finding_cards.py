@@ -1,10 +1,9 @@
 """Section with the findings of a run, as cards."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from nissa.charts.text import ABSENT
-from nissa.report.panels import PageSection
+from nissa.report.panels import FindingCard, PageSection
 from nissa.report.recorded_findings import ERROR, WARNING, RecordedFinding
 from nissa.report.run_summary import RunSummary, clock_time
 from nissa.semconv import metrics as metric
@@ -14,34 +13,6 @@ MOST_CARDS: Final = 500
 
 MOST_OPEN: Final = 12
 """Number of findings that are shown before the reader asks for more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingCard:
-    """Finding as the page shows it.
-
-    Args:
-        when: Time and step or epoch.
-        where: Environment, model and rank; empty if the run has only one.
-        seen: What was seen, as a sentence.
-        layers: Layers, worst first.
-        more_layers: Number of further layers.
-        until: Time at which it was cleared, or that it held at the end.
-        tone: CSS class for the severity, ``bad`` or ``warning``; empty for none.
-        group: Environment filter that shows this card; empty if it is always shown.
-    """
-
-    name: str
-    when: str
-    where: str
-    seen: str
-    layers: tuple[str, ...]
-    more_layers: int
-    advice: str
-    evidence: str
-    until: str
-    tone: str
-    group: str
 
 
 def findings_section(run: RunSummary) -> PageSection:

@@ -9,7 +9,6 @@ from nissa.charts.text import ABSENT, number
 
 if TYPE_CHECKING:
     from nissa.charts.plotly import go
-    from nissa.report.finding_cards import FindingCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,34 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FindingCard:
+    """Finding as the page shows it.
+
+    Args:
+        when: Time and step or epoch.
+        where: Environment, model and rank; empty if the run has only one.
+        seen: What was seen, as a sentence.
+        layers: Layers, worst first.
+        more_layers: Number of further layers.
+        until: Time at which it was cleared, or that it held at the end.
+        tone: CSS class for the severity, ``bad`` or ``warning``; empty for none.
+        group: Environment filter that shows this card; empty if it is always shown.
+    """
+
+    name: str
+    when: str
+    where: str
+    seen: str
+    layers: tuple[str, ...]
+    more_layers: int
+    advice: str
+    evidence: str
+    until: str
+    tone: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PageSection:
     """Panels, tables and findings under a heading.
 
@@ -98,7 +125,7 @@ class PageSection:
     title: str
     panels: Sequence[Panel] = ()
     tables: Sequence[Table] = field(default=())
-    findings: "Sequence[FindingCard]" = ()
+    findings: Sequence[FindingCard] = ()
     note: str = ""
     empty: str = ""
 
