@@ -80,6 +80,25 @@ def test_a_run_records_its_process_once_and_the_report_shows_it(tmp_path: Path) 
     assert points(only_run(tmp_path), "process.memory.usage")
 
 
+@pytest.mark.parametrize("moment", ["LogCapture", "ProcessDescription"])
+def test_a_signal_during_the_start_ends_the_process_as_it_would_without_a_run(tmp_path: Path, moment: str) -> None:
+    body = f"""
+    import os, signal, time
+    import nissa
+    from nissa.run import run
+
+    def signalled(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    run.{moment} = signalled
+    nissa.start()
+    """
+    status, _, err = finish(script(body, folder=tmp_path, unload=True))
+    assert status == -15, err
+    assert RunSummary(read(only_run(tmp_path)), "r").ending.reason == "SIGTERM"
+
+
 def test_the_command_line_the_description_and_the_memory_can_be_switched_off(tmp_path: Path) -> None:
     with nissa.start(run_id="a", files__directory=tmp_path, console__enabled=False, process__command_line=False):
         pass

@@ -102,13 +102,17 @@ class Run:
             self._runtime, providers, run_id=run_id, rank=start.rank, user_backends=backends, trace=start.trace
         )
         hub.listen(self._runtime)
+        # A signal may end the run as soon as the hook exists.
+        self._description: ProcessDescription | None = None
+        self._log_capture: LogCapture | None = None
         self._shutdown_hook = ShutdownHook(self._end, hub.sections, config.limits.exit_timeout_seconds)
         active_runs[hub] = ref(self)
         _abandon_in_children(self)
         data = {"run_id": run_id, "profile": config.profile_name, "rank": start.rank.rank}
         data |= {"world_size": start.rank.world_size, "attempt": start.resumed.attempt if start.resumed else None}
         self._send(EventType.TRAINING_STARTED, data=data | {"run_config": dict(hyperparameters) or None})
-        self._description = ProcessDescription(self._runtime) if config.process.describe else None
+        if config.process.describe:
+            self._description = ProcessDescription(self._runtime)
         self._log_capture = LogCapture(self._runtime)
         if start.resumed is not None:
             self._resume(start.resumed)
@@ -389,7 +393,8 @@ class Run:
         limit = self.config.limits.exit_timeout_seconds
         deadline = monotonic() + limit
         at = self._runtime.now()
-        self._log_capture.close()
+        if self._log_capture is not None:
+            self._log_capture.close()
         with self._hub.error_boundary.guard("end of the run"):
             self._runtime.stop_watching()
             self._runtime.readback.close(limit / 2)
@@ -410,7 +415,8 @@ class Run:
         """Make the run inert in a forked child: its threads exist only in the parent, which exports the telemetry."""
         self._closed = True
         self._runtime.closed = True
-        self._log_capture.close()
+        if self._log_capture is not None:
+            self._log_capture.close()
         self._shutdown_hook.abandon()
         self._hub.abandon()
         self._runtime.stop_watching()
