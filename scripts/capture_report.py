@@ -12,7 +12,7 @@ from nissa.demo.app import run_demo
 from scripts.browser import NAMES
 
 WIDTH, HEIGHT = 1280, 900
-UNTIL = "#panel-swimlane"
+UNTIL = "#speed"
 """Last element in the picture."""
 
 BELOW = 24

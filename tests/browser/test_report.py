@@ -242,8 +242,9 @@ def test_each_figure_has_its_numbers_as_a_table(shown: Opened) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 320])
-def test_nothing_overflows_a_narrow_screen(opened: Open, width: int) -> None:
-    tab = opened(viewport={"width": width, "height": 800})
+@pytest.mark.parametrize("name", ["whole", "hostile"])
+def test_nothing_overflows_a_narrow_screen(opened: Open, name: str, width: int) -> None:
+    tab = opened(name, viewport={"width": width, "height": 800})
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -16,14 +16,18 @@ MOST_OPEN: Final = 12
 
 
 def findings_section(run: RunSummary) -> PageSection:
-    """Return the section of findings: those that held at the end first, then the others, the latest first."""
+    """Return the section of findings: those that held at the end first, remarks last, the latest first."""
     if not run.findings:
         return PageSection(key="findings", title="Findings", empty=_nothing(run))
-    latest = sorted(run.findings[-MOST_CARDS:], key=lambda each: (each.lasting and each.until is None, each.time))
+    latest = sorted(run.findings[-MOST_CARDS:], key=_urgency)
     left_out = len(run.findings) - len(latest)
     note = f"The latest {MOST_CARDS}; {left_out} before them are left out." if left_out else ""
     cards = [_card(run, each) for each in reversed(latest)]
     return PageSection(key="findings", title="Findings", note=note, findings=cards)
+
+
+def _urgency(finding: RecordedFinding) -> tuple[bool, bool, int]:
+    return finding.lasting and finding.until is None, finding.severity >= WARNING, finding.time
 
 
 def _nothing(run: RunSummary) -> str:

@@ -137,9 +137,7 @@ def _packages() -> Facts:
     for distribution, name in _distributions():
         with suppress(PackageNotFoundError):
             found[f"{attr.PACKAGE}.{name}"] = version(distribution)
-    if torch.version.cuda is not None:
-        found[f"{attr.PACKAGE}.cuda"] = torch.version.cuda
-    return found
+    return found | ({} if torch.version.cuda is None else {f"{attr.PACKAGE}.cuda": torch.version.cuda})
 
 
 def _distributions() -> Iterator[tuple[str, str]]:

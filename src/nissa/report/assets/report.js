@@ -6,6 +6,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const state = { axis: "time", group: "", range: null, scheme: null, smoothing: 0.8 };
   const LEAST_TO_SMOOTH = 30;
+  const WIDEST_LABEL = 0.36;
 
   const unpack = (id) => {
     const text = atob(document.getElementById(id).textContent);
@@ -37,6 +38,14 @@
     if (Array.isArray(values)) return values;
     const bytes = Uint8Array.from(atob(values.bdata), (each) => each.charCodeAt(0));
     return Array.from(new { f4: Float32Array, f8: Float64Array }[values.dtype](bytes.buffer));
+  };
+
+  // Cut out of the middle, since names differ at their ends; an entity is one character.
+  const shortened = (text, most) => {
+    const characters = text.match(/&(?:lt|gt|amp);|./gsu) ?? [];
+    if (characters.length <= most) return text;
+    const head = Math.floor((most - 1) / 3);
+    return [...characters.slice(0, head), "…", ...characters.slice(head + 1 - most)].join("");
   };
 
   // Exponential moving average without the bias towards zero at the start; gaps stay gaps.
@@ -120,8 +129,13 @@
       const narrow = this.plot.clientWidth < 480;
       const xaxis = { ...(narrow ? { nticks: 4, tickangle: 0 } : {}), ...this.page.axes[state.axis], range: [...(state.range ?? this.page.extents[state.axis])], autorange: false };
       const yaxis = { ...layout.yaxis };
+      const margin = { ...layout.margin };
+      if (narrow && yaxis.ticktext && margin.l > this.plot.clientWidth * WIDEST_LABEL) {
+        margin.l = Math.round(this.plot.clientWidth * WIDEST_LABEL);
+        yaxis.ticktext = yaxis.ticktext.map((text) => shortened(text, Math.floor((margin.l - 16) / 7.2)));
+      }
       if (this.log) Object.assign(yaxis, { type: "log", tickformat: "~g" });
-      const found = { ...layout, xaxis, yaxis, template: this.page.templates[scheme()], showlegend: false };
+      const found = { ...layout, margin, xaxis, yaxis, template: this.page.templates[scheme()], showlegend: false };
       const lanes = layout.meta?.lanes;
       if (lanes && state.group) {
         const rows = lanes.flatMap((lane, at) => (lane === state.group ? [at] : []));
