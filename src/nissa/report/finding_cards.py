@@ -11,7 +11,7 @@ from nissa.semconv import metrics as metric
 MOST_CARDS: Final = 500
 """Maximum number of findings; beyond it, the latest are shown."""
 
-MOST_OPEN: Final = 12
+MOST_OPEN: Final = 6
 """Number of findings that are shown before the reader asks for more."""
 
 

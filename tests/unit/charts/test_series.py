@@ -1,12 +1,13 @@
 """Fewer points that look the same."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from nissa.charts import Series, thin
-from nissa.charts.series import LEAST
+from nissa.charts.series import LEAST, averaged
 
 values = arrays(np.float64, st.integers(1, 400), elements=st.floats(width=32))
 
@@ -52,3 +53,14 @@ def test_what_is_not_finite_still_shows_and_the_largest_number_too(
 def test_a_short_series_stays_as_it_is() -> None:
     whole = series(np.arange(10.0))
     assert thin(whole, 10) is whole
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 997])
+def test_averages_are_the_means_of_stretches(count: int) -> None:
+    values = np.random.default_rng(0).normal(size=count)
+    values[count // 2] = np.nan
+    found = averaged(Series("s", np.arange(count, dtype=np.int64), values), 10)
+    parts = np.split(values, np.linspace(0, count, min(10, count) + 1).astype(int)[1:-1])
+    expected = [np.mean(part[np.isfinite(part)]) if np.isfinite(part).any() else np.nan for part in parts]
+    assert found.values.tolist() == pytest.approx(expected, nan_ok=True)
+    assert found.times[-1] == count - 1
