@@ -22,7 +22,9 @@ def phase_timer(owner: "Run | Environment") -> "PhaseTimer | None":
 
 def record_warning(run: "Run", message: Warning | str, category: type[Warning], filename: str, lineno: int) -> None:
     """Record a warning of torch that was issued before the run began; the arguments are those of ``warnings.showwarning``."""
-    run._log_capture.record_warning(message, category, filename, lineno)  # noqa: SLF001 - our own class
+    capture = run._log_capture  # noqa: SLF001 - our own class
+    if capture is not None:
+        capture.record_warning(message, category, filename, lineno)
 
 
 def log_backward_value(owner: "Run | Environment", value: "torch.Tensor", *, model: str | None = None) -> None:

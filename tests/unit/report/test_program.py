@@ -1,6 +1,8 @@
 """The section about the run itself."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nissa.recordings import read
 from nissa.report.page import page
@@ -24,14 +26,14 @@ DESCRIPTION = {
 }
 
 
-def run_of(folder: Path, *descriptions: dict[str, object]) -> RunSummary:
+def run_of(folder: Path, *descriptions: Mapping[str, Any]) -> RunSummary:
     config = {"nissa.run.config.optimizer.lr": 0.1}
     logs = [
         otlp.logs(otlp.record("nissa.event.training_started", at(0), config), resource={"nissa.profile": "standard"})
     ]
     for rank, told in enumerate(descriptions):
         about = {"service.instance.id": str(rank), "dl.rank": rank}
-        logs.append(otlp.logs(otlp.record("nissa.event.process_described", at(0), told), resource=about))
+        logs.append(otlp.logs(otlp.record("nissa.event.process_described", at(0), dict(told)), resource=about))
     memory = [
         otlp.gauge("process.memory.usage", [(at(0), 2.0**30), (at(5), 3 * 2.0**30)], {}),
         *(
