@@ -67,6 +67,11 @@ _GATE: Final = (
 )
 _TYPE: Final = "nissa.run.id nissa.event.type "
 
+_PROCESS: Final = (
+    "process.command_args process.pid process.working_directory process.runtime.name process.runtime.version host.name "
+    "host.arch host.cpu.model.name nissa.cpu.count os.type os.version"
+)
+
 ROWS: Final = (
     Row("resource", "", "nissa.run.id nissa.profile dl.rank dl.local_rank dl.world_size"),
     Row("metric", "process.memory.usage"),
@@ -173,7 +178,7 @@ ROWS: Final = (
     Row("event", "nissa.event.seed_culled", _NAMED + _TYPE),
     Row("event", "nissa.event.training_started", _TYPE),
     Row("event", "nissa.event.training_ended", _TYPE),
-    Row("event", "nissa.event.process_described", _TYPE + "nissa.cpu.count"),
+    Row("event", "nissa.event.process_described", _TYPE + _PROCESS),
     Row("event", "nissa.event.checkpoint_saved", _EPOCH + _TYPE),
     Row("event", "nissa.event.checkpoint_loaded", _NAMED + _TYPE),
     Row("event", "nissa.event.plateau_detected", _EPOCH + _TYPE),

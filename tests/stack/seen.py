@@ -84,8 +84,10 @@ def _kind(record: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _ours(keys: Iterable[str]) -> list[str]:
-    """Return the attributes that we declare or should; the details of an event have names of its own making."""
-    declared = {value for name, value in vars(attr).items() if name.isupper()}
-    return [
-        key for key in keys if key in declared or (key.startswith(_OURS) and not key.startswith(names.EVENT_PREFIX))
-    ]
+    """Return the attributes that we declare or should; the details of an event have names of its own making.
+
+    Which packages are installed, and whether there is a repository with a branch, depends on the machine.
+    """
+    declared = {value for name, value in vars(attr).items() if name.isupper()} - {attr.VCS_REVISION, attr.VCS_REFERENCE}
+    others = (names.EVENT_PREFIX, f"{attr.PACKAGE}.")
+    return [key for key in keys if key in declared or (key.startswith(_OURS) and not key.startswith(others))]
