@@ -35,9 +35,9 @@ def report(
 ) -> None:
     """Write the telemetry of a run as one HTML page that needs no server and no network.
 
-    The page shows loss and accuracy, findings, the lives of seeds, blueprints, gradients by parameter and their
-    distributions, and the narrative of each epoch. Its source are the OTLP JSON files and the spool of a run. The
-    run may be in progress, finished or killed.
+    The page shows findings, losses and logged values, throughput and step phases, clipping and learning rates, the run
+    with its configuration and memory, and gradients by parameter; also the lives of seeds, if the run has some. Its source
+    are the OTLP JSON files and the spool of a run. The run may be in progress, finished or killed.
     """
     from nissa.config.loading import load  # noqa: PLC0415 - help stays quick without it
     from nissa.recordings import find_run  # noqa: PLC0415
