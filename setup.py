@@ -6,7 +6,7 @@ setup(
     ext_modules=[
         Extension(
             "nissa.kernels._native",
-            sources=[f"src/nissa/kernels/native/{name}.c" for name in ("parallel", "squares", "statistics")],
+            sources=[f"src/nissa/kernels/native/{name}.c" for name in ("digest", "parallel", "squares", "statistics")],
             depends=[f"src/nissa/kernels/native/{name}.h" for name in ("elements", "parallel", "tensors")],
             # Sums may be reordered, so that loops are vectorized. The other options of -ffast-math would break NaN and
             # infinity.

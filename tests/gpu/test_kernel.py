@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch.profiler import ProfilerActivity, profile
 
 from nissa.kernels import kernel_for, triton
+from nissa.kernels.digest import digests
+from nissa.kernels.digest_reference import digests_by_torch
 from nissa.kernels.fallback import FallbackKernel
 from nissa.kernels.moments import BucketRange, Column, Layout, Thresholds
 from nissa.kernels.reference import measure
@@ -138,3 +140,8 @@ def test_another_stream_than_the_default_one_is_followed() -> None:
         packed = kernel_for("cuda")([values], Layout(), Thresholds())
     stream.synchronize()
     assert packed[0, Column.MAXIMUM].reshape(1).cpu().view(torch.float64).tolist() == [100.0]
+
+
+def test_digests_of_weights_are_those_of_the_reference() -> None:
+    weights = [part for make in TENSORS.values() for part in make()]
+    assert digests([each.cuda() for each in weights]).tolist() == digests_by_torch(weights).tolist()

@@ -315,3 +315,34 @@ def _least(part, sign, first, behind):
         these = tl.load(part + chunk, mask=chunk < behind, other=0.0) * sign
         found = tl.minimum(found, tl.where(chunk < behind, these, float("inf")))
     return tl.min(found)
+
+
+@triton.jit(do_not_specialize=["tensors"])
+def add_digests(
+    row_of,  # int64 (chunks,): tensor of each chunk
+    places,  # int64 (3, P): address, number of bytes, first chunk
+    digests,  # int64 (P,)
+    tensors,
+    CHUNK: tl.constexpr,
+):
+    """Add the lanes of one chunk to the digest of its tensor, see :mod:`nissa.kernels.digest_reference`."""
+    chunk = tl.program_id(0).to(tl.int64)
+    row = tl.load(row_of + chunk)
+    address = tl.load(places + row)
+    size = tl.load(places + tensors + row)
+    start = (chunk - tl.load(places + 2 * tensors + row)) * CHUNK
+    place = start + tl.arange(0, CHUNK)
+    whole = size // 8
+    lanes = tl.load(address.to(tl.pointer_type(tl.int64)) + place, mask=place < whole, other=0)
+    # The last lane may be a part of one, whose bytes are loaded one by one.
+    rest = size - whole * 8
+    of_byte = tl.arange(0, 8)
+    behind = tl.load(address.to(tl.pointer_type(tl.uint8)) + whole * 8 + of_byte, mask=of_byte < rest, other=0)
+    last = tl.sum(behind.to(tl.int64) << (8 * of_byte).to(tl.int64))
+    lanes = tl.where((place == whole) & (rest > 0), last, lanes)
+    z = lanes.to(tl.uint64, bitcast=True) + (place + 1).to(tl.uint64, bitcast=True) * 0x9E3779B97F4A7C15
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB
+    z = (z ^ (z >> 31)).to(tl.int64, bitcast=True)
+    inside = place < whole + (rest > 0).to(tl.int64)
+    tl.atomic_add(digests + row, tl.sum(tl.where(inside, z, 0)), sem="relaxed")

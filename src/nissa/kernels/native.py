@@ -1,4 +1,4 @@
-"""Interface of the C functions in ``native/``: statistics and sums of squares of CPU tensors at given addresses.
+"""Interface of the C functions in ``native/``: statistics, sums of squares and digests of CPU tensors at given addresses.
 
 The functions run on torch's OpenMP threads while the training thread waits for them. A thread pool of our own would be
 slower: after an operation, torch's threads wait for some milliseconds by spinning, and occupy all cores.
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["IGNORE", "SUBTRACT", "WRITE", "Tables", "TensorTable", "begin", "end", "library"]
 
 _TYPES: Final = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+_BYTES: Final = 4
+"""Element type of memory whose elements do not matter."""
+
 IGNORE, WRITE, SUBTRACT = range(3)
 """Use of copies by `TensorTable.squares`: none, write them, or subtract them."""
 
@@ -62,6 +65,11 @@ class TensorTable:
         self._entries.append((tensor.data_ptr(), size, _TYPES[dtype], target))
         self._bytes += size * dtype.itemsize
 
+    def add_bytes(self, tensor: torch.Tensor) -> None:
+        """Add the memory of a contiguous tensor of any dtype, for `digests`."""
+        self._entries.append((tensor.data_ptr(), tensor.nbytes, _BYTES, 0))
+        self._bytes += tensor.nbytes
+
     def clear(self) -> None:
         """Remove all tensors."""
         self._entries.clear()
@@ -100,6 +108,17 @@ class TensorTable:
         _check(call(_address(entries), len(entries), use, _address(sums), self._threads()))
         return sums
 
+    def digests(self) -> "NDArray[np.int64]":
+        """Return the digest of each tensor, see `nissa.kernels.digest_reference`.
+
+        Raises:
+            MemoryError: There is no memory for the list of runs.
+        """
+        entries, found = self._array(), np.empty(len(self._entries), dtype=np.int64)
+        call = library(keep_gil=self._bytes <= _BRIEF).nissa_digest
+        _check(call(_address(entries), len(entries), _address(found), self._threads()))
+        return found
+
     def _array(self) -> "NDArray[np.int64]":
         return np.array(self._entries, dtype=np.int64).reshape(-1, 4)
 
@@ -129,6 +148,7 @@ def load(path: str, *, keep_gil: bool) -> Any:
     loaded.nissa_statistics_end.argtypes = pointer, number, number
     loaded.nissa_statistics_add.argtypes = pointer, number, pointer, pointer, pointer, number, ctypes.c_int
     loaded.nissa_squares.argtypes = pointer, number, number, pointer, ctypes.c_int
+    loaded.nissa_digest.argtypes = pointer, number, pointer, ctypes.c_int
     return loaded
 
 

@@ -80,7 +80,7 @@ def measure(
     shapes = tuple((of.dtype, of.numel(), size(tensor) - of.numel()) for of, tensor in zip(dense, tensors, strict=True))
     device = dense[0].device
     plan = _plan(shapes, device, reference.stream_of(device))
-    with _on(device):
+    with on_device(device):
         return _Step(plan, plan.places(dense), layout, thresholds, scale).measure()
 
 
@@ -94,7 +94,7 @@ def _readable(tensor: "Tensor", device: torch.device) -> bool:
     )
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
     """Return a context in which launches go to this device, because Triton launches on the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 

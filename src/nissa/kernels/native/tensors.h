@@ -30,7 +30,7 @@ INLINE int has_avx512(void) {
 enum { BLOCK = 1024 }; /* elements that are processed at a time, so that their decoded values stay in the L1 cache */
 
 /* Element types; the values are those of nissa.kernels.native. */
-enum { FLOAT64, FLOAT32, FLOAT16, BFLOAT16 };
+enum { FLOAT64, FLOAT32, FLOAT16, BFLOAT16, BYTES };
 
 /* Tensor without gaps: a row of an int64 array. */
 typedef struct {
@@ -40,7 +40,7 @@ typedef struct {
   int64_t target; /* row of the result, or address of a copy (0: none) */
 } Tensor;
 
-INLINE int64_t item_size(int64_t dtype) { return dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : 2; }
+INLINE int64_t item_size(int64_t dtype) { return dtype == FLOAT64 ? 8 : dtype == FLOAT32 ? 4 : dtype == BYTES ? 1 : 2; }
 
 INLINE float half_to_float(uint16_t half) {
   const uint32_t magnitude = half & 0x7fff;
