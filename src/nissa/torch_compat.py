@@ -174,6 +174,44 @@ def default_store() -> Any:
     return distributed_c10d._get_default_store()
 
 
+def own_connection(store: Any, seconds: float) -> Any:
+    """Return a client of the same store with a connection and a timeout of its own; fallback: the store itself.
+
+    A client of a ``TCPStore`` serves one call at a time, so that a thread that waits for a key delays all others.
+    """
+    from datetime import timedelta  # noqa: PLC0415 - only with several ranks
+
+    clone = getattr(store, "clone", None)
+    if clone is None:
+        return store
+    client = clone()
+    client.set_timeout(timedelta(seconds=seconds))
+    return client
+
+
+def running_wrapper() -> nn.Module | None:
+    """Return the ``DistributedDataParallel`` whose forward pass is running; fallback: None."""
+    found: nn.Module | None = getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None)
+    return found
+
+
+def join_state(wrapper: nn.Module) -> object:
+    """Return an object that is replaced when ``Join`` begins and ends for a wrapper; fallback: None."""
+    return getattr(wrapper, "_join_config", None)
+
+
+def replicate_group(module: nn.Module) -> Any:
+    """Return the process group over which composable ``replicate()`` replicates a module; fallback: None."""
+    import sys  # noqa: PLC0415 - only with several ranks
+
+    composable = sys.modules.get("torch.distributed._composable.replicate")
+    if composable is None:
+        return None
+    state = composable.replicate.state(module)
+    wrapper = None if state is None else getattr(state, "_ddp_weakref", lambda: None)()
+    return None if wrapper is None else wrapper.process_group
+
+
 def device_types(group: Any) -> Sequence[str]:
     """Return the types of the devices that a process group supports; fallback: the CPU's."""
     return [each.type for each in getattr(group, "_device_types", ())] or ["cpu"]

@@ -18,5 +18,6 @@ from nissa.config.sections import FilesConfig as FilesConfig
 from nissa.config.sections import GradientConfig as GradientConfig
 from nissa.config.sections import LimitsConfig as LimitsConfig
 from nissa.config.sections import PerClassConfig as PerClassConfig
+from nissa.config.sections import ReplicasConfig as ReplicasConfig
 from nissa.config.sections import SpanConfig as SpanConfig
 from nissa.config.sharpness import SharpnessConfig as SharpnessConfig

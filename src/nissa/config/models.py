@@ -22,6 +22,7 @@ from nissa.config.sections import (
     LogsConfig,
     PerClassConfig,
     ProcessConfig,
+    ReplicasConfig,
     SpanConfig,
 )
 from nissa.config.sharpness import SharpnessConfig
@@ -84,6 +85,9 @@ class TelemetryConfig(Section):
 
     analytics: AnalyticsConfig = AnalyticsConfig()
     """Costs of blueprints, and the prior for untried ones."""
+
+    replicas: ReplicasConfig = ReplicasConfig()
+    """Comparison of weights between ranks."""
 
     limits: LimitsConfig = LimitsConfig()
     """Limits on memory, series and time."""

@@ -30,6 +30,26 @@ def _percentiles_of(data: dict[str, Any]) -> tuple[float, ...]:
     return () if data.get("histogram") is False else DEFAULT_PERCENTILES
 
 
+def selectors_of(layers: Any) -> Any:
+    """Convert a single selector to a tuple, and a list with only ``all`` to ``all``."""
+    if isinstance(layers, str) and layers != ALL:
+        return (layers,)
+    return ALL if layers in ([ALL], (ALL,)) else layers
+
+
+def checked_selectors(layers: Any) -> Any:
+    """Return selectors that are valid.
+
+    Raises:
+        ValueError: There is none, or one is invalid.
+    """
+    if not layers:
+        raise ValueError("an empty list selects no parameter; use 'all', name globs, or set enabled to false")
+    for text in () if layers == ALL else layers:
+        parse_selector(text)
+    return layers
+
+
 class GradientConfig(Section):
     """Measurement and export of the gradients that an optimizer uses."""
 
@@ -90,19 +110,12 @@ class GradientConfig(Section):
     @field_validator("layers", mode="before")
     @classmethod
     def _accept_a_single_selector(cls, layers: Any) -> Any:
-        """Convert a single selector to a tuple, and a list with only ``all`` to ``all``."""
-        if isinstance(layers, str) and layers != ALL:
-            return (layers,)
-        return ALL if layers in ([ALL], (ALL,)) else layers
+        return selectors_of(layers)
 
     @field_validator("layers")
     @classmethod
     def _select_something(cls, layers: Any) -> Any:
-        if not layers:
-            raise ValueError("an empty list selects no parameter; use 'all', name globs, or set enabled to false")
-        for text in () if layers == ALL else layers:
-            parse_selector(text)
-        return layers
+        return checked_selectors(layers)
 
     @field_validator("percentiles")
     @classmethod
@@ -223,6 +236,32 @@ class DiagnosticsConfig(Section):
 
     rules: RulesConfig = RulesConfig()
     """Thresholds of the rules that raise red flags."""
+
+
+class ReplicasConfig(Section):
+    """Comparison of weights between ranks that should have equal ones."""
+
+    enabled: bool = True
+    """Compare digests of weights on several ranks: within the group of a wrapper such as ``DistributedDataParallel``, or within
+    ``watch(replicas=...)``."""
+
+    every_n_samples: int = Field(default=10, ge=1, le=1_000_000)
+    """Compare on the first and every n-th sampled step. With ``gradients.weight_norms`` or ``gradients.update_ratios``, weights are
+    read on every sampled step anyway, so that all are compared."""
+
+    layers: Literal["all"] | tuple[str, ...] = "all"
+    """Parameters to compare, in the syntax of ``gradients.layers``. Exclude those that differ on purpose, such as
+    ``["!*.experts.*"]``."""
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _accept_a_single_selector(cls, layers: Any) -> Any:
+        return selectors_of(layers)
+
+    @field_validator("layers")
+    @classmethod
+    def _select_something(cls, layers: Any) -> Any:
+        return checked_selectors(layers)
 
 
 class LimitsConfig(Section):

@@ -18,7 +18,7 @@ from nissa.kernels.moments import Moments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured, StepSkipped
+    from nissa.hub.measurements import GradientsMeasured, ReplicasCompared, StepMeasured, StepSkipped
     from nissa.hub.program_facts import ProgramFacts
 
 _Entry = TypeVar("_Entry")
@@ -156,6 +156,34 @@ class SkipBlock:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaBlock:
+    """Consecutive comparisons of one watch with its replicas; each array has shape ``(C,)``.
+
+    Args:
+        steps: Number of completed steps.
+        missed: Zeros: each comparison stands for itself.
+        entries: The comparisons.
+    """
+
+    model_name: str | None
+    steps: "NDArray[np.int64]"
+    times: "NDArray[np.int64]"
+    missed: "NDArray[np.int64]"
+    entries: "tuple[ReplicasCompared, ...]"
+
+    @staticmethod
+    def of(compared: "Sequence[ReplicasCompared]") -> "ReplicaBlock":
+        """Return the block of one or more comparisons of one watch."""
+        return ReplicaBlock(
+            model_name=compared[0].model_name,
+            steps=_integers(each.step for each in compared),
+            times=_integers(each.time_unix_nano for each in compared),
+            missed=_integers(0 for _ in compared),
+            entries=tuple(compared),
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleBlock:
     """Gradients of consecutive sampled steps of one watch: S samples of the same P layers.
@@ -275,6 +303,11 @@ class SampleBlock:
 def skip_blocks(skips: "Iterable[StepSkipped]") -> "Iterator[SkipBlock]":
     """Split a sequence into blocks; a new block begins where the watch changes."""
     return (SkipBlock.of(list(part)) for _, part in groupby(skips, lambda each: each.model_name))
+
+
+def replica_blocks(compared: "Iterable[ReplicasCompared]") -> "Iterator[ReplicaBlock]":
+    """Split a sequence into blocks; a new block begins where the watch changes."""
+    return (ReplicaBlock.of(list(part)) for _, part in groupby(compared, lambda each: each.model_name))
 
 
 def step_blocks(steps: "Iterable[StepMeasured]") -> "Iterator[StepBlock]":

@@ -14,7 +14,7 @@ from nissa.events import Severity
 
 if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
-    from nissa.diagnostics.blocks import SampleBlock, SkipBlock, StepBlock
+    from nissa.diagnostics.blocks import ReplicaBlock, SampleBlock, SkipBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
 
 
@@ -28,6 +28,8 @@ class Symptom:
     value: float | None = None
     limit: float | None = None
     evidence: tuple[str, ...] = ()
+    advice: str | None = None
+    """Remedy for the very pattern that was seen; None for that of the rule."""
 
 
 class Verdict(Enum):
@@ -92,6 +94,10 @@ class Rule(ABC):
 
     def skips(self, block: "SkipBlock") -> Sequence[Judgement]:
         """Judge measurements of skipped steps, in order."""
+        raise NotImplementedError
+
+    def replicas(self, block: "ReplicaBlock") -> Sequence[Judgement]:
+        """Judge comparisons with other ranks, in order."""
         raise NotImplementedError
 
     def epoch(self, snapshot: "EpochSnapshot") -> Judgement:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from nissa.diagnostics.blocks import sample_blocks, skip_blocks, step_blocks
-from nissa.diagnostics.contracts import CONTRACTS
+from nissa.diagnostics.blocks import replica_blocks, sample_blocks, skip_blocks, step_blocks
+from nissa.diagnostics.contracts import CONTRACTS, REPLICA_CONTRACTS
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom
@@ -22,12 +22,12 @@ from nissa.hub.measurements import StepSkipped
 
 if TYPE_CHECKING:
     from nissa.config.sections import DiagnosticsConfig
-    from nissa.diagnostics.blocks import SampleBlock, SkipBlock, StepBlock
+    from nissa.diagnostics.blocks import ReplicaBlock, SampleBlock, SkipBlock, StepBlock
     from nissa.diagnostics.snapshot import EpochSnapshot
-    from nissa.hub.measurements import GradientsMeasured, StepMeasured
+    from nissa.hub.measurements import GradientsMeasured, ReplicasCompared, StepMeasured
 
-_KINDS: Final = ("steps", "samples", "skips", "epoch")
-_ALL: "Final[tuple[type[Rule], ...]]" = (*CONTRACTS, *RULES)
+_KINDS: Final = ("steps", "samples", "skips", "replicas", "epoch")
+_ALL: "Final[tuple[type[Rule], ...]]" = (*REPLICA_CONTRACTS, *CONTRACTS, *RULES)
 _ORDER: Final = {rule.name: position for position, rule in enumerate(_ALL)}
 
 
@@ -146,6 +146,16 @@ class RuleBook:
         with self._sections, self._lock:
             return [found for change in sorted(changes, key=place) for found in self._announce(change)]
 
+    def compared(self, comparisons: "Sequence[ReplicasCompared]") -> list[Finding]:
+        """Judge comparisons with other ranks; return the findings that changed. Call from the thread of `judge`.
+
+        Those of a watch that has ended are left out.
+        """
+        open_ = [each for each in comparisons if each.model_name in self._models]
+        changes = [change for block in replica_blocks(open_) for change in self._replicas(block)]
+        with self._sections, self._lock:
+            return [found for change in changes for found in self._announce(change)]
+
     def epoch(self, snapshot: "EpochSnapshot") -> list[Finding]:
         """Judge a validation; return the findings that changed."""
         where = {"epoch": snapshot.epoch, "time_unix_nano": snapshot.time_unix_nano or 0}
@@ -202,6 +212,10 @@ class RuleBook:
         watched = self._of(block.model_name)["skips"]
         return self._changes(watched, [each.rule.skips(block) for each in watched], block)
 
+    def _replicas(self, block: "ReplicaBlock") -> list[_Change]:
+        watched = self._of(block.model_name)["replicas"]
+        return self._changes(watched, [each.rule.replicas(block) for each in watched], block)
+
     def _validated(self, watched: _Watched, snapshot: "EpochSnapshot", where: Mapping[str, object]) -> _Change | None:
         judgement = watched.rule.epoch(snapshot)
         if judgement is None and snapshot.incomplete:  # with complete numbers, it might have been judged
@@ -252,7 +266,10 @@ class RuleBook:
         return next((each.rule.name for each in causes if each.model == watched.model or _whole(each, watched)), None)
 
     def _changes(
-        self, watched: list[_Watched], judged: list[Sequence[Judgement]], block: "StepBlock | SampleBlock | SkipBlock"
+        self,
+        watched: list[_Watched],
+        judged: list[Sequence[Judgement]],
+        block: "StepBlock | SampleBlock | SkipBlock | ReplicaBlock",
     ) -> list[_Change]:
         """Apply judgements to their flags; return the changes ordered by entry, then by rule."""
         missed, changes = block.missed.tolist(), list[tuple[int, _Change]]()
@@ -280,7 +297,7 @@ class RuleBook:
     def _watch(self, model_name: str | None = None) -> dict[str, list[_Watched]]:
         """Return a new instance of each rule, with a flag per kind of measurement that it judges."""
         watched: dict[str, list[_Watched]] = {kind: [] for kind in _KINDS}
-        for make in _ALL if self._config.contracts else RULES:
+        for make in _ALL if self._config.contracts else (*REPLICA_CONTRACTS, *RULES):
             rule = make(self._config)
             shared = _Watched(rule, self._latch("steps", rule), model_name) if rule.one_flag else None
             for kind in _KINDS:
@@ -292,16 +309,18 @@ class RuleBook:
         rules = self._config.rules
         if kind == "epoch":  # validations are few, so do not wait for many of them
             return Latch(confirmations=1 if rule.immediate else rules.validations, recoveries=1, cooldown=0)
+        if kind == "replicas":  # comparisons of bits are few and exact
+            return Latch(confirmations=1, recoveries=1, cooldown=0)
         confirmations = 1 if rule.immediate else rules.confirmations
         return Latch(confirmations=confirmations, recoveries=rules.recoveries, cooldown=rules.cooldown)
 
     def _all(self) -> list[_Watched]:
-        kinds = ("steps", "samples", "skips")
+        kinds = ("steps", "samples", "skips", "replicas")
         models = [each for watched in self._models.values() for kind in kinds for each in watched[kind]]
         return list(dict.fromkeys([*models, *self._whole]))
 
 
-def _where(block: "StepBlock | SampleBlock | SkipBlock", row: int) -> dict[str, object]:
+def _where(block: "StepBlock | SampleBlock | SkipBlock | ReplicaBlock", row: int) -> dict[str, object]:
     return {
         "model_name": block.model_name,
         "step": int(block.steps[row]),
@@ -329,7 +348,7 @@ def _finding(rule: Rule, symptom: Symptom, where: Mapping[str, object], first_st
         raised=True,
         seen=symptom.seen,
         certainty=symptom.certainty,
-        advice=rule.advice,
+        advice=symptom.advice or rule.advice,
         severity=rule.severity,
         layers=symptom.layers,
         value=symptom.value,

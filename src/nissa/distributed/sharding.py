@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, ReduceOp
     from torch.distributed.tensor import DTensor, Partial
 
-__all__ = ["Local", "locals_of", "replicated", "unsupported"]
+__all__ = ["Local", "local_part", "locals_of", "replicated", "unsupported"]
 
 _PLAIN: Final = frozenset({torch.Tensor, torch.nn.Parameter, type(None)})
 # Averages are computed as a sum and a division, because gloo has no average.
@@ -59,6 +59,11 @@ def locals_of(pairs: "Sequence[tuple[Tensor, Tensor | None]]") -> list[Local]:
     for pending in dict.fromkeys(pending for state in states for pending in state.pending):
         _reduce([state for state in states if pending in state.pending], pending)
     return [Local(None if state.copy else state.tensor, state.groups, state.first) for state in states]
+
+
+def local_part(tensor: "Tensor") -> "Tensor":
+    """Return the elements that this rank holds, after asynchronous collectives."""
+    return _arrived(tensor.to_local() if _is_sharded(tensor) else tensor)
 
 
 def replicated(model: "nn.Module") -> "ProcessGroup | None":

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from nissa.gradients.hooks import recording
 from nissa.gradients.output_probe import output_signals
-from nissa.torch_compat import contains_compiled, is_compiled_in_place, is_traced, is_transformed, uncompiled
+from nissa.torch_compat import (
+    contains_compiled,
+    is_compiled_in_place,
+    is_traced,
+    is_transformed,
+    running_wrapper,
+    uncompiled,
+)
 
 if TYPE_CHECKING:
     from nissa.hub.error_boundary import ErrorBoundary
@@ -104,11 +111,15 @@ class ForwardProbe:
         absent: Reason why there are no hooks; None with hooks.
         calls: Number of forward passes; None without hooks.
         sizes: Number of samples and classes of the captured outputs.
+        passes: Number of forward passes with gradients.
+        received: Whether an input of a captured pass required a gradient, as behind another stage of a pipeline.
     """
 
     def __init__(self, model: nn.Module, error_boundary: "ErrorBoundary", *, hooks: bool = True) -> None:
         self.calls: int | None = None
         self.sizes = (0, 0)
+        self.passes, self.received = 0, False
+        self._wrapper: weakref.ref[nn.Module] | None = None
         self._error_boundary = error_boundary
         self._without_gradient = [0, 0]
         self._armed = self._waits = False
@@ -123,6 +134,11 @@ class ForwardProbe:
     def model(self) -> nn.Module | None:
         """The model; None if it was freed."""
         return self._model()
+
+    @property
+    def wrapper(self) -> nn.Module | None:
+        """The ``DistributedDataParallel`` around the newest pass with gradients; None without one."""
+        return None if self._wrapper is None else self._wrapper()
 
     @property
     def without_gradient(self) -> tuple[int, int] | None:
@@ -181,9 +197,14 @@ class ForwardProbe:
         self.calls = (self.calls or 0) + 1
         if not torch.is_grad_enabled():
             self._without_gradient[0 if module.training else 1] += 1
-        elif self._armed and not self._signals:
+            return
+        self.passes += 1
+        wrapper = running_wrapper()
+        self._wrapper = None if wrapper is None else weakref.ref(wrapper)
+        if self._armed and not self._signals:
             found = first_tensor((*args, *kwargs.values()))
             if found is not None:
+                self.received |= found.requires_grad
                 with torch.no_grad():
                     self._signals["batch"] = _digest(found)
 

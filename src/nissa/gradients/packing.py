@@ -14,53 +14,81 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Contents of the tensors returned by `pack`: first rows of statistics with scalars appended, then scalars only.
+    """Contents of the tensors returned by `pack`: first rows of statistics with integers and scalars appended, then these only.
 
     Args:
         number_names: Names of the scalars at the end of each tensor.
         parts: Number of tensors that begin with rows.
+        lanes: Index of the tensor and number of the integer lanes of each device, which are before the scalars.
     """
 
     number_names: tuple[tuple[str, ...], ...] = ()
     parts: int = 0
+    lanes: tuple[tuple[int, int], ...] = ()
 
     def unpack(self, arrays: "Sequence[NDArray[np.generic]]") -> "tuple[list[NDArray[np.generic]], dict[str, float]]":
         """Return the flattened rows of each part, and the scalars by name."""
         rows: list[NDArray[np.generic]] = []
         numbers: dict[str, float] = {}
+        lanes = dict(self.lanes)
         for index, (array, names) in enumerate(zip(arrays, self.number_names, strict=True)):
             flat = array.reshape(-1)
             cut = flat.size - len(names)
             if index < self.parts:
-                rows.append(flat[:cut])
+                rows.append(flat[: cut - lanes.get(index, 0)])
             numbers |= zip(names, map(float, np.ascontiguousarray(flat[cut:]).view(np.float64)), strict=True)
         return rows, numbers
 
+    def unpack_lanes(self, arrays: "Sequence[NDArray[np.generic]]") -> "NDArray[np.int64]":
+        """Return the integer lanes of all devices, in the order of `pack`."""
+        found = [np.zeros(0, dtype=np.int64)]
+        for index, number in self.lanes:
+            flat = arrays[index].reshape(-1)
+            cut = flat.size - len(self.number_names[index])
+            found.append(flat[cut - number : cut].astype(np.int64))
+        return np.concatenate(found)
 
-def pack(parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]") -> tuple[list[torch.Tensor], Packing]:
-    """Combine statistics and scalars, without waiting for a device.
+
+def pack(
+    parts: "Sequence[torch.Tensor]", numbers: "Mapping[str, torch.Tensor]", lanes: "Sequence[torch.Tensor]" = ()
+) -> tuple[list[torch.Tensor], Packing]:
+    """Combine statistics, integers and scalars, without waiting for a device.
 
     Args:
         parts: int64 statistics, one tensor per device.
         numbers: One-element tensors on any device, by name. They are copied.
+        lanes: int64 tensors of one dimension, at most one per device.
 
     Returns:
         The tensors to copy to the host, at most one per device other than the CPU, and the `Packing` that unpacks them.
     """
     tensors = list(parts)
     names: list[tuple[str, ...]] = [() for _ in parts]
-    for device, together in _by_device(numbers).items():
-        tail = _bits([numbers[name] for name in together])
+    places: dict[torch.device, tuple[int, int]] = {}
+    by_lane = {lane.device: lane for lane in lanes}
+    of_device = _by_device(numbers)
+    for device in dict.fromkeys((*by_lane, *of_device)):
+        together, lane = of_device.get(device, ()), by_lane.get(device)
+        tail = _tail([numbers[name] for name in together], lane)
         # Do not concatenate on the CPU: no transfer would be saved, and the statistics would be copied.
         shared = (index for index, part in enumerate(parts) if part.device == device and device.type != "cpu")
-        at = next(shared, None)
-        if at is None:
+        at = next(shared, len(tensors))
+        if at == len(tensors):
             tensors.append(tail)
             names.append(together)
         else:
             tensors[at] = torch.cat([tensors[at].reshape(-1), tail])
             names[at] = together
-    return tensors, Packing(tuple(names), len(parts))
+        if lane is not None:
+            places[device] = at, len(lane)
+    return tensors, Packing(tuple(names), len(parts), tuple(places[lane.device] for lane in lanes))
+
+
+def _tail(numbers: "Sequence[torch.Tensor]", lane: "torch.Tensor | None") -> torch.Tensor:
+    """Return integer lanes and the bits of scalars of one device."""
+    if lane is None:
+        return _bits(numbers)
+    return torch.cat([lane, _bits(numbers)]) if numbers else lane
 
 
 def one_number(value: torch.Tensor, called: str) -> torch.Tensor:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from nissa.events import SpanIds
     from nissa.gradients.capture import Measures, Sampled
+    from nissa.gradients.replica_probe import ReplicaRow
     from nissa.gradients.rounds import Round
     from nissa.gradients.sampling import OverheadBudget
     from nissa.gradients.selection import Selection
@@ -87,6 +88,7 @@ class StepMetadata:
         phases: Seconds of each phase of the step that was observed.
         clip_limit: Maximum norm that gradients were clipped to; None without clipping.
         program: Facts for contracts; None at steps at which none were collected.
+        replicas: What this rank reports to its replicas; None at steps at which it reports nothing.
     """
 
     env_id: str | None
@@ -108,6 +110,7 @@ class StepMetadata:
     round: "Round | None" = None
     phases: "Mapping[str, float]" = field(default_factory=dict)
     program: "ProgramFacts | None" = None
+    replicas: "ReplicaRow | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from nissa.gradients.health import assess
 from nissa.gradients.logged_values import items_in, scalars_in
 from nissa.gradients.losses import RECENT, Losses, RecentLosses
 from nissa.gradients.ratios import SumsOfSquares, seed_ratios, sums_of_squares
+from nissa.gradients.replica_reporting import publish
 from nissa.gradients.skips import total
 from nissa.gradients.step_metadata import (
     BACKWARD,
@@ -153,9 +154,12 @@ class StepProcessor:
         numbers = {**metadata.known, **moved}
         self._logged(metadata, numbers)
         if not isinstance(metadata, LoggedMetadata):
-            self._of_step(metadata, rows, numbers)
+            found = None if metadata.sampled is None else metadata.sampled.unpack(rows)
+            if metadata.replicas is not None:
+                publish(metadata, numbers, metadata.packing.unpack_lanes(arrays), found)
+            self._of_step(metadata, found, numbers)
 
-    def _of_step(self, metadata: "StepMetadata", rows: "list[NDArray[np.generic]]", numbers: dict[str, float]) -> None:
+    def _of_step(self, metadata: "StepMetadata", found: "Statistics | None", numbers: dict[str, float]) -> None:
         latest = self.latest(metadata.env_id)
         metadata.delivered.calls = metadata.step + (0 if metadata.skipped else 1)
         skipped = total(numbers, SKIPPED_CALLS)
@@ -169,8 +173,7 @@ class StepProcessor:
             latest.step, latest.learning_rate = step, numbers.get(f"{RATE}0")
         self._record(_step(metadata, step, numbers, missed=missed))
         metadata.delivered.steps = step + 1
-        if metadata.sampled is not None:
-            found = metadata.sampled.unpack(rows)
+        if found is not None:
             if found.failed:  # norm and health would be wrong, and the absent streams would seem to end
                 self._warn_failed(found.failed)
             else:

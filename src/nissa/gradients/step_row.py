@@ -33,6 +33,7 @@ class StepRow:
         moving: Scalars that must be copied.
         waits: Whether the row waits for a loss.
         metadata: Metadata of the step, without those of the sample.
+        lanes: Integers of each device that are copied with the row: digests of weights.
 
     Attributes:
         environment: Id of the environment.
@@ -41,7 +42,7 @@ class StepRow:
         skipped: Whether the optimizer was not called; such a step has no loss.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a value object; every argument is a part of the row
         self,
         readback: "Readback[RowMetadata]",
         error_boundary: "ErrorBoundary",
@@ -51,6 +52,7 @@ class StepRow:
         moving: dict[str, torch.Tensor],
         waits: bool,
         metadata: "StepMetadata",
+        lanes: "Sequence[torch.Tensor]" = (),
     ) -> None:
         self.environment = metadata.env_id
         self.skipped = metadata.skipped
@@ -62,6 +64,7 @@ class StepRow:
         self._inputs: PendingStepInputs | None = inputs
         self._known = known
         self._moving = moving
+        self._lanes = lanes
         self._metadata = metadata
         self._samples: list[tuple[list[torch.Tensor], Sampled]] = []
         self._streams: list[torch.cuda.Stream] = []
@@ -77,7 +80,11 @@ class StepRow:
 
     def hold(self) -> None:
         """Hold the row back until `take` or until somebody waits for rows."""
-        tensors = [*self._moving.values(), *(tensor for tensors, _ in self._samples for tensor in tensors)]
+        tensors = [
+            *self._moving.values(),
+            *self._lanes,
+            *(tensor for tensors, _ in self._samples for tensor in tensors),
+        ]
         loss = None if self._inputs is None else self._inputs.total
         self._streams = _streams([*tensors, loss] if isinstance(loss, torch.Tensor) else tensors)
         self._readback.hold(self)
@@ -114,10 +121,10 @@ class StepRow:
             moving.update(loss_moving)
             del loss_moving
         tensors, sampled = joined(self._samples, self.expected) if self._samples else ([], None)
-        tensors, packing = pack(tensors, moving)
+        tensors, packing = pack(tensors, moving, self._lanes)
         # Drop these references before waking the worker: freeing a tensor releases the GIL, and the worker would run
         # first.
-        self._moving, self._samples = {}, []
+        self._moving, self._samples, self._lanes = {}, [], ()
         del inputs, moving
         metadata.sampled, metadata.packing = sampled, packing
         self._readback.submit(Transfer(tensors), metadata, hurry=self.skipped or sampled is not None, place=self.place)

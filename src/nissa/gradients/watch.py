@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from nissa.gradients.program_audit import ProgramAudit
+    from nissa.gradients.replica_probe import ReplicaProbe
     from nissa.gradients.rounds import RoundMember
     from nissa.gradients.sampling import SamplingSchedule
     from nissa.gradients.steps import StepClock
@@ -81,6 +82,7 @@ class Watch:
         member: Sampling schedule of an optimizer that shares its model with others; None creates one.
         on_close: Called by `close`.
         audit: Collector of facts for contracts; None collects none.
+        replicas: Reader of digests of weights, to compare them between ranks; None compares none.
         finalized: Queue of watches whose optimizer was garbage-collected. A finalizer may run inside any frame, even
             while that frame holds a lock, so that it may only append. The owner drains the queue and releases the watch
             as after `close`.
@@ -106,6 +108,7 @@ class Watch:
         error_boundary: "ErrorBoundary",
         on_close: "Callable[[Watch], None]",
         audit: "ProgramAudit | None" = None,
+        replicas: "ReplicaProbe | None" = None,
         finalized: "deque[Watch] | None" = None,
     ) -> None:
         self.name, self.primary = name, primary
@@ -134,7 +137,7 @@ class Watch:
         self._found_inf: torch.Tensor | None = None
         self._found_inf_of_graph: torch.Tensor | None = None
         self._optimizer_id = id(optimizer)
-        self._on_close, self.audit = on_close, audit
+        self._on_close, self.audit, self._replicas = on_close, audit, replicas
         self._finalizer = weakref.finalize(optimizer, _finalize, self, self._state, finalized)
         self._finalizer.atexit = False
         self._scaled_steps = None if scaler is None else self._wrap(scaler)
@@ -350,6 +353,8 @@ class Watch:
             self._suspicious = bool(chosen) and (not used or chosen[0][0].startswith(UNNAMED))
             scale = self._pending_scale(optimizer)
             self._capture = Capture(self._sampling.measures, used, optimizer, model, idle=idle, scale=scale)
+            if self._replicas is not None:
+                self._replicas.read(model, optimizer, self._counts.samples)
 
     def _pending_scale(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
         """Return the loss scale of a step marked by hand, which begins before the scaler divides by it."""
@@ -453,6 +458,9 @@ class Watch:
             known |= self._own_numbers()
         program, signals = (None, {}) if skipped or self.audit is None else self.audit.take()
         moving |= signals
+        replicas, lanes = (
+            (None, []) if skipped or self._replicas is None else self._replicas.take(counts.steps, program)
+        )
         waits = not skipped and counts.order.stepped(
             logged=inputs.losses > 0 and not inputs.late, closure=self._closure
         )
@@ -474,6 +482,7 @@ class Watch:
             clip_limit=inputs.clip_limit,
             round=None if self._member is None else self._member.current(),
             program=program,
+            replicas=replicas,
         )
         return StepRow(
             self._readback,
@@ -483,6 +492,7 @@ class Watch:
             moving=moving,
             waits=waits,
             metadata=metadata,
+            lanes=lanes,
         )
 
     def _overflow(self, optimizer: torch.optim.Optimizer) -> torch.Tensor | None:

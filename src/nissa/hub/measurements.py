@@ -189,6 +189,45 @@ class ValidationMeasured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicasCompared:
+    """Comparison of the weights, or of the data, of ranks that should have equal weights, at one step.
+
+    Args:
+        step: Number of completed steps.
+        ranks: Ranks that were compared, ascending.
+        outcome: ``equal``, ``different``, ``explained``, ``data``, ``timed``, ``incomplete`` or ``failed``; see
+            `nissa.distributed.replica_reports.Comparison`.
+        leads: Whether this rank exports the numbers of all.
+        skew: Seconds between the first and the last rank at the step; None if not known.
+        differing: Ranks in the minority; all ranks without a majority.
+        layers: Parameters that differ.
+        cause: Pattern of the differences; None unless explained.
+        equal_at: Newest step with equal weights; None if there was none.
+        presumed: Whether only equal weights at first let the ranks count as replicas.
+        evidence: Numbers that the cause rests on.
+        same_data: Groups of ranks that read the same batches; None if not judged.
+        same_steps: Steps at which they did.
+    """
+
+    env_id: str | None
+    model_name: str | None
+    step: int
+    time_unix_nano: int
+    ranks: tuple[int, ...]
+    outcome: str
+    leads: bool
+    skew: float | None = None
+    differing: tuple[int, ...] = ()
+    layers: tuple[str, ...] = ()
+    cause: str | None = None
+    equal_at: int | None = None
+    presumed: bool = False
+    evidence: tuple[str, ...] = ()
+    same_data: tuple[tuple[int, ...], ...] | None = None
+    same_steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedMeasured:
     """Values that the training loop logged with ``log()`` and ``log_items()``.
 
@@ -252,4 +291,5 @@ Measurement = (
     | ValidationMeasured
     | LoggedMeasured
     | DiagnosisMeasured
+    | ReplicasCompared
 )

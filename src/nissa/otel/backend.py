@@ -13,6 +13,7 @@ from nissa.hub.measurements import (
     GradientsMeasured,
     LoggedMeasured,
     Measurement,
+    ReplicasCompared,
     StepMeasured,
     StepSkipped,
     ValidationMeasured,
@@ -169,6 +170,8 @@ class OpenTelemetryBackend:
         elif isinstance(measurement, ValidationMeasured):
             self._recorder.validation(measurement)
             self._epochs.validation(measurement)
+        elif isinstance(measurement, ReplicasCompared):
+            self._recorder.replicas(measurement)
         elif isinstance(measurement, DiagnosisMeasured):
             self._recorder.diagnosis(measurement)
             self._epochs.diagnosis(measurement)

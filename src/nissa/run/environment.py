@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.distributed.replica_groups import Replicas
     from nissa.events import TelemetryEvent
     from nissa.gradients.watch import Watch
     from nissa.gradients.watch_group import WatchGroup
@@ -59,6 +60,7 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch": ...
 
     @overload
@@ -70,6 +72,7 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch": ...
 
     @overload
@@ -81,6 +84,7 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "WatchGroup": ...
 
     @overload
@@ -92,6 +96,7 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch | WatchGroup": ...
 
     def watch(
@@ -102,6 +107,7 @@ class Environment:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch | WatchGroup":
         """Watch every ``optimizer.step()`` until ``close()`` of the returned handle, which removes all hooks.
 
@@ -120,11 +126,17 @@ class Environment:
             hooks: Register hooks on the optimizer. If False, the optimizer is left unchanged, and each step must be
                 marked with ``with handle.step():``. Use this for a ``step()`` that is compiled as a whole or replayed
                 from a CUDA graph.
+            replicas: Ranks whose weights must be equal to those of this one, and are compared: a process group, or a device mesh
+                of one dimension. By default they are those over which a wrapper (``DistributedDataParallel``, HSDP,
+                ``replicate``) averages gradients; without one, all ranks if their weights are equal at the first comparison.
+                None compares nothing, as for local SGD.
 
         Raises:
             WatchError: The model and the optimizer cannot be watched together, or the optimizer is watched already.
         """
-        return self._runtime.watches.add(self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks)
+        return self._runtime.watches.add(
+            self.env_id, model, optimizer, name=name, scaler=scaler, hooks=hooks, replicas=replicas
+        )
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from nissa.gradients.losses import RECENT
 from nissa.gradients.readback import Readback
 from nissa.gradients.step_processor import StepProcessor
-from nissa.hub.measurements import GradientsMeasured, Measurement, StepMeasured, StepSkipped
+from nissa.hub.measurements import GradientsMeasured, Measurement, ReplicasCompared, StepMeasured, StepSkipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,6 +84,15 @@ class RowProcessor:
                 self.step_processor(metadata, arrays)
             self._report_progress()
         self._judge()
+
+    def compared(self, comparisons: Sequence[ReplicasCompared]) -> None:
+        """Record comparisons with other ranks, and judge them; call from the worker's thread."""
+        for comparison in comparisons:
+            self._hub.record(comparison)
+        with self._hub.error_boundary.guard("rules"):
+            for env_id in dict.fromkeys(each.env_id for each in comparisons):
+                found = self._tracker(env_id).rules.compared([each for each in comparisons if each.env_id == env_id])
+                self._emit_findings(found, env_id)
 
     def _record(self, measurement: Measurement) -> None:
         self._hub.record(measurement)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from nissa.diagnostics.finding import Finding
     from nissa.diagnostics.meter import Measured, ValidationMeter
     from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.distributed.replica_groups import Replicas
     from nissa.gradients.watch import Watch
     from nissa.gradients.watch_group import WatchGroup
     from nissa.hub.backend import Backend
@@ -95,7 +96,7 @@ class Run:
         self._closed = False
         self._pid = os.getpid()
         self._environments: dict[str, Environment] = {}
-        self._runtime = Runtime(config, hub, now=clock, on_hub_closed=self.close)
+        self._runtime = Runtime(config, hub, run_id=run_id, now=clock, on_hub_closed=self.close)
         self._default = Environment(self._runtime, None)
         self.env_id = self._default.env_id
         self._backends = RunBackends(
@@ -218,6 +219,7 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch": ...
 
     @overload
@@ -229,6 +231,7 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch": ...
 
     @overload
@@ -240,6 +243,7 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "WatchGroup": ...
 
     @overload
@@ -251,6 +255,7 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch | WatchGroup": ...
 
     def watch(
@@ -261,9 +266,10 @@ class Run:
         name: str | None = None,
         scaler: "torch.amp.GradScaler | None" = None,
         hooks: bool = True,
+        replicas: "Replicas" = "auto",
     ) -> "Watch | WatchGroup":
         """Watch every ``optimizer.step()`` until ``close()`` of the returned handle; see `Environment.watch`."""
-        return self._default.watch(model, optimizer, name=name, scaler=scaler, hooks=hooks)
+        return self._default.watch(model, optimizer, name=name, scaler=scaler, hooks=hooks, replicas=replicas)
 
     @contextmanager
     def epoch(self, number: int) -> Iterator[None]:
@@ -396,6 +402,7 @@ class Run:
         if self._log_capture is not None:
             self._log_capture.close()
         with self._hub.error_boundary.guard("end of the run"):
+            self._runtime.compare_replicas(deadline)
             self._runtime.stop_watching()
             self._runtime.readback.close(limit / 2)
             if self._description is not None:

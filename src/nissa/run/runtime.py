@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 from nissa.analytics.blueprints import BlueprintAnalytics
@@ -18,6 +19,7 @@ from nissa.gradients.overhead import OverheadWindow, ThreadCpuUsage
 from nissa.gradients.steps import StepClock
 from nissa.hub.plain_data import PayloadLimits
 from nissa.printable import printable
+from nissa.run.replicas import RunReplicas
 from nissa.run.row_processing import RowProcessor
 from nissa.run.sampling_settings import sampling_plan
 from nissa.run.watches import Watches
@@ -42,6 +44,7 @@ class Runtime:
     Args:
         config: Settings of the run.
         hub: Hub that events pass through.
+        run_id: Id of the run, the same on all ranks.
         now: Wall clock, nanoseconds since the Unix epoch.
         on_hub_closed: Called when the hub is closed while the run is active.
     """
@@ -51,6 +54,7 @@ class Runtime:
         config: "TelemetryConfig",
         hub: "NissaHub",
         *,
+        run_id: str,
         now: Callable[[], int],
         on_hub_closed: Callable[[], None],
     ) -> None:
@@ -73,6 +77,7 @@ class Runtime:
         self.trackers: dict[str | None, DiagnosticTracker] = {}
         self._clocks: dict[str | None, StepClock] = {}
         self._thread_cpu_usage = ThreadCpuUsage(sections=hub.sections)
+        self.replicas = RunReplicas(run_id, config, hub.error_boundary)
         self.watches = Watches(self)
         # Number and span of the open epoch of each environment; and of those that a checkpoint was saved in.
         self.open_epochs: dict[str | None, tuple[int, SpanIds]] = {}
@@ -87,6 +92,7 @@ class Runtime:
     def attach(self, wake: Callable[[], None]) -> None:
         """Store the function that wakes the polling worker."""
         self.readback.attach(wake)
+        self.replicas.attach(wake)
 
     def poll(self) -> float | None:
         """Do the pending work of the run's worker between two items.
@@ -95,6 +101,8 @@ class Runtime:
         """
         self.watches.remove_finalized()
         pause = self.readback.poll()
+        if compared := self.replicas.drain():
+            self.rows.compared(compared)
         if not self.table.pending:
             return pause
         self.hub.publish(self._release_end_events)
@@ -223,6 +231,12 @@ class Runtime:
         """Export the logged values of all environments."""
         for env_id in list(self._clocks):
             self.export_logged(env_id)
+
+    def compare_replicas(self, deadline: float) -> None:
+        """Compare the last steps with other ranks, while rules of the watches exist; until a time at the latest."""
+        if self.replicas.active and not self.hub.abandoned:
+            self.readback.flush((deadline - monotonic()) / 2)
+        self.replicas.close(deadline)
 
     def stop_watching(self) -> None:
         """Close all watches, which removes their hooks."""

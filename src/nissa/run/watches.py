@@ -16,6 +16,7 @@ from nissa.gradients.unwrapping import UnwrappedOptimizer, check_model, check_wa
 from nissa.gradients.watch import Watch
 from nissa.gradients.watch_group import WatchGroup, are_several, named, open_group, step_in_backward
 from nissa.printable import MOST_NAME, printable_name, shown
+from nissa.run.replicas import checked_group
 
 if TYPE_CHECKING:
     import torch
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from nissa.analytics.blueprints import BlueprintAnalytics
     from nissa.config import TelemetryConfig
     from nissa.diagnostics.tracker import DiagnosticTracker
+    from nissa.distributed.replica_groups import Replicas
     from nissa.gradients.readback import Readback
     from nissa.gradients.step_metadata import RowMetadata, SamplingPlan
     from nissa.gradients.step_processor import StepProcessor
     from nissa.gradients.steps import StepClock
     from nissa.hub.error_boundary import ErrorBoundary
     from nissa.hub.program_facts import ForwardModes
+    from nissa.run.replicas import RunReplicas
     from nissa.seeds.lifecycle import SeedTable
 
 _logger = logging.getLogger("nissa")
@@ -42,6 +45,7 @@ class Components(Protocol):
     analytics: "BlueprintAnalytics"
     error_boundary: "ErrorBoundary"
     readback: "Readback[RowMetadata]"
+    replicas: "RunReplicas"
     sampling: "SamplingPlan"
     step_processor: "StepProcessor"
     table: "SeedTable"
@@ -83,6 +87,7 @@ class Watches:
         name: str | None,
         scaler: "torch.amp.GradScaler | None",
         hooks: bool,
+        replicas: "Replicas" = "auto",
     ) -> Watch | WatchGroup:
         """Watch one or several optimizers of a model for an environment. Nothing is changed if one cannot be watched.
 
@@ -97,23 +102,36 @@ class Watches:
         self.remove_finalized()
         if are_several(optimizer):
             several: Any = optimizer if isinstance(optimizer, Mapping) else list(optimizer)  # type: ignore[arg-type]
-            return self._watch_several(env_id, model, several, name=name, scaler=scaler, hooks=hooks)
+            return self._watch_several(env_id, model, several, name=name, scaler=scaler, hooks=hooks, replicas=replicas)
         unwrapped = self._check(model, optimizer, scaler, hooks=hooks)
         self._check_names(env_id, name)
-        return self._open(env_id, model, unwrapped, name=name, hooks=hooks)
+        return self._open(env_id, model, unwrapped, name=name, hooks=hooks, replicas=replicas)
 
     def _watch_several(
-        self, env_id: str | None, model: "torch.nn.Module", several: Any, *, name: str | None, scaler: Any, hooks: bool
+        self,
+        env_id: str | None,
+        model: "torch.nn.Module",
+        several: Any,
+        *,
+        name: str | None,
+        scaler: Any,
+        hooks: bool,
+        replicas: "Replicas",
     ) -> Watch | WatchGroup:
         in_backward = step_in_backward(several)
         if in_backward is not None:
+            if replicas not in {None, "auto"}:
+                raise WatchError(
+                    "The weights of optimizers that step during the backward pass are not compared between ranks: leave out "
+                    "replicas=."
+                )
             return self._watch_backward(env_id, model, in_backward, name=name, scaler=scaler, hooks=hooks)
         unwrapped = {key: self._check(model, each, scaler, hooks=hooks) for key, each in named(several).items()}
         names = {key: key if name is None else f"{name}.{key}" for key in unwrapped}
         self._check_names(env_id, *names.values())
 
         def open_(key: str, **member: Any) -> Watch:
-            return self._open(env_id, model, unwrapped[key], name=names[key], hooks=hooks, **member)
+            return self._open(env_id, model, unwrapped[key], name=names[key], hooks=hooks, replicas=replicas, **member)
 
         clock = self._runtime.clock(env_id)
         return open_group(name, names, self._runtime.sampling.schedule(name), lambda: clock.epoch_ids, open_)
@@ -146,9 +164,14 @@ class Watches:
         *,
         name: str | None,
         hooks: bool,
+        replicas: "Replicas",
         **member: Any,
     ) -> Watch:
+        checked_group(replicas)  # before anything is changed
         self._runtime.sampling.selection.warn_unmatched(model, unwrapped.optimizer)
+        audit = self._audit(model, hooks=hooks)
+        optimizers = unwrapped.optimizer, *unwrapped.outer
+        forward = None if audit is None else audit.forward
         watch = Watch(
             model,
             unwrapped.optimizer,
@@ -156,7 +179,8 @@ class Watches:
             hooks=hooks,
             scaler=unwrapped.scaler,
             outer=unwrapped.outer,
-            audit=self._audit(model, hooks=hooks),
+            audit=audit,
+            replicas=self._runtime.replicas.probe(env_id, name, model, optimizers, replicas, forward),
             **member,
             **self._components(env_id, name),
         )

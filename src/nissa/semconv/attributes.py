@@ -149,6 +149,9 @@ FINDING_ADVICE: Final = "nissa.finding.advice"
 """What to try."""
 FINDING_FIRST_STEP: Final = "nissa.finding.first_step"
 """Step at which the trouble was first seen; a finding is raised once it is confirmed, which is often later."""
+REPLICA_OUTCOME: Final = "nissa.replica.outcome"
+"""``equal`` or ``different`` weights; ``incomplete`` if a rank did not report the step, ``failed`` if the store of the process
+group did."""
 SHARPNESS_METHOD: Final = "nissa.sharpness.method"
 """``critical`` along the optimizer's next update, ``average_case`` in random directions."""
 

@@ -75,6 +75,26 @@ STEP_PHASE_DURATION: Final = MetricSpec(
 STEP_SKIPPED: Final = MetricSpec(
     "nissa.step.skipped", _C, "{step}", "Steps skipped by loss scaling because gradients were not finite"
 )
+STEP_SKEW: Final = MetricSpec(
+    "nissa.step.skew",
+    _G,
+    "s",
+    "Host time between the first and the last rank at the same step, by their clocks: at the beginning of the backward pass where "
+    "phases are measured on all ranks, else at the end of the step",
+)
+REPLICA_COMPARISONS: Final = MetricSpec(
+    "nissa.replica.comparisons",
+    _C,
+    "{comparison}",
+    "Comparisons of the weights of ranks that should have equal ones",
+    (attr.REPLICA_OUTCOME,),
+)
+REPLICA_MISMATCH: Final = MetricSpec(
+    "nissa.replica.mismatch",
+    _C,
+    "{parameter}",
+    "Parameters that differed between ranks that should have equal ones, added up over the comparisons that list them",
+)
 LOSS: Final = MetricSpec("nissa.loss", _G, "", "Loss; may be NaN or infinite, which is a finding", (attr.PHASE,))
 BACKWARD_VALUE: Final = MetricSpec(
     "nissa.backward.value",

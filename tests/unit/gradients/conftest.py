@@ -31,7 +31,7 @@ class Lab:
         self.clock = FakeClock()
         # On a busy machine a row may take longer than a validation waits by default.
         self.config = TelemetryConfig.from_profile(profile, {"limits__validation_wait_seconds": 10} | overrides)
-        self.runtime = Runtime(self.config, self.hub, now=self.clock, on_hub_closed=lambda: None)
+        self.runtime = Runtime(self.config, self.hub, run_id="run", now=self.clock, on_hub_closed=lambda: None)
         self.env = Environment(self.runtime, None)
         self.hub.add_backend(Exporter(), f"exporter-{id(self)}", source=self.runtime)
         self.hub.add_backend(self.memory)

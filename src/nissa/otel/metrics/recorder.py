@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         DiagnosisMeasured,
         GradientsMeasured,
         LoggedMeasured,
+        ReplicasCompared,
         StepMeasured,
         StepSkipped,
         ValidationMeasured,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 _Model = tuple[str | None, str | None]
 """Environment and model name."""
+
+_COMPARED: Final = frozenset({"equal", "different", "incomplete", "failed"})
+"""Outcomes of comparisons of weights that are counted."""
 
 _BEGINNINGS: Final = frozenset({EventType.SEED_GERMINATED, EventType.CHECKPOINT_LOADED})
 
@@ -137,6 +141,20 @@ class MetricRecorder:
         model, at = self._model(sample.env_id, sample.model_name), sample.time_unix_nano
         self._store.gauge(metric.GRADIENT_GLOBAL_NORM, model, at, sample.health.global_norm)
         self._store.gauge(metric.GRADIENT_HEALTH, model, at, sample.health.score)
+
+    def replicas(self, compared: "ReplicasCompared") -> None:
+        """Record a comparison of ranks. One rank exports what all know, and each rank what it could not compare."""
+        model = self._model(compared.env_id, compared.model_name)
+        own = compared.leads or compared.outcome == "failed"
+        if own and compared.outcome in _COMPARED:
+            self._store.add(metric.REPLICA_COMPARISONS, model | {attr.REPLICA_OUTCOME: compared.outcome}, 1)
+        if compared.leads and compared.outcome in {
+            "equal",
+            "explained",
+        }:  # zero at first, so that an increase can be seen
+            self._store.add(metric.REPLICA_MISMATCH, model, len(compared.layers))
+        if compared.leads and self.environments.own(compared.env_id) is not None:
+            self._store.gauge(metric.STEP_SKEW, model, compared.time_unix_nano, compared.skew)
 
     def skipped(self, step: "StepSkipped") -> None:
         """Count optimizer steps that loss scaling skipped."""
