@@ -204,7 +204,8 @@ class Leader(ReplicaExchange):
         data: bool,
     ) -> None:
         super().__init__(store, ranks, rank, on_result)
-        self._presumed, self._confirmed = presumed, False
+        # _confirmed: weights were equal once. _proved: a difference was explained by a fault.
+        self._presumed, self._confirmed, self._proved = presumed, False, False
         self._same_data = SameData(ranks) if data else None
         self._mismatches = 0
         self._equal_at: int | None = None
@@ -231,7 +232,10 @@ class Leader(ReplicaExchange):
         """Compare the steps that all ranks have reported."""
         for key in sorted(self._mine):
             if key in self._wanted:
-                self._conclude(key)
+                if key == min(
+                    self._wanted
+                ):  # in the order of steps: the first explanation is the beginning of the trouble
+                    self._conclude(key)
             elif self._store.check([f"report/{key}/{rank}" for rank in self._ranks]):
                 self._compare(key)
             if self.closed:
@@ -274,7 +278,8 @@ class Leader(ReplicaExchange):
 
     def _different(self, summary: Summary, detail: Detail | None, skew: float | None) -> None:
         self._mismatches += 1
-        self._on_result(self._result(summary, "different", skew=skew))
+        if not self._presumed or self._proved:  # else they may be no replicas, which the lists tell
+            self._on_result(self._result(summary, "different", skew=skew))
         # Weights that have diverged stay different: ask for lists at the first mismatch, the second, the fourth ...
         if detail is not None and not self._mismatches & (self._mismatches - 1):
             self._mine[summary.key] = summary, detail
@@ -304,6 +309,7 @@ class Leader(ReplicaExchange):
         if found is None:
             self._end()
             return
+        self._proved = True
         explained = {name: getattr(found, name) for name in ("differing", "layers", "evidence")}
         self._announce(
             self._result(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+    from torch.distributed import ProcessGroup
 
     from nissa.gradients.grouping import Grouping
 
@@ -287,9 +288,13 @@ class Capture:
 
     def _exports(self, local: Local) -> bool:
         if self._measures.ranks == "auto":
-            alone = self._replicas is None or torch.distributed.get_rank(self._replicas) == 0
-            return local.first and alone
+            return local.first and (self._replicas is None or _is_first(self._replicas))
         return self._measures.ranks == "all" or _global_rank() == 0
+
+
+def _is_first(group: "ProcessGroup") -> bool:
+    """Whether this rank is the first of a group, or of all if the group was destroyed."""
+    return torch.distributed.get_rank(group) == 0 if torch.distributed.is_initialized() else _global_rank() == 0
 
 
 def _global_rank() -> int:

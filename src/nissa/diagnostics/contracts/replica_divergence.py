@@ -20,7 +20,7 @@ _RELOAD: Final = "Then load one checkpoint on all ranks: weights that have diver
 _ADVICE: Final[Mapping[str, str]] = {
     "layout": "Build the same model on all ranks: the parameters named do not have the same shape and dtype everywhere.",
     "skipped_step": "Call optimizer.step() equally often on all ranks: let all decide together whether to skip a step, and share "
-    f"one GradScaler state. {_RELOAD}",
+    f"one GradScaler state. Join copies weights, but not the state of an optimizer. {_RELOAD}",
     "learning_rate": f"Set the same learning rate on all ranks, and step the scheduler on each. {_RELOAD}",
     "optimizer_settings": f"Give the optimizer the same settings on all ranks; the evidence names those that differ. {_RELOAD}",
     "clipping": "Clip gradients on every rank, with the same max_norm and a norm over the same parameters: those of the minority "
