@@ -129,6 +129,15 @@ ALL: Final = (
         "The loss is {{ $value }}. From here on weights are likely lost; the last checkpoint is the way back.",
     ),
     Alert(
+        "NissaReplicaMismatch",
+        f"{summed(grown(series(metrics.REPLICA_MISMATCH), '10m', '1h'), *_WHERE)} > 0",
+        "0m",
+        "page",
+        f"{_RUN} has replicas with different weights",
+        "{{ $value }} parameters differed between ranks within 10 minutes. The finding replica_divergence names ranks, layers and "
+        "cause.",
+    ),
+    Alert(
         "NissaRunStalled",
         _stalled(),
         "1m",

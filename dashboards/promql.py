@@ -44,7 +44,9 @@ _OF_MODELS: Final = (
     metrics.LEARNING_RATE,
     metrics.LOSS,
     metrics.READBACK_LAG,
+    metrics.REPLICA_MISMATCH,
     metrics.SAMPLING_INTERVAL,
+    metrics.STEP_SKEW,
     metrics.STEP_SKIPPED,
 )
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from nissa.diagnostics.contracts import CONTRACTS
+from nissa.diagnostics.contracts import CONTRACTS, REPLICA_CONTRACTS
 from nissa.diagnostics.contracts.contract import Contract
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
@@ -18,7 +18,8 @@ def contracts(table: Table, results: Path) -> str:
         table: Formats a table.
         results: File of the measured cost.
     """
-    rows = [[f"[`{each.name}`](#{each.name})", _summary(each), _needs(each)] for each in CONTRACTS]
+    everything = (*REPLICA_CONTRACTS, *CONTRACTS)
+    rows = [[f"[`{each.name}`](#{each.name})", _summary(each), _needs(each)] for each in everything]
     return (
         "# Contracts\n\n"
         "A contract is a condition that every correct training keeps, such as that each trainable parameter is in an optimizer. "
@@ -26,7 +27,7 @@ def contracts(table: Table, results: Path) -> str:
         "flag with the name of the contract. [The explanation](../explanation/contracts.md) describes how contracts are checked.\n\n"
         + table(["contract", "broken if", "observations"], rows)
         + "\n"
-        + "\n".join(map(_contract, CONTRACTS))
+        + "\n".join(map(_contract, everything))
         + "\n## Cost\n\n"
         + _cost(table, results)
     )

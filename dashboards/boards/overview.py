@@ -345,6 +345,31 @@ _SKIPPED = lines(
     Query(summed(chosen(metrics.STEP_SKIPPED), *_MODEL), legend(*_MODEL)),
 )
 
+_ONE_RANK: Final = "Weights are compared on several ranks only, and no comparison was made in this time"
+
+_SKEW = lines(
+    About(
+        "Skew of ranks",
+        "Time between the first and the last rank at the same step, by their clocks: at the beginning of the backward pass where "
+        "phases are measured, else at the end of the step. In the backward pass all wait for the last one.",
+        SECONDS,
+        _ONE_RANK,
+    ),
+    Query(chosen(metrics.STEP_SKEW), legend(*_MODEL)),
+)
+
+_REPLICAS = lines(
+    About(
+        "Replicas",
+        "Parameters that differed between ranks that should have equal weights, and comparisons by outcome. 'incomplete' are steps "
+        "that a rank did not report.",
+        COUNT,
+        _ONE_RANK,
+    ),
+    Query(summed(chosen(metrics.REPLICA_MISMATCH), *_MODEL), f"parameters that differ {legend(*_MODEL)}"),
+    Query(summed(chosen(metrics.REPLICA_COMPARISONS), attr.REPLICA_OUTCOME), legend(attr.REPLICA_OUTCOME)),
+)
+
 _SCALARS = lines(
     About(
         "Logged values",
@@ -403,6 +428,7 @@ BOARD: Final = Board(
         Row("Optimizer", ((6, _CLIP_NORM), (6, _CLIP_FACTOR), (6, _LEARNING_RATE), (6, _SKIPPED))),
         Row("Run", ((8, _RUNS), (8, _PROCESS_MEMORY), (8, _DEVICE_MEMORY))),
         Row("Health and cost", ((6, _HEALTH_LINE), (6, _SHARPNESS), (6, _MARGIN), (6, _OVERHEAD))),
+        Row("Ranks", ((12, _REPLICAS), (12, _SKEW))),
         Row("Narrative", ((9, _NARRATIVES), (15, _NARRATIVE)), 12),
         Row("Seeds", ((24, _SEEDS),), collapsed=True),
     ),

@@ -19,7 +19,7 @@ from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.cli import app
 from nissa.config import PROFILES, RESERVED_VARIABLES, SEED_FEATURES, describe, feature_names
 from nissa.diagnostics.brief import DecisionBrief
-from nissa.diagnostics.contracts import CONTRACTS
+from nissa.diagnostics.contracts import CONTRACTS, REPLICA_CONTRACTS
 from nissa.diagnostics.rules import RULES
 from nissa.doctor import variables
 from nissa.events import SeedSnapshot
@@ -60,7 +60,7 @@ def telemetry() -> dict[str, list[str]]:
             for name, each in vars(measurements).items()
             if isinstance(each, type) and name.endswith(("Measured", "Skipped"))
         ),
-        "red flags": sorted(rule.name for rule in (*CONTRACTS, *RULES)),
+        "red flags": sorted(rule.name for rule in (*REPLICA_CONTRACTS, *CONTRACTS, *RULES)),
         "scope and files": [SCOPE, *(f"{signal}.jsonl" for signal in SIGNALS)],
     }
 

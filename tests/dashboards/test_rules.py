@@ -48,6 +48,7 @@ def test_rules_do_what_their_tests_say(promtool: Path) -> None:
         ("NissaRunLost", " and on () otelcol_process_uptime_seconds_total", ""),
         ("NissaGradientsNotFinite", "[1h]", "[5m]"),
         ("NissaLossNotFinite", "Inf", "1e300"),
+        ("NissaReplicaMismatch", "> 0", "> 4"),
         ("NissaMoreCulledThanFossilized", ">= 5", ">= 4"),
         ("NissaRedFlag", "[1h]", "[5m]"),
         ("NissaTelemetryDropped", "dropped|failed", "dropped"),
