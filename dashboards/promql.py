@@ -44,6 +44,7 @@ _OF_MODELS: Final = (
     metrics.LEARNING_RATE,
     metrics.LOSS,
     metrics.READBACK_LAG,
+    metrics.REPLICA_COMPARISONS,
     metrics.REPLICA_MISMATCH,
     metrics.SAMPLING_INTERVAL,
     metrics.STEP_SKEW,

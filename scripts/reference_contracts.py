@@ -5,8 +5,9 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from nissa.diagnostics.contracts import CONTRACTS, REPLICA_CONTRACTS
+from nissa.diagnostics.contracts import CONTRACTS
 from nissa.diagnostics.contracts.contract import Contract
+from nissa.diagnostics.contracts.of_ranks import REPLICA_CONTRACTS
 
 Table = Callable[[Sequence[str], Iterable[Sequence[str]]], str]
 

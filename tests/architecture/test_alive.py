@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from time import time_ns
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import nissa
 from nissa import GateResult
 from nissa.hub.hub import NissaHub
+from nissa.hub.measurements import ReplicasCompared
 from nissa.run.memory_usage import DeviceMemory
 from nissa.run.observation import log_backward_value
 from nissa.semconv import attributes, metrics
@@ -69,6 +71,18 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Path:
                 )
                 with env.checkpoint("model.pt"):
                     pass
+        nissa.get_hub().record(
+            ReplicasCompared(
+                env_id="0",
+                model_name="toy",
+                step=0,
+                time_unix_nano=time_ns(),
+                ranks=(0, 1),
+                outcome="equal",
+                leads=True,
+                skew=0.1,
+            )
+        )  # as on several ranks
         kept.advance("blending")
         kept.gate(GateResult("G2", passed=False, score=0.1, checks_failed=("gain_0.10%",)))
         kept.advance("training")

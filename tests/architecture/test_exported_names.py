@@ -19,7 +19,8 @@ from nissa.analytics.blueprints import BlueprintAnalytics
 from nissa.cli import app
 from nissa.config import PROFILES, RESERVED_VARIABLES, SEED_FEATURES, describe, feature_names
 from nissa.diagnostics.brief import DecisionBrief
-from nissa.diagnostics.contracts import CONTRACTS, REPLICA_CONTRACTS
+from nissa.diagnostics.contracts import CONTRACTS
+from nissa.diagnostics.contracts.of_ranks import REPLICA_CONTRACTS
 from nissa.diagnostics.rules import RULES
 from nissa.doctor import variables
 from nissa.events import SeedSnapshot

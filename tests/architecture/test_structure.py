@@ -13,8 +13,8 @@ _SOURCES = ROOT / "src"
 _LONGEST_FUNCTION = 60
 _MEDIAN_FUNCTION = 10
 _MOST_IMPORTS = 20
-_HAS_ALL_METHODS_OF_A_RUN = {"nissa.run.run": 26}
-"""Modules that may import more, and how many: the facade of a run imports ten only for the types of its methods."""
+_HAS_ALL_METHODS_OF_A_RUN = {"nissa.run.run": 27}
+"""Modules that may import more, and how many: the facade of a run imports eleven only for the types of its methods."""
 
 _FOR_TYPES_ONLY = {
     "nissa.config.feature_layout": "nissa.config.models",

@@ -72,6 +72,19 @@ def wrapped(network: nn.Module | None = None, **named: Any) -> DistributedDataPa
     return DistributedDataParallel(net() if network is None else network, **named)
 
 
+def gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter, which exists."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def new_group() -> distributed.ProcessGroup:
+    """Return a group of all ranks."""
+    group = distributed.new_group(list(range(distributed.get_world_size())))
+    assert isinstance(group, distributed.ProcessGroup)
+    return group
+
+
 def adam(model: nn.Module, lr: float = 0.01, **named: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=lr, **named)
 
@@ -105,7 +118,7 @@ def steps(training: Training, _run: Any) -> None:
         inputs = torch.randn(16, 8, generator=generator)
         training.optimizer.zero_grad()
         loss = cross_entropy(call(inputs), torch.randint(CLASSES, (16,), generator=generator))
-        (loss.full_tensor() if isinstance(loss, DTensor) else loss).backward()
+        torch.autograd.backward(loss.full_tensor() if isinstance(loss, DTensor) else loss)
         if training.before_step(step) is not False:
             training.optimizer.step()
         training.after_step(step)
@@ -203,16 +216,16 @@ def same_data() -> dict[str, Any]:
 
 def a_hand_made_group() -> dict[str, Any]:
     """Gradients are averaged by hand in a group that the user passes, and a bit flips."""
-    model, group = net(), distributed.new_group(list(range(distributed.get_world_size())))
+    model, group = net(), new_group()
 
     def average(_: int) -> None:
         for parameter in model.parameters():
-            distributed.all_reduce(parameter.grad, group=group)
+            distributed.all_reduce(gradient(parameter), group=group)
 
     def flip(step: int) -> None:
         if rank() == 1 and step == BROKEN:
             with torch.no_grad():
-                model[0].bias.view(torch.int32)[3] ^= 1 << 21
+                model.get_parameter("0.bias").view(torch.int32)[3] ^= 1 << 21
 
     training = Training(model, adam(model), batches=rank(), before_step=average, after_step=flip)
     training.watch = {"replicas": group}
@@ -232,7 +245,7 @@ def parameters_of_a_ranks_own() -> dict[str, Any]:
     """The wrapper ignores a layer, which each rank trains for itself."""
     network = net()
     names = [f"2.{name}" for name, _ in network[2].named_parameters()]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(network, names)
+    network._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]  # as torch documents it
     model = wrapped(network)
     return trained(Training(model, adam(model), batches=rank()))
 
@@ -293,15 +306,15 @@ def stages_of_a_pipeline() -> dict[str, Any]:
             if rank() == 0:
                 output = stage(torch.randn(4, 8, generator=torch.Generator().manual_seed(step)))
                 distributed.send(output.detach(), 1)
-                gradient = torch.empty_like(output)
-                distributed.recv(gradient, 1)
-                output.backward(gradient)
+                returned = torch.empty_like(output)
+                distributed.recv(returned, 1)
+                output.backward(returned)
             else:
                 received = torch.empty(4, 8)
                 distributed.recv(received, 0)
                 received.requires_grad_()
                 stage(received).square().mean().backward()
-                distributed.send(received.grad, 0)
+                distributed.send(gradient(received), 0)
             training.optimizer.step()
 
     return trained(Training(stage, adam(stage)), loop)
@@ -313,7 +326,7 @@ def experts_of_a_ranks_own() -> dict[str, Any]:
 
     def average(_: int) -> None:
         for parameter in model[0].parameters():
-            distributed.all_reduce(parameter.grad)
+            distributed.all_reduce(gradient(parameter))
 
     return trained(Training(model, adam(model), batches=rank(), before_step=average))
 
@@ -342,9 +355,9 @@ def excluded_layers() -> dict[str, Any]:
 
     def average(_: int) -> None:
         for parameter in model[0].parameters():
-            distributed.all_reduce(parameter.grad)
+            distributed.all_reduce(gradient(parameter))
 
-    group = distributed.new_group(list(range(distributed.get_world_size())))
+    group = new_group()
     training = Training(model, adam(model), batches=rank(), before_step=average, watch={"replicas": group})
     training.settings = {"replicas__layers": ["!2.*"]}
     return trained(training)
@@ -420,7 +433,7 @@ def _tensor_parallel() -> Training:
     torch.manual_seed(0)
     mesh = init_device_mesh("cpu", (distributed.get_world_size(),))
     plan = {"norm": SequenceParallel(sequence_dim=0), "up": ColwiseParallel(), "down": RowwiseParallel()}
-    model = parallelize_module(_Split(), mesh, plan)  # type: ignore[arg-type]
+    model = parallelize_module(_Split(), mesh, plan)
     return Training(
         model, adam(model, foreach=False), call=lambda x: model(x.chunk(distributed.get_world_size())[rank()])
     )
@@ -515,6 +528,12 @@ BY_RANKS: Final = {
 }
 
 
+def _store(port: int, ranks: int) -> Any:
+    """Return the store at a port, which this process serves if it is 0."""
+    kind: Any = distributed.TCPStore  # type: ignore[attr-defined]  # torch does not mark it as exported
+    return kind("127.0.0.1", port, ranks, is_master=port == 0, wait_for_workers=False)
+
+
 @contextmanager
 def _group(number: int, ranks: int, folder: Path) -> Iterator[None]:
     torch.set_num_threads(1)
@@ -522,14 +541,14 @@ def _group(number: int, ranks: int, folder: Path) -> Iterator[None]:
     port = 0
     place = folder / "port"
     if number == 0:
-        store = distributed.TCPStore("127.0.0.1", 0, ranks, is_master=True, wait_for_workers=False)
+        store = _store(0, ranks)
         place.with_suffix(".new").write_text(str(store.port))
         place.with_suffix(".new").rename(place)
     else:
         while not place.exists():
             pass
         port = int(place.read_text())
-        store = distributed.TCPStore("127.0.0.1", port, ranks, is_master=False, wait_for_workers=False)
+        store = _store(port, ranks)
     distributed.init_process_group("gloo", store=store, rank=number, world_size=ranks, timeout=timedelta(seconds=120))
     yield
     if distributed.is_initialized():

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from nissa.diagnostics.blocks import replica_blocks, sample_blocks, skip_blocks, step_blocks
-from nissa.diagnostics.contracts import CONTRACTS, REPLICA_CONTRACTS
+from nissa.diagnostics.contracts import CONTRACTS
+from nissa.diagnostics.contracts.of_ranks import REPLICA_CONTRACTS
 from nissa.diagnostics.finding import Certainty, Finding
 from nissa.diagnostics.loss_tracker import Beginning
 from nissa.diagnostics.rule import Judgement, Latch, Rule, Symptom

@@ -192,8 +192,10 @@ def _differ(details: Mapping[int, Detail], what: Callable[[Detail], Hashable]) -
 
 
 def _values(name: str, by_rank: Mapping[int, object]) -> str:
-    """Return values of ranks, for example ``learning_rates=0.1 (rank 0), 0.2 (rank 1)``."""
-    shown = [f"{_number(value)} (rank {rank})" for rank, value in list(by_rank.items())[:_MOST_RANKS]]
+    """Return values of ranks, for example ``learning_rates=0.1 (rank 0), 0.2 (rank 1)``; of many ranks the rarest values."""
+    frequency = Counter(map(str, by_rank.values()))
+    rarest = sorted(by_rank, key=lambda rank: frequency[str(by_rank[rank])])[:_MOST_RANKS]
+    shown = [f"{_number(by_rank[rank])} (rank {rank})" for rank in sorted(rarest)]
     return f"{name}={', '.join(shown)}{', ...' if len(by_rank) > _MOST_RANKS else ''}"
 
 

@@ -114,8 +114,7 @@ class Watch:
         self.name, self.primary = name, primary
         self._model = weakref.ref(model)
         self._optimizer = weakref.ref(optimizer)
-        self._sampling = sampling
-        self._clock = clock
+        self._sampling, self._clock = sampling, clock
         self._hook_timer = HookTimer(clock.stopwatch)
         self._counts = counts = clock.counts(name)
         self._before_watch = counts.steps, counts.unbegun

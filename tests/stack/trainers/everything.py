@@ -9,12 +9,14 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import torch
 
 import nissa
 from nissa import GateResult, Run, Seed, Stage, TelemetryEvent
+from nissa.hub.measurements import ReplicasCompared
 from nissa.run import backends
 from nissa.run.memory_usage import DeviceMemory
 from nissa.run.observation import log_backward_value
@@ -43,6 +45,19 @@ def main(state: Path) -> dict[str, Any]:
         run.analytics.measure("a-blueprint", model[0], torch.ones(1, 8), host=model, host_example=torch.ones(1, 8))
         seeds.append(env.germinate("c", blueprint="c-blueprint", slot="c", module=model[2]))
         _skip(model, optimizer, scaler)
+        # As on several ranks; tests/distributed has these.
+        run.hub.record(
+            ReplicasCompared(
+                env_id="0",
+                model_name="toy",
+                step=0,
+                time_unix_nano=time_ns(),
+                ranks=(0, 1),
+                outcome="equal",
+                leads=True,
+                skew=0.1,
+            )
+        )
         lives = [_kept(seeds[0]), _refused(seeds[1])]
         for epoch, accuracy in enumerate(ACCURACIES):
             with env.epoch(epoch):

@@ -54,3 +54,21 @@ def test_numbers_are_copied_since_the_caller_may_change_them() -> None:
 def test_several_numbers_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"log_loss\(\) takes one number, not a tensor of shape \(2,\)"):
         one_number(torch.zeros(2), "log_loss()")
+
+
+def test_integers_are_copied_exactly_between_rows_and_scalars() -> None:
+    digests = torch.tensor([-1, 2**62 + 1, -(2**63)])
+    tensors, packing = pack([part(2)], {"loss": torch.tensor([0.5])}, [digests])
+    arrays = [tensor.numpy() for tensor in tensors]
+    rows, numbers = packing.unpack(arrays)
+    assert numbers == {"loss": 0.5}
+    assert [len(each) for each in rows] == [part(2).numel()]
+    assert packing.unpack_lanes(arrays).tolist() == digests.tolist()
+
+
+def test_integers_need_neither_rows_nor_scalars() -> None:
+    tensors, packing = pack([], {}, [torch.tensor([7, 8])])
+    arrays = [tensor.numpy() for tensor in tensors]
+    assert packing.unpack(arrays) == ([], {})
+    assert packing.unpack_lanes(arrays).tolist() == [7, 8]
+    assert pack([part(1)], {})[1].unpack_lanes([part(1).numpy()]).tolist() == []

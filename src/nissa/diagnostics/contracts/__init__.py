@@ -13,9 +13,7 @@ from nissa.diagnostics.contracts.learning_rate_zero import LearningRateZero
 from nissa.diagnostics.contracts.only_normalization_trains import OnlyNormalizationTrains
 from nissa.diagnostics.contracts.probabilities_as_logits import ProbabilitiesAsLogits
 from nissa.diagnostics.contracts.replaced_parameters import ReplacedParameters
-from nissa.diagnostics.contracts.replica_divergence import ReplicaDivergence
 from nissa.diagnostics.contracts.same_batch import SameBatch
-from nissa.diagnostics.contracts.same_data_on_ranks import SameDataOnRanks
 from nissa.diagnostics.contracts.sorted_batches import SortedBatches
 from nissa.diagnostics.contracts.unchanging_weights import UnchangingWeights
 from nissa.diagnostics.contracts.unoptimized_parameters import UnoptimizedParameters
@@ -25,9 +23,6 @@ from nissa.diagnostics.contracts.validation_in_training_mode import ValidationIn
 
 if TYPE_CHECKING:
     from nissa.diagnostics.contracts.contract import Contract
-
-REPLICA_CONTRACTS: "Final[tuple[type[Contract], ...]]" = (ReplicaDivergence, SameDataOnRanks)
-"""Contracts about several ranks, worst first. The setting ``replicas.enabled`` switches them on, not that of the others."""
 
 CONTRACTS: "Final[tuple[type[Contract], ...]]" = (
     ReplacedParameters,
