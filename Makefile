@@ -76,6 +76,7 @@ bench: $(BENCH_READY) ## Measure what watching costs; 70 minutes, on a machine t
 	$(BENCH)/python -m benchmarks.export
 	$(BIN)/python -m benchmarks.outages
 	$(BENCH)/python -m benchmarks.kernels
+	$(BENCH)/python -m benchmarks.replicas
 	$(BENCH)/python -m benchmarks.steps.short
 	$(BENCH)/python -m benchmarks.steps.within
 	$(BENCH)/python -m benchmarks.steps --minutes $(MINUTES)
