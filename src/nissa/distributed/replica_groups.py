@@ -27,7 +27,7 @@ AUTO: Final = "auto"
 Replicas: TypeAlias = "Literal['auto'] | ProcessGroup | DeviceMesh | None"
 """Argument ``replicas`` of ``watch()``: ``"auto"``, None, a process group, or a device mesh of one dimension."""
 
-_LOCAL_OPTIMIZERS: Final = frozenset({"PostLocalSGDOptimizer", "HierarchicalModelAverager"})
+_LOCAL_OPTIMIZERS: Final = frozenset({"PostLocalSGDOptimizer"})
 """Optimizers of torch that let replicas differ between averages."""
 
 

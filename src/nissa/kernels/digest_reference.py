@@ -47,7 +47,9 @@ _LANES: Final = 2**18
 def stored_bits(tensor: "Tensor") -> "Tensor":
     """Return a tensor whose memory has the elements in row-major order; a copy if that of the tensor has not."""
     plain = tensor.detach()
-    if plain.is_contiguous() and not plain.is_neg() and not plain.is_conj():  # the usual case: three calls less per tensor
+    if (
+        plain.is_contiguous() and not plain.is_neg() and not plain.is_conj()
+    ):  # the usual case: three calls less per tensor
         return plain
     return plain.resolve_conj().resolve_neg().contiguous()
 

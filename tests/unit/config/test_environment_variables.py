@@ -133,5 +133,5 @@ def test_a_section_that_is_no_json_says_how_to_set_one_field() -> None:
 def test_an_unknown_key_inside_a_json_section_is_named_in_full() -> None:
     message = str(refusal({"NISSA_GRADIENTS": '{"layerz": 1}'}))
     assert "'gradients.layerz'" in message
-    assert "Did you mean 'gradients.layers'?" in message
+    assert "Did you mean 'gradients.layers'" in message
     assert "NISSA_GRADIENTS" in message

@@ -18,7 +18,7 @@ def refusal(overrides: dict[str, Any]) -> ConfigurationError:
     [
         ({"histroy_length": 20}, "'histroy_length'", "'history_length'"),
         ({"every_n_steps": 1}, "'every_n_steps'", "'gradients.every_n_steps' or 'diagnosis.every_n_steps'"),
-        ({"layers": ["a"]}, "'layers'", "'gradients.layers'"),
+        ({"layers": ["a"]}, "'layers'", "'replicas.layers' or 'gradients.layers'"),
         ({"color": True}, "'color'", "'console.color'"),
         ({"gradient": {"enabled": True}}, "'gradient'", "'gradients'"),
         (
@@ -48,7 +48,7 @@ def test_an_unknown_setting_lists_its_section_and_nothing_else() -> None:
 def test_a_name_that_several_sections_know_ranks_them() -> None:
     error = refusal({"per_clas.enabled": True, "gradients": {}})
     assert "Did you mean 'per_class'" in str(error)
-    assert "'gradients.enabled' or 'per_class.enabled' or 'console.enabled'" in str(refusal({"limits.enabled": 1}))
+    assert "'replicas.enabled' or 'gradients.enabled' or 'per_class.enabled'" in str(refusal({"limits.enabled": 1}))
 
 
 @pytest.mark.parametrize(

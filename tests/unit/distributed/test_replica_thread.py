@@ -31,7 +31,7 @@ class Hanging:
     """Store whose server does not answer for a while."""
 
     def __getattr__(self, name: str) -> Any:
-        until(lambda: False or self.over, "the end of the test", timeout=60)
+        until(lambda: self.over, "the end of the test", timeout=60)
         raise RuntimeError("timed out")
 
     over = False
@@ -85,6 +85,25 @@ def test_publishing_and_the_end_never_wait_for_a_store_that_hangs(monkeypatch: p
     thread.close(0.1)
     assert monotonic() - began < 30
     store.over = True
+
+
+@pytest.mark.usefixtures("group")
+def test_the_end_of_the_server_is_survived(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: Any = distributed.TCPStore  # type: ignore[attr-defined]  # not marked as exported
+    servers = [kind("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
+    client = kind("127.0.0.1", servers[0].port, is_master=False, wait_for_workers=False)
+    monkeypatch.setattr(replica_thread, "default_store", lambda: client)
+    results: list[Comparison] = []
+    thread = ReplicaThread()
+    channel = Channel.of("run", COHORT, results.append)
+    thread.publish(channel, summary(), DETAIL)
+    until(lambda: client.check([f"nissa/replicas/{channel.title}/report/0/0"]), "the report")
+    servers.clear()  # nobody else holds it, so that it stops
+    until(lambda: results, "the failure")
+    thread.publish(channel, summary(1), DETAIL)
+    until(lambda: len(results) > 1, "the second failure")
+    thread.close(1.0)
+    assert {each.outcome for each in results} == {"failed"}
 
 
 @pytest.mark.usefixtures("group")

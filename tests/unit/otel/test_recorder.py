@@ -18,6 +18,7 @@ from nissa.hub.measurements import (
     GradientHealth,
     GradientsMeasured,
     LoggedMeasured,
+    ReplicasCompared,
     StepMeasured,
     StepSkipped,
     ValidationMeasured,
@@ -72,6 +73,28 @@ def validation(**fields: Any) -> ValidationMeasured:
     )
 
 
+def compared(outcome: str = "equal", **fields: Any) -> ReplicasCompared:
+    known: dict[str, Any] = {"env_id": None, "leads": True, "skew": 0.25} | fields
+    return ReplicasCompared(model_name=None, step=3, time_unix_nano=START, ranks=(0, 1), outcome=outcome, **known)
+
+
+def test_comparisons_of_ranks_are_counted_by_the_leader_once(make_kit: Callable[..., "Kit"]) -> None:
+    kit = make_kit()
+    for outcome in ("equal", "different", "incomplete", "timed", "data"):
+        kit.backend.record(compared(outcome))
+    kit.backend.record(compared("explained", layers=("w", "b"), skew=None))
+    # What other ranks have learnt is not counted again, what they could not do is.
+    kit.backend.record(compared("explained", layers=("w", "b"), leads=False))
+    kit.backend.record(compared("incomplete", leads=False))
+    kit.backend.record(compared("failed", leads=False))
+    found = kit.metrics()
+    points = found["nissa.replica.comparisons"].data.data_points
+    counts = {point.attributes["nissa.replica.outcome"]: point.value for point in points}
+    assert counts == {"equal": 1, "different": 1, "incomplete": 1, "failed": 1}
+    assert [point.value for point in found["nissa.replica.mismatch"].data.data_points] == [2]
+    assert [point.value for point in found["nissa.step.skew"].data.data_points] == [0.25] * 5
+
+
 @pytest.fixture
 def everything(
     make_kit: Callable[..., "Kit"], make_life: Callable[..., "Life"], make_measured: Measured, epoch_event: Any
@@ -86,6 +109,7 @@ def everything(
         kit.backend.record(step(env_id=env, learning_rates=(0.1, 0.2)))
         kit.backend.record(validation(env_id=env, sharpness={"critical": 3.0}, stability_margin=0.25))
         kit.backend.record(StepSkipped(env_id=env, model_name=None, time_unix_nano=START))
+        kit.backend.record(compared(env_id=env))
         kit.backend.record(LoggedMeasured(env_id=env, time_unix_nano=START, scalars={"kl": 0.5}, items={"samples": 16}))
         kit.backend.record(
             make_measured(
