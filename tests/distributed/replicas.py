@@ -235,6 +235,37 @@ def a_hand_made_group() -> dict[str, Any]:
 # Programs that resemble these.
 
 
+def composable() -> dict[str, Any]:
+    """``replicate()`` hooks the module instead of wrapping it."""
+    from torch.distributed._composable.replicate import replicate  # noqa: PLC0415 - imported by those who use it
+
+    model = replicate(net())
+    return trained(Training(model, adam(model), batches=rank()))
+
+
+def composable_with_meshes() -> dict[str, Any]:
+    """``replicate()`` of FSDP2 keeps parameters as replicated DTensors."""
+    from torch.distributed._composable.replicate_with_fsdp import replicate  # noqa: PLC0415 - as above
+
+    model = net()
+    replicate(model, mesh=init_device_mesh("cpu", (distributed.get_world_size(),)))
+    return trained(Training(model, adam(model, foreach=False), batches=rank()))
+
+
+def composable_with_a_flipped_bit() -> dict[str, Any]:
+    """A bit flips under ``replicate()``."""
+    from torch.distributed._composable.replicate import replicate  # noqa: PLC0415 - as above
+
+    model = replicate(net())
+
+    def flip(step: int) -> None:
+        if rank() == 1 and step == BROKEN:
+            with torch.no_grad():
+                model.get_parameter("2.weight").view(torch.int32)[1, 2] ^= 1 << 22
+
+    return trained(Training(model, adam(model), batches=rank(), after_step=flip))
+
+
 def batch_norm() -> dict[str, Any]:
     """Running statistics differ between ranks, and are no weights."""
     model = wrapped(net(norm=True))
@@ -505,6 +536,9 @@ BY_RANKS: Final = {
         same_data,
         a_hand_made_group,
         unequal_numbers_of_updates,
+        composable_with_a_flipped_bit,
+        composable,
+        composable_with_meshes,
         batch_norm,
         parameters_of_a_ranks_own,
         accumulation_without_sync,

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from nissa.recordings.values import attributes
 from scripts.stack_build import locked
 from tests.distributed.launching import run_ranks
 from tests.distributed.replicas import BROKEN
+from tests.support import points, records
 
 Found = dict[str, Any]
 DIVERGED, SAME_DATA = "replica_divergence", "same_data_on_ranks"
@@ -75,6 +77,7 @@ def outcomes(found: Found, scenario: str) -> list[str]:
         ("other_initial_weights", "initial_weights", ALL, 0, "before the model is wrapped"),
         ("gradients_changed_on_one_rank", "unreduced_gradients", ALL, 2, "changes gradients on some ranks"),
         ("a_hand_made_group", "corruption", ["0.bias"], BROKEN + 1, "memory of the device"),
+        ("composable_with_a_flipped_bit", "corruption", ["2.weight"], BROKEN + 1, "memory of the device"),
         ("unequal_numbers_of_updates", "skipped_step", ALL, BROKEN + 1, "Join"),
         ("tensor_parallel_with_clipping_on_one_rank", "clipping", ["norm.weight", "norm.bias"], BROKEN + 1, "Clip"),
     ],
@@ -104,6 +107,8 @@ def test_evidence_has_the_numbers_of_each_rank(two: list[Found]) -> None:
     "scenario",
     [
         "healthy",
+        "composable",
+        "composable_with_meshes",
         "batch_norm",
         "parameters_of_a_ranks_own",
         "accumulation_without_sync",
@@ -131,6 +136,8 @@ def test_a_legitimate_program_raises_nothing(two: list[Found], scenario: str) ->
 def test_replicas_are_compared(two: list[Found]) -> None:
     for scenario in (
         "healthy",
+        "composable",
+        "composable_with_meshes",
         "batch_norm",
         "parameters_of_a_ranks_own",
         "accumulation_without_sync",
@@ -161,6 +168,29 @@ def test_no_key_is_left_in_the_store(two: list[Found]) -> None:
     scenarios = list(two[0])
     for scenario in scenarios[: scenarios.index("a_rank_without_nissa")]:
         assert [rank[scenario]["keys"] for rank in two] == [0, 0], scenario
+
+
+def test_findings_and_numbers_reach_the_files(two: list[Found], launches: Path) -> None:
+    assert two
+    files = [*(launches / "replicas2" / "nissa-runs").glob("*/logs-rank*.jsonl")]
+    told = [attributes(each) for file in files for each in records(file.parent, file.name)]
+    flipped = [
+        each
+        for each in told
+        if each.get("nissa.red_flag.name") == DIVERGED and each.get("nissa.finding.layers") == ["2.weight"]
+    ]
+    assert flipped
+    for each in flipped:
+        assert each["nissa.finding.layer_count"] == each["nissa.finding.value"] == 1
+        assert each["nissa.finding.first_step"] == BROKEN + 1
+        assert "cause=corruption" in each["nissa.finding.evidence"]
+        assert "memory of the device" in each["nissa.finding.advice"]
+    numbers = [point for file in files for point in points(file.parent, name=file.name.replace("logs", "metrics"))]
+    assert {each.metric for each in numbers} >= {
+        "nissa.step.skew",
+        "nissa.replica.comparisons",
+        "nissa.replica.mismatch",
+    }
 
 
 def test_the_spread_of_arrival_is_measured(two: list[Found]) -> None:

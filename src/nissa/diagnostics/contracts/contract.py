@@ -88,6 +88,6 @@ class Streak:
         return self.length
 
 
-def some(names: Sequence[str], noun: str = "parameter") -> str:
+def some(names: Sequence[object], noun: str = "parameter") -> str:
     """Return "1 parameter" or "3 parameters"."""
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nissa.diagnostics.contracts.contract import Contract
+from nissa.diagnostics.contracts.contract import Contract, some
 from nissa.diagnostics.contracts.replica_divergence import ranks
 from nissa.diagnostics.finding import Certainty
 from nissa.diagnostics.rule import FINE, Judgement, Symptom
@@ -42,7 +42,7 @@ def _judged(seen: "ReplicasCompared") -> Judgement:
     steps = ", ".join(map(str, seen.same_steps))
     return Symptom(
         seen=f"{ranks(first).capitalize()} read the same batches at steps {steps}"
-        + (f", and so did {len(others)} other groups of ranks" if others else ""),
+        + (f", and so did {some(others, 'other group')} of ranks" if others else ""),
         certainty=Certainty.LIKELY,
         value=sum(map(len, seen.same_data)),
         evidence=(f"ranks={';'.join(','.join(map(str, group)) for group in seen.same_data[:8])}", f"steps={steps}"),
