@@ -230,16 +230,15 @@ class Leader(ReplicaExchange):
 
     def tick(self) -> None:
         """Compare the steps that all ranks have reported."""
-        for key in sorted(self._mine):
-            if key in self._wanted:
-                if key == min(
-                    self._wanted
-                ):  # in the order of steps: the first explanation is the beginning of the trouble
-                    self._conclude(key)
-            elif self._store.check([f"report/{key}/{rank}" for rank in self._ranks]):
+        # Explain in the order of steps: the first explanation is the beginning of the trouble.
+        while self._wanted and self._conclude(min(self._wanted)):
+            pass
+        # Each rank writes in the order of steps: what is there at a newer step is there at an older one that is looked at later.
+        waiting = sorted(self._mine.keys() - self._wanted.keys(), reverse=True)
+        ready = [key for key in waiting if self._store.check([f"report/{key}/{rank}" for rank in self._ranks])]
+        for key in reversed(ready):
+            if not self.closed:
                 self._compare(key)
-            if self.closed:
-                return
 
     def _compare(self, key: int) -> None:
         reports = {rank: Summary.decode(self._store.get(f"report/{key}/{rank}")) for rank in self._ranks}
@@ -286,12 +285,12 @@ class Leader(ReplicaExchange):
             self._wanted[summary.key] = monotonic() + _DETAIL_SECONDS
             self._store.set(f"detail/{summary.key}/{self._rank}", detail.encode().hex())
 
-    def _conclude(self, key: int) -> None:
-        """Explain a mismatch once all lists are there, or with those that are there after a while."""
+    def _conclude(self, key: int) -> bool:
+        """Explain a mismatch once all lists are there, or with those that are there after a while; return whether it was."""
         names = {rank: f"detail/{key}/{rank}" for rank in self._ranks}
         if not self._store.check([*names.values()]):
             if monotonic() < self._wanted[key]:
-                return
+                return False
             names = {rank: name for rank, name in names.items() if self._store.check([name])}
         encoded = {rank: self._store.get(name).decode() for rank, name in names.items()}
         details = {rank: Detail.decode(bytes.fromhex(each)) for rank, each in encoded.items()}
@@ -300,6 +299,7 @@ class Leader(ReplicaExchange):
         del self._wanted[key]
         self._explain(summary, {rank: each for rank, each in details.items() if each.names})
         self._retire()
+        return True
 
     def _explain(self, summary: Summary, details: Mapping[int, Detail]) -> None:
         if len(details) < 2:  # noqa: PLR2004 - a difference needs two

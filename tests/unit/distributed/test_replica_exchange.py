@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import pytest
@@ -212,3 +213,28 @@ def test_batches_that_do_not_change_tell_nothing(group: Group) -> None:
         group.publish(key, alike(), dict.fromkeys(RANKS, "fixed"))
         group.tick()
     assert not any(each.outcome == "data" for each in group.results[0])
+
+
+def test_steps_are_compared_in_their_order_if_reports_arrive_between_two_looks(group: Group) -> None:
+    for key in range(6):
+        group.publish(key, {0: "x", 2: "x"})
+    looks = count()
+
+    class Arriving:
+        """Store to which the last rank writes its reports between the first look and the second."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(group.store, name)
+
+        def check(self, keys: list[str]) -> bool:
+            if next(looks) == 1:
+                for key in range(6):
+                    group.publish(key, {5: "x"})
+            return bool(group.store.check(keys))
+
+    leader = group.exchanges[0]
+    leader._store = Arriving()  # type: ignore[assignment]  # it has its methods
+    leader.tick()
+    leader._store = group.store
+    group.tick()
+    assert [step for step, outcome in group.outcomes() if outcome == "equal"] == [0, 1, 2, 3, 4, 5]
