@@ -207,7 +207,6 @@ def test_ranks_that_read_the_same_data_are_found_in_the_first_epoch(two: list[Fo
     assert flags(two, "same_data") == [{SAME_DATA}, {SAME_DATA}]
 
 
-@pytest.mark.full
 def test_three_ranks_name_those_in_the_minority(three: list[Found]) -> None:
     assert "on rank 2 differ from those on ranks 0 and 1" in explained(three, "clipping_on_the_last_rank")["message"]
     flipped = explained(three, "flipped_bit")
