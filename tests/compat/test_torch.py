@@ -1,6 +1,7 @@
 """Every name of `nissa.torch_compat` does what its docstring states, with the release of torch that is installed."""
 
 import copy
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,47 @@ def test_the_iterator_of_a_data_loader_knows_its_dataset(workers: int) -> None:
     assert isinstance(iterator, compat.BATCH_ITERATOR)
     assert compat.dataset_of(iterator) is data
     assert compat.dataset_of(object()) is None
+
+
+def test_a_store_has_a_further_connection_with_a_timeout_of_its_own() -> None:
+    kind: Any = dist.TCPStore  # type: ignore[attr-defined]  # torch does not mark it as exported
+    server = kind("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.distributed_c10d.PrefixStore("prefix", server)
+    store.set("key", "value")
+    own = compat.own_connection(store, 1.0)
+    assert own.get("key") == b"value"
+    waits = threading.Thread(target=lambda: store.get("end"))
+    waits.start()  # occupies the connection of the other
+    assert own.check(["key"])
+    own.set("end", "now")
+    waits.join(60)
+    assert not waits.is_alive()
+    with pytest.raises(RuntimeError, match=r"(?i)time"):
+        own.get("missing")
+    without = object()
+    assert compat.own_connection(without, 1.0) is without
+
+
+def test_the_wrapper_around_a_forward_pass_is_found(tmp_path: Path) -> None:
+    from torch.distributed._composable.replicate import replicate  # noqa: PLC0415 - some releases lack it
+    from torch.distributed.algorithms.join import Join  # noqa: PLC0415 - likewise
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        inner, seen = nn.Linear(1, 1), []
+        inner.register_forward_pre_hook(lambda *_: seen.append(compat.running_wrapper()))
+        wrapper = nn.parallel.DistributedDataParallel(inner)
+        wrapper(torch.ones(1, 1))
+        inner(torch.ones(1, 1))
+        assert seen == [wrapper, None]
+        assert compat.running_wrapper() is None
+        before = compat.join_state(wrapper)
+        with Join([wrapper]):
+            assert compat.join_state(wrapper) is not before
+        assert compat.join_state(nn.Linear(1, 1)) is None
+        composed = replicate(nn.Linear(1, 1))
+        composed(torch.ones(1, 1))
+        assert compat.replicate_group(composed) is dist.group.WORLD
+        assert compat.replicate_group(inner) is None
+    finally:
+        dist.destroy_process_group()
