@@ -241,7 +241,11 @@ class Leader(ReplicaExchange):
                 self._compare(key)
 
     def _compare(self, key: int) -> None:
-        reports = {rank: Summary.decode(self._store.get(f"report/{key}/{rank}")) for rank in self._ranks}
+        try:
+            reports = {rank: Summary.decode(self._store.get(f"report/{key}/{rank}")) for rank in self._ranks}
+        except RuntimeError:  # a rank has given the step up since the check; a lost store fails again in the next line
+            self._give_up(key)
+            return
         self._remove(key)
         summary, detail = self._mine.pop(key)
         skew = _skew(reports)

@@ -238,3 +238,26 @@ def test_steps_are_compared_in_their_order_if_reports_arrive_between_two_looks(g
     leader._store = group.store
     group.tick()
     assert [step for step, outcome in group.outcomes() if outcome == "equal"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_report_that_its_rank_removes_between_check_and_get_costs_that_step_only(group: Group) -> None:
+    group.publish(0, alike())
+
+    class Removing:
+        """Store in which a report is gone once it was found, so that reading it times out."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(group.store, name)
+
+        def get(self, key: str) -> bytes:
+            if key == "report/0/5":
+                raise RuntimeError("wait timeout after 5000ms")
+            return bytes(group.store.get(key))
+
+    leader = group.exchanges[0]
+    leader._store = Removing()  # type: ignore[assignment]  # it has its methods
+    leader.tick()
+    leader._store = group.store
+    group.publish(1, alike())
+    group.tick()
+    assert group.outcomes() == [(0, "incomplete"), (1, "equal")]
