@@ -58,7 +58,18 @@ def test_a_collapsed_row_is_the_last_one_and_has_its_panels_inside(board: Json) 
 
 def test_the_overview_has_the_order_of_the_report() -> None:
     rows = [panel["title"] for panel in BOARDS["nissa-overview"]["panels"] if panel["type"] == "row"]
-    assert rows == ["Now", "Findings", "Learning", "Speed", "Optimizer", "Run", "Health and cost", "Narrative", "Seeds"]
+    assert rows == [
+        "Now",
+        "Findings",
+        "Learning",
+        "Speed",
+        "Optimizer",
+        "Run",
+        "Health and cost",
+        "Ranks",
+        "Narrative",
+        "Seeds",
+    ]
     titles = [panel["title"] for panel in panels(BOARDS["nissa-overview"])]
     order = ["Loss", "Logged values", "Throughput", "Step phases", "Clip norm", "Clip factor", "Learning rate", "Runs"]
     assert [title for title in titles if title in order] == order
