@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 
@@ -115,8 +116,12 @@ def test_events_that_a_hanging_backend_was_given_together_are_saved(tmp_path: Pa
             hang.wait(len(events))
 
     try:
-        files, limits = {"directory": tmp_path}, {"exit_timeout_seconds": 0.3}
-        with nissa.start("minimal", run_id="r", backends=[Hanging()], files=files, limits=limits) as run:
+        settings: dict[str, Any] = {
+            "files": {"directory": tmp_path},
+            "limits": {"exit_timeout_seconds": 0.3},
+            "process": {"describe": False},  # which is an event of its own
+        }
+        with nissa.start("minimal", run_id="r", backends=[Hanging()], **settings) as run:
             for epoch in range(100):
                 run.hub.emit({"event_type": EventType.EPOCH_COMPLETED, "epoch": epoch})
                 run.hub.emit({"event_type": EventType.GRADIENT_ANOMALY, "data": {"kind": "spike"}})

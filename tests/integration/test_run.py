@@ -63,7 +63,7 @@ class Slow:
 
 @pytest.mark.faults
 def test_what_a_backend_of_the_hub_fails_at_last_is_exported_too() -> None:
-    with nissa.start("minimal", run_id="r", console__enabled=False) as run:
+    with nissa.start("minimal", run_id="r", console__enabled=False, process__describe=False) as run:
         name = run.hub.add_backend(Slow())
         run.germinate("s", blueprint="conv", slot="a")
     counts = [

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("nissa")
 
-_DESCRIPTION_SECONDS: Final = 0.5
+_DESCRIPTION_SECONDS: Final = 1.0
 """Maximum time at the end of a short run for the description of its process."""
 
 _AGREEMENT_SECONDS: Final = 0.5
