@@ -11,7 +11,7 @@ from tests.integration.conftest import Toy
 def test_epochs_of_callbacks_are_those_of_a_with_block(toy: Toy) -> None:
     exported = []
     for callbacks in (False, True):
-        with capture() as telemetry, nissa.start("diagnostic", console__enabled=False) as run:
+        with capture() as telemetry, nissa.start("diagnostic", console__enabled=False, process__describe=False) as run:
             run.watch(toy.model, toy.optimizer)
             for number in range(2):
                 if callbacks:

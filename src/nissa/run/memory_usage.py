@@ -36,7 +36,7 @@ class DeviceMemory:
 def resident_memory() -> int | None:
     """Return the resident set size of this process in bytes; None where the system has no ``/proc``."""
     try:
-        pages = int(_STATM.read_text(encoding="ascii").split()[1])
+        pages = int(_STATM.read_bytes().split()[1])  # without a codec, whose first use would be an import
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
