@@ -31,6 +31,10 @@ SILENT = {
     metrics.UPDATE_RATIO,
     metrics.SHARPNESS,
     metrics.STABILITY_MARGIN,
+    metrics.DEVICE_MEMORY,
+    metrics.STEP_SKEW,
+    metrics.REPLICA_COMPARISONS,
+    metrics.REPLICA_MISMATCH,
 }
 """Metrics of which a demo that goes well, with the profile it has, has no points; `test_arrival` makes them happen."""
 

@@ -76,7 +76,7 @@ def test_an_application_s_own_handler_decides_how_it_ends(stack: Stack, tmp_path
         _, err = process.communicate(timeout=30)
     assert process.returncode == STATUS
     assert err == ""
-    _whole(stack, seed, reason="SystemExit")
+    _whole(stack, seed, reason="exit status 3")
 
 
 def _operations(stack: Stack, trace_id: str) -> list[str]:

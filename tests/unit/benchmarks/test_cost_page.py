@@ -74,8 +74,25 @@ def test_the_summary_begins_with_the_answer(tmp_path: Path) -> None:
     shares = {"minimal": 0.001, "standard": 0.0046, "diagnostic": 0.04, "research": 0.08}
     put(tmp_path / "within.csv", [within(way, share) for way, share in shares.items()])
     first, *_, last = REGIONS["summary"](table, tmp_path).splitlines()
-    assert first.startswith("**`standard` adds about 0.5 % to a training step.**")
+    assert first.startswith("**`standard` adds about 0.5 % to a step of 0.4 s.**")
     assert last == "`research`|in every step, and copies the weights|8.00 %"
+
+
+def test_the_summary_has_what_profiles_add_to_short_steps(tmp_path: Path) -> None:
+    put(tmp_path / "within.csv", [within(way, 0.001) for way in ("minimal", "standard", "diagnostic", "research")])
+    short = {"minimal": 93.4, "standard": 200, "bare": 1, "diagnostic": 812}
+    put(
+        tmp_path / "short.csv",
+        [{"model": "mlp", "way": way, "bare_us": 131.2, "added": each} for way, each in short.items()],
+    )
+    lines = REGIONS["summary"](table, tmp_path).splitlines()
+    assert "profile|reads gradients|x|`mlp`, 131 µs a step" in lines
+    assert lines[-4:] == [
+        "`minimal`|never|0.10 %|93.4 µs",
+        "`standard`|in every 10th step|0.10 %|200 µs",
+        "`diagnostic`|in every step|0.10 %|812 µs",
+        "`research`|in every step, and copies the weights|0.10 %|",
+    ]
 
 
 def test_a_profile_without_a_result_leaves_the_summary_unwritten(tmp_path: Path) -> None:
