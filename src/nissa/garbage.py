@@ -18,4 +18,15 @@ def paused() -> Iterator[None]:
         yield
     finally:
         if enabled:
+            _age()
             gc.enable()
+
+
+def _age() -> None:
+    """Move all objects to the oldest generation without visiting them.
+
+    Otherwise the collector would make up for the pause with a visit of all objects in one of the first steps of training.
+    """
+    if not gc.get_freeze_count():  # what the application has frozen must stay so
+        gc.freeze()
+        gc.unfreeze()

@@ -29,3 +29,33 @@ def test_a_collector_that_was_switched_off_stays_so() -> None:
     with garbage.paused():
         assert not gc.isenabled()
     assert not gc.isenabled()
+
+
+def test_a_pause_is_not_followed_by_a_visit_of_all_objects() -> None:
+    gc.enable()
+    # The collector visits all objects when a quarter of them is new, and 77,000 were created.
+    kept = [[number] for number in range(400_000)]
+    gc.collect()
+    visits: list[int] = []
+    watch = lambda phase, info: visits.append(info["generation"]) if phase == "start" else None  # noqa: E731
+    gc.callbacks.append(watch)
+    try:
+        with garbage.paused():
+            kept.extend([number] for number in range(200_000))
+        kept.extend([number] for number in range(99_000))
+    finally:
+        gc.callbacks.remove(watch)
+    assert visits
+    assert 2 not in visits
+
+
+def test_what_the_application_has_frozen_stays_frozen() -> None:
+    gc.enable()
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with garbage.paused():
+            pass
+        assert gc.get_freeze_count() == frozen > 0
+    finally:
+        gc.unfreeze()
