@@ -7,6 +7,8 @@ backends opt in with a ``record`` method.
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nissa.frozen import quick_init
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -39,6 +41,7 @@ class GradientHealth:
     nonfinite: tuple[str, ...] = ()
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepMeasured:
     """One completed optimizer step.
@@ -91,6 +94,7 @@ class StepMeasured:
     signals: "Mapping[str, float]" = field(default_factory=dict)
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSkipped:
     """Steps that loss scaling skipped because gradients were not finite.
@@ -108,6 +112,7 @@ class StepSkipped:
     step: int = 0
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GradientsMeasured:
     """Gradient statistics of one sampled step.
