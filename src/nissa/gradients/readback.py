@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from nissa.hub.counts import AtomicCounts
@@ -40,15 +40,8 @@ _AWAKE_SECONDS: Final = 1.0
 _HOLD_SECONDS: Final = 2.0
 """Time after which the worker sends a row that was held back: the process may be killed at any time."""
 
-_TOGETHER: Final = 16
-"""Maximum number of rows per delivery. Judging a row in a block of 16 takes hardly longer than in one of 256."""
-
 _MOST_AT_ONCE: Final = 256
-"""Maximum number of rows per poll, so that the worker can process events in between."""
-
-_YIELD_SECONDS: Final = 0.001
-"""Pause between two deliveries, in which the training thread has the GIL. Without pauses its next steps would wait in each of
-their operations until all rows are processed, or for the 5 ms after which Python lets threads take turns."""
+"""Maximum number of rows per delivery, so that the worker can process events in between."""
 
 _MOST_ROWS: Final = 10_000
 """Maximum number of queued rows per environment; a row without statistics occupies about a kilobyte."""
@@ -225,7 +218,7 @@ class Readback(Generic[T]):
         if self._held:
             due = monotonic() - _HOLD_SECONDS
             self._send_held(lambda row, since: row.on_host and since <= due)
-        found = {self._poll_environment(queued) for queued in list(self._by_environment.values())}
+        found = {self._poll_rows(queued) for queued in list(self._by_environment.values())}
         self._polls_in_vain = self._polls_in_vain + 1 if _Polled.WAITING in found else 0
         if _Polled.MORE in found:
             return 0.0
@@ -304,16 +297,6 @@ class Readback(Generic[T]):
                 row.transfer = None  # frees its memory; the worker skips the row
                 self._dropped.increment("row")
 
-    def _poll_environment(self, queued: _EnvironmentRows[T]) -> "_Polled":
-        polled = _Polled.MORE
-        for _ in range(_MOST_AT_ONCE // _TOGETHER):
-            polled = self._poll_rows(queued)
-            if polled is not _Polled.MORE:
-                break
-            if not self._awaited:
-                sleep(_YIELD_SECONDS)
-        return polled
-
     def _poll_rows(self, queued: _EnvironmentRows[T]) -> "_Polled":
         arrived: list[tuple[T, list[NDArray[np.generic]]]] = []
         reached: list[threading.Event] = []
@@ -334,7 +317,7 @@ class Readback(Generic[T]):
                     polled = _Polled.WAITING
                 elif _remove_sample(queued, row):
                     arrived.append((row.metadata, transfer.arrays()))
-                    polled = _Polled.MORE if len(arrived) >= _TOGETHER else polled
+                    polled = _Polled.MORE if len(arrived) >= _MOST_AT_ONCE else polled
         if arrived or polled is _Polled.WAITING:
             self._last_row = monotonic()
         self._hand_over(arrived, reached)
