@@ -33,6 +33,7 @@ def committed(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     installed = tmp_path / "overhead.json"
     installed.write_text(text)
     monkeypatch.setattr(profile_costs, "measured", lambda: measured(installed))
+    monkeypatch.setattr(profile_costs, "measured_short", lambda: measured_short(tmp_path / "absent.json"))
     return installed
 
 
