@@ -209,6 +209,9 @@ def test_an_exception_passes_through_and_the_next_training_is_a_run_of_its_own(s
     found = trainer(NissaCallback(**seen.settings()), tmp_path, Failing())
     with pytest.raises(ZeroDivisionError, match="of the script"):
         found.train()
+    run = nissa.current_run()
+    assert run is not None
+    assert run.flush()  # rows are read every 50 ms
     assert len(seen.steps) == 2
     found.train()
     assert len(seen.steps) == 2 + BATCHES
