@@ -44,9 +44,18 @@ def lines(
         for trace, whole, drawn in zip(traces, series, thinned, strict=True):
             trace.meta = {**trace.meta, "smooth": _means(whole, most) if drawn is not whole else {}}
     marks = [_broken(each) for each in thinned if not np.isfinite(each.values).all()]
-    axis = {"title": {"text": unit}, "tickformat": ".0%" if percent else ""}
+    axis = {"title": {"text": unit}, "tickformat": ".0%" if percent else "", **_around_a_constant(thinned)}
     extra = {"yaxis2": _EDGE} if marks else {}
     return axes.figure([*traces, *marks], height=height, yaxis=axis, hovermode="x unified", showlegend=True, **extra)
+
+
+def _around_a_constant(series: Sequence[Series]) -> dict[str, Any]:
+    """Return the range of an axis whose lines all have one value: from zero, since the library would show one unit around it."""
+    values = {float(value) for each in series for value in np.unique(each.values[np.isfinite(each.values)])[:2]}
+    if len(values) != 1 or values == {0.0}:
+        return {}
+    (value,) = values
+    return {"range": sorted([0.0, 2 * value])}
 
 
 def _line(series: Series, *, percent: bool) -> go.Scatter:

@@ -36,6 +36,20 @@ def test_what_is_not_finite_is_a_gap_and_a_mark() -> None:
     assert mark.meta["step"] == {"x": [1, 3]}
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.001, 0.001, np.nan], (0.0, 0.002)),
+        ([-3.0], (-6.0, 0.0)),
+        ([0.0, 0.0], None),
+        ([0.001, 0.002], None),
+        ([np.nan], None),
+    ],
+)
+def test_an_axis_around_one_value_begins_at_zero(values: list[float], expected: tuple[float, float] | None) -> None:
+    assert lines([series(values), series(values[:1], name="other")]).layout.yaxis.range == expected
+
+
 def test_a_line_can_be_drawn_over_steps_where_they_are_known() -> None:
     known, unknown = lines([series([1.0, 2.0]), series([1.0, 2.0], steps=False)]).data
     assert known.meta["step"] == {"x": [0, 1]}

@@ -134,7 +134,10 @@
         margin.l = Math.round(this.plot.clientWidth * WIDEST_LABEL);
         yaxis.ticktext = yaxis.ticktext.map((text) => shortened(text, Math.floor((margin.l - 16) / 7.2)));
       }
-      if (this.log) Object.assign(yaxis, { type: "log", tickformat: "~g" });
+      if (this.log) {
+        Object.assign(yaxis, { type: "log", tickformat: "~g" });
+        delete yaxis.range; // of a linear axis
+      }
       const found = { ...layout, margin, xaxis, yaxis, template: this.page.templates[scheme()], showlegend: false };
       const lanes = layout.meta?.lanes;
       if (lanes && state.group) {
