@@ -394,7 +394,7 @@ _THROUGHPUT = lines(
 _BACKWARD = lines(
     About(
         "Value of backward()",
-        "What backward() was called on, summed over a step, where nobody has logged the loss and its scale is not known: "
+        "What backward() was called on, summed over a step, where the loss was not logged and its scale is not known: "
         "divided for accumulation, or weighted. run.log_loss makes it a loss.",
         NUMBER,
         "The loss of each step is known, or no step was taken in this time",

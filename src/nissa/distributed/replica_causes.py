@@ -76,9 +76,9 @@ def diagnose(details: Mapping[int, Detail], *, equal_at: int | None, presumed: b
 
 
 def _cause(details: Mapping[int, Detail], layers: int, equal_at: int | None) -> tuple[Cause, tuple[str, ...]]:
-    told = _stated_difference(details)
-    if told is not None:
-        return told
+    stated = _stated_difference(details)
+    if stated is not None:
+        return stated
     factors = _factors(details)
     if factors is None:  # gradients are not known
         return Cause.UPDATE, ()

@@ -52,7 +52,7 @@ _DONE: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What the leader tells the other ranks.
+    """Message of the leader to the other ranks.
 
     Args:
         retired: Step up to which everything is done, but for those that are wanted.

@@ -89,7 +89,7 @@ class _Hook:
             self._call(*arguments)
 
     @property
-    def __name__(self) -> str:  # asked for by torch.jit.script() alone, which would compile the hook
+    def __name__(self) -> str:  # read by torch.jit.script() alone, which would compile the hook
         raise AttributeError(
             "torch.jit.script() cannot compile a model that Nissa watches. Close the watch before, or switch contracts off with "
             "diagnostics.contracts: false."

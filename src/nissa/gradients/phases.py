@@ -284,7 +284,7 @@ class ForwardHook:
             self._timer.end(BACKWARD)
 
     @property
-    def __name__(self) -> str:  # asked for by torch.jit.script() alone, which would compile the hook
+    def __name__(self) -> str:  # read by torch.jit.script() alone, which would compile the hook
         raise AttributeError(
             "torch.jit.script() cannot compile a model that Nissa watches. Close the watch before, or switch step phases off with "
             "step_phases: false."

@@ -99,7 +99,7 @@ class BoundedQueue(Generic[T]):
         self._woken = True
         self._notify()
 
-    def woken(self) -> bool:
+    def take_wake(self) -> bool:
         """Return whether `wake` was called since the last call of this method."""
         woken, self._woken = self._woken, False
         return woken
@@ -114,7 +114,7 @@ class BoundedQueue(Generic[T]):
             item = self.take()
             if item is not None:
                 return item
-            if self.woken():
+            if self.take_wake():
                 raise queue.Empty
             if self._returned and self._linger:
                 self._wait_for_more(timeout)

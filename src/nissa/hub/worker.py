@@ -136,8 +136,10 @@ class BackendWorker:
 
     def undelivered(self) -> list[TelemetryEvent]:
         """Return the lifecycle events that the backend has not processed, oldest first; it may be processing the first."""
+        queued = self.queue.kept()  # first: what the worker takes meanwhile is in both, and in neither otherwise
         in_hand = [event for event in self._in_hand if event.event_type in LIFECYCLE]
-        return [*in_hand, *(item for item in self.queue.kept() if isinstance(item, TelemetryEvent))]
+        known = {*map(id, in_hand)}
+        return [*in_hand, *(item for item in queued if isinstance(item, TelemetryEvent) and id(item) not in known)]
 
     @property
     def healthy(self) -> bool:
@@ -206,7 +208,7 @@ class BackendWorker:
         while True:
             if item is None:
                 # Not between any two items: what has arrived meanwhile is processed together, at a fraction of the cost.
-                if self.queue.woken() or (self._poll_at is not None and monotonic() >= self._poll_at):
+                if self.queue.take_wake() or (self._poll_at is not None and monotonic() >= self._poll_at):
                     self._poll()
                 try:
                     item = self.queue.get(None if self._poll_at is None else max(0.0, self._poll_at - monotonic()))
@@ -232,7 +234,8 @@ class BackendWorker:
             self._deliver(item)
             self._in_hand = ()
         else:
-            events, following = [item], None
+            self._in_hand = events = [item]  # before more are taken, so that each is in the queue or here
+            following = None
             while len(events) < _BATCH:
                 following = self.queue.take()
                 if not isinstance(following, TelemetryEvent):
@@ -280,7 +283,6 @@ class BackendWorker:
     def _deliver_batch(
         self, emit_batch: "Callable[[Sequence[TelemetryEvent]], object]", events: "list[TelemetryEvent]"
     ) -> None:
-        self._in_hand = events
         try:
             emit_batch(events)
             done = True

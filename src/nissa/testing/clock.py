@@ -1,4 +1,4 @@
-"""Clock for tests that moves only when it is told to."""
+"""Clock for tests that moves only when a test advances it."""
 
 
 class FakeClock:

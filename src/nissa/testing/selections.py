@@ -25,8 +25,8 @@ class Selection(Sequence[T], Generic[T]):
     Args:
         items: The items.
         conditions: Conditions that they meet, for messages.
-        before: For messages, if there are no items: the condition that none met, the items before it, and the name that the
-            condition asked for.
+        before: For messages, if there are no items: the condition that none met, the items before it, and the name in
+            the condition.
     """
 
     kind: ClassVar[str] = "item"
